@@ -1,0 +1,3 @@
+//! Network map, deltas and the messages between nodes and controllers, with the machines of both sides.
+
+#![forbid(unsafe_code)]

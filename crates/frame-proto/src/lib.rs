@@ -1,0 +1,3 @@
+//! ShadowMesh frames: codec, end-to-end sealing and hop protection.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! Private names: zone answers and query routing.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,1 @@
+//! Userspace TCP/IP: SOCKS5 proxy, port forwards and in-process sockets.

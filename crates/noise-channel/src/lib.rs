@@ -1,0 +1,3 @@
+//! The Noise_IK channel between nodes, relays and controllers.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! Views of IP, TCP, UDP and ICMP packets, checksums, segmentation and coalescing.
+
+#![forbid(unsafe_code)]

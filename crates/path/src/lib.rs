@@ -1,0 +1,3 @@
+//! Candidates, probing and path choice for one peer.
+
+#![forbid(unsafe_code)]

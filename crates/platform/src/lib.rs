@@ -1,0 +1,1 @@
+//! The operating system: TUN, UDP, routes, name resolution.

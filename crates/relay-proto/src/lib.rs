@@ -1,0 +1,3 @@
+//! The relay protocol: client and server machines.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,1 @@
+//! WebSocket over TCP and TLS: dialling, listening and pinning.

@@ -1,0 +1,1 @@
+//! The controller: persistence, listener and administration around the controller machine.

@@ -1,0 +1,1 @@
+//! The node: event loop, data threads and local API around the engine.

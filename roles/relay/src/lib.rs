@@ -1,0 +1,1 @@
+//! The relay: WebSocket listener and STUN around the relay machine.

@@ -1,0 +1,3 @@
+//! The shadowmesh command.
+
+fn main() {}

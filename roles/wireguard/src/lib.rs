@@ -1,0 +1,1 @@
+//! A plain WireGuard interface in userspace with the cross-platform UAPI.

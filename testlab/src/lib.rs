@@ -1,0 +1,1 @@
+//! Simulator, namespace lab and interoperability peers.
