@@ -1,0 +1,64 @@
+# The index of all checks. `make demo` shows the main job, `make test` is what has to pass.
+
+cache := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/shadowmesh
+export CARGO_TARGET_DIR ?= $(cache)/target
+export SHADOWMESH_TOOLS ?= $(cache)/tools
+export CARGO_TERM_COLOR ?= auto
+
+# Namespaces and TUN devices need root; everything is built as the caller.
+as_root := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
+rooted := $(if $(as_root),--config 'target."cfg(unix)".runner = "$(as_root)"')
+
+prefix ?= /usr/local
+
+.PHONY: help demo test fmt lint doc deny unit sim e2e interop bench install tools
+
+help: ## list the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+
+demo: ## a whole network on this machine, without root; ends by itself when the output is not a terminal
+	cargo build --release --locked -p shadowmesh
+	@if [ -t 1 ]; then $(CARGO_TARGET_DIR)/release/shadowmesh demo; else $(CARGO_TARGET_DIR)/release/shadowmesh demo --once; fi
+
+test: tools fmt lint doc deny unit sim e2e interop ## everything that has to pass
+	@echo "all checks passed"
+
+tools: ## install the peers and instruments that the tests use
+	scripts/install-test-tools boringtun deny
+
+fmt: ## formatting
+	cargo fmt --all --check
+
+lint: ## clippy, warnings are errors
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+doc: ## documentation builds without warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked
+
+deny: ## licences, sources and bans of every dependency
+	$(SHADOWMESH_TOOLS)/bin/cargo-deny --locked check licenses bans sources
+
+unit: ## units, properties, vectors and in-process integration
+	cargo test --workspace --locked --exclude testlab
+	cargo test --locked -p testlab --lib --bins --test architecture
+
+sim: ## the shipped machines on a virtual clock
+	cargo test --locked -p testlab --test sim
+
+e2e: ## real binaries and TUN devices in network namespaces (root or sudo)
+	cargo build --locked -p shadowmesh
+	cargo test --locked $(rooted) -p testlab --test e2e -- --test-threads=2
+
+interop: ## other implementations of WireGuard as the other end (root or sudo)
+	cargo build --locked -p shadowmesh
+	cargo test --locked $(rooted) -p testlab --test interop_wireguard -- --test-threads=2
+
+bench: ## throughput, latency and memory beside peers, in one run (root or sudo)
+	scripts/install-test-tools gotatun
+	cargo build --release --locked -p shadowmesh -p testlab
+	$(as_root) $(CARGO_TARGET_DIR)/release/bench
+
+install: ## the program, its manual, completions and systemd units below $(prefix)
+	cargo build --release --locked -p shadowmesh
+	$(as_root) install -Dm755 $(CARGO_TARGET_DIR)/release/shadowmesh $(DESTDIR)$(prefix)/bin/shadowmesh
+	$(as_root) scripts/install-files "$(DESTDIR)$(prefix)" "$(DESTDIR)"
