@@ -1,1 +1,7 @@
-//! Simulator, namespace lab and interoperability peers.
+//! Test equipment: the simulator, the namespace lab, and peers of other projects.
+//!
+//! Nothing depends on this crate.
+//!
+//! - [`netns`]: hosts, wires and processes in network namespaces, for real binaries and TUN devices.
+
+pub mod netns;
