@@ -28,7 +28,8 @@ impl Namespace {
     ///
     /// The namespace has an `/etc/resolv.conf` of its own, empty at first: see [`Self::resolv_conf`].
     pub fn new(label: &str) -> Self {
-        let name = format!("sm{}-{}-{label}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
+        let name =
+            format!("sm{}-{}-{label}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
         let namespace = Self { name };
         let etc = namespace.etc();
         std::fs::create_dir_all(&etc).expect("/etc/netns is writable");
@@ -71,11 +72,19 @@ impl Namespace {
 
     /// Runs a command to its end, whatever it answers.
     pub fn attempt(&self, program: &str, args: &[&str]) -> Output {
-        self.command(program).args(args).output().unwrap_or_else(|error| panic!("{program}: {error}"))
+        self.command(program)
+            .args(args)
+            .output()
+            .unwrap_or_else(|error| panic!("{program}: {error}"))
     }
 
     /// Starts a process in here whose output goes to `log`.
-    pub fn spawn(&self, program: impl AsRef<std::ffi::OsStr>, args: &[&str], log: &Path) -> Process {
+    pub fn spawn(
+        &self,
+        program: impl AsRef<std::ffi::OsStr>,
+        args: &[&str],
+        log: &Path,
+    ) -> Process {
         Process::start(self.command(program).args(args), log)
     }
 
@@ -85,7 +94,13 @@ impl Namespace {
         for hook in ["input", "output"] {
             let chain = format!("{{ type filter hook {hook} priority 0; }}");
             self.run("nft", &["add", "chain", "inet", "udpblock", hook, &chain]);
-            self.run("nft", &["add", "rule", "inet", "udpblock", hook, "iif", "!=", "lo", "meta", "l4proto", "udp", "drop"]);
+            self.run(
+                "nft",
+                &[
+                    "add", "rule", "inet", "udpblock", hook, "iif", "!=", "lo", "meta", "l4proto",
+                    "udp", "drop",
+                ],
+            );
         }
     }
 
@@ -106,7 +121,10 @@ pub fn wire(a: (&Namespace, &str, &[&str]), b: (&Namespace, &str, &[&str])) {
     let (namespace_a, interface_a, addresses_a) = a;
     let (namespace_b, interface_b, addresses_b) = b;
     let veth = ["link", "add", interface_a, "netns", namespace_a.name(), "type", "veth"];
-    command("ip", &[&veth[..], &["peer", "name", interface_b, "netns", namespace_b.name()]].concat());
+    command(
+        "ip",
+        &[&veth[..], &["peer", "name", interface_b, "netns", namespace_b.name()]].concat(),
+    );
     for (namespace, interface, addresses) in
         [(namespace_a, interface_a, addresses_a), (namespace_b, interface_b, addresses_b)]
     {
@@ -162,7 +180,8 @@ pub struct Process {
 impl Process {
     /// Starts `command` with its output appended to `log`.
     pub fn start(command: &mut Command, log: &Path) -> Self {
-        let out = File::options().create(true).append(true).open(log).expect("the log can be written");
+        let out =
+            File::options().create(true).append(true).open(log).expect("the log can be written");
         let err = out.try_clone().expect("a file can be shared");
         let child = command
             .stdin(Stdio::null())
@@ -251,7 +270,9 @@ pub fn shadowmesh() -> PathBuf {
 pub fn tool(name: &str) -> PathBuf {
     let folder = std::env::var_os("SHADOWMESH_TOOLS").map(PathBuf::from).unwrap_or_else(|| {
         let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        let cache = cache.unwrap_or_else(|| Path::new(&std::env::var_os("HOME").unwrap_or_default()).join(".cache"));
+        let cache = cache.unwrap_or_else(|| {
+            Path::new(&std::env::var_os("HOME").unwrap_or_default()).join(".cache")
+        });
         cache.join("shadowmesh/tools")
     });
     let own = folder.join("bin").join(name);
