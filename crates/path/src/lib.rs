@@ -1,3 +1,52 @@
 //! Candidates, probing and path choice for one peer.
+//!
+//! Two devices can always talk through a relay that both know; everything in this crate is about
+//! doing better than that without ever doing worse. A [`PathAgent`] belongs to one peer. It is fed
+//! with the addresses at which that peer might be reachable (its *candidates*), probes them with
+//! authenticated pings, and answers one question: over which [`Path`] should the next packet go?
+//!
+//! The model:
+//!
+//! - **Relay first.** As long as nothing better is proven, [`Path::Relay`] is the answer.
+//! - **Proof.** A direct path is used only after one of our own pings came back over it. Pings on
+//!   unproven paths are padded to the largest datagram that a tunnel packet can become, so a proven
+//!   path also carries full packets ([`PROBE_PAYLOAD`]).
+//! - **Both ends at once.** Probing starts with a call-me-maybe through the relay. It carries our
+//!   candidates and makes the other end probe in the same moment, which opens both firewalls.
+//! - **Traffic is the measure.** Traffic that stays unanswered for [`PROBE_AFTER`] triggers probes,
+//!   and the path is given up after [`DEMOTE_AFTER`]. Peers without traffic are left alone.
+//! - **Bounded.** At most [`MAX_CANDIDATES`] per peer; probes to unproven addresses draw from one
+//!   [`ProbeBudget`] per destination that all agents of a node share; addresses that must never be
+//!   dialled are refused by [`CandidateFilter`].
+//! - **Explained.** Each change of path is kept as a [`Decision`] with its [`Reason`].
+//!
+//! Agents neither seal nor route: the owner seals each [`Transmit`] for the peer (disco messages
+//! are only as trustworthy as the frame around them) and hands in only messages that it opened.
+//!
+//! Everything is deterministic: time and randomness are arguments. Drive an agent by calling any
+//! `handle_*` method, then draining [`PathAgent::poll_transmit`] and [`PathAgent::poll_event`],
+//! then sleeping until [`PathAgent::poll_timeout`].
+//!
+//! - [`stun`]: binding requests and responses (RFC 8489), for clients and servers
+//! - [`StunClient`]: finds and keeps our own reflexive addresses
 
 #![forbid(unsafe_code)]
+
+mod agent;
+mod budget;
+mod candidate;
+mod disco;
+mod remote;
+pub mod stun;
+mod stun_client;
+mod why;
+
+pub use agent::{
+    DEMOTE_AFTER, PROBE_AFTER, PathAgent, PathConfig, PathEvent, RemoteStatus, Transmit,
+};
+pub use budget::ProbeBudget;
+pub use candidate::{Candidate, CandidateFilter, CandidateKind, MAX_CANDIDATES, order};
+pub use disco::{DecodeError, Message, PROBE_PAYLOAD, TransactionId};
+pub use remote::Rank;
+pub use stun_client::StunClient;
+pub use why::{Decision, Path, Reason};

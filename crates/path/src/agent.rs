@@ -1,0 +1,561 @@
+//! The machine that chooses the path to one peer.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use rand_core::CryptoRng;
+
+use crate::budget::ProbeBudget;
+use crate::candidate::{
+    Candidate, CandidateFilter, CandidateKind, MAX_CANDIDATES, canonical, order,
+};
+use crate::disco::{Message, TransactionId};
+use crate::remote::Remote;
+use crate::why::{Decision, Path, Reason};
+
+/// Traffic that got no answer for this long triggers probes.
+pub const PROBE_AFTER: Duration = Duration::from_millis(500);
+/// A direct path that answered nothing for this long is given up.
+pub const DEMOTE_AFTER: Duration = Duration::from_secs(2);
+/// Paths are probed and kept alive for this long after the last traffic.
+const ACTIVE_FOR: Duration = Duration::from_secs(120);
+/// Between call-me-maybes while no direct path is proven.
+const CALL_AGAIN: Duration = Duration::from_secs(30);
+/// Least time between two call-me-maybes, so that two peers do not answer each other for ever.
+const CALL_PAUSE: Duration = Duration::from_secs(2);
+/// Decisions kept for `why`.
+const DECISIONS: usize = 8;
+/// Pings of the user that may wait for their pongs.
+const USER_PINGS: usize = 8;
+
+/// What an agent needs to know about this device.
+#[derive(Clone, Debug, Default)]
+pub struct PathConfig {
+    /// Addresses that are never dialled.
+    pub filter: CandidateFilter,
+    /// Whether this device can send datagrams at all.
+    pub udp: bool,
+}
+
+/// A disco message to be sealed and sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transmit {
+    /// Over which path; never [`Path::None`].
+    pub path: Path,
+    /// The encoded message.
+    pub payload: Vec<u8>,
+}
+
+/// Something the owner acts upon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathEvent {
+    /// Packets travel over another path from now on.
+    Chosen(Decision),
+    /// A ping was answered.
+    Pong {
+        /// The path that it took.
+        path: Path,
+        /// Its round trip.
+        latency: Duration,
+    },
+}
+
+/// One address of the peer, for display.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RemoteStatus {
+    /// The address and how it became known.
+    pub candidate: Candidate,
+    /// Whether it answered recently.
+    pub proven: bool,
+    /// Smoothed round trip.
+    pub latency: Option<Duration>,
+    /// Share of recent probes without an answer, in percent.
+    pub loss_percent: u8,
+    /// When something authenticated came from there last.
+    pub heard: Option<Instant>,
+}
+
+/// Chooses the path to one peer; see the crate's documentation for the rules.
+#[derive(Debug)]
+pub struct PathAgent {
+    config: PathConfig,
+    local: Vec<Candidate>,
+    remotes: BTreeMap<SocketAddr, Remote>,
+    relay: bool,
+    chosen: Path,
+    active_until: Option<Instant>,
+    unanswered: Option<Unanswered>,
+    called: Option<Instant>,
+    next_call: Option<Instant>,
+    relay_pings: VecDeque<(TransactionId, Instant)>,
+    user_pings: Option<Instant>,
+    decisions: VecDeque<Decision>,
+    transmits: VecDeque<Transmit>,
+    events: VecDeque<PathEvent>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Unanswered {
+    since: Instant,
+    probed: bool,
+}
+
+impl PathAgent {
+    /// An agent that knows no path yet.
+    pub fn new(config: PathConfig) -> Self {
+        Self {
+            config,
+            local: Vec::new(),
+            remotes: BTreeMap::new(),
+            relay: false,
+            chosen: Path::None,
+            active_until: None,
+            unanswered: None,
+            called: None,
+            next_call: None,
+            relay_pings: VecDeque::new(),
+            user_pings: None,
+            decisions: VecDeque::new(),
+            transmits: VecDeque::new(),
+            events: VecDeque::new(),
+        }
+    }
+
+    /// The addresses of this device, to be told to the peer when it matters.
+    pub fn handle_local_candidates(&mut self, candidates: &[Candidate], now: Instant) {
+        let mut candidates = candidates.to_vec();
+        order(&mut candidates);
+        if self.local == candidates {
+            return;
+        }
+        self.local = candidates;
+        if self.is_active(now) {
+            self.call(now);
+        }
+    }
+
+    /// The addresses that the peer announced, in signed endpoints or a call-me-maybe. Addresses
+    /// that are proven stay even if they are not announced any more.
+    pub fn handle_remote_candidates(&mut self, candidates: &[Candidate], now: Instant) {
+        let mut wanted: Vec<_> = candidates
+            .iter()
+            .map(|candidate| Candidate::new(candidate.kind, candidate.address))
+            .filter(|candidate| self.config.udp && self.config.filter.permits(candidate.address))
+            .collect();
+        order(&mut wanted);
+        self.remotes.retain(|address, remote| {
+            remote.is_proven() || wanted.iter().any(|candidate| candidate.address == *address)
+        });
+        let active = self.is_active(now);
+        for candidate in wanted {
+            if self.remotes.len() >= MAX_CANDIDATES {
+                break;
+            }
+            let remote =
+                self.remotes.entry(candidate.address).or_insert_with(|| Remote::new(candidate));
+            if active && !remote.is_proven() {
+                remote.start_burst(now);
+            }
+        }
+    }
+
+    /// Whether a relay is there through which the peer can be reached.
+    pub fn handle_relay(&mut self, available: bool, now: Instant) {
+        if self.relay == available {
+            return;
+        }
+        self.relay = available;
+        match (available, self.chosen) {
+            (true, Path::None) => self.choose(Path::Relay, Reason::RelayFirst, now),
+            (true, _) => {}
+            (false, Path::Relay) => self.choose_again(Reason::RelayLost, now),
+            (false, _) => {}
+        }
+        if available && self.is_active(now) && !self.is_direct() {
+            self.call(now);
+        }
+    }
+
+    /// An authenticated disco message of the peer arrived over `path`.
+    pub fn handle_message(&mut self, path: Path, message: Message, now: Instant) {
+        match message {
+            Message::Ping { transaction } => self.handle_ping(path, transaction, now),
+            Message::Pong { transaction } => self.handle_pong(path, transaction, now),
+            Message::CallMeMaybe { candidates } => {
+                let candidates: Vec<_> = candidates
+                    .into_iter()
+                    .map(|address| Candidate::new(CandidateKind::Reflexive, address))
+                    .collect();
+                self.wake(now);
+                self.handle_remote_candidates(&candidates, now);
+                self.call(now);
+            }
+        }
+    }
+
+    /// Traffic for the peer left over the chosen path.
+    pub fn handle_sent(&mut self, now: Instant) {
+        if self.is_direct() && self.unanswered.is_none() {
+            self.unanswered = Some(Unanswered { since: now, probed: false });
+        }
+        self.wake(now);
+    }
+
+    /// Authenticated traffic of the peer arrived over `path`.
+    pub fn handle_received(&mut self, path: Path, now: Instant) {
+        if let Path::Direct(address) = path {
+            self.hear(canonical(address), now);
+        }
+        self.wake(now);
+    }
+
+    /// Addresses or routes of this device changed: nothing is proven any more.
+    pub fn handle_network_change(&mut self, now: Instant) {
+        for remote in self.remotes.values_mut() {
+            remote.reset();
+        }
+        self.unanswered = None;
+        if self.is_direct() {
+            self.choose_again(Reason::NetworkChanged, now);
+        }
+        if self.is_active(now) {
+            self.discover(now);
+        }
+    }
+
+    /// The user wants to know how the paths are doing: pings all of them.
+    pub fn handle_ping_request(&mut self, now: Instant) {
+        self.wake(now);
+        self.user_pings = Some(now);
+        for remote in self.remotes.values_mut() {
+            remote.start_burst(now);
+        }
+    }
+
+    /// Does what is due: probes, call-me-maybes, demotion.
+    pub fn handle_timeout(
+        &mut self,
+        budget: &mut ProbeBudget,
+        rng: &mut dyn CryptoRng,
+        now: Instant,
+    ) {
+        self.check_unanswered(now);
+        self.check_idle(now);
+        self.send_call(now);
+        self.send_relay_ping(rng, now);
+        self.send_probes(budget, rng, now);
+    }
+
+    /// The next message to seal and send.
+    #[must_use]
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.transmits.pop_front()
+    }
+
+    /// The next event.
+    #[must_use]
+    pub fn poll_event(&mut self) -> Option<PathEvent> {
+        self.events.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called, and what for.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        let unanswered = self.unanswered.map(|unanswered| {
+            if unanswered.probed {
+                (unanswered.since + DEMOTE_AFTER, "path demotion")
+            } else {
+                (unanswered.since + PROBE_AFTER, "probes for unanswered traffic")
+            }
+        });
+        let probe = self.remotes.values().filter_map(Remote::due).min();
+        let stale = self.remotes.values().filter_map(Remote::stale_at).min();
+        [
+            unanswered,
+            probe.map(|at| (at, "path probe")),
+            stale.map(|at| (at, "path proof runs out")),
+            self.next_call.map(|at| (at, "call-me-maybe")),
+            self.user_pings.map(|at| (at, "ping")),
+            self.active_until.map(|at| (at, "path goes idle")),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Over which path the next packet goes.
+    pub fn chosen(&self) -> Path {
+        self.chosen
+    }
+
+    /// The latest decisions, newest first.
+    pub fn why(&self) -> impl Iterator<Item = &Decision> {
+        self.decisions.iter().rev()
+    }
+
+    /// What is known about each address of the peer.
+    pub fn remotes(&self, now: Instant) -> Vec<RemoteStatus> {
+        self.remotes
+            .values()
+            .map(|remote| RemoteStatus {
+                candidate: remote.candidate,
+                proven: remote.is_proven(),
+                latency: remote.latency(),
+                loss_percent: remote.loss_percent(now),
+                heard: remote.heard(),
+            })
+            .collect()
+    }
+
+    fn handle_ping(&mut self, path: Path, transaction: TransactionId, now: Instant) {
+        if path == Path::None {
+            return;
+        }
+        let payload = Message::Pong { transaction }.encode();
+        self.transmits.push_back(Transmit { path, payload });
+        if let Path::Direct(address) = path {
+            self.hear(canonical(address), now);
+        }
+    }
+
+    fn handle_pong(&mut self, path: Path, transaction: TransactionId, now: Instant) {
+        let sample = match path {
+            Path::Direct(address) => self
+                .remotes
+                .get_mut(&canonical(address))
+                .and_then(|remote| remote.handle_pong(transaction, now)),
+            Path::Relay => {
+                let found = self.relay_pings.iter().position(|(sent, _)| *sent == transaction);
+                found
+                    .and_then(|index| self.relay_pings.remove(index))
+                    .map(|(_, sent)| now.saturating_duration_since(sent))
+            }
+            Path::None => None,
+        };
+        let Some(latency) = sample else { return };
+        self.events.push_back(PathEvent::Pong { path, latency });
+        if path == self.chosen {
+            self.unanswered = None;
+        }
+        if let Path::Direct(_) = path {
+            self.choose_best(Reason::Proven { latency }, now);
+        }
+    }
+
+    /// Something authenticated came straight from this address.
+    fn hear(&mut self, address: SocketAddr, now: Instant) {
+        if self.chosen == Path::Direct(address) {
+            self.unanswered = None;
+        }
+        if let Some(remote) = self.remotes.get_mut(&address) {
+            remote.handle_heard(now);
+            if !remote.is_proven() {
+                remote.start_burst(now);
+            }
+            return;
+        }
+        if !self.config.udp || !self.config.filter.permits(address) {
+            return;
+        }
+        if self.remotes.len() >= MAX_CANDIDATES {
+            let worst = self.remotes.values().rev().find(|remote| !remote.is_proven());
+            let Some(worst) = worst.map(|remote| remote.candidate.address) else { return };
+            self.remotes.remove(&worst);
+        }
+        let mut remote = Remote::new(Candidate::new(CandidateKind::PeerReflexive, address));
+        remote.handle_heard(now);
+        remote.start_burst(now);
+        self.remotes.insert(address, remote);
+    }
+
+    fn is_active(&self, now: Instant) -> bool {
+        self.active_until.is_some_and(|until| until > now)
+    }
+
+    fn is_direct(&self) -> bool {
+        matches!(self.chosen, Path::Direct(_))
+    }
+
+    /// There is traffic: look for a better path if none is proven.
+    fn wake(&mut self, now: Instant) {
+        let was_active = self.is_active(now);
+        self.active_until = Some(now + ACTIVE_FOR);
+        if !was_active {
+            self.discover(now);
+        }
+    }
+
+    fn discover(&mut self, now: Instant) {
+        for remote in self.remotes.values_mut() {
+            remote.start_burst(now);
+        }
+        if !self.is_direct() {
+            self.call(now);
+        }
+    }
+
+    /// Schedules a call-me-maybe as soon as the pause allows.
+    fn call(&mut self, now: Instant) {
+        if !self.config.udp {
+            return;
+        }
+        let earliest = self.called.map_or(now, |called| now.max(called + CALL_PAUSE));
+        self.next_call = Some(self.next_call.map_or(earliest, |next| next.min(earliest)));
+    }
+
+    fn check_unanswered(&mut self, now: Instant) {
+        let (Some(unanswered), Path::Direct(address)) = (self.unanswered, self.chosen) else {
+            self.unanswered = None;
+            return;
+        };
+        if now >= unanswered.since + DEMOTE_AFTER {
+            self.unanswered = None;
+            if let Some(remote) = self.remotes.get_mut(&address) {
+                remote.disprove();
+            }
+            let since = now.saturating_duration_since(unanswered.since);
+            self.choose_again(Reason::Unanswered { since }, now);
+            self.discover(now);
+        } else if now >= unanswered.since + PROBE_AFTER && !unanswered.probed {
+            self.unanswered = Some(Unanswered { probed: true, ..unanswered });
+            for remote in self.remotes.values_mut() {
+                remote.start_burst(now);
+            }
+        }
+    }
+
+    fn check_idle(&mut self, now: Instant) {
+        if self.active_until.is_some_and(|until| until <= now) {
+            self.active_until = None;
+            self.next_call = None;
+            self.remotes.values_mut().for_each(Remote::stop_probing);
+        }
+        let mut expired = false;
+        for remote in self.remotes.values_mut() {
+            expired |= remote.expire(now);
+        }
+        if expired && self.is_direct() {
+            self.choose_best(Reason::Idle, now);
+        }
+    }
+
+    fn send_call(&mut self, now: Instant) {
+        if self.next_call.is_none_or(|at| at > now) {
+            return;
+        }
+        self.next_call = None;
+        if self.is_direct() || !self.is_active(now) {
+            return;
+        }
+        self.next_call = Some(now + CALL_AGAIN);
+        if !self.relay || self.local.is_empty() {
+            return;
+        }
+        self.called = Some(now);
+        let candidates = self.local.iter().map(|candidate| candidate.address).collect();
+        let payload = Message::CallMeMaybe { candidates }.encode();
+        self.transmits.push_back(Transmit { path: Path::Relay, payload });
+    }
+
+    fn send_relay_ping(&mut self, rng: &mut dyn CryptoRng, now: Instant) {
+        if self.user_pings.take().is_none() || !self.relay {
+            return;
+        }
+        let transaction = random_transaction(rng);
+        if self.relay_pings.len() == USER_PINGS {
+            self.relay_pings.pop_front();
+        }
+        self.relay_pings.push_back((transaction, now));
+        let payload = Message::Ping { transaction }.encode();
+        self.transmits.push_back(Transmit { path: Path::Relay, payload });
+    }
+
+    fn send_probes(&mut self, budget: &mut ProbeBudget, rng: &mut dyn CryptoRng, now: Instant) {
+        for (address, remote) in &mut self.remotes {
+            if remote.due().is_none_or(|at| at > now) {
+                continue;
+            }
+            if !remote.is_proven() && !budget.take(*address, now) {
+                remote.skip_probe(now);
+                continue;
+            }
+            let transaction = random_transaction(rng);
+            let ping = Message::Ping { transaction };
+            let payload = if remote.wants_padding() { ping.encode_padded() } else { ping.encode() };
+            remote.handle_probe_sent(transaction, now);
+            let path = Path::Direct(*address);
+            self.transmits.push_back(Transmit { path, payload });
+            if path == self.chosen && self.unanswered.is_none() {
+                self.unanswered = Some(Unanswered { since: now, probed: false });
+            }
+        }
+    }
+
+    /// The best proven direct path, if there is one.
+    fn best_direct(&self, now: Instant) -> Option<SocketAddr> {
+        self.remotes
+            .iter()
+            .filter_map(|(address, remote)| {
+                let incumbent = self.chosen == Path::Direct(*address);
+                Some((remote.rank(incumbent, now)?, *address))
+            })
+            .max()
+            .map(|(_, address)| address)
+    }
+
+    fn latency_of(&self, path: Path) -> Option<Duration> {
+        match path {
+            Path::Direct(address) => self.remotes.get(&address)?.latency(),
+            Path::Relay | Path::None => None,
+        }
+    }
+
+    /// Moves to the best path, if that is another one than the chosen.
+    fn choose_best(&mut self, reason: Reason, now: Instant) {
+        let path = match self.best_direct(now) {
+            Some(address) => Path::Direct(address),
+            None if self.relay => Path::Relay,
+            None => self.chosen,
+        };
+        if path == self.chosen {
+            return;
+        }
+        let reason = match (self.latency_of(path), self.latency_of(self.chosen)) {
+            (Some(latency), Some(than)) => Reason::Better { latency, than },
+            (Some(_) | None, _) => reason,
+        };
+        self.choose(path, reason, now);
+    }
+
+    /// The chosen path is lost: takes the best of the others. Without any other, the address
+    /// that worked last stays the best guess.
+    fn choose_again(&mut self, reason: Reason, now: Instant) {
+        let path = match (self.best_direct(now), self.chosen) {
+            (Some(address), _) => Path::Direct(address),
+            (None, _) if self.relay => Path::Relay,
+            (None, Path::Direct(address)) => Path::Direct(address),
+            (None, Path::Relay | Path::None) => Path::None,
+        };
+        if path != self.chosen {
+            self.choose(path, reason, now);
+        }
+    }
+
+    fn choose(&mut self, path: Path, reason: Reason, now: Instant) {
+        let decision = Decision { at: now, path, reason };
+        self.chosen = path;
+        self.unanswered = None;
+        if self.decisions.len() == DECISIONS {
+            self.decisions.pop_front();
+        }
+        self.decisions.push_back(decision);
+        self.events.push_back(PathEvent::Chosen(decision));
+    }
+}
+
+fn random_transaction(rng: &mut dyn CryptoRng) -> TransactionId {
+    let mut transaction = [0; 12];
+    rng.fill_bytes(&mut transaction);
+    TransactionId(transaction)
+}

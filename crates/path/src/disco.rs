@@ -1,0 +1,93 @@
+//! The messages with which two peers find paths to each other.
+
+use std::net::SocketAddr;
+
+use minicbor::{Decode, Encode};
+
+use crate::MAX_CANDIDATES;
+
+/// Length of a padded probe. Sealed into a hello frame (64-byte header, 16-byte tag) it becomes a
+/// UDP payload of 1,312 bytes, exactly what a full tunnel packet of 1,280 bytes becomes, so the
+/// answer proves a path MTU of 1,360 over IPv6.
+pub const PROBE_PAYLOAD: usize = 1_232;
+
+/// Matches a pong with its ping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(transparent)]
+pub struct TransactionId(#[cbor(with = "minicbor::bytes")] pub [u8; 12]);
+
+/// A disco message. Carried in disco frames, which authenticate the sender.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[non_exhaustive]
+pub enum Message {
+    /// Asks for a pong over the path on which this arrived.
+    #[n(0)]
+    #[cbor(array)]
+    Ping {
+        /// Chosen at random by the sender.
+        #[n(0)]
+        transaction: TransactionId,
+    },
+    /// Answers a ping on the path on which it arrived.
+    #[n(1)]
+    #[cbor(array)]
+    Pong {
+        /// As in the ping.
+        #[n(0)]
+        transaction: TransactionId,
+    },
+    /// Asks the receiver to probe these addresses now; sent through a relay.
+    #[n(2)]
+    #[cbor(array)]
+    CallMeMaybe {
+        /// Where the sender may be reachable.
+        #[n(0)]
+        candidates: Vec<SocketAddr>,
+    },
+}
+
+/// The bytes are not a disco message.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Longer than any disco message may be.
+    #[error("disco message of {0} bytes, the limit is {PROBE_PAYLOAD}")]
+    TooLong(usize),
+    /// Not the expected CBOR.
+    #[error("malformed disco message: {0}")]
+    Malformed(String),
+    /// More candidates than a device may announce.
+    #[error("{0} candidates, the limit is {MAX_CANDIDATES}")]
+    TooManyCandidates(usize),
+}
+
+impl Message {
+    /// The message as bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        minicbor::to_vec(self).expect("writing to a vector does not fail")
+    }
+
+    /// The message as bytes, filled up with zeros to [`PROBE_PAYLOAD`].
+    pub fn encode_padded(&self) -> Vec<u8> {
+        let mut bytes = self.encode();
+        bytes.resize(PROBE_PAYLOAD.max(bytes.len()), 0);
+        bytes
+    }
+
+    /// Parses a message; whatever follows it is padding.
+    ///
+    /// # Errors
+    /// If the bytes are too many, are not a known message, or name too many candidates.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        if bytes.len() > PROBE_PAYLOAD {
+            return Err(DecodeError::TooLong(bytes.len()));
+        }
+        let message: Self =
+            minicbor::decode(bytes).map_err(|error| DecodeError::Malformed(error.to_string()))?;
+        match &message {
+            Self::CallMeMaybe { candidates } if candidates.len() > MAX_CANDIDATES => {
+                Err(DecodeError::TooManyCandidates(candidates.len()))
+            }
+            Self::Ping { .. } | Self::Pong { .. } | Self::CallMeMaybe { .. } => Ok(message),
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! What is known about one address of the peer.
+
+use std::cmp::Reverse;
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::candidate::Candidate;
+use crate::disco::TransactionId;
+
+/// Gaps between the probes of a burst. Both ends start at about the same time; the last probe
+/// leaves 1.5 s after the first, so slow call-me-maybes still find the hole open.
+pub(crate) const BURST: [Duration; 4] = [
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+    Duration::from_millis(400),
+    Duration::from_millis(800),
+];
+/// Between probes of a proven path: below the 30 s after which the strictest NATs forget a mapping.
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// Between probes of an unproven path while there is traffic.
+const RETRY: Duration = Duration::from_secs(30);
+/// A path from which nothing came for this long is not proven any more (two keep-alives lost).
+pub(crate) const STALE_AFTER: Duration = Duration::from_secs(45);
+/// A probe without an answer counts as lost after this.
+const LOST_AFTER: Duration = Duration::from_secs(1);
+/// Probes that the loss is taken over.
+const HISTORY: usize = 16;
+/// A rival must be faster by this share of the incumbent's latency ...
+const HYSTERESIS_SHARE: u32 = 5;
+/// ... and at least by this much, or paths would alternate with the jitter.
+const HYSTERESIS_LEAST: Duration = Duration::from_millis(5);
+
+/// The order of proven direct paths: the greatest is the best. The fields are compared from first
+/// to last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank {
+    /// Loss in steps that matter: under 5 %, under 20 %, worse.
+    pub loss: Reverse<u8>,
+    /// Round trip, with the incumbent's advantage taken off.
+    pub latency: Reverse<Duration>,
+    /// IPv6 before IPv4 where all else is equal.
+    pub ipv6: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Remote {
+    pub(crate) candidate: Candidate,
+    probes: VecDeque<Probe>,
+    latency: Option<Duration>,
+    proven: bool,
+    heard: Option<Instant>,
+    burst: Option<usize>,
+    next: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Probe {
+    transaction: TransactionId,
+    sent: Instant,
+    answered: bool,
+}
+
+impl Remote {
+    pub(crate) fn new(candidate: Candidate) -> Self {
+        Self {
+            candidate,
+            probes: VecDeque::new(),
+            latency: None,
+            proven: false,
+            heard: None,
+            burst: None,
+            next: None,
+        }
+    }
+
+    pub(crate) fn is_proven(&self) -> bool {
+        self.proven
+    }
+
+    pub(crate) fn latency(&self) -> Option<Duration> {
+        self.latency
+    }
+
+    pub(crate) fn heard(&self) -> Option<Instant> {
+        self.heard
+    }
+
+    /// When the next probe is due.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.next
+    }
+
+    /// Whether the next probe must show that full packets pass.
+    pub(crate) fn wants_padding(&self) -> bool {
+        !self.proven || self.burst.is_some()
+    }
+
+    /// Starts a burst unless one is running.
+    pub(crate) fn start_burst(&mut self, now: Instant) {
+        if self.burst.is_none() {
+            self.burst = Some(0);
+            self.next = Some(now);
+        }
+    }
+
+    pub(crate) fn stop_probing(&mut self) {
+        self.burst = None;
+        self.next = None;
+    }
+
+    /// Forgets all proof, keeps the address.
+    pub(crate) fn reset(&mut self) {
+        *self = Self::new(self.candidate);
+    }
+
+    /// The path stopped answering.
+    pub(crate) fn disprove(&mut self) {
+        self.proven = false;
+        self.probes.clear();
+        self.latency = None;
+    }
+
+    /// Postpones a probe for which there is no budget.
+    pub(crate) fn skip_probe(&mut self, now: Instant) {
+        self.burst = None;
+        self.next = Some(now + RETRY);
+    }
+
+    pub(crate) fn handle_probe_sent(&mut self, transaction: TransactionId, now: Instant) {
+        if self.probes.len() == HISTORY {
+            self.probes.pop_front();
+        }
+        self.probes.push_back(Probe { transaction, sent: now, answered: false });
+        let rest = if self.proven { KEEP_ALIVE } else { RETRY };
+        let gap = self.burst.and_then(|position| BURST.get(position));
+        self.burst = self.burst.map(|position| position + 1).filter(|_| gap.is_some());
+        self.next = Some(now + gap.copied().unwrap_or(rest));
+    }
+
+    /// Takes a pong; the round trip if it answers one of our probes on this path.
+    pub(crate) fn handle_pong(
+        &mut self,
+        transaction: TransactionId,
+        now: Instant,
+    ) -> Option<Duration> {
+        let probe = self
+            .probes
+            .iter_mut()
+            .find(|probe| probe.transaction == transaction && !probe.answered)?;
+        probe.answered = true;
+        let sample = now.saturating_duration_since(probe.sent);
+        self.latency = Some(match self.latency {
+            Some(smoothed) => (smoothed * 3 + sample) / 4,
+            None => sample,
+        });
+        self.proven = true;
+        self.heard = Some(now);
+        self.burst = None;
+        self.next = Some(now + KEEP_ALIVE);
+        Some(sample)
+    }
+
+    /// Authenticated traffic came from this address.
+    pub(crate) fn handle_heard(&mut self, now: Instant) {
+        self.heard = Some(now);
+    }
+
+    /// Drops the proof if nothing came for too long; true if that changed something.
+    pub(crate) fn expire(&mut self, now: Instant) -> bool {
+        let stale = self.proven && self.stale_at().is_some_and(|at| at <= now);
+        if stale {
+            self.disprove();
+        }
+        stale
+    }
+
+    /// When the proof runs out.
+    pub(crate) fn stale_at(&self) -> Option<Instant> {
+        self.heard.filter(|_| self.proven).map(|heard| heard + STALE_AFTER)
+    }
+
+    /// Where this path stands among the proven ones.
+    pub(crate) fn rank(&self, incumbent: bool, now: Instant) -> Option<Rank> {
+        let latency = self.latency.filter(|_| self.proven)?;
+        let advantage = (latency / HYSTERESIS_SHARE).max(HYSTERESIS_LEAST);
+        let latency = if incumbent { latency.saturating_sub(advantage) } else { latency };
+        Some(Rank {
+            loss: Reverse(loss_band(self.loss_percent(now))),
+            latency: Reverse(latency),
+            ipv6: self.candidate.address.is_ipv6(),
+        })
+    }
+
+    /// Share of recent probes without an answer.
+    pub(crate) fn loss_percent(&self, now: Instant) -> u8 {
+        let settled =
+            self.probes.iter().filter(|probe| probe.answered || now >= probe.sent + LOST_AFTER);
+        let (total, lost) = settled.fold((0_usize, 0_usize), |(total, lost), probe| {
+            (total + 1, lost + usize::from(!probe.answered))
+        });
+        u8::try_from((lost * 100).checked_div(total).unwrap_or(0)).unwrap_or(100)
+    }
+}
+
+fn loss_band(percent: u8) -> u8 {
+    match percent {
+        0..5 => 0,
+        5..20 => 1,
+        20.. => 2,
+    }
+}

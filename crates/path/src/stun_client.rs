@@ -1,0 +1,143 @@
+//! Finds and keeps the addresses at which STUN servers see this device.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use rand_core::CryptoRng;
+
+use crate::candidate::canonical;
+use crate::stun;
+
+/// Servers asked at once: two relays with both address families.
+const MAX_SERVERS: usize = 4;
+/// Waits between transmissions of one request (RFC 8489 section 6.2.1: RTO 500 ms, doubling),
+/// shortened to four because another round follows anyway.
+const RETRANSMIT: [Duration; 4] = [
+    Duration::from_millis(500),
+    Duration::from_millis(1_000),
+    Duration::from_millis(2_000),
+    Duration::from_millis(4_000),
+];
+/// Between rounds: below the 30 s after which the strictest NATs forget a mapping.
+const REFRESH: Duration = Duration::from_secs(25);
+/// A server that said nothing is asked again after this.
+const RETRY: Duration = Duration::from_secs(60);
+
+/// Asks every server in turn and reports our reflexive addresses.
+#[derive(Debug, Default)]
+pub struct StunClient {
+    servers: BTreeMap<SocketAddr, Server>,
+    transmits: VecDeque<(SocketAddr, Vec<u8>)>,
+}
+
+#[derive(Debug)]
+struct Server {
+    next: Instant,
+    attempt: usize,
+    request: Option<([u8; 12], Instant)>,
+    reflexive: Option<SocketAddr>,
+    latency: Option<Duration>,
+}
+
+impl StunClient {
+    /// A client without servers.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Replaces the set of servers; those that stay keep their state.
+    pub fn handle_servers(&mut self, servers: &[SocketAddr], now: Instant) {
+        let wanted: BTreeSet<_> =
+            servers.iter().copied().map(canonical).take(MAX_SERVERS).collect();
+        self.servers.retain(|address, _| wanted.contains(address));
+        for address in wanted {
+            self.servers.entry(address).or_insert_with(|| Server {
+                next: now,
+                attempt: 0,
+                request: None,
+                reflexive: None,
+                latency: None,
+            });
+        }
+    }
+
+    /// Asks all servers anew because this device's network changed.
+    pub fn handle_network_change(&mut self, now: Instant) {
+        for server in self.servers.values_mut() {
+            *server =
+                Server { next: now, attempt: 0, request: None, reflexive: None, latency: None };
+        }
+    }
+
+    /// Takes a datagram for which [`stun::is_stun`] holds; true if our reflexive addresses changed.
+    pub fn handle_response(&mut self, from: SocketAddr, datagram: &[u8], now: Instant) -> bool {
+        let Some((transaction, reflexive)) = stun::parse_response(datagram) else { return false };
+        let Some(server) = self.servers.get_mut(&canonical(from)) else { return false };
+        let Some((expected, sent)) = server.request else { return false };
+        if expected != transaction {
+            return false;
+        }
+        let changed = server.reflexive != Some(reflexive);
+        *server = Server {
+            next: now + REFRESH,
+            attempt: 0,
+            request: None,
+            reflexive: Some(reflexive),
+            latency: Some(now.saturating_duration_since(sent)),
+        };
+        changed
+    }
+
+    /// Sends what is due; true if our reflexive addresses changed because a server fell silent.
+    pub fn handle_timeout(&mut self, rng: &mut dyn CryptoRng, now: Instant) -> bool {
+        let mut changed = false;
+        for (address, server) in &mut self.servers {
+            if server.next > now {
+                continue;
+            }
+            let Some(wait) = RETRANSMIT.get(server.attempt) else {
+                changed |= server.reflexive.take().is_some();
+                *server = Server {
+                    next: now + RETRY,
+                    attempt: 0,
+                    request: None,
+                    reflexive: None,
+                    latency: None,
+                };
+                continue;
+            };
+            let mut transaction = [0; 12];
+            rng.fill_bytes(&mut transaction);
+            server.request = Some((transaction, now));
+            server.attempt += 1;
+            server.next = now + *wait;
+            self.transmits.push_back((*address, stun::binding_request(transaction)));
+        }
+        changed
+    }
+
+    /// The next request to send, with its destination.
+    #[must_use]
+    pub fn poll_transmit(&mut self) -> Option<(SocketAddr, Vec<u8>)> {
+        self.transmits.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        self.servers.values().map(|server| (server.next, "STUN request")).min()
+    }
+
+    /// Our addresses as the servers see them.
+    pub fn reflexive(&self) -> BTreeSet<SocketAddr> {
+        self.servers.values().filter_map(|server| server.reflexive).collect()
+    }
+
+    /// Each server with what it told us and how long that took.
+    pub fn servers(
+        &self,
+    ) -> impl Iterator<Item = (SocketAddr, Option<SocketAddr>, Option<Duration>)> + '_ {
+        self.servers.iter().map(|(address, server)| (*address, server.reflexive, server.latency))
+    }
+}

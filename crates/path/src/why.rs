@@ -1,0 +1,86 @@
+//! Why a path was chosen.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// Over what packets to a peer travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Path {
+    /// Nothing is known to work.
+    None,
+    /// Frames through a relay.
+    Relay,
+    /// Datagrams straight to this address.
+    Direct(SocketAddr),
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::Relay => f.write_str("relay"),
+            Self::Direct(address) => write!(f, "direct {address}"),
+        }
+    }
+}
+
+/// What made the agent choose a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// A relay is there and no direct path is proven yet.
+    RelayFirst,
+    /// A ping over the path was answered.
+    Proven {
+        /// Round trip of that ping.
+        latency: Duration,
+    },
+    /// Better than the path before it, by more than the hysteresis.
+    Better {
+        /// Its latency.
+        latency: Duration,
+        /// The latency of the one given up.
+        than: Duration,
+    },
+    /// Neither traffic nor pings on the path before were answered.
+    Unanswered {
+        /// For how long.
+        since: Duration,
+    },
+    /// Without traffic the path before was not kept alive, so it is no longer proven.
+    Idle,
+    /// Addresses or routes of this device changed, so nothing is proven any more.
+    NetworkChanged,
+    /// No relay is there any more, and no direct path is proven.
+    RelayLost,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = |duration: &Duration| duration.as_secs_f64() * 1e3;
+        match self {
+            Self::RelayFirst => f.write_str("no direct path has answered yet"),
+            Self::Proven { latency } => write!(f, "answered a probe in {:.1} ms", ms(latency)),
+            Self::Better { latency, than } => {
+                write!(f, "{:.1} ms, before {:.1} ms", ms(latency), ms(than))
+            }
+            Self::Unanswered { since } => {
+                write!(f, "the path before did not answer for {:.1} s", since.as_secs_f64())
+            }
+            Self::Idle => f.write_str("no traffic, so the direct path was not kept alive"),
+            Self::NetworkChanged => f.write_str("this device's network changed"),
+            Self::RelayLost => f.write_str("the relay is gone"),
+        }
+    }
+}
+
+/// One change of path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// When it was taken.
+    pub at: Instant,
+    /// The path from then on.
+    pub path: Path,
+    /// What made it so.
+    pub reason: Reason,
+}

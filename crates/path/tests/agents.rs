@@ -1,0 +1,333 @@
+//! Two agents and the network between them, on a virtual clock.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use path::{
+    Candidate, CandidateFilter, CandidateKind, Message, Path, PathAgent, PathConfig, PathEvent,
+    ProbeBudget, Reason,
+};
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::SeedableRng;
+
+const A: &str = "198.51.100.1:1000";
+const B: &str = "203.0.113.2:2000";
+const RELAY_DELAY: Duration = Duration::from_millis(40);
+const DIRECT_DELAY: Duration = Duration::from_millis(10);
+
+fn address(text: &str) -> SocketAddr {
+    text.parse().expect("the test writes addresses")
+}
+
+fn candidate(text: &str) -> Candidate {
+    Candidate::new(CandidateKind::Local, address(text))
+}
+
+struct Side {
+    agent: PathAgent,
+    address: SocketAddr,
+    budget: ProbeBudget,
+    chosen: Vec<(Duration, Path)>,
+}
+
+struct Net {
+    start: Instant,
+    now: Instant,
+    sides: [Side; 2],
+    rng: ChaCha20Rng,
+    in_flight: BTreeMap<(Instant, u64), (usize, Path, Vec<u8>)>,
+    sent: u64,
+    direct_works: bool,
+    probes: BTreeMap<SocketAddr, u64>,
+}
+
+impl Net {
+    fn new() -> Self {
+        let start = Instant::now();
+        let sides = [A, B].map(|own| Side {
+            agent: PathAgent::new(PathConfig { filter: CandidateFilter::default(), udp: true }),
+            address: address(own),
+            budget: ProbeBudget::new(),
+            chosen: Vec::new(),
+        });
+        let mut net = Self {
+            start,
+            now: start,
+            sides,
+            rng: ChaCha20Rng::seed_from_u64(1),
+            in_flight: BTreeMap::new(),
+            sent: 0,
+            direct_works: true,
+            probes: BTreeMap::new(),
+        };
+        for side in &mut net.sides {
+            let own = Candidate::new(CandidateKind::Local, side.address);
+            side.agent.handle_local_candidates(&[own], start);
+            side.agent.handle_relay(true, start);
+        }
+        net
+    }
+
+    fn drain(&mut self) {
+        for index in 0..2 {
+            let other = self.sides[1 - index].address;
+            let own = self.sides[index].address;
+            let side = &mut self.sides[index];
+            side.agent.handle_timeout(&mut side.budget, &mut self.rng, self.now);
+            while let Some(transmit) = side.agent.poll_transmit() {
+                let (path, delay) = match transmit.path {
+                    Path::Relay => (Path::Relay, RELAY_DELAY),
+                    Path::Direct(to) => {
+                        *self.probes.entry(to).or_default() += 1;
+                        if to != other || !self.direct_works {
+                            continue;
+                        }
+                        (Path::Direct(own), DIRECT_DELAY)
+                    }
+                    Path::None => panic!("nothing can be sent over no path"),
+                };
+                self.sent += 1;
+                let key = (self.now + delay, self.sent);
+                self.in_flight.insert(key, (1 - index, path, transmit.payload));
+            }
+            while let Some(event) = side.agent.poll_event() {
+                if let PathEvent::Chosen(decision) = event {
+                    side.chosen.push((self.now - self.start, decision.path));
+                }
+            }
+        }
+    }
+
+    fn run(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        loop {
+            self.drain();
+            let arrival = self.in_flight.keys().next().map(|(at, _)| *at);
+            let timers = self.sides.iter().filter_map(|side| side.agent.poll_timeout());
+            let next = timers.map(|(at, _)| at).chain(arrival).min();
+            let Some(next) = next.filter(|at| *at <= end) else { break };
+            self.now = next.max(self.now);
+            while let Some(entry) = self.in_flight.first_entry() {
+                if entry.key().0 > self.now {
+                    break;
+                }
+                let (to, path, payload) = entry.remove();
+                let message = Message::decode(&payload).expect("agents encode messages");
+                self.sides[to].agent.handle_message(path, message, self.now);
+            }
+        }
+        self.now = end;
+        self.drain();
+    }
+
+    /// One packet each way over whatever each side has chosen.
+    fn exchange_traffic(&mut self) {
+        for index in 0..2 {
+            let path = self.sides[index].agent.chosen();
+            let own = self.sides[index].address;
+            self.sides[index].agent.handle_sent(self.now);
+            let arrival = match path {
+                Path::Direct(_) if self.direct_works => Path::Direct(own),
+                Path::Relay => Path::Relay,
+                Path::Direct(_) | Path::None => continue,
+            };
+            self.sides[1 - index].agent.handle_received(arrival, self.now);
+        }
+    }
+
+    fn agent(&self, index: usize) -> &PathAgent {
+        &self.sides[index].agent
+    }
+}
+
+fn connected() -> Net {
+    let mut net = Net::new();
+    net.exchange_traffic();
+    net.run(Duration::from_secs(1));
+    assert_eq!(net.agent(0).chosen(), Path::Direct(address(B)));
+    assert_eq!(net.agent(1).chosen(), Path::Direct(address(A)));
+    net
+}
+
+#[test]
+fn the_relay_is_chosen_before_anything_is_proven() {
+    let net = Net::new();
+    assert_eq!(net.agent(0).chosen(), Path::Relay);
+    assert_eq!(net.agent(0).why().next().unwrap().reason, Reason::RelayFirst);
+}
+
+#[test]
+fn peers_without_traffic_send_nothing() {
+    let mut net = Net::new();
+    net.sides[0].agent.handle_remote_candidates(&[candidate(B)], net.now);
+    net.run(Duration::from_secs(600));
+    assert_eq!(net.sent, 0);
+}
+
+#[test]
+fn traffic_over_the_relay_leads_both_ends_to_the_direct_path() {
+    let net = connected();
+    let reason = net.agent(0).why().next().unwrap().reason;
+    assert_eq!(reason, Reason::Proven { latency: DIRECT_DELAY * 2 });
+}
+
+#[test]
+fn a_dead_direct_path_is_left_two_seconds_after_unanswered_traffic() {
+    let mut net = connected();
+    net.direct_works = false;
+    net.exchange_traffic();
+    net.run(Duration::from_millis(1_990));
+    assert_eq!(net.agent(0).chosen(), Path::Direct(address(B)));
+    net.run(Duration::from_millis(20));
+    assert_eq!(net.agent(0).chosen(), Path::Relay);
+    let reason = net.agent(0).why().next().unwrap().reason;
+    assert_eq!(reason, Reason::Unanswered { since: Duration::from_secs(2) });
+}
+
+#[test]
+fn a_direct_path_that_lives_again_is_found_again() {
+    let mut net = connected();
+    net.direct_works = false;
+    net.exchange_traffic();
+    net.run(Duration::from_secs(10));
+    assert_eq!(net.agent(0).chosen(), Path::Relay);
+    net.direct_works = true;
+    for _ in 0..40 {
+        net.exchange_traffic();
+        net.run(Duration::from_secs(1));
+    }
+    assert_eq!(net.agent(0).chosen(), Path::Direct(address(B)));
+    assert_eq!(net.agent(1).chosen(), Path::Direct(address(A)));
+}
+
+#[test]
+fn one_way_traffic_does_not_leave_a_path_that_answers_probes() {
+    let mut net = connected();
+    for _ in 0..50 {
+        net.sides[0].agent.handle_sent(net.now);
+        net.run(Duration::from_millis(300));
+    }
+    assert_eq!(net.agent(0).chosen(), Path::Direct(address(B)));
+    assert_eq!(net.sides[0].chosen.len(), 2, "relay, then direct, then no change");
+}
+
+#[test]
+fn keep_alives_hold_the_direct_path_while_there_was_traffic_and_stop_after() {
+    let mut net = connected();
+    net.run(Duration::from_secs(100));
+    assert_eq!(net.agent(0).chosen(), Path::Direct(address(B)));
+    net.run(Duration::from_secs(100));
+    assert_eq!(net.agent(0).chosen(), Path::Relay);
+    assert_eq!(net.agent(0).why().next().unwrap().reason, Reason::Idle);
+    let sent = net.sent;
+    net.run(Duration::from_secs(3_600));
+    assert_eq!(net.sent, sent, "an idle peer costs nothing");
+}
+
+#[test]
+fn without_a_relay_announced_addresses_are_enough() {
+    let mut net = Net::new();
+    for side in &mut net.sides {
+        side.agent.handle_relay(false, net.start);
+    }
+    assert_eq!(net.agent(0).chosen(), Path::None);
+    net.sides[0].agent.handle_remote_candidates(&[candidate(B)], net.now);
+    net.sides[0].agent.handle_sent(net.now);
+    net.run(Duration::from_secs(1));
+    assert_eq!(net.agent(0).chosen(), Path::Direct(address(B)));
+}
+
+#[test]
+fn a_network_change_goes_back_to_the_relay_and_probes_at_once() {
+    let mut net = connected();
+    let now = net.now;
+    net.sides[0].agent.handle_network_change(now);
+    assert_eq!(net.agent(0).chosen(), Path::Relay);
+    assert_eq!(net.agent(0).why().next().unwrap().reason, Reason::NetworkChanged);
+    net.run(Duration::from_millis(500));
+    assert_eq!(net.agent(0).chosen(), Path::Direct(address(B)));
+}
+
+#[test]
+fn a_device_without_udp_stays_on_the_relay_and_never_sends_a_datagram() {
+    let mut net = Net::new();
+    net.sides[0].agent = PathAgent::new(PathConfig::default());
+    net.sides[0].agent.handle_relay(true, net.now);
+    for _ in 0..20 {
+        net.exchange_traffic();
+        net.run(Duration::from_secs(1));
+    }
+    assert_eq!(net.agent(0).chosen(), Path::Relay);
+    assert_eq!(net.agent(1).chosen(), Path::Relay);
+    assert!(net.probes.is_empty());
+}
+
+#[test]
+fn an_announced_victim_receives_a_bounded_number_of_probes() {
+    let mut net = Net::new();
+    net.direct_works = false;
+    let target = address("192.0.2.9:53");
+    for _ in 0..600 {
+        let victim = Message::CallMeMaybe { candidates: vec![target] };
+        net.sides[0].agent.handle_message(Path::Relay, victim, net.now);
+        net.run(Duration::from_millis(100));
+    }
+    let probes = net.probes[&target];
+    assert!((12..=12 + 60).contains(&probes), "{probes} probes in a minute");
+}
+
+#[test]
+fn addresses_that_must_not_be_dialled_are_refused() {
+    let overlay = vec!["fd42:1337:beef::/48".parse().unwrap(), "100.77.0.0/16".parse().unwrap()];
+    let filter = CandidateFilter::new(overlay);
+    for refused in [
+        "[fd42:1337:beef:2::1]:1",
+        "100.77.3.4:1",
+        "127.0.0.1:1",
+        "[::1]:1",
+        "[::ffff:127.0.0.1]:1",
+        "224.0.0.1:1",
+        "[ff02::1]:1",
+        "[fe80::1]:1",
+        "169.254.169.254:80",
+        "[fd00:ec2::254]:80",
+        "[::ffff:169.254.169.254]:80",
+        "255.255.255.255:1",
+        "0.0.0.0:1",
+        "[::]:1",
+        "192.0.2.1:0",
+    ] {
+        assert!(!filter.permits(address(refused)), "{refused}");
+    }
+    for permitted in ["192.168.1.2:1", "100.78.0.1:1", "[2001:db8::1]:1", "[fd00::1]:1"] {
+        assert!(filter.permits(address(permitted)), "{permitted}");
+    }
+    assert!(filter.with_loopback(true).permits(address("127.0.0.1:1")));
+}
+
+#[test]
+fn a_requested_ping_reports_the_relay_and_the_direct_path() {
+    let mut net = connected();
+    let now = net.now;
+    net.sides[0].agent.handle_ping_request(now);
+    let side = &mut net.sides[0];
+    side.agent.handle_timeout(&mut side.budget, &mut net.rng, now);
+    let mut paths = Vec::new();
+    while let Some(transmit) = net.sides[0].agent.poll_transmit() {
+        paths.push(transmit.path);
+        let Ok(Message::Ping { transaction }) = Message::decode(&transmit.payload) else {
+            continue;
+        };
+        let pong = Message::Pong { transaction };
+        net.sides[0].agent.handle_message(transmit.path, pong, now + DIRECT_DELAY);
+    }
+    assert_eq!(paths, [Path::Relay, Path::Direct(address(B))]);
+    let mut pongs = Vec::new();
+    while let Some(event) = net.sides[0].agent.poll_event() {
+        if let PathEvent::Pong { path, latency } = event {
+            pongs.push((path, latency));
+        }
+    }
+    assert_eq!(pongs, paths.into_iter().map(|path| (path, DIRECT_DELAY)).collect::<Vec<_>>());
+}

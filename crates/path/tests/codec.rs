@@ -1,0 +1,127 @@
+//! Disco messages and STUN on the wire.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use path::{DecodeError, Message, PROBE_PAYLOAD, StunClient, TransactionId, stun};
+use proptest::prelude::*;
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::SeedableRng;
+
+fn address(text: &str) -> SocketAddr {
+    text.parse().expect("the test writes addresses")
+}
+
+#[test]
+fn messages_survive_the_round_trip_with_and_without_padding() {
+    let transaction = TransactionId([7; 12]);
+    for message in [
+        Message::Ping { transaction },
+        Message::Pong { transaction },
+        Message::CallMeMaybe { candidates: vec![address("[2001:db8::1]:9"), address("1.2.3.4:5")] },
+    ] {
+        assert_eq!(Message::decode(&message.encode()).unwrap(), message);
+        let padded = message.encode_padded();
+        assert_eq!(padded.len(), PROBE_PAYLOAD);
+        assert_eq!(Message::decode(&padded).unwrap(), message);
+    }
+}
+
+#[test]
+fn a_ping_has_golden_bytes() {
+    let message = Message::Ping { transaction: TransactionId([0xab; 12]) };
+    let golden = [&[0x82, 0x00, 0x81, 0x4c][..], &[0xab; 12]].concat();
+    assert_eq!(message.encode(), golden);
+}
+
+#[test]
+fn a_call_with_seventeen_candidates_is_refused() {
+    let candidates = vec![address("1.2.3.4:5"); 17];
+    let error = Message::decode(&Message::CallMeMaybe { candidates }.encode()).unwrap_err();
+    assert_eq!(error, DecodeError::TooManyCandidates(17));
+}
+
+#[test]
+fn a_stun_server_tells_the_client_its_address() {
+    for client in ["203.0.113.7:4242", "[2001:db8::7]:4242"] {
+        let request = stun::binding_request([9; 12]);
+        assert!(stun::is_stun(&request));
+        let response = stun::answer(&request, address(client)).unwrap();
+        assert_eq!(stun::parse_response(&response).unwrap(), ([9; 12], address(client)));
+    }
+}
+
+#[test]
+fn the_ipv4_response_of_rfc_5769_is_understood() {
+    // RFC 5769 section 2.2, up to the attributes that need a password.
+    let mut response = vec![0x01, 0x01, 0x00, 0x1c, 0x21, 0x12, 0xa4, 0x42];
+    response.extend([0xb7, 0xe7, 0xa7, 0x01, 0xbc, 0x34, 0xd6, 0x86, 0xfa, 0x87, 0xdf, 0xae]);
+    response.extend([0x80, 0x22, 0x00, 0x0b]);
+    response.extend(b"test vector ");
+    response.extend([0x00, 0x20, 0x00, 0x08, 0x00, 0x01, 0xa1, 0x47, 0xe1, 0x12, 0xa6, 0x43]);
+    let (_, reflexive) = stun::parse_response(&response).unwrap();
+    assert_eq!(reflexive, address("192.0.2.1:32853"));
+}
+
+#[test]
+fn a_request_with_an_unknown_required_attribute_gets_error_420() {
+    let mut request = stun::binding_request([1; 12]);
+    request[3] = 8;
+    request.extend([0x7f, 0x01, 0x00, 0x04, 1, 2, 3, 4]);
+    let response = stun::answer(&request, address("192.0.2.1:1")).unwrap();
+    assert_eq!(response[..2], [0x01, 0x11], "binding error response");
+    assert!(stun::parse_response(&response).is_none());
+}
+
+#[test]
+fn a_response_is_not_answered() {
+    let request = stun::binding_request([1; 12]);
+    let response = stun::answer(&request, address("192.0.2.1:1")).unwrap();
+    assert_eq!(stun::answer(&response, address("192.0.2.1:1")), None);
+}
+
+#[test]
+fn the_client_learns_refreshes_and_loses_its_reflexive_address() {
+    let mut rng = ChaCha20Rng::seed_from_u64(3);
+    let mut now = Instant::now();
+    let server = address("192.0.2.3:3478");
+    let mapped = address("203.0.113.7:4242");
+    let mut client = StunClient::new();
+    client.handle_servers(&[server], now);
+    client.handle_timeout(&mut rng, now);
+    let (to, request) = client.poll_transmit().unwrap();
+    assert_eq!(to, server);
+    let response = stun::answer(&request, mapped).unwrap();
+    assert!(!client.handle_response(address("192.0.2.4:3478"), &response, now), "other source");
+    assert!(client.handle_response(server, &response, now));
+    assert!(client.reflexive().contains(&mapped));
+    let mut silent_for = Duration::ZERO;
+    while !client.reflexive().is_empty() {
+        let (next, _) = client.poll_timeout().unwrap();
+        silent_for += next - now;
+        now = next;
+        client.handle_timeout(&mut rng, now);
+    }
+    assert_eq!(silent_for, Duration::from_millis(25_000 + 7_500));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn any_bytes_never_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..1_400)) {
+        let _ = Message::decode(&bytes);
+        let _ = stun::answer(&bytes, address("192.0.2.1:1"));
+        let _ = stun::parse_response(&bytes);
+        if bytes.len() >= 20 {
+            bytes[0] = 0x01;
+            bytes[1] = 0x01;
+            let length = u16::try_from(bytes.len() - 20).unwrap() & !3;
+            bytes[2..4].copy_from_slice(&length.to_be_bytes());
+            bytes[4..8].copy_from_slice(&[0x21, 0x12, 0xa4, 0x42]);
+            let _ = stun::parse_response(&bytes);
+            bytes[0] = 0x00;
+            let _ = stun::answer(&bytes, address("192.0.2.1:1"));
+        }
+    }
+}
