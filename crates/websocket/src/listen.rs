@@ -1,0 +1,168 @@
+//! Listening: limits, accept or reject.
+
+use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use rustls::ServerConfig;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::{AbortHandle, JoinSet},
+    time::{sleep, timeout},
+};
+use tracing::{debug, warn};
+
+use crate::{
+    ServerCertificate, WebSocket,
+    transport::Transport,
+    upgrade::{self, Request, UpgradeError},
+};
+
+/// A client has this long for TLS and its request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Writing an answer may take this long.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// So many connections may be before their request at a time; a further one displaces the oldest.
+const MAX_PENDING: usize = 1024;
+/// Without file descriptors there is no point in asking for a connection again at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Accepts WebSocket connections on one TCP port.
+#[derive(Debug)]
+pub struct Listener {
+    tcp: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+    pending: JoinSet<Option<Upgrade>>,
+    oldest_first: VecDeque<AbortHandle>,
+}
+
+impl Listener {
+    /// Listens on an address, with TLS when there is a certificate. Port 0 takes a free one.
+    ///
+    /// # Errors
+    /// When the address cannot be bound, and with [`io::ErrorKind::InvalidInput`] when certificate
+    /// and key do not belong together.
+    pub async fn bind(
+        address: SocketAddr,
+        certificate: Option<ServerCertificate>,
+    ) -> io::Result<Self> {
+        let tls = certificate
+            .map(ServerCertificate::into_config)
+            .transpose()
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let tcp = TcpListener::bind(address).await?;
+        Ok(Self { tcp, tls, pending: JoinSet::new(), oldest_first: VecDeque::new() })
+    }
+
+    /// The address that is listened on.
+    ///
+    /// # Errors
+    /// When the operating system does not know it.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.tcp.local_addr()
+    }
+
+    /// The next client that asks for an upgrade. Everything else is answered and dropped here.
+    ///
+    /// Dropping the future loses nothing; connections proceed only while some call is waiting.
+    pub async fn accept(&mut self) -> Upgrade {
+        loop {
+            tokio::select! {
+                Some(done) = self.pending.join_next() => {
+                    self.oldest_first.retain(|handle| !handle.is_finished());
+                    if let Ok(Some(upgrade)) = done {
+                        return upgrade;
+                    }
+                }
+                connection = self.tcp.accept() => match connection {
+                    Ok((tcp, remote)) => self.begin(tcp, remote),
+                    Err(error) => {
+                        warn!(%error, "cannot accept connections");
+                        sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+            }
+        }
+    }
+
+    fn begin(&mut self, tcp: TcpStream, remote: SocketAddr) {
+        if self.pending.len() >= MAX_PENDING
+            && let Some(oldest) = self.oldest_first.pop_front()
+        {
+            oldest.abort();
+        }
+        let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
+        let tls = self.tls.clone();
+        let handle = self.pending.spawn(async move {
+            match timeout(REQUEST_TIMEOUT, read_upgrade(tcp, remote, tls)).await {
+                Ok(Ok(upgrade)) => upgrade,
+                Ok(Err(error)) => {
+                    debug!(%remote, %error, "no request");
+                    None
+                }
+                Err(_) => {
+                    debug!(%remote, "no request in time");
+                    None
+                }
+            }
+        });
+        self.oldest_first.push_back(handle);
+    }
+}
+
+async fn read_upgrade(
+    tcp: TcpStream,
+    remote: SocketAddr,
+    tls: Option<Arc<ServerConfig>>,
+) -> Result<Option<Upgrade>, UpgradeError> {
+    tcp.set_nodelay(true)?;
+    let mut transport = match tls {
+        None => Transport::plain(tcp),
+        Some(config) => Transport::accept_tls(tcp, config).await?,
+    };
+    match upgrade::read_request(&mut transport).await {
+        Ok(Some(request)) => Ok(Some(Upgrade { transport, request, remote })),
+        Ok(None) | Err(UpgradeError::Malformed) => {
+            upgrade::reject(&mut transport).await?;
+            Ok(None)
+        }
+        Err(error @ (UpgradeError::Io(_) | UpgradeError::Status(_))) => Err(error),
+    }
+}
+
+/// A client that asks for a WebSocket and waits for the answer.
+#[derive(Debug)]
+pub struct Upgrade {
+    transport: Transport,
+    request: Request,
+    remote: SocketAddr,
+}
+
+impl Upgrade {
+    /// The path that is asked for, with its query.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.request.path
+    }
+
+    /// The address the connection comes from, which may be a proxy's.
+    #[must_use]
+    pub fn remote(&self) -> SocketAddr {
+        self.remote
+    }
+
+    /// Makes it a WebSocket.
+    ///
+    /// # Errors
+    /// When the answer cannot be written in time.
+    pub async fn accept(mut self) -> io::Result<WebSocket> {
+        timeout(ANSWER_TIMEOUT, upgrade::accept(&mut self.transport, &self.request))
+            .await
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        Ok(WebSocket::server(self.transport))
+    }
+
+    /// Answers as any web server does when there is nothing at a path.
+    pub async fn reject_not_found(mut self) {
+        // The client is of no interest to us any more, so neither is a failure to tell it.
+        let _ = timeout(ANSWER_TIMEOUT, upgrade::reject(&mut self.transport)).await;
+    }
+}

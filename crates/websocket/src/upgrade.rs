@@ -1,0 +1,195 @@
+//! The HTTP head on either side of an upgrade (RFC 6455 section 4).
+
+use std::io;
+
+use aws_lc_rs::{
+    digest::{SHA1_FOR_LEGACY_USE_ONLY, digest},
+    rand,
+};
+use bytes::{Bytes, BytesMut};
+use data_encoding::BASE64;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::transport::Transport;
+
+/// A head longer than this is refused; browsers and proxies stay below it.
+const MAX_HEAD: usize = 8 * 1024;
+const MAX_HEADERS: usize = 64;
+/// RFC 6455 section 1.3.
+const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// The answer to everything that is not an upgrade on a known path.
+const NOT_FOUND: &str = "HTTP/1.1 404 Not Found\r\n\
+    Content-Type: text/html\r\n\
+    Content-Length: 86\r\n\
+    Connection: close\r\n\
+    \r\n\
+    <html><head><title>Not Found</title></head><body><h1>404 Not Found</h1></body></html>\n";
+
+/// A well-formed upgrade request.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Request {
+    pub(crate) path: String,
+    accept: String,
+}
+
+/// Why an upgrade did not come about.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UpgradeError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("the HTTP head is malformed or too long")]
+    Malformed,
+    #[error("HTTP status {0}")]
+    Status(u16),
+}
+
+/// Asks a server for an upgrade and checks its answer.
+pub(crate) async fn request(
+    transport: &mut Transport,
+    host: &str,
+    path: &str,
+) -> Result<(), UpgradeError> {
+    let mut nonce = [0; 16];
+    rand::fill(&mut nonce).expect("the operating system gives randomness");
+    let key = BASE64.encode(&nonce);
+    let head = format!(
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    );
+    transport.write_all(head.as_bytes()).await?;
+    transport.flush().await?;
+    read_head(transport, |head| parse_response(head, &key)).await
+}
+
+/// Reads a client's request; `None` is a request for something else than an upgrade.
+pub(crate) async fn read_request(
+    transport: &mut Transport,
+) -> Result<Option<Request>, UpgradeError> {
+    read_head(transport, parse_request).await
+}
+
+/// Tells the client that the connection is a WebSocket from here on.
+pub(crate) async fn accept(transport: &mut Transport, request: &Request) -> io::Result<()> {
+    let head = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {}\r\n\r\n",
+        request.accept
+    );
+    transport.write_all(head.as_bytes()).await?;
+    transport.flush().await
+}
+
+/// Tells the client that there is nothing here.
+pub(crate) async fn reject(transport: &mut Transport) -> io::Result<()> {
+    transport.write_all(NOT_FOUND.as_bytes()).await?;
+    transport.flush().await?;
+    transport.shutdown().await
+}
+
+/// Parses a head: its meaning and its length, or `None` while it is incomplete.
+type Parsed<T> = Result<Option<(T, usize)>, UpgradeError>;
+
+async fn read_head<T>(
+    transport: &mut Transport,
+    parse: impl Fn(&[u8]) -> Parsed<T>,
+) -> Result<T, UpgradeError> {
+    let mut head = BytesMut::with_capacity(1024);
+    loop {
+        let read = transport.read_buf(&mut head).await?;
+        if read == 0 {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+        if let Some((meaning, length)) = parse(&head)? {
+            transport.put_back(Bytes::from(head.split_off(length)));
+            return Ok(meaning);
+        }
+        if head.len() > MAX_HEAD {
+            return Err(UpgradeError::Malformed);
+        }
+    }
+}
+
+fn parse_request(head: &[u8]) -> Parsed<Option<Request>> {
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut headers);
+    let status = request.parse(head).map_err(|_| UpgradeError::Malformed)?;
+    let httparse::Status::Complete(length) = status else { return Ok(None) };
+    let key = header(request.headers, "sec-websocket-key")
+        .filter(|key| BASE64.decode(key).is_ok_and(|nonce| nonce.len() == 16));
+    let is_upgrade = request.method == Some("GET")
+        && request.version == Some(1)
+        && has_token(request.headers, "upgrade", "websocket")
+        && has_token(request.headers, "connection", "upgrade")
+        && header(request.headers, "sec-websocket-version") == Some(b"13");
+    let upgrade = match (key, request.path) {
+        (Some(key), Some(path)) if is_upgrade => {
+            Some(Request { path: path.to_owned(), accept: accept_value(key) })
+        }
+        (_, _) => None,
+    };
+    Ok(Some((upgrade, length)))
+}
+
+fn parse_response(head: &[u8], key: &str) -> Parsed<()> {
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut response = httparse::Response::new(&mut headers);
+    let status = response.parse(head).map_err(|_| UpgradeError::Malformed)?;
+    let httparse::Status::Complete(length) = status else { return Ok(None) };
+    let code = response.code.ok_or(UpgradeError::Malformed)?;
+    if code != 101 {
+        return Err(UpgradeError::Status(code));
+    }
+    let accepted = header(response.headers, "sec-websocket-accept")
+        == Some(accept_value(key.as_bytes()).as_bytes());
+    if accepted { Ok(Some(((), length))) } else { Err(UpgradeError::Malformed) }
+}
+
+fn header<'a>(headers: &[httparse::Header<'a>], name: &str) -> Option<&'a [u8]> {
+    headers.iter().find(|header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
+}
+
+fn has_token(headers: &[httparse::Header<'_>], name: &str, token: &str) -> bool {
+    header(headers, name)
+        .and_then(|value| std::str::from_utf8(value).ok())
+        .is_some_and(|value| value.split(',').any(|item| item.trim().eq_ignore_ascii_case(token)))
+}
+
+fn accept_value(key: &[u8]) -> String {
+    BASE64.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, &[key, ACCEPT_GUID].concat()).as_ref())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_example_of_rfc_6455_is_understood() {
+        let head = b"GET /chat HTTP/1.1\r\nHost: server.example.com\r\nUpgrade: websocket\r\n\
+            Connection: keep-alive, Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+            Sec-WebSocket-Version: 13\r\n\r\nrest";
+        let (request, length) = parse_request(head).unwrap().unwrap();
+        let request = request.unwrap();
+        assert_eq!(request.path, "/chat");
+        assert_eq!(request.accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!(&head[length..], b"rest");
+    }
+
+    #[test]
+    fn the_not_found_page_has_the_length_it_says() {
+        let (head, body) = NOT_FOUND.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..256), http: bool) {
+            let mut head = if http { b"HTTP/1.1 101 \r\n".to_vec() } else { b"GET ".to_vec() };
+            head.extend(bytes);
+            let _ = parse_request(&head);
+            let _ = parse_response(&head, "dGhlIHNhbXBsZSBub25jZQ==");
+        }
+    }
+}
