@@ -39,7 +39,7 @@ impl CryptoResolver for Primitives {
     fn resolve_hash(&self, choice: &HashChoice) -> Option<Box<dyn Hash>> {
         match choice {
             HashChoice::Blake2s => Some(Box::<Blake2sHash>::default()),
-            _ => None,
+            HashChoice::SHA256 | HashChoice::SHA512 | HashChoice::Blake2b => None,
         }
     }
 
