@@ -61,7 +61,7 @@ impl Pair {
         let mut rng = ChaCha20Rng::seed_from_u64(1);
         let now = noon();
         Self {
-            initiator: Channel::initiate(config, &mut rng, now).unwrap(),
+            initiator: Channel::initiate(config, &mut rng, now).expect("the key is usable"),
             responder: Channel::respond(responder_config(ReplayGuard::default()), now),
             rng,
             now,
@@ -128,12 +128,16 @@ impl Pair {
     }
 
     fn say(&mut self, text: &str) {
-        self.initiator.send(text.as_bytes(), MessageClass::Counted, self.now.instant).unwrap();
+        self.initiator
+            .send(text.as_bytes(), MessageClass::Counted, self.now.instant)
+            .expect("the channel is open");
         self.settle();
     }
 
     fn answer(&mut self, text: &str) {
-        self.responder.send(text.as_bytes(), MessageClass::Counted, self.now.instant).unwrap();
+        self.responder
+            .send(text.as_bytes(), MessageClass::Counted, self.now.instant)
+            .expect("the channel is open");
         self.settle();
     }
 }
@@ -455,9 +459,10 @@ fn keys_stop_at_twice_the_age_when_no_rotation_succeeds() {
         while pair.initiator.poll_message().is_some() {}
         while pair.responder.poll_message().is_some() {}
         while let Some(event) = pair.initiator.poll_event() {
-            match event {
-                ChannelEvent::RotationAbandoned => abandoned += 1,
-                other => pair.seen_by_initiator.push(other),
+            if event == ChannelEvent::RotationAbandoned {
+                abandoned += 1;
+            } else {
+                pair.seen_by_initiator.push(event);
             }
         }
         pair.seen_by_responder.extend(std::iter::from_fn(|| pair.responder.poll_event()));
