@@ -1,0 +1,373 @@
+//! Certificate chains, and the one function that decides who is a member.
+
+use std::net::Ipv6Addr;
+
+use minicbor::{Decode, Encode};
+
+use crate::{
+    Certificate, Delegation, DelegationError, DeviceId, DeviceName, GroupName, InviteGrant,
+    MAX_GROUPS, NetworkId, Renewal, RevocationTarget, Revocations, Scope, Serial, SignatureError,
+    Signed, SignerId, UnixTime, ValidityError,
+};
+
+/// Everything that proves a membership to somebody who knows the [`NetworkId`] only.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct CertificateChain {
+    /// The root lets the issuer issue.
+    #[n(0)]
+    pub delegation: Signed<Delegation>,
+    /// The issuer lets the invite key certify one device; nothing if the issuer did it itself.
+    #[n(1)]
+    pub grant: Option<Signed<InviteGrant>>,
+    /// The membership.
+    #[n(2)]
+    pub certificate: Signed<Certificate>,
+    /// Its approval or extension.
+    #[n(3)]
+    pub renewal: Option<ProvenRenewal>,
+}
+
+/// A renewal with the delegation of the key that signed it.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct ProvenRenewal {
+    /// The root lets the key renew.
+    #[n(0)]
+    pub delegation: Signed<Delegation>,
+    /// The renewal.
+    #[n(1)]
+    pub renewal: Signed<Renewal>,
+}
+
+/// A device whose chain was verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// The device.
+    pub device: DeviceId,
+    /// Its name.
+    pub name: DeviceName,
+    /// Its groups.
+    pub groups: Vec<GroupName>,
+    /// Its proven address.
+    pub address: Ipv6Addr,
+    /// When its membership ends unless it is renewed.
+    pub not_after: UnixTime,
+    /// The number of its membership. Of two members with one address, the lower counts.
+    pub serial: Serial,
+    /// The invite key by which it came in. A second device by the same key is an alarm.
+    pub invite: Option<SignerId>,
+}
+
+impl Member {
+    /// Whether the device may serve as a relay.
+    #[must_use]
+    pub fn is_relay(&self) -> bool {
+        self.groups.contains(&GroupName::relay())
+    }
+}
+
+/// The parts of a chain, for errors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChainPart {
+    /// The issuer's delegation.
+    Delegation,
+    /// The invite's grant.
+    Grant,
+    /// The certificate.
+    Certificate,
+    /// The renewer's delegation.
+    RenewalDelegation,
+    /// The renewal.
+    Renewal,
+}
+
+impl std::fmt::Display for ChainPart {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Delegation => "issuer's delegation",
+            Self::Grant => "invite's grant",
+            Self::Certificate => "certificate",
+            Self::RenewalDelegation => "renewer's delegation",
+            Self::Renewal => "renewal",
+        })
+    }
+}
+
+/// What a signer was not allowed to go beyond.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Limit {
+    /// Too many groups, or one that may not be given.
+    #[error("groups")]
+    Groups,
+    /// The validity is too long.
+    #[error("length of validity")]
+    Validity,
+    /// The invite is for another name.
+    #[error("name")]
+    Name,
+    /// The invite is for another serial.
+    #[error("serial")]
+    Serial,
+    /// The address is not the one that the device gets by this invite, or not in fd00::/8.
+    #[error("address")]
+    Address,
+}
+
+/// Why a chain proves no membership.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ChainError {
+    /// The chain begins at another network's root.
+    #[error("the chain belongs to another network")]
+    WrongNetwork,
+    /// A part is not signed by whom it must be.
+    #[error("the {part} is not good: {source}")]
+    Signature {
+        /// The part.
+        part: ChainPart,
+        /// What is wrong with it.
+        source: SignatureError,
+    },
+    /// A delegation is for a scope that this version does not know.
+    #[error("scope {0} is not known to this version; upgrade it")]
+    UnknownScope(u8),
+    /// A delegation is for another scope.
+    #[error("the {part} is for scope {found}")]
+    WrongScope {
+        /// The delegation.
+        part: ChainPart,
+        /// Its scope.
+        found: Scope,
+    },
+    /// A part does not count at this time, or was signed by a key that did not count then.
+    #[error("the {part} is {source}")]
+    Validity {
+        /// The part.
+        part: ChainPart,
+        /// Which end of its validity was missed.
+        source: ValidityError,
+    },
+    /// A signer went beyond its limits.
+    #[error("the {part} exceeds a limit: {limit}")]
+    LimitExceeded {
+        /// What goes too far.
+        part: ChainPart,
+        /// In which respect.
+        limit: Limit,
+    },
+    /// The device, its serial or a key of the chain was revoked.
+    #[error("revoked: {0}")]
+    Revoked(RevocationTarget),
+    /// The renewal extends another certificate.
+    #[error("the renewal is for another certificate")]
+    WrongRenewal,
+    /// The invite asks for approval, which is not there yet.
+    #[error("the device waits for approval; approve it with `shadowmesh device approve`")]
+    NeedsApproval,
+}
+
+impl ChainError {
+    /// Whether the chain would count with a newer renewal.
+    #[must_use]
+    pub const fn is_expired(&self) -> bool {
+        matches!(self, Self::Validity { source: ValidityError::Expired(_), .. })
+    }
+}
+
+impl CertificateChain {
+    /// The largest encoded chain, in bytes.
+    pub const MAX_SIZE: usize = 16 * 1024;
+
+    /// The chain as bytes.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        minicbor::to_vec(self).expect("writing to memory cannot fail")
+    }
+
+    /// Takes a chain as received, without believing it.
+    ///
+    /// # Errors
+    /// [`SignatureError::TooLarge`] and [`SignatureError::Malformed`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, SignatureError> {
+        if bytes.len() > Self::MAX_SIZE {
+            return Err(SignatureError::TooLarge);
+        }
+        let chain: Self = minicbor::decode(bytes).map_err(|_| SignatureError::Malformed)?;
+        // One chain has one encoding, as each of its parts has.
+        if chain.to_bytes() != bytes {
+            return Err(SignatureError::Malformed);
+        }
+        Ok(chain)
+    }
+
+    /// Decides whether the chain proves a membership of `network` at `now`.
+    ///
+    /// An issuer's and an invite's validity must cover the moment in which they signed, which is
+    /// the beginning of what they signed; the membership itself must be valid at `now`.
+    ///
+    /// # Errors
+    /// See [`ChainError`].
+    pub fn verify(
+        &self,
+        network: NetworkId,
+        now: UnixTime,
+        revocations: &Revocations,
+    ) -> Result<Member, ChainError> {
+        let issuer = scoped(&self.delegation, network, Scope::Issue, ChainPart::Delegation)?;
+        refuse_revoked(revocations, RevocationTarget::Delegated(issuer.key))?;
+        let grant = self.grant.as_ref();
+        let grant = grant.map(|grant| verified_grant(grant, network, &issuer)).transpose()?;
+        let certificate = match &grant {
+            Some(grant) => self.certified_by_invite(network, grant)?,
+            None => self.certified_by_issuer(network, &issuer)?,
+        };
+        let invite = grant.as_ref().map(|grant| grant.key);
+        if let Some(key) = invite {
+            refuse_revoked(revocations, RevocationTarget::Invite(key))?;
+        }
+        refuse_revoked(revocations, RevocationTarget::Device(certificate.device))?;
+        refuse_revoked(revocations, RevocationTarget::Serial(certificate.serial))?;
+        let (part, validity) = match &self.renewal {
+            Some(proven) => {
+                let renewal = self.renewal(proven, network, &certificate, revocations)?;
+                (ChainPart::Renewal, renewal.validity)
+            }
+            None if grant.is_some_and(|grant| grant.needs_approval) => {
+                return Err(ChainError::NeedsApproval);
+            }
+            None => (ChainPart::Certificate, certificate.validity),
+        };
+        validity.check(now).map_err(outside(part))?;
+        Ok(Member {
+            device: certificate.device,
+            name: certificate.name,
+            groups: certificate.groups,
+            address: certificate.address,
+            not_after: validity.not_after,
+            serial: certificate.serial,
+            invite,
+        })
+    }
+
+    fn certified_by_issuer(
+        &self,
+        network: NetworkId,
+        issuer: &Delegation,
+    ) -> Result<Certificate, ChainError> {
+        let part = ChainPart::Certificate;
+        let certificate =
+            self.certificate.verify(network, issuer.key).map_err(badly_signed(part))?;
+        let signed_at = certificate.validity.not_before;
+        issuer.validity.check(signed_at).map_err(outside(ChainPart::Delegation))?;
+        within(
+            part,
+            Limit::Validity,
+            certificate.validity.seconds() <= issuer.limits.max_validity,
+        )?;
+        let allowed = issuer.limits.allow_groups(&certificate.groups);
+        within(part, Limit::Groups, allowed && certificate.groups.len() <= MAX_GROUPS)?;
+        within(part, Limit::Address, certificate.address.octets()[0] == 0xfd)?;
+        Ok(certificate)
+    }
+
+    fn certified_by_invite(
+        &self,
+        network: NetworkId,
+        grant: &InviteGrant,
+    ) -> Result<Certificate, ChainError> {
+        let part = ChainPart::Certificate;
+        let certificate =
+            self.certificate.verify(network, grant.key).map_err(badly_signed(part))?;
+        let signed_at = certificate.validity.not_before;
+        grant.validity.check(signed_at).map_err(outside(ChainPart::Grant))?;
+        within(part, Limit::Validity, certificate.validity.seconds() <= grant.max_validity)?;
+        within(part, Limit::Groups, certificate.groups.iter().all(|g| grant.groups.contains(g)))?;
+        within(part, Limit::Groups, certificate.groups.len() <= MAX_GROUPS)?;
+        let named = grant.name.as_ref().is_none_or(|name| *name == certificate.name);
+        within(part, Limit::Name, named)?;
+        within(part, Limit::Serial, certificate.serial == grant.serial)?;
+        let proposed =
+            grant.address(network, certificate.device, &certificate.groups, certificate.counter);
+        within(part, Limit::Address, certificate.address == proposed)?;
+        Ok(certificate)
+    }
+
+    fn renewal(
+        &self,
+        proven: &ProvenRenewal,
+        network: NetworkId,
+        certificate: &Certificate,
+        revocations: &Revocations,
+    ) -> Result<Renewal, ChainError> {
+        let renewer =
+            scoped(&proven.delegation, network, Scope::Renew, ChainPart::RenewalDelegation)?;
+        refuse_revoked(revocations, RevocationTarget::Delegated(renewer.key))?;
+        let part = ChainPart::Renewal;
+        let renewal = proven.renewal.verify(network, renewer.key).map_err(badly_signed(part))?;
+        let of_this = renewal.certificate == self.certificate.hash();
+        if !of_this || renewal.device != certificate.device {
+            return Err(ChainError::WrongRenewal);
+        }
+        let signed_at = renewal.validity.not_before;
+        renewer.validity.check(signed_at).map_err(outside(ChainPart::RenewalDelegation))?;
+        within(part, Limit::Validity, renewal.validity.seconds() <= renewer.limits.max_validity)?;
+        within(part, Limit::Groups, renewer.limits.allow_groups(&certificate.groups))?;
+        Ok(renewal)
+    }
+}
+
+/// The grant of an invite, if `network` let its issuer issue.
+pub(crate) fn verify_grant(
+    network: NetworkId,
+    delegation: &Signed<Delegation>,
+    grant: &Signed<InviteGrant>,
+) -> Result<InviteGrant, ChainError> {
+    let issuer = scoped(delegation, network, Scope::Issue, ChainPart::Delegation)?;
+    verified_grant(grant, network, &issuer)
+}
+
+fn verified_grant(
+    grant: &Signed<InviteGrant>,
+    network: NetworkId,
+    issuer: &Delegation,
+) -> Result<InviteGrant, ChainError> {
+    let part = ChainPart::Grant;
+    let grant = grant.verify(network, issuer.key).map_err(badly_signed(part))?;
+    issuer.validity.check(grant.validity.not_before).map_err(outside(ChainPart::Delegation))?;
+    within(part, Limit::Validity, grant.max_validity <= issuer.limits.max_validity)?;
+    within(part, Limit::Groups, issuer.limits.allow_groups(&grant.groups))?;
+    Ok(grant)
+}
+
+fn scoped(
+    delegation: &Signed<Delegation>,
+    network: NetworkId,
+    scope: Scope,
+    part: ChainPart,
+) -> Result<Delegation, ChainError> {
+    delegation.verify_scope(network, scope).map_err(|error| match error {
+        DelegationError::WrongNetwork => ChainError::WrongNetwork,
+        DelegationError::Signature(source) => ChainError::Signature { part, source },
+        DelegationError::UnknownScope(number) => ChainError::UnknownScope(number),
+        DelegationError::WrongScope { found, .. } => ChainError::WrongScope { part, found },
+        DelegationError::NotDelegated { .. } => {
+            ChainError::Signature { part, source: SignatureError::BadSignature }
+        }
+    })
+}
+
+fn refuse_revoked(revocations: &Revocations, target: RevocationTarget) -> Result<(), ChainError> {
+    if revocations.contains(&target) { Err(ChainError::Revoked(target)) } else { Ok(()) }
+}
+
+const fn within(part: ChainPart, limit: Limit, holds: bool) -> Result<(), ChainError> {
+    if holds { Ok(()) } else { Err(ChainError::LimitExceeded { part, limit }) }
+}
+
+fn badly_signed(part: ChainPart) -> impl Fn(SignatureError) -> ChainError {
+    move |source| ChainError::Signature { part, source }
+}
+
+fn outside(part: ChainPart) -> impl Fn(ValidityError) -> ChainError {
+    move |source| ChainError::Validity { part, source }
+}
