@@ -1,0 +1,299 @@
+//! What an administrator may ask of a controller, and the answers.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use identity::{DeviceId, DeviceName, GroupName, NetworkId, NetworkName, SignerId};
+use serde::{Deserialize, Serialize};
+
+use crate::{Mode, text};
+
+/// A request of an administrator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "kebab-case")]
+pub enum AdminRequest {
+    /// The network and its settings.
+    Network,
+    /// Change settings; what is nothing stays.
+    ChangeSettings(SettingsChange),
+    /// Make invites.
+    CreateInvite(InviteRequest),
+    /// All invites.
+    Invites,
+    /// Make an invite useless. A device that came in by it stays.
+    RevokeInvite {
+        /// The invite key.
+        #[serde(with = "text")]
+        invite: SignerId,
+    },
+    /// All devices.
+    Devices,
+    /// Let a waiting device in.
+    ApproveDevice {
+        /// The device.
+        #[serde(with = "text")]
+        device: DeviceId,
+    },
+    /// Give a device another name.
+    RenameDevice {
+        /// The device.
+        #[serde(with = "text")]
+        device: DeviceId,
+        /// Its new name.
+        #[serde(with = "text")]
+        name: DeviceName,
+    },
+    /// Remove a device and revoke it for good.
+    RemoveDevice {
+        /// The device.
+        #[serde(with = "text")]
+        device: DeviceId,
+    },
+    /// All relays.
+    Relays,
+    /// Withdraw the entry of a relay; it stays a member.
+    WithdrawRelay {
+        /// The relay.
+        #[serde(with = "text")]
+        device: DeviceId,
+    },
+}
+
+/// Settings that an administrator may change.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettingsChange {
+    /// Whether invites ask for approval unless they say otherwise.
+    pub approval: Option<bool>,
+    /// How long a membership is valid without renewal, in seconds.
+    pub validity: Option<u64>,
+}
+
+/// What an invite should allow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InviteRequest {
+    /// The name that the device must have; nothing lets it choose.
+    #[serde(with = "text::option", default)]
+    pub name: Option<DeviceName>,
+    /// The groups that the device gets.
+    #[serde(with = "text::list", default)]
+    pub groups: Vec<GroupName>,
+    /// How long the invite may be used, in seconds.
+    pub expires_in: u64,
+    /// How many devices to invite; each gets an invite of its own.
+    pub uses: u16,
+    /// Whether the device waits for approval; nothing takes the network's setting.
+    #[serde(default)]
+    pub approval: Option<bool>,
+    /// Whether the device may serve as a relay.
+    #[serde(default)]
+    pub relay: bool,
+}
+
+impl Default for InviteRequest {
+    fn default() -> Self {
+        Self {
+            name: None,
+            groups: Vec::new(),
+            expires_in: 24 * 3600,
+            uses: 1,
+            approval: None,
+            relay: false,
+        }
+    }
+}
+
+/// The answer to an [`AdminRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "kebab-case")]
+pub enum AdminAnswer {
+    /// It was done.
+    Done,
+    /// The network.
+    Network(NetworkView),
+    /// The invites just made, with their secrets.
+    InvitesCreated {
+        /// One for each device.
+        invites: Vec<CreatedInvite>,
+    },
+    /// All invites.
+    Invites {
+        /// Oldest first.
+        invites: Vec<InviteView>,
+    },
+    /// All devices.
+    Devices {
+        /// By id.
+        devices: Vec<DeviceView>,
+    },
+    /// All relays.
+    Relays {
+        /// By id.
+        relays: Vec<RelayView>,
+    },
+}
+
+/// A network as an administrator sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkView {
+    /// The network.
+    #[serde(with = "text")]
+    pub id: NetworkId,
+    /// Its name.
+    #[serde(with = "text")]
+    pub name: NetworkName,
+    /// Whether this controller could admit devices by itself.
+    pub mode: Mode,
+    /// The /48 of the network.
+    pub ula: String,
+    /// The /16 of the network.
+    pub ipv4: String,
+    /// Whether invites ask for approval unless they say otherwise.
+    pub approval: bool,
+    /// How long a membership is valid without renewal, in seconds.
+    pub validity: u64,
+    /// Where nodes reach this controller.
+    pub controllers: Vec<String>,
+    /// The epoch of the records.
+    pub epoch: u64,
+    /// Devices, members and pending.
+    pub devices: u64,
+    /// Devices with an open channel.
+    pub online: u64,
+}
+
+/// A new invite.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreatedInvite {
+    /// Its key, by which it is listed and revoked.
+    #[serde(with = "text")]
+    pub key: SignerId,
+    /// The invite itself: whoever has it can join.
+    pub invite: String,
+    /// Until when it may be used, in seconds since the Unix epoch.
+    pub expires: u64,
+}
+
+/// What became of an invite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum InviteState {
+    /// It can be used.
+    Open,
+    /// A device came in by it.
+    Used,
+    /// Its time is over.
+    Expired,
+    /// It was revoked.
+    Revoked,
+}
+
+/// An invite as an administrator sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InviteView {
+    /// Its key.
+    #[serde(with = "text")]
+    pub key: SignerId,
+    /// The name that the device must have.
+    #[serde(with = "text::option", default)]
+    pub name: Option<DeviceName>,
+    /// The groups that the device gets.
+    #[serde(with = "text::list", default)]
+    pub groups: Vec<GroupName>,
+    /// Whether the device waits for approval.
+    pub approval: bool,
+    /// When it was made, in seconds since the Unix epoch.
+    pub created: u64,
+    /// Until when it may be used, in seconds since the Unix epoch.
+    pub expires: u64,
+    /// What became of it.
+    pub state: InviteState,
+    /// The device that came in by it.
+    #[serde(with = "text::option", default)]
+    pub used_by: Option<DeviceId>,
+}
+
+/// A device as an administrator sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceView {
+    /// The device.
+    #[serde(with = "text")]
+    pub id: DeviceId,
+    /// Its name.
+    #[serde(with = "text")]
+    pub name: DeviceName,
+    /// Its groups.
+    #[serde(with = "text::list", default)]
+    pub groups: Vec<GroupName>,
+    /// Its address.
+    pub address: Ipv6Addr,
+    /// Its IPv4 address.
+    pub ipv4: Option<Ipv4Addr>,
+    /// Whether it waits for approval.
+    pub pending: bool,
+    /// Whether it has an open channel to this controller.
+    pub online: bool,
+    /// When it joined, in seconds since the Unix epoch.
+    pub joined: u64,
+    /// Until when its membership is valid, in seconds since the Unix epoch.
+    pub expires: u64,
+}
+
+/// A relay as an administrator sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayView {
+    /// The device.
+    #[serde(with = "text")]
+    pub id: DeviceId,
+    /// Where it is reached.
+    pub urls: Vec<String>,
+    /// Its STUN addresses.
+    pub stun: Vec<SocketAddr>,
+    /// Whether its load reports arrive.
+    pub healthy: bool,
+    /// Attached nodes, by its last report.
+    pub attached: Option<u32>,
+}
+
+/// Why a request was not done. The text says what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[serde(tag = "error", rename_all = "kebab-case")]
+pub enum AdminError {
+    /// No such device.
+    #[error("there is no such device; `shadowmesh device list` shows all")]
+    UnknownDevice,
+    /// No such invite.
+    #[error("there is no such invite; `shadowmesh invite list` shows all")]
+    UnknownInvite,
+    /// No such relay.
+    #[error("there is no such relay")]
+    UnknownRelay,
+    /// Another device has the name.
+    #[error("another device has the name {name}; choose another one")]
+    NameTaken {
+        /// The name.
+        #[serde(with = "text")]
+        name: DeviceName,
+    },
+    /// The controller lacks the key that is needed.
+    #[error("this controller holds no key for {scope} (strict mode); do it where that key is kept")]
+    KeyNotHeld {
+        /// The scope of the key.
+        scope: String,
+    },
+    /// A value is out of bounds.
+    #[error("{what}")]
+    OutOfBounds {
+        /// What the bounds are.
+        what: String,
+    },
+    /// A bound of the network is reached.
+    #[error("the network has {limit} {what} already; remove some first")]
+    Full {
+        /// Of what.
+        what: String,
+        /// How many there may be.
+        limit: usize,
+    },
+    /// A name with a number of uses above one.
+    #[error("one name fits one device; leave the name out or make one invite at a time")]
+    NameForMany,
+}

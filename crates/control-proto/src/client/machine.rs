@@ -1,0 +1,612 @@
+//! The machine that an engine or a relay drives.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use identity::{Binding, CertificateChain, ChannelProof, Endpoints, RelayEntry, Signed, UnixTime};
+use noise_channel::{
+    Channel, ChannelError, ChannelEvent, ClockOffset, ConnectionMask, InitiatorConfig,
+    MessageClass, Now, Service, StaticSecret,
+};
+use rand_core::CryptoRng;
+
+use super::backoff::{Backoff, jittered};
+use super::{Admission, ClientConfig, ClientEvent, ClientStatus, StreamAction};
+use crate::limits::{
+    CAPABILITY, DIAL_DEADLINE, JOIN_ATTEMPTS, REFUSED_RETRY, RENEW_RETRY, WELCOME_DEADLINE,
+};
+use crate::membership::claims;
+use crate::{
+    ConnectionId, ControllerMessage, Hello, LoadReport, MapChunk, NetworkMap, NodeMessage, Refusal,
+    SecurityEvent, Welcome,
+};
+
+/// A node's side of its channel to the controller.
+///
+/// It joins, comes back after every loss, keeps the map and the membership current, and never gives
+/// up unless the device was removed. It starts by itself: drive it from the first
+/// [`Self::poll_timeout`]. After every handler and command drain [`Self::poll_action`] and
+/// [`Self::poll_event`] and arm a timer for [`Self::poll_timeout`].
+#[derive(Debug)]
+pub struct ControlClient {
+    config: ClientConfig,
+    map: NetworkMap,
+    link: Link,
+    offset: ClockOffset,
+    latest: Latest,
+    join: Join,
+    backoff: Backoff,
+    timers: Timers,
+    next_connection: u64,
+    actions: VecDeque<StreamAction>,
+    events: VecDeque<ClientEvent>,
+    last_now: Instant,
+}
+
+/// What is told to every new channel.
+#[derive(Debug, Default)]
+struct Latest {
+    endpoints: Option<Signed<Endpoints>>,
+    relay: Option<RelayEntry>,
+    /// The chain of the hello that is on its way.
+    hello: Option<CertificateChain>,
+    wants_whole_map: bool,
+    wants_to_leave: bool,
+}
+
+/// How far a device that joins has come.
+#[derive(Debug, Default)]
+struct Join {
+    attempts: u32,
+    counter: u32,
+}
+
+#[derive(Debug, Default)]
+struct Timers {
+    renew: Option<Instant>,
+    expire: Option<Instant>,
+}
+
+#[derive(Debug)]
+enum Link {
+    Waiting { until: Instant, refusal: Option<Refusal> },
+    Dialling { connection: ConnectionId, mask: ConnectionMask, since: Instant },
+    Open { connection: ConnectionId, channel: Box<Channel>, phase: Phase },
+    Stopped,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Handshake,
+    Hello { since: Instant },
+    Ready { pending: bool },
+}
+
+impl ControlClient {
+    /// A client that dials at once. `map` is the cached one, or a new one.
+    #[must_use]
+    pub fn new(config: ClientConfig, map: NetworkMap, now: Now) -> Self {
+        let offset = config.clock_offset;
+        let mut client = Self {
+            config,
+            map,
+            link: Link::Waiting { until: now.instant, refusal: None },
+            offset,
+            latest: Latest::default(),
+            join: Join::default(),
+            backoff: Backoff::default(),
+            timers: Timers::default(),
+            next_connection: 1,
+            actions: VecDeque::new(),
+            events: VecDeque::new(),
+            last_now: now.instant,
+        };
+        client.plan_renewal(now);
+        client.plan_expiry(now);
+        client
+    }
+
+    /// A connection that was asked for is open.
+    pub fn handle_opened(&mut self, connection: ConnectionId, rng: &mut dyn CryptoRng, now: Now) {
+        self.last_now = now.instant;
+        let Link::Dialling { connection: dialled, mask, .. } = &self.link else { return };
+        if *dialled != connection {
+            return;
+        }
+        let config = InitiatorConfig {
+            static_key: StaticSecret::from_bytes(*self.config.channel_key.to_bytes()),
+            remote_static: *self.config.controller.channel_key.as_bytes(),
+            prologue: self.config.controller.network.as_bytes().to_vec(),
+            mask: mask.clone(),
+            capability: CAPABILITY,
+            clock_offset: self.offset,
+        };
+        match Channel::initiate(config, rng, now) {
+            Ok(channel) => {
+                let channel = Box::new(channel);
+                self.link = Link::Open { connection, channel, phase: Phase::Handshake };
+                self.drain_channel(rng, now);
+            }
+            Err(_) => self.lose(rng, now),
+        }
+    }
+
+    /// A binary message came in.
+    pub fn handle_message(
+        &mut self,
+        connection: ConnectionId,
+        message: &[u8],
+        rng: &mut dyn CryptoRng,
+        now: Now,
+    ) {
+        self.last_now = now.instant;
+        if let Link::Open { connection: open, channel, .. } = &mut self.link
+            && *open == connection
+        {
+            channel.handle_message(message, rng, now);
+            self.drain_channel(rng, now);
+        }
+    }
+
+    /// A connection was closed, or could not be opened.
+    pub fn handle_closed(&mut self, connection: ConnectionId, rng: &mut dyn CryptoRng, now: Now) {
+        self.last_now = now.instant;
+        if self.connection() == Some(connection) {
+            self.retry(rng, now);
+        }
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, rng: &mut dyn CryptoRng, now: Now) {
+        self.last_now = now.instant;
+        let due = |at: Option<Instant>| at.is_some_and(|at| now.instant >= at);
+        match &mut self.link {
+            Link::Waiting { until, .. } if now.instant >= *until => self.dial(rng, now),
+            Link::Dialling { since, .. } if now.instant >= *since + DIAL_DEADLINE => {
+                self.lose(rng, now);
+            }
+            Link::Open { phase: Phase::Hello { since }, .. }
+                if now.instant >= *since + WELCOME_DEADLINE =>
+            {
+                self.lose(rng, now);
+            }
+            Link::Open { channel, .. } => {
+                channel.handle_timeout(rng, now);
+                self.drain_channel(rng, now);
+            }
+            Link::Waiting { .. } | Link::Dialling { .. } | Link::Stopped => {}
+        }
+        if due(self.timers.renew) && self.is_ready() {
+            self.timers.renew = Some(now.instant + jittered(RENEW_RETRY, rng));
+            self.send(&NodeMessage::Renew, now.instant);
+        }
+        if due(self.timers.expire) {
+            let applied = self.map.expire(self.wall(now));
+            self.plan_expiry(now);
+            if !applied.changes.is_empty() {
+                self.events.push_back(ClientEvent::MapChanged(applied.changes));
+            }
+        }
+    }
+
+    /// Announces endpoints, now and on every later channel.
+    pub fn set_endpoints(&mut self, endpoints: Signed<Endpoints>, now: Instant) {
+        self.latest.endpoints = Some(endpoints.clone());
+        self.send_if_ready(&NodeMessage::Endpoints(endpoints), now);
+    }
+
+    /// Announces new keys. The channel key itself stays until the client is made anew.
+    pub fn set_binding(&mut self, binding: Signed<Binding>, now: Instant) {
+        self.config.binding = binding.clone();
+        self.send_if_ready(&NodeMessage::Binding(binding), now);
+    }
+
+    /// Asks for a relay's entry to be published, now and on every later channel.
+    pub fn offer_relay(&mut self, entry: RelayEntry, now: Instant) {
+        self.latest.relay = Some(entry.clone());
+        self.send_if_ready(&NodeMessage::Relay(entry), now);
+    }
+
+    /// Reports a relay's load, to be called every [`crate::limits::LOAD_REPORT_INTERVAL`].
+    pub fn report_load(&mut self, report: LoadReport, now: Instant) {
+        self.send_if_ready(&NodeMessage::Load(report), now);
+    }
+
+    /// Reports a security event; dropped while there is no channel.
+    pub fn report(&mut self, event: SecurityEvent, now: Instant) {
+        self.send_if_ready(&NodeMessage::Security(event), now);
+    }
+
+    /// Leaves the network for good; done when [`ClientEvent::Removed`] comes.
+    pub fn leave(&mut self, now: Instant) {
+        self.latest.wants_to_leave = true;
+        self.send_if_ready(&NodeMessage::Leave, now);
+    }
+
+    /// Tries again at once: the network has come back.
+    pub fn reconnect(&mut self, now: Instant) {
+        self.last_now = now;
+        self.backoff.reset();
+        if let Link::Waiting { until, .. } = &mut self.link {
+            *until = now;
+        }
+    }
+
+    /// The next thing to do with connections.
+    #[must_use]
+    pub fn poll_action(&mut self) -> Option<StreamAction> {
+        self.actions.pop_front()
+    }
+
+    /// The next event.
+    #[must_use]
+    pub fn poll_event(&mut self) -> Option<ClientEvent> {
+        self.events.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] must be called next, and for what.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        if !self.actions.is_empty() || !self.events.is_empty() {
+            return Some((self.last_now, "output is queued"));
+        }
+        let link = match &self.link {
+            Link::Waiting { until, .. } => Some((*until, "reconnect")),
+            Link::Dialling { since, .. } => Some((*since + DIAL_DEADLINE, "dial deadline")),
+            Link::Open { channel, phase, .. } => {
+                let welcome = match phase {
+                    Phase::Hello { since } => Some((*since + WELCOME_DEADLINE, "welcome deadline")),
+                    Phase::Handshake | Phase::Ready { .. } => None,
+                };
+                channel.poll_timeout().into_iter().chain(welcome).min()
+            }
+            Link::Stopped => None,
+        };
+        let renew = self.timers.renew.filter(|_| self.is_ready()).map(|at| (at, "renewal"));
+        let expire = self.timers.expire.map(|at| (at, "expiry of peers"));
+        link.into_iter().chain(renew).chain(expire).min()
+    }
+
+    /// The map.
+    #[must_use]
+    pub const fn map(&self) -> &NetworkMap {
+        &self.map
+    }
+
+    /// The map, to take over what peers introduce themselves with.
+    pub const fn map_mut(&mut self) -> &mut NetworkMap {
+        &mut self.map
+    }
+
+    /// The device's membership, once it has one.
+    #[must_use]
+    pub fn chain(&self) -> Option<&CertificateChain> {
+        match &self.config.admission {
+            Admission::Chain(chain) => Some(chain),
+            Admission::Invite { .. } => None,
+        }
+    }
+
+    /// How it stands with the controller.
+    #[must_use]
+    pub fn status(&self) -> ClientStatus {
+        match &self.link {
+            Link::Waiting { refusal: Some(refusal), .. } => ClientStatus::Refused(refusal.clone()),
+            Link::Waiting { refusal: None, .. } => ClientStatus::Offline,
+            Link::Open { phase: Phase::Ready { pending: true }, .. } => ClientStatus::Pending,
+            Link::Open { phase: Phase::Ready { pending: false }, .. } => ClientStatus::Online,
+            Link::Dialling { .. } | Link::Open { .. } => ClientStatus::Connecting,
+            Link::Stopped => ClientStatus::Stopped,
+        }
+    }
+
+    /// The network's time: the local clock with the offset that the controller taught.
+    #[must_use]
+    pub const fn wall(&self, now: Now) -> UnixTime {
+        UnixTime(now.wall.with_offset(self.offset).as_secs())
+    }
+
+    fn dial(&mut self, rng: &mut dyn CryptoRng, now: Now) {
+        let servers = &self.config.controller.servers;
+        let Some(index) = usize::try_from(self.next_connection - 1)
+            .ok()
+            .and_then(|attempt| attempt.checked_rem(servers.len()))
+        else {
+            self.link = Link::Waiting { until: now.instant + REFUSED_RETRY, refusal: None };
+            return;
+        };
+        let server = servers[index].clone();
+        let mut nonce = [0; 16];
+        rng.fill_bytes(&mut nonce);
+        let secret = &self.config.controller.path_secret;
+        let connection = ConnectionId(self.next_connection);
+        self.next_connection += 1;
+        let path = secret.path(Service::Control, nonce);
+        let mask = secret.mask(Service::Control, nonce);
+        self.link = Link::Dialling { connection, mask, since: now.instant };
+        self.actions.push_back(StreamAction::Dial { connection, server, path });
+    }
+
+    /// Moves what the channel has to say outwards, until it is silent.
+    fn drain_channel(&mut self, rng: &mut dyn CryptoRng, now: Now) {
+        loop {
+            let Link::Open { connection, channel, .. } = &mut self.link else { return };
+            while let Some(message) = channel.poll_message() {
+                self.actions.push_back(StreamAction::Send { connection: *connection, message });
+            }
+            let Some(event) = channel.poll_event() else { return };
+            self.handle_channel_event(event, rng, now);
+        }
+    }
+
+    fn handle_channel_event(&mut self, event: ChannelEvent, rng: &mut dyn CryptoRng, now: Now) {
+        match event {
+            ChannelEvent::Established { handshake_hash, .. } => {
+                self.say_hello(handshake_hash, rng, now);
+            }
+            ChannelEvent::Received(message) => match ControllerMessage::from_bytes(&message) {
+                Ok(message) => self.handle_control(message, rng, now),
+                // Of a later version: passed over.
+                Err(_) => {}
+            },
+            ChannelEvent::ClockSkew { theirs, .. } => {
+                self.offset = ClockOffset::between(now.wall, theirs);
+                self.events.push_back(ClientEvent::ClockWrong { offset: self.offset });
+                self.plan_renewal(now);
+                self.plan_expiry(now);
+                self.close(now.instant, None);
+            }
+            ChannelEvent::Rotated => {}
+            ChannelEvent::RotationAbandoned => {
+                self.security(SecurityEvent::RotationFailed { device: None });
+            }
+            ChannelEvent::Failed(error) => {
+                if let Some(event) = failure_event(error) {
+                    self.security(event);
+                }
+                self.lose(rng, now);
+            }
+        }
+    }
+
+    fn say_hello(&mut self, handshake_hash: [u8; 32], rng: &mut dyn CryptoRng, now: Now) {
+        let chain = match self.current_chain(now) {
+            Ok(chain) => chain,
+            Err(reason) => {
+                self.refused(Refusal::Chain { reason }, rng, now);
+                return;
+            }
+        };
+        self.latest.hello = Some(chain.clone());
+        let network = self.config.controller.network;
+        let proof = ChannelProof { handshake_hash };
+        let hello = Hello {
+            chain,
+            binding: self.config.binding.clone(),
+            presence: Signed::sign(network, &self.config.device_key, &proof),
+            have: self.map.version().filter(|_| !self.latest.wants_whole_map),
+            endpoints: self.latest.endpoints.clone(),
+        };
+        if let Link::Open { phase, .. } = &mut self.link {
+            *phase = Phase::Hello { since: now.instant };
+        }
+        self.send(&NodeMessage::Hello(Box::new(hello)), now.instant);
+    }
+
+    fn current_chain(&self, now: Now) -> Result<CertificateChain, String> {
+        match &self.config.admission {
+            Admission::Chain(chain) => Ok(chain.as_ref().clone()),
+            Admission::Invite { invite, name } => {
+                let fixed = invite.grant().map_err(|error| error.to_string())?.name;
+                let name = fixed.as_ref().unwrap_or(name);
+                let device = self.config.device_key.id();
+                invite
+                    .certify(device, name, self.join.counter, self.wall(now))
+                    .map_err(|error| error.to_string())
+            }
+        }
+    }
+
+    fn handle_control(&mut self, message: ControllerMessage, rng: &mut dyn CryptoRng, now: Now) {
+        match message {
+            ControllerMessage::Welcome(welcome) => self.welcomed(&welcome, rng, now),
+            ControllerMessage::Refused(refusal) => {
+                if self.is_ready() {
+                    self.events.push_back(ClientEvent::Refused(refusal));
+                } else {
+                    self.refused(refusal, rng, now);
+                }
+            }
+            ControllerMessage::Map(chunk) => self.apply(&chunk, now),
+            ControllerMessage::Membership(chain) => self.adopt(*chain, now),
+            ControllerMessage::Removed => self.stop(),
+            ControllerMessage::Pong(_) => {}
+        }
+    }
+
+    fn welcomed(&mut self, welcome: &Welcome, rng: &mut dyn CryptoRng, now: Now) {
+        let Link::Open { phase, .. } = &mut self.link else { return };
+        *phase = Phase::Ready { pending: welcome.pending };
+        self.backoff.reset();
+        self.join = Join::default();
+        self.latest.wants_whole_map = false;
+        if let Some(chain) = self.latest.hello.take()
+            && matches!(self.config.admission, Admission::Invite { .. })
+        {
+            self.adopt(chain, now);
+        }
+        self.events.push_back(ClientEvent::Connected { pending: welcome.pending });
+        if self.latest.wants_to_leave {
+            self.send(&NodeMessage::Leave, now.instant);
+        }
+        if let Some(entry) = self.latest.relay.clone() {
+            self.send(&NodeMessage::Relay(entry), now.instant);
+        }
+        // The membership may be half over already; spread those who come back together.
+        if self.timers.renew.is_some_and(|at| at <= now.instant) {
+            self.timers.renew = Some(now.instant + jittered(Duration::from_secs(2), rng));
+        }
+    }
+
+    /// Takes over a membership of this device.
+    fn adopt(&mut self, chain: CertificateChain, now: Now) {
+        let network = self.config.controller.network;
+        let is_ours = claims(&chain, network)
+            .is_ok_and(|claims| claims.certificate.device == self.config.device_key.id());
+        if !is_ours {
+            self.security(SecurityEvent::ForgedCertificate {
+                reason: "the controller sent a membership that is not ours".into(),
+            });
+            return;
+        }
+        let revocations = self.map.revocations();
+        let approved = chain.verify(network, self.wall(now), revocations).is_ok();
+        self.config.admission = Admission::Chain(Box::new(chain.clone()));
+        self.events.push_back(ClientEvent::Membership(Box::new(chain)));
+        self.plan_renewal(now);
+        if let Link::Open { phase: phase @ Phase::Ready { pending: true }, .. } = &mut self.link
+            && approved
+        {
+            *phase = Phase::Ready { pending: false };
+            self.events.push_back(ClientEvent::Connected { pending: false });
+        }
+    }
+
+    fn apply(&mut self, chunk: &MapChunk, now: Now) {
+        let applied = self.map.apply(chunk, self.wall(now));
+        applied.events.into_iter().for_each(|event| self.security(event));
+        if applied.needs_resync {
+            self.latest.wants_whole_map = true;
+            self.close(now.instant, None);
+            return;
+        }
+        self.plan_expiry(now);
+        if !applied.changes.is_empty() || chunk.base.is_none_or(|base| base != chunk.version) {
+            self.events.push_back(ClientEvent::MapChanged(applied.changes));
+        }
+    }
+
+    fn refused(&mut self, refusal: Refusal, rng: &mut dyn CryptoRng, now: Now) {
+        let may_adapt = self.join.attempts < JOIN_ATTEMPTS;
+        match (&refusal, &mut self.config.admission) {
+            (Refusal::NameTaken { suggestion }, Admission::Invite { name, .. }) if may_adapt => {
+                *name = suggestion.clone();
+                self.join.attempts += 1;
+                self.close(now.instant, None);
+            }
+            (Refusal::AddressTaken { counter }, Admission::Invite { .. }) if may_adapt => {
+                self.join.counter = *counter;
+                self.join.attempts += 1;
+                self.close(now.instant, None);
+            }
+            (Refusal::Revoked, _) => self.stop(),
+            (_, _) => {
+                self.events.push_back(ClientEvent::Refused(refusal.clone()));
+                let until = now.instant + jittered(REFUSED_RETRY, rng);
+                self.close(until, Some(refusal));
+            }
+        }
+    }
+
+    fn stop(&mut self) {
+        self.close(self.last_now, None);
+        self.link = Link::Stopped;
+        self.events.push_back(ClientEvent::Removed);
+    }
+
+    /// Ends the connection and tries again after a pause that grows.
+    fn lose(&mut self, rng: &mut dyn CryptoRng, now: Now) {
+        if let Some(connection) = self.connection() {
+            self.actions.push_back(StreamAction::Close { connection });
+        }
+        self.retry(rng, now);
+    }
+
+    fn retry(&mut self, rng: &mut dyn CryptoRng, now: Now) {
+        if self.is_ready() {
+            self.events.push_back(ClientEvent::Disconnected);
+        }
+        self.map.abandon();
+        let until = now.instant + self.backoff.next(rng);
+        self.link = Link::Waiting { until, refusal: None };
+    }
+
+    fn close(&mut self, until: Instant, refusal: Option<Refusal>) {
+        if let Some(connection) = self.connection() {
+            self.actions.push_back(StreamAction::Close { connection });
+        }
+        self.map.abandon();
+        self.link = Link::Waiting { until, refusal };
+    }
+
+    fn connection(&self) -> Option<ConnectionId> {
+        match &self.link {
+            Link::Dialling { connection, .. } | Link::Open { connection, .. } => Some(*connection),
+            Link::Waiting { .. } | Link::Stopped => None,
+        }
+    }
+
+    const fn is_ready(&self) -> bool {
+        matches!(self.link, Link::Open { phase: Phase::Ready { .. }, .. })
+    }
+
+    fn send_if_ready(&mut self, message: &NodeMessage, now: Instant) {
+        self.last_now = now;
+        if self.is_ready() {
+            self.send(message, now);
+        }
+    }
+
+    fn send(&mut self, message: &NodeMessage, now: Instant) {
+        let Link::Open { connection, channel, .. } = &mut self.link else { return };
+        // A channel that takes no more is about to fail and report that by itself.
+        let _ = channel.send(&message.to_bytes(), MessageClass::Counted, now);
+        while let Some(message) = channel.poll_message() {
+            self.actions.push_back(StreamAction::Send { connection: *connection, message });
+        }
+    }
+
+    fn security(&mut self, event: SecurityEvent) {
+        self.events.push_back(ClientEvent::Security(event));
+    }
+
+    /// A renewal is asked for a little before half of the membership is over.
+    fn plan_renewal(&mut self, now: Now) {
+        let network = self.config.controller.network;
+        let validity = self.chain().and_then(|chain| Some(claims(chain, network).ok()?.validity));
+        self.timers.renew = validity.and_then(|validity| {
+            let at = validity.not_before.plus(validity.seconds() / 20 * 9);
+            now.instant.checked_add(Duration::from_secs(at.since(self.wall(now))))
+        });
+    }
+
+    fn plan_expiry(&mut self, now: Now) {
+        let wall = self.wall(now);
+        self.timers.expire = self
+            .map
+            .next_expiry()
+            .and_then(|at| now.instant.checked_add(Duration::from_secs(at.since(wall))));
+    }
+}
+
+/// The security event that a channel's end is, if it is one.
+pub(crate) fn failure_event(error: ChannelError) -> Option<SecurityEvent> {
+    match error {
+        ChannelError::HandshakeRejected
+        | ChannelError::HandshakeMalformed
+        | ChannelError::UnusableKey => {
+            Some(SecurityEvent::HandshakeFailed { reason: error.to_string() })
+        }
+        ChannelError::Replayed => Some(SecurityEvent::Replayed),
+        ChannelError::ClockSkew { difference, .. } => {
+            Some(SecurityEvent::ClockSkew { seconds: difference.as_secs() })
+        }
+        ChannelError::MessageTooLong(_)
+        | ChannelError::MessageRejected
+        | ChannelError::Protocol(_) => {
+            Some(SecurityEvent::ProtocolViolation { device: None, reason: error.to_string() })
+        }
+        ChannelError::KeysExhausted => Some(SecurityEvent::RotationFailed { device: None }),
+        ChannelError::HandshakeTimeout | ChannelError::PeerSilent => None,
+    }
+}

@@ -1,0 +1,256 @@
+//! What is written down: security events and administrative changes.
+
+use identity::{DeviceId, DeviceName, SignerId};
+use minicbor::{Decode, Encode};
+use serde::{Deserialize, Serialize};
+
+use crate::text;
+
+/// Something that somebody who watches over a network should know about.
+///
+/// Events carry ids and reasons, never keys, addresses or names of people.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum SecurityEvent {
+    /// A channel's handshake failed.
+    #[n(0)]
+    HandshakeFailed {
+        /// What was wrong.
+        #[n(0)]
+        reason: String,
+    },
+    /// The first message of a channel came a second time.
+    #[n(1)]
+    Replayed,
+    /// A channel's keys could not be replaced in time.
+    #[n(2)]
+    RotationFailed {
+        /// Whose channel, if that is known.
+        #[n(0)]
+        #[serde(with = "text::option", default)]
+        device: Option<DeviceId>,
+    },
+    /// A channel ended because the peer broke its rules.
+    #[n(3)]
+    ProtocolViolation {
+        /// Whose channel, if that is known.
+        #[n(0)]
+        #[serde(with = "text::option", default)]
+        device: Option<DeviceId>,
+        /// Which rule.
+        #[n(1)]
+        reason: String,
+    },
+    /// The clocks of two sides differ by more than the tolerance.
+    #[n(4)]
+    ClockSkew {
+        /// By how many seconds.
+        #[n(0)]
+        seconds: u64,
+    },
+    /// A revoked device, or something signed by a revoked key, turned up.
+    #[n(5)]
+    Revoked {
+        /// The device that it is about.
+        #[n(0)]
+        #[serde(with = "text::option", default)]
+        device: Option<DeviceId>,
+        /// What was revoked.
+        #[n(1)]
+        what: String,
+    },
+    /// A certificate chain is not signed by whom it must be, or exceeds what its signer may do.
+    #[n(6)]
+    ForgedCertificate {
+        /// What is wrong with it.
+        #[n(0)]
+        reason: String,
+    },
+    /// A certificate chain belongs to another network.
+    #[n(7)]
+    ForeignCertificate,
+    /// A certificate is outside its validity.
+    #[n(8)]
+    ExpiredCertificate {
+        /// Which end of its validity was missed.
+        #[n(0)]
+        reason: String,
+    },
+    /// A binding, endpoints or a record does not verify.
+    #[n(9)]
+    ForgedStatement {
+        /// The kind of statement.
+        #[n(0)]
+        what: String,
+        /// What is wrong with it.
+        #[n(1)]
+        reason: String,
+    },
+    /// A statement is older than one that is known.
+    #[n(10)]
+    RollbackRefused {
+        /// The kind of statement.
+        #[n(0)]
+        what: String,
+    },
+    /// A device showed another key than its binding says, or lacks proof of presence.
+    #[n(11)]
+    WrongDevice {
+        /// The device that it claimed to be.
+        #[n(0)]
+        #[serde(with = "text")]
+        device: DeviceId,
+    },
+    /// An invite was used in a way that it does not allow.
+    #[n(12)]
+    InviteMisuse {
+        /// The invite key.
+        #[n(0)]
+        #[serde(with = "text")]
+        invite: SignerId,
+        /// The device that used it.
+        #[n(1)]
+        #[serde(with = "text")]
+        device: DeviceId,
+        /// In which way.
+        #[n(2)]
+        reason: String,
+    },
+    /// Two members have the same address or name; the one with the lower serial counts.
+    #[n(13)]
+    Conflict {
+        /// The member that does not count.
+        #[n(0)]
+        #[serde(with = "text")]
+        device: DeviceId,
+        /// What both have.
+        #[n(1)]
+        what: String,
+    },
+    /// Somebody exceeded a rate limit.
+    #[n(14)]
+    RateLimited {
+        /// Who, if that is known.
+        #[n(0)]
+        #[serde(with = "text::option", default)]
+        device: Option<DeviceId>,
+    },
+    /// Further events in the same minute were only counted.
+    #[n(15)]
+    Suppressed {
+        /// How many.
+        #[n(0)]
+        count: u32,
+    },
+}
+
+/// A security event with its time and reporter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventRecord {
+    /// Seconds since the Unix epoch.
+    pub at: u64,
+    /// The device that reported it; nothing if the controller saw it itself.
+    #[serde(with = "text::option", default)]
+    pub reporter: Option<DeviceId>,
+    /// What happened.
+    pub event: SecurityEvent,
+}
+
+/// Who did something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Actor {
+    /// Somebody with access to the administration socket.
+    Administrator,
+    /// A device, over its channel.
+    Device {
+        /// Which one.
+        #[serde(with = "text")]
+        device: DeviceId,
+    },
+    /// The controller by itself.
+    Controller,
+}
+
+/// A change of what a network consists of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum AuditAction {
+    /// A device joined.
+    DeviceJoined {
+        /// The device.
+        #[serde(with = "text")]
+        device: DeviceId,
+        /// Its name.
+        #[serde(with = "text")]
+        name: DeviceName,
+        /// Whether it waits for approval.
+        pending: bool,
+    },
+    /// A waiting device was approved.
+    DeviceApproved {
+        /// The device.
+        #[serde(with = "text")]
+        device: DeviceId,
+    },
+    /// A device got another name.
+    DeviceRenamed {
+        /// The device.
+        #[serde(with = "text")]
+        device: DeviceId,
+        /// Its new name.
+        #[serde(with = "text")]
+        name: DeviceName,
+    },
+    /// A device was removed and revoked.
+    DeviceRemoved {
+        /// The device.
+        #[serde(with = "text")]
+        device: DeviceId,
+    },
+    /// A device left by itself.
+    DeviceLeft {
+        /// The device.
+        #[serde(with = "text")]
+        device: DeviceId,
+    },
+    /// An invite was made.
+    InviteCreated {
+        /// The invite key.
+        #[serde(with = "text")]
+        invite: SignerId,
+    },
+    /// An invite was revoked.
+    InviteRevoked {
+        /// The invite key.
+        #[serde(with = "text")]
+        invite: SignerId,
+    },
+    /// A relay's entry was published.
+    RelayPublished {
+        /// The relay.
+        #[serde(with = "text")]
+        device: DeviceId,
+    },
+    /// A relay's entry was withdrawn.
+    RelayWithdrawn {
+        /// The relay.
+        #[serde(with = "text")]
+        device: DeviceId,
+    },
+    /// The settings of the network changed.
+    SettingsChanged,
+}
+
+/// One change with its time and actor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditEntry {
+    /// Seconds since the Unix epoch.
+    pub at: u64,
+    /// Who did it.
+    pub actor: Actor,
+    /// What changed.
+    pub action: AuditAction,
+}

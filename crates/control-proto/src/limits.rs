@@ -1,0 +1,83 @@
+//! Every limit as data; each constant carries the reason for its value.
+
+use std::time::Duration;
+
+/// The version of these messages that this crate speaks.
+pub const CAPABILITY: u16 = 1;
+
+/// Largest encoded control message, in bytes: one channel message.
+pub const MAX_MESSAGE: usize = noise_channel::limits::MAX_PAYLOAD;
+
+/// Bytes of items after which a map chunk is closed: leaves room for one more item of
+/// [`MAX_ITEM`] below [`MAX_MESSAGE`].
+pub const CHUNK_BYTES: usize = 32 * 1024;
+
+/// Largest encoded map item: a chain of 16 KiB, a binding and endpoints.
+pub const MAX_ITEM: usize = 24 * 1024;
+
+/// Largest network map on disk: ten thousand devices (O8) of four kilobytes, with room.
+pub const MAX_MAP: usize = 128 * 1024 * 1024;
+
+/// Devices of one network, members and pending (O8).
+pub const MAX_DEVICES: usize = 10_000;
+
+/// Invites that are remembered.
+pub const MAX_INVITES: usize = 10_000;
+
+/// Invites made by one request.
+pub const MAX_INVITES_AT_ONCE: u16 = 100;
+
+/// Devices that may wait for approval; an intercepted stack of invites must not fill the network.
+pub const MAX_PENDING_DEVICES: usize = 1_000;
+
+/// Connections that have not said hello yet; a further one displaces the oldest.
+pub const MAX_STRANGERS: usize = 1_024;
+
+/// A connection that has not said hello by then is closed: the handshake's own deadline and a
+/// round trip.
+pub const HELLO_DEADLINE: Duration = Duration::from_secs(40);
+
+/// Messages that a node may send at once.
+pub const MESSAGE_BURST: u32 = 40;
+
+/// Pause after which a node may send one more message.
+pub const MESSAGE_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Security events that are kept per minute; the rest is counted and kept as one number.
+pub const EVENTS_PER_MINUTE: u32 = 120;
+
+/// How often the controller says that its revocation list is current (protocol.md, section 1).
+pub const FRESHNESS_INTERVAL: Duration = Duration::from_secs(300);
+
+/// Age of the last word about revocations that a node calls stale: two intervals and a half.
+pub const FRESHNESS_STALE: Duration = Duration::from_secs(750);
+
+/// How often a relay reports its load (N3).
+pub const LOAD_REPORT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// A relay is unhealthy after two missing reports (N3), with ten seconds for the way.
+pub const LOAD_REPORT_DEADLINE: Duration = Duration::from_secs(130);
+
+/// Removed map items that are remembered; a node that was away for longer gets the whole map.
+pub const MAX_TOMBSTONES: usize = 4_096;
+
+/// First pause before a lost controller is dialled again.
+pub const RECONNECT_FIRST: Duration = Duration::from_millis(500);
+
+/// Longest pause before a lost controller is dialled again.
+pub const RECONNECT_LONGEST: Duration = Duration::from_secs(60);
+
+/// Pause after a refusal that only an administrator can lift.
+pub const REFUSED_RETRY: Duration = Duration::from_secs(300);
+
+/// A dial that has not opened a connection by then has failed.
+pub const DIAL_DEADLINE: Duration = Duration::from_secs(20);
+
+/// How long an answer to a hello may take.
+pub const WELCOME_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Names and counters that a joining device tries before it gives up.
+pub const JOIN_ATTEMPTS: u32 = 8;
+
+/// Pause between two requests for a renewal while none is answered.
+pub const RENEW_RETRY: Duration = Duration::from_secs(600);

@@ -1,0 +1,470 @@
+//! Believing items.
+
+use std::mem;
+
+use identity::{
+    ChainError, DelegationError, DeviceId, Member, Record, RecordBody, RecordError,
+    RevocationError, RevocationTarget, Signed, UnixTime,
+};
+
+use super::{Applied, ItemKey, MapItem, NetworkMap, Peer, PeerEntry};
+use crate::membership::claims;
+use crate::{MapChunk, SecurityEvent};
+
+/// An item was not taken over.
+enum Skip {
+    /// It is not a record.
+    NotARecord,
+    /// It is not to be believed.
+    Refused(SecurityEvent),
+}
+
+type Taken = Result<(), Skip>;
+
+impl NetworkMap {
+    /// Takes over a part of a map after verifying each item by itself.
+    ///
+    /// After the last chunk of a whole map, members and records that it did not contain are
+    /// dropped; what was revoked and the newest versions seen are remembered for good.
+    pub fn apply(&mut self, chunk: &MapChunk, now: UnixTime) -> Applied {
+        let mut applied = Applied::default();
+        match chunk.base {
+            None if self.raw.underway.is_none() => self.raw.underway = Some(Default::default()),
+            None => {}
+            Some(base) if self.version == Some(base) => self.raw.underway = None,
+            Some(_) => {
+                applied.needs_resync = true;
+                return applied;
+            }
+        }
+        for bytes in &chunk.items {
+            match MapItem::from_bytes(bytes) {
+                Some(item) => self.apply_item(&item, bytes, now, &mut applied),
+                None => applied.events.push(SecurityEvent::ForgedStatement {
+                    what: "map item".into(),
+                    reason: "not an item that this version knows".into(),
+                }),
+            }
+        }
+        if chunk.last {
+            self.version = Some(chunk.version);
+            if let Some(seen) = self.raw.underway.take() {
+                let stale: Vec<_> =
+                    self.raw.items.keys().filter(|key| !seen.contains(key)).cloned().collect();
+                stale.iter().for_each(|key| self.drop_item(key, &mut applied));
+            }
+        }
+        applied
+    }
+
+    /// Takes over one item that somebody else than the controller brought: a peer's introduction.
+    pub fn introduce(&mut self, device: DeviceId, entry: &PeerEntry, now: UnixTime) -> Applied {
+        let mut applied = Applied::default();
+        let item = MapItem::Peer(device, entry.clone());
+        let bytes = item.to_bytes();
+        self.apply_item(&item, &bytes, now, &mut applied);
+        applied
+    }
+
+    /// Forgets a whole map of which not all chunks arrived.
+    pub(crate) fn abandon(&mut self) {
+        self.raw.underway = None;
+    }
+
+    /// Drops the members whose time is over.
+    pub fn expire(&mut self, now: UnixTime) -> Applied {
+        let mut applied = Applied::default();
+        let over = |peer: &Peer| now >= peer.member.not_after.min(peer.binding.not_after);
+        let expired: Vec<_> =
+            self.peers.iter().filter(|(_, peer)| over(peer)).map(|(device, _)| *device).collect();
+        for device in expired {
+            self.drop_item(&ItemKey::Peer(device), &mut applied);
+        }
+        applied
+    }
+
+    /// When [`Self::expire`] has something to do next.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<UnixTime> {
+        self.peers.values().map(|p| p.member.not_after.min(p.binding.not_after)).min()
+    }
+
+    fn apply_item(&mut self, item: &MapItem, bytes: &[u8], now: UnixTime, applied: &mut Applied) {
+        let key = item.key();
+        let taken = self.take_item(item, now, applied);
+        if let Err(Skip::Refused(event)) = taken {
+            applied.events.push(event);
+            return;
+        }
+        if let Some(seen) = &mut self.raw.underway {
+            seen.insert(key.clone());
+        }
+        if matches!(item, MapItem::Gone(_)) {
+            self.raw.items.remove(&key);
+        } else {
+            self.raw.items.insert(key, bytes.into());
+        }
+    }
+
+    fn take_item(&mut self, item: &MapItem, now: UnixTime, applied: &mut Applied) -> Taken {
+        match item {
+            MapItem::Delegation(signed) => {
+                self.authorities.add(signed).map(drop).map_err(|e| Skip::delegation(&e))
+            }
+            MapItem::Epoch(signed) => self
+                .authorities
+                .advance_epoch(signed)
+                .map(drop)
+                .map_err(|e| Skip::forged("epoch", &e)),
+            MapItem::Revocation(_, signed) => self.take_revocation(signed, now, applied),
+            MapItem::Freshness(signed) => self
+                .revocations
+                .refresh(signed, &self.authorities)
+                .map(drop)
+                .map_err(|e| Skip::revocation(&e)),
+            MapItem::Peer(device, entry) => self.take_peer(*device, entry, now, applied),
+            MapItem::Gone(device) => {
+                self.drop_item(&ItemKey::Peer(*device), applied);
+                Ok(())
+            }
+            MapItem::RelayHealth(device, healthy) => {
+                applied.changes.relays |= if *healthy {
+                    self.unhealthy.remove(device)
+                } else {
+                    self.unhealthy.insert(*device)
+                };
+                Ok(())
+            }
+            MapItem::Info(_)
+            | MapItem::Relay(..)
+            | MapItem::Lease4(..)
+            | MapItem::Name(..)
+            | MapItem::Static(..)
+            | MapItem::Controller(..) => self.take_record(item, applied),
+        }
+    }
+
+    fn take_record(&mut self, item: &MapItem, applied: &mut Applied) -> Taken {
+        let key = item.key();
+        match item {
+            MapItem::Info(signed) => {
+                let record = self.accept_about(signed, |_| true)?;
+                applied.changes.info |= self.info.as_ref() != Some(&record.body);
+                self.info = (!record.withdrawn).then_some(record.body);
+            }
+            MapItem::Controller(channel, signed) => {
+                let record = self.accept_about(signed, |body| body.channel_key == *channel)?;
+                applied.changes.info |= replace(&mut self.controllers, key, record);
+            }
+            MapItem::Relay(device, signed) => {
+                let record = self.accept_about(signed, |body| body.device == *device)?;
+                applied.changes.relays |= replace(&mut self.relays, *device, record);
+            }
+            MapItem::Lease4(device, signed) => {
+                let record = self.accept_about(signed, |body| body.device == *device)?;
+                let before = self.leases.remove(device);
+                if !record.withdrawn {
+                    self.leases.insert(*device, record.body.address);
+                }
+                if before != self.leases.get(device).copied() {
+                    applied.changes.peers.insert(*device);
+                }
+            }
+            MapItem::Name(name, signed) => {
+                let record = self.accept_about(signed, |body| body.name == *name)?;
+                applied.changes.records |= replace(&mut self.names, name.clone(), record);
+            }
+            MapItem::Static(tunnel_key, signed) => {
+                let record = self.accept_about(signed, |body| body.tunnel_key == *tunnel_key)?;
+                applied.changes.records |= replace(&mut self.statics, *tunnel_key, record);
+            }
+            MapItem::Delegation(_)
+            | MapItem::Epoch(_)
+            | MapItem::Revocation(..)
+            | MapItem::Peer(..)
+            | MapItem::Gone(_)
+            | MapItem::RelayHealth(..)
+            | MapItem::Freshness(_) => return Err(Skip::NotARecord),
+        }
+        Ok(())
+    }
+
+    fn accept_about<T: RecordBody>(
+        &mut self,
+        signed: &Signed<Record<T>>,
+        is_about: impl FnOnce(&T) -> bool,
+    ) -> Result<Record<T>, Skip> {
+        let record = self
+            .floors
+            .accept(signed, &self.authorities, &self.revocations)
+            .map_err(|e| Skip::record(T::PURPOSE, &e))?;
+        if is_about(&record.body) {
+            Ok(record)
+        } else {
+            Err(Skip::forged(T::PURPOSE, &"is about something else"))
+        }
+    }
+
+    fn take_revocation(
+        &mut self,
+        signed: &Signed<identity::RevocationEntry>,
+        now: UnixTime,
+        applied: &mut Applied,
+    ) -> Taken {
+        let newly =
+            self.revocations.apply(signed, &self.authorities).map_err(|e| Skip::revocation(&e))?;
+        let Some(target) = newly else { return Ok(()) };
+        let hit: Vec<_> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| match target {
+                RevocationTarget::Device(device) => peer.member.device == device,
+                RevocationTarget::Serial(serial) => peer.member.serial == serial,
+                RevocationTarget::Invite(key) => peer.member.invite == Some(key),
+                RevocationTarget::Delegated(_) => {
+                    peer.entry.chain.verify(self.network, now, &self.revocations).is_err()
+                }
+            })
+            .map(|(device, _)| *device)
+            .collect();
+        if let RevocationTarget::Device(device) = target {
+            applied.changes.revoked.insert(device);
+        }
+        for device in hit {
+            applied.changes.revoked.insert(device);
+            self.drop_item(&ItemKey::Peer(device), applied);
+        }
+        if let RevocationTarget::Delegated(_) = target {
+            self.forget_records(applied);
+        }
+        Ok(())
+    }
+
+    /// After a signer was revoked: records are believed again one by one.
+    fn forget_records(&mut self, applied: &mut Applied) {
+        let items: Vec<_> =
+            self.raw.items.values().filter_map(|b| MapItem::from_bytes(b)).collect();
+        for item in items {
+            if let Err(Skip::Refused(_)) = self.take_record(&item, applied) {
+                self.drop_item(&item.key(), applied);
+            }
+        }
+    }
+
+    fn take_peer(
+        &mut self,
+        device: DeviceId,
+        entry: &PeerEntry,
+        now: UnixTime,
+        applied: &mut Applied,
+    ) -> Taken {
+        if self.peers.get(&device).is_some_and(|peer| peer.entry == *entry) {
+            return Ok(());
+        }
+        let peer = self.verified_peer(device, entry, now)?;
+        if let Some(known) = self.peers.get(&device) {
+            self.refuse_older(known, &peer)?;
+        }
+        self.settle_conflicts(&peer.member, applied)?;
+        self.forget_owner(device);
+        let member = &peer.member;
+        self.owners.names.insert(member.name.clone(), device);
+        self.owners.addresses.insert(member.address, device);
+        if let Some(invite) = member.invite {
+            self.owners.invites.insert(invite, device);
+        }
+        applied.changes.relays |= member.is_relay();
+        applied.changes.peers.insert(device);
+        self.peers.insert(device, peer);
+        Ok(())
+    }
+
+    fn verified_peer(
+        &self,
+        device: DeviceId,
+        entry: &PeerEntry,
+        now: UnixTime,
+    ) -> Result<Peer, Skip> {
+        let member = entry
+            .chain
+            .verify(self.network, now, &self.revocations)
+            .map_err(|e| Skip::chain(device, e))?;
+        if member.device != device {
+            return Err(Skip::forged("peer", &"names another device"));
+        }
+        let binding =
+            entry.binding.verify(self.network, device).map_err(|e| Skip::forged("binding", &e))?;
+        if binding.device != device {
+            return Err(Skip::forged("binding", &"names another device"));
+        }
+        if now >= binding.not_after {
+            return Err(Skip::forged("binding", &"expired"));
+        }
+        let endpoints = match &entry.endpoints {
+            Some(signed) => Some(
+                signed.verify(self.network, device).map_err(|e| Skip::forged("endpoints", &e))?,
+            ),
+            None => None,
+        };
+        Ok(Peer { member, binding, endpoints, entry: entry.clone() })
+    }
+
+    /// Of two members with one name, address or invite the one with the lower serial counts.
+    fn settle_conflicts(&mut self, member: &Member, applied: &mut Applied) -> Taken {
+        let owners = [
+            ("name", self.owners.names.get(&member.name).copied()),
+            ("address", self.owners.addresses.get(&member.address).copied()),
+            ("invite", member.invite.and_then(|key| self.owners.invites.get(&key).copied())),
+        ];
+        for (what, owner) in owners {
+            let Some(owner) = owner.filter(|owner| *owner != member.device) else { continue };
+            let Some(other) = self.peers.get(&owner) else { continue };
+            let conflict = |device| SecurityEvent::Conflict { device, what: what.to_owned() };
+            if other.member.serial <= member.serial {
+                return Err(Skip::Refused(conflict(member.device)));
+            }
+            applied.events.push(conflict(owner));
+            self.drop_item(&ItemKey::Peer(owner), applied);
+        }
+        Ok(())
+    }
+
+    /// A binding or endpoints with a lower number, or an older membership, is a rollback.
+    fn refuse_older(&self, known: &Peer, new: &Peer) -> Taken {
+        let begins = |peer: &Peer| {
+            claims(&peer.entry.chain, self.network).ok().map(|claims| claims.validity.not_before)
+        };
+        let number = |peer: &Peer| peer.endpoints.as_ref().map(|endpoints| endpoints.number);
+        let what = if begins(new) < begins(known) {
+            "membership"
+        } else if new.binding.number < known.binding.number {
+            "binding"
+        } else if number(new) < number(known) {
+            "endpoints"
+        } else {
+            return Ok(());
+        };
+        Err(Skip::Refused(SecurityEvent::RollbackRefused { what: what.to_owned() }))
+    }
+
+    fn forget_owner(&mut self, device: DeviceId) {
+        if let Some(peer) = self.peers.get(&device) {
+            self.owners.names.remove(&peer.member.name);
+            self.owners.addresses.remove(&peer.member.address);
+            if let Some(invite) = peer.member.invite {
+                self.owners.invites.remove(&invite);
+            }
+        }
+    }
+
+    fn drop_item(&mut self, key: &ItemKey, applied: &mut Applied) {
+        let changes = &mut applied.changes;
+        match key {
+            // What proves or revokes is never forgotten.
+            ItemKey::Delegation(_)
+            | ItemKey::Epoch
+            | ItemKey::Revocation(_)
+            | ItemKey::Freshness => return,
+            ItemKey::Info => changes.info |= mem::take(&mut self.info).is_some(),
+            ItemKey::Controller(_) => changes.info |= self.controllers.remove(key).is_some(),
+            ItemKey::Peer(device) => {
+                self.forget_owner(*device);
+                if let Some(peer) = self.peers.remove(device) {
+                    changes.relays |= peer.member.is_relay();
+                    changes.peers.insert(*device);
+                }
+            }
+            ItemKey::Relay(device) => changes.relays |= self.relays.remove(device).is_some(),
+            ItemKey::RelayHealth(device) => changes.relays |= self.unhealthy.remove(device),
+            ItemKey::Lease4(device) => {
+                if self.leases.remove(device).is_some() {
+                    changes.peers.insert(*device);
+                }
+            }
+            ItemKey::Name(name) => changes.records |= self.names.remove(name).is_some(),
+            ItemKey::Static(peer) => changes.records |= self.statics.remove(peer).is_some(),
+        }
+        self.raw.items.remove(key);
+    }
+}
+
+/// Puts a record's body in or, if it is withdrawn, out; says whether that changed anything.
+fn replace<K: Ord, T: PartialEq>(
+    map: &mut std::collections::BTreeMap<K, T>,
+    key: K,
+    record: Record<T>,
+) -> bool {
+    if record.withdrawn {
+        return map.remove(&key).is_some();
+    }
+    let same = map.get(&key) == Some(&record.body);
+    map.insert(key, record.body);
+    !same
+}
+
+impl Skip {
+    fn forged(what: &str, reason: &dyn std::fmt::Display) -> Self {
+        Self::Refused(SecurityEvent::ForgedStatement {
+            what: what.to_owned(),
+            reason: reason.to_string(),
+        })
+    }
+
+    fn delegation(error: &DelegationError) -> Self {
+        Self::forged("delegation", error)
+    }
+
+    fn revocation(error: &RevocationError) -> Self {
+        match error {
+            RevocationError::RevokedSigner(key) => {
+                Self::Refused(SecurityEvent::Revoked { device: None, what: key.to_string() })
+            }
+            RevocationError::Fork(_) | RevocationError::WrongEpoch(_) => {
+                Self::Refused(SecurityEvent::RollbackRefused { what: "revocation list".into() })
+            }
+            RevocationError::Signature(_)
+            | RevocationError::Delegation(_)
+            | RevocationError::Validity(_)
+            | RevocationError::Gap { .. } => Self::forged("revocation", error),
+        }
+    }
+
+    fn record(what: &str, error: &RecordError) -> Self {
+        match error {
+            RecordError::RevokedSigner(key) => {
+                Self::Refused(SecurityEvent::Revoked { device: None, what: key.to_string() })
+            }
+            RecordError::WrongEpoch { .. }
+            | RecordError::RolledBack { .. }
+            | RecordError::Conflict(_) => {
+                Self::Refused(SecurityEvent::RollbackRefused { what: what.to_owned() })
+            }
+            RecordError::Signature(_) | RecordError::Delegation(_) | RecordError::Validity(_) => {
+                Self::forged(what, error)
+            }
+        }
+    }
+
+    fn chain(device: DeviceId, error: ChainError) -> Self {
+        Self::Refused(chain_event(Some(device), error))
+    }
+}
+
+/// The security event that a refused chain is.
+pub(crate) fn chain_event(device: Option<DeviceId>, error: ChainError) -> SecurityEvent {
+    match error {
+        ChainError::WrongNetwork => SecurityEvent::ForeignCertificate,
+        ChainError::Validity { .. } => {
+            SecurityEvent::ExpiredCertificate { reason: error.to_string() }
+        }
+        ChainError::Revoked(target) => SecurityEvent::Revoked { device, what: target.to_string() },
+        ChainError::Signature { .. }
+        | ChainError::UnknownScope(_)
+        | ChainError::WrongScope { .. }
+        | ChainError::LimitExceeded { .. }
+        | ChainError::WrongRenewal
+        | ChainError::NeedsApproval => {
+            SecurityEvent::ForgedCertificate { reason: error.to_string() }
+        }
+    }
+}
