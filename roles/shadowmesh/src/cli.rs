@@ -1,0 +1,386 @@
+//! The commands and their arguments.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap_complete::Shell;
+
+use crate::exit;
+
+/// A private network that its owners control from end to end.
+#[derive(Debug, Parser)]
+#[command(name = "shadowmesh", version, after_help = exit::TABLE, subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Global {
+    /// Configuration file (YAML)
+    #[arg(long, global = true, env = "SHADOWMESH_CONFIG", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) config: Option<PathBuf>,
+    /// Folder for keys, maps, the database and the sockets of the local APIs
+    #[arg(long, global = true, env = "SHADOWMESH_STATE_DIR", value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) state_dir: Option<PathBuf>,
+    /// Print JSON where something is read
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// What to log: error, warn, info, debug or trace, or a filter such as `engine=debug`
+    #[arg(long, global = true, env = "SHADOWMESH_LOG", value_name = "FILTER")]
+    pub(crate) log: Option<String>,
+    /// How to log
+    #[arg(long, global = true, value_name = "FORMAT")]
+    pub(crate) log_format: Option<LogFormat>,
+}
+
+/// How log lines look.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum LogFormat {
+    /// For people
+    #[default]
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a whole network's server: controller, relay and STUN on one port
+    ///
+    /// Creates a network at the first start and prints an invite for the first device.
+    Serve(ServerArgs),
+    /// Run the controller alone
+    Controller(ServerArgs),
+    /// Run a relay alone
+    ///
+    /// The relay joins by an invite made with `shadowmesh invite create --relay`.
+    Relay(RelayArgs),
+    /// Join networks and run this device's node
+    Up(UpArgs),
+    /// Stop the node
+    Down,
+    /// Leave a network and forget its keys
+    Leave {
+        /// The network's name or id, if the device is in several
+        network: Option<String>,
+    },
+    /// Show the node, its networks and its peers
+    Status,
+    /// Measure the round trip to a device through the tunnel
+    Ping {
+        /// Name, full name, id or address
+        peer: String,
+        /// How many times
+        #[arg(short, long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        count: u32,
+    },
+    /// Show what this device's surroundings allow
+    Netcheck,
+    /// Tell why traffic to a device takes the path it takes
+    Why {
+        /// Name, full name, id or address
+        peer: String,
+    },
+    /// Make, list and revoke invites (on the controller's host)
+    #[command(subcommand)]
+    Invite(InviteCommand),
+    /// List, approve, rename and remove devices (on the controller's host)
+    #[command(subcommand)]
+    Device(DeviceCommand),
+    /// Create, show, back up and restore the network (on the controller's host)
+    #[command(subcommand)]
+    Network(NetworkCommand),
+    /// Run a plain WireGuard interface, configured by `wg`; a drop-in for wireguard-go
+    Wireguard(WireguardArgs),
+    /// Show a whole network on this machine, without root
+    Demo(DemoArgs),
+    /// Print shell completions
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Write the manual pages into a folder
+    Man {
+        /// The folder, made if missing
+        #[arg(value_hint = ValueHint::DirPath)]
+        folder: PathBuf,
+    },
+}
+
+/// Arguments of `serve` and `controller`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ServerArgs {
+    /// Address and port for WebSocket; port 443 as root if free, 8443 otherwise
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Name or address by which others reach this host, as written into invites; may be repeated
+    #[arg(long = "host", value_name = "HOST")]
+    pub(crate) hosts: Vec<String>,
+    /// Name of the network that the first start creates; this host's name otherwise
+    #[arg(long, value_name = "NAME")]
+    pub(crate) network: Option<String>,
+    /// Certificate chain (PEM); self-signed and pinned by the invite otherwise
+    #[arg(long, requires = "tls_key", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) tls_certificate: Option<PathBuf>,
+    /// Private key of the certificate (PEM)
+    #[arg(long, requires = "tls_certificate", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) tls_key: Option<PathBuf>,
+}
+
+/// Arguments of `relay`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RelayArgs {
+    /// Invite for a network to serve, or `-` to read it from standard input; none serves the networks joined before
+    #[arg(env = "SHADOWMESH_INVITE", hide_env_values = true)]
+    pub(crate) invite: Option<String>,
+    /// Address and port for WebSocket and STUN; port 443 as root if free, 8443 otherwise
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Name or address by which others reach this host; may be repeated
+    #[arg(long = "host", value_name = "HOST")]
+    pub(crate) hosts: Vec<String>,
+    /// Certificate chain (PEM); self-signed and pinned by the relay's record otherwise
+    #[arg(long, requires = "tls_key", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) tls_certificate: Option<PathBuf>,
+    /// Private key of the certificate (PEM)
+    #[arg(long, requires = "tls_certificate", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) tls_key: Option<PathBuf>,
+}
+
+/// Arguments of `up`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct UpArgs {
+    /// Invite of a network to join, or `-` to read it from standard input, where no process list shows it
+    #[arg(env = "SHADOWMESH_INVITE", hide_env_values = true)]
+    pub(crate) invite: Option<String>,
+    /// Go to the background once the node runs
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// TUN interface or userspace TCP/IP
+    #[arg(long, value_name = "MODE")]
+    pub(crate) mode: Option<UpMode>,
+    /// Name that this device asks for; the host's name otherwise
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Do not use UDP: everything goes through relays
+    #[arg(long)]
+    pub(crate) no_udp: bool,
+    /// Leave the system's name resolution alone
+    #[arg(long)]
+    pub(crate) no_dns: bool,
+    /// UDP port, 0 for a free one
+    #[arg(long, value_name = "PORT")]
+    pub(crate) listen_port: Option<u16>,
+    /// SOCKS5 and HTTP proxy in userspace mode; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) proxy: Option<SocketAddr>,
+    /// Publish a local service in userspace mode, for instance 80=127.0.0.1:8080; may be repeated
+    #[arg(long, value_name = "PORT=ADDRESS:PORT", value_parser = publish)]
+    pub(crate) publish: Vec<node::Publish>,
+    /// Forward a local port in userspace mode, for instance 127.0.0.1:2222=nas.home.alt:22; may be repeated
+    #[arg(long, value_name = "ADDRESS:PORT=HOST:PORT", value_parser = forward)]
+    pub(crate) forward: Vec<node::Forward>,
+}
+
+/// How packets get in and out of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum UpMode {
+    /// A TUN interface where the privileges allow it, userspace otherwise
+    Auto,
+    /// A TUN interface, or no start
+    Tun,
+    /// TCP/IP in the process: no privileges needed
+    Userspace,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum InviteCommand {
+    /// Make an invite; it is a secret that admits one device
+    Create {
+        /// Name that the device gets
+        #[arg(long, conflicts_with = "uses")]
+        name: Option<String>,
+        /// Group that the device joins; may be repeated
+        #[arg(long = "group", value_name = "GROUP")]
+        groups: Vec<String>,
+        /// How long it may be used: 90s, 30m, 24h, 7d
+        #[arg(long, default_value = "24h", value_parser = duration)]
+        expires: Duration,
+        /// How many invites to make, one for each device
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
+        uses: u16,
+        /// Whether the device waits until it is approved; the network's setting otherwise
+        #[arg(long, value_name = "true|false")]
+        approval: Option<bool>,
+        /// The device may serve as a relay
+        #[arg(long)]
+        relay: bool,
+    },
+    /// List the invites
+    List,
+    /// Make an invite useless; a device that came in by it stays
+    Revoke {
+        /// The invite's key, or the beginning of it
+        key: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeviceCommand {
+    /// List the devices
+    List,
+    /// Let a waiting device in
+    Approve {
+        /// Name, id, or the beginning of the id
+        device: String,
+    },
+    /// Give a device another name
+    Rename {
+        /// Name, id, or the beginning of the id
+        device: String,
+        /// The new name
+        name: String,
+    },
+    /// Remove a device and revoke it for good
+    Remove {
+        /// Name, id, or the beginning of the id
+        device: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NetworkCommand {
+    /// Create a network whose key is written once, under a passphrase, to a file of yours
+    Create {
+        /// The network's name, the middle label of its devices' names
+        name: String,
+        /// Where to write the network's key
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        key_file: PathBuf,
+    },
+    /// Show the network
+    Show,
+    /// Change settings
+    Set {
+        /// Whether devices wait for approval unless their invite says otherwise
+        #[arg(long, value_name = "true|false")]
+        approval: Option<bool>,
+        /// How long a membership lasts without renewal: 24h, 7d
+        #[arg(long, value_parser = duration)]
+        validity: Option<Duration>,
+        /// URL at which nodes reach the controller, for invites; may be repeated
+        #[arg(long = "controller", value_name = "URL")]
+        controllers: Vec<String>,
+    },
+    /// List the relays
+    Relays,
+    /// Write a backup of the controller's state, under a passphrase
+    Backup {
+        /// The file to write
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
+    /// Restore a backup; needs the network's key, since nodes refuse an old state otherwise
+    Restore {
+        /// The backup
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+        /// The file with the network's key
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        key_file: PathBuf,
+    },
+}
+
+/// Arguments of `wireguard`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct WireguardArgs {
+    /// Stay in the foreground
+    #[arg(short, long)]
+    pub(crate) foreground: bool,
+    /// Name of the interface to create
+    pub(crate) interface: String,
+}
+
+/// Arguments of `demo`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// End with a summary instead of running until Ctrl-C
+    #[arg(long)]
+    pub(crate) once: bool,
+}
+
+/// Reads `90s`, `30m`, `24h` or `7d`.
+fn duration(text: &str) -> Result<Duration, String> {
+    const SYNTAX: &str = "a number and s, m, h or d, for instance 24h";
+    let unit = text.chars().last().ok_or(SYNTAX)?;
+    let seconds: u64 = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
+        _ => return Err(SYNTAX.to_owned()),
+    };
+    let number: u64 = text[..text.len() - unit.len_utf8()].parse().map_err(|_| SYNTAX)?;
+    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(|| "too long".to_owned())
+}
+
+fn publish(text: &str) -> Result<node::Publish, String> {
+    const SYNTAX: &str = "for instance 80=127.0.0.1:8080";
+    let (port, to) = text.split_once('=').ok_or(SYNTAX)?;
+    let port = port.parse().map_err(|_| SYNTAX)?;
+    Ok(node::Publish { port, to: to.parse().map_err(|_| SYNTAX)? })
+}
+
+fn forward(text: &str) -> Result<node::Forward, String> {
+    const SYNTAX: &str = "for instance 127.0.0.1:2222=nas.home.alt:22";
+    let (listen, to) = text.split_once('=').ok_or(SYNTAX)?;
+    let forward = node::Forward { listen: listen.parse().map_err(|_| SYNTAX)?, to: to.to_owned() };
+    if forward.target().is_none() {
+        return Err(SYNTAX.to_owned());
+    }
+    Ok(forward)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_commands_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_have_a_unit_and_do_not_overflow() {
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("7d"), Ok(Duration::from_secs(7 * 86_400)));
+        for wrong in
+            ["", "7", "d", "1y", "-1h", "99999999999999999999d", "18446744073709551615d", "1é"]
+        {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn published_ports_and_forwards_name_both_ends() {
+        let published = publish("80=127.0.0.1:8080").expect("both ends");
+        assert_eq!(
+            (published.port, published.to),
+            (80, "127.0.0.1:8080".parse().expect("an address"))
+        );
+        assert!(publish("80").is_err());
+        assert!(forward("127.0.0.1:2222=nas.home.alt:22").is_ok());
+        assert!(forward("127.0.0.1:2222=nas.home.alt").is_err());
+    }
+}

@@ -1,0 +1,195 @@
+//! What asks a running node: status, ping, why, netcheck, leave, down.
+
+use std::time::Duration;
+
+use node::api::{
+    Client, Membership, NetworkStatus, PathKind, PathView, PeerStatus, Running, Status,
+};
+
+use crate::exit::{Exit, Failure};
+use crate::output::{BAD, BOLD, DIM, GOOD, WARN, bytes, json, line, rough, styled, table};
+
+/// How long `ping` rests between two.
+const PING_INTERVAL: Duration = Duration::from_millis(500);
+
+pub(crate) async fn status(client: &Client, as_json: bool) -> Result<(), Failure> {
+    let status = client.status().await?;
+    if as_json {
+        json(&status);
+        return Ok(());
+    }
+    line(running(&status));
+    for network in &status.networks {
+        line("");
+        show_network(network);
+    }
+    if status.networks.is_empty() {
+        line("In no network yet: `shadowmesh up INVITE` joins one.");
+    }
+    Ok(())
+}
+
+pub(crate) async fn ping(
+    client: &Client,
+    peer: &str,
+    count: u32,
+    as_json: bool,
+) -> Result<(), Failure> {
+    let mut answered = 0;
+    let mut last = None;
+    for round in 0..count {
+        if round > 0 {
+            tokio::time::sleep(PING_INTERVAL).await;
+        }
+        match client.ping(peer).await {
+            Ok(reply) if as_json => {
+                answered += 1;
+                json(&reply);
+            }
+            Ok(reply) => {
+                answered += 1;
+                line(format_args!("{}: {}", styled(BOLD, &reply.peer), path(&reply.path)));
+            }
+            Err(error) => {
+                let failure = Failure::from(error);
+                if failure.exit != Exit::Timeout {
+                    return Err(failure);
+                }
+                line(styled(WARN, &failure.message));
+                last = Some(failure);
+            }
+        }
+    }
+    match last {
+        Some(failure) if answered == 0 => Err(failure),
+        _ => Ok(()),
+    }
+}
+
+pub(crate) async fn why(client: &Client, peer: &str, as_json: bool) -> Result<(), Failure> {
+    let why = client.why(peer).await?;
+    if as_json {
+        json(&why);
+        return Ok(());
+    }
+    let now = why.path.as_ref().map_or_else(|| "no path yet".to_owned(), path);
+    line(format_args!("{}: {now}", styled(BOLD, &why.peer)));
+    for decision in &why.decisions {
+        let ago = rough(Duration::from_secs(decision.seconds_ago));
+        line(format_args!("  {} {}", styled(DIM, format_args!("{ago} ago")), decision.text));
+    }
+    if !why.candidates.is_empty() {
+        line("Known paths:");
+        for candidate in &why.candidates {
+            line(format_args!("  {candidate}"));
+        }
+    }
+    Ok(())
+}
+
+pub(crate) async fn netcheck(client: &Client, as_json: bool) -> Result<(), Failure> {
+    let check = client.netcheck().await?;
+    if as_json {
+        json(&check);
+        return Ok(());
+    }
+    let udp = if check.udp {
+        styled(GOOD, "works")
+    } else {
+        styled(WARN, "no STUN answer: blocked, or off")
+    };
+    line(format_args!("UDP          {udp}"));
+    for address in &check.reflexive {
+        line(format_args!("seen as      {address}"));
+    }
+    for address in &check.local {
+        line(format_args!("local        {address}"));
+    }
+    let controller =
+        if check.controller { styled(GOOD, "connected") } else { styled(WARN, "not connected") };
+    line(format_args!("controller   {controller}"));
+    for relay in &check.relays {
+        let state =
+            if relay.attached { styled(GOOD, "attached") } else { styled(DIM, "not attached") };
+        line(format_args!("relay        {} {state}", relay.name));
+    }
+    Ok(())
+}
+
+pub(crate) async fn leave(client: &Client, network: Option<&str>) -> Result<(), Failure> {
+    client.leave(network).await?;
+    line("Left. The keys of this device in that network are gone; coming back takes a new invite.");
+    Ok(())
+}
+
+pub(crate) async fn down(client: &Client) -> Result<(), Failure> {
+    client.down().await?;
+    line("Stopped.");
+    Ok(())
+}
+
+fn running(status: &Status) -> String {
+    let how = match status.running {
+        Running::Tun => "with a TUN interface".to_owned(),
+        Running::Userspace => "in userspace mode".to_owned(),
+        Running::UserspaceWithoutPrivilege => {
+            "in userspace mode, since there is no privilege for a TUN interface".to_owned()
+        }
+    };
+    let proxy = status
+        .proxy
+        .map_or_else(String::new, |proxy| format!(", SOCKS5 and HTTP proxy at {proxy}"));
+    let udp = if status.udp { "" } else { ", without UDP" };
+    format!("shadowmesh {} runs {how}{proxy}{udp}", status.version)
+}
+
+fn show_network(network: &NetworkStatus) {
+    let state = match network.membership {
+        Membership::Online => styled(GOOD, "online"),
+        Membership::Offline => styled(WARN, "controller away; the kept map serves"),
+        Membership::Joining => styled(WARN, "joining"),
+        Membership::AwaitingApproval => styled(WARN, "waiting for approval"),
+        Membership::Refused => styled(BAD, "refused"),
+        Membership::ClockWrong => styled(BAD, "this device's clock is wrong"),
+    };
+    line(format_args!("{}  {state}", styled(BOLD, &network.zone)));
+    let addresses: Vec<String> = network.addresses.iter().map(ToString::to_string).collect();
+    line(format_args!("  this device   {}  {}", network.device_name, addresses.join("  ")));
+    if let Some(interface) = &network.interface {
+        line(format_args!("  interface     {interface}"));
+    }
+    line(format_args!("  inbound       {}", network.inbound));
+    line(format_args!("  admission     {}", network.admission));
+    if !network.relays.is_empty() {
+        line(format_args!("  relays        {}", network.relays.join(", ")));
+    }
+    for advice in &network.advice {
+        line(format_args!("  {} {advice}", styled(WARN, "!")));
+    }
+    if !network.peers.is_empty() {
+        let rows: Vec<Vec<String>> = network.peers.iter().map(peer_row).collect();
+        table(&["  PEER", "ADDRESS", "PATH", "HANDSHAKE", "RECEIVED", "SENT"], &rows);
+    }
+}
+
+fn peer_row(peer: &PeerStatus) -> Vec<String> {
+    let handshake =
+        peer.handshake_seconds.map(|seconds| rough(Duration::from_secs(seconds)) + " ago");
+    vec![
+        format!("  {}", peer.name),
+        peer.addresses.first().map_or_else(String::new, ToString::to_string),
+        peer.path.as_ref().map_or_else(|| "-".to_owned(), path),
+        handshake.unwrap_or_else(|| "-".to_owned()),
+        bytes(peer.received),
+        bytes(peer.sent),
+    ]
+}
+
+fn path(path: &PathView) -> String {
+    let kind = match path.kind {
+        PathKind::Direct => "direct",
+        PathKind::Relay => "relay",
+    };
+    let latency = path.latency_ms.map_or_else(String::new, |latency| format!(" {latency:.1} ms"));
+    format!("{kind} {}{latency}", path.via)
+}

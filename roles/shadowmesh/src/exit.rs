@@ -1,0 +1,90 @@
+//! Exit codes, and the errors that lead to them.
+
+use std::fmt;
+use std::process::ExitCode;
+
+/// The codes, as `--help` shows them.
+pub(crate) const TABLE: &str = "\
+Exit codes:
+  0  done
+  1  failed in another way than those below
+  2  the arguments or the configuration make no sense
+  3  no node or controller runs here
+  4  no such device, network or invite
+  5  refused: invite used or revoked, device removed, no permission
+  6  nobody answered in time
+  7  this device's clock is wrong
+  8  this host is in the way: port taken, no TUN device, no privilege";
+
+/// Why a command failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Other = 1,
+    Usage = 2,
+    NotRunning = 3,
+    NotFound = 4,
+    Refused = 5,
+    Timeout = 6,
+    Clock = 7,
+    Host = 8,
+}
+
+/// A failure with its exit code and a text that ends with what to do.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) exit: Exit,
+    pub(crate) message: String,
+}
+
+impl Failure {
+    pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into() }
+    }
+
+    pub(crate) fn code(&self) -> ExitCode {
+        ExitCode::from(self.exit as u8)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::new(Exit::Other, format!("{error:#}"))
+    }
+}
+
+impl From<node::api::ClientError> for Failure {
+    fn from(error: node::api::ClientError) -> Self {
+        use node::api::{ClientError, Problem};
+        let exit = match &error {
+            ClientError::NotRunning { source, .. } => {
+                if source.kind() == std::io::ErrorKind::PermissionDenied {
+                    return Self::new(
+                        Exit::Refused,
+                        format!("{error}; use the user who runs the node, or root"),
+                    );
+                }
+                return Self::new(
+                    Exit::NotRunning,
+                    format!("{error}; start it with `shadowmesh up`"),
+                );
+            }
+            ClientError::Refused(refusal) => match refusal.problem {
+                Problem::Usage => Exit::Usage,
+                Problem::NotFound => Exit::NotFound,
+                Problem::Refused => Exit::Refused,
+                Problem::Timeout => Exit::Timeout,
+                Problem::Clock => Exit::Clock,
+                Problem::System => Exit::Host,
+            },
+            ClientError::Timeout => Exit::Timeout,
+            _ => Exit::Other,
+        };
+        Self::new(exit, error.to_string())
+    }
+}
