@@ -1,0 +1,309 @@
+//! What asks a running controller: invites, devices, the network.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use control_proto::{
+    AdminAnswer, AdminError, AdminRequest, CreatedInvite, DeviceView, InviteRequest, InviteState,
+    InviteView, Mode, NetworkView, RelayView, SettingsChange,
+};
+use controller::{AdminClient, AdminClientError};
+
+use crate::cli::{DeviceCommand, InviteCommand};
+use crate::exit::{Exit, Failure};
+use crate::output::{BOLD, GOOD, WARN, json, line, note, rough, styled, table};
+
+pub(crate) async fn invite(
+    client: &AdminClient,
+    command: InviteCommand,
+    as_json: bool,
+) -> Result<(), Failure> {
+    match command {
+        InviteCommand::Create { name, groups, expires, uses, approval, relay } => {
+            let request = InviteRequest {
+                name: name.map(|name| parsed(&name)).transpose()?,
+                groups: groups.iter().map(|group| parsed(group)).collect::<Result<_, _>>()?,
+                expires_in: expires.as_secs(),
+                uses,
+                approval,
+                relay,
+            };
+            let invites = created(client, request).await?;
+            if as_json {
+                json(&invites);
+            } else {
+                let command = if relay { "relay" } else { "up" };
+                note(format_args!(
+                    "Each admits one device, by `shadowmesh {command} INVITE`, and is a secret until then."
+                ));
+                for invite in &invites {
+                    line(&invite.invite);
+                }
+            }
+        }
+        InviteCommand::List => {
+            let invites = invites(client).await?;
+            if as_json {
+                json(&invites);
+            } else {
+                let rows: Vec<Vec<String>> = invites.iter().map(invite_row).collect();
+                table(&["KEY", "STATE", "NAME", "GROUPS", "EXPIRES"], &rows);
+            }
+        }
+        InviteCommand::Revoke { key } => {
+            let invites = invites(client).await?;
+            let found = only(
+                invites.iter().filter(|invite| invite.key.to_string().starts_with(&key)),
+                "invite",
+                &key,
+            )?;
+            done(client.request(&AdminRequest::RevokeInvite { invite: found.key }).await?)?;
+            line("Revoked.");
+        }
+    }
+    Ok(())
+}
+
+pub(crate) async fn device(
+    client: &AdminClient,
+    command: DeviceCommand,
+    as_json: bool,
+) -> Result<(), Failure> {
+    let devices = devices(client).await?;
+    let find = |name: &str| {
+        let matching = |device: &&DeviceView| {
+            device.name.as_str() == name || device.id.to_string().starts_with(name)
+        };
+        only(devices.iter().filter(matching), "device", name)
+    };
+    match command {
+        DeviceCommand::List => {
+            if as_json {
+                json(&devices);
+            } else {
+                let rows: Vec<Vec<String>> = devices.iter().map(device_row).collect();
+                table(&["NAME", "STATE", "ADDRESS", "IPV4", "GROUPS", "EXPIRES", "ID"], &rows);
+            }
+        }
+        DeviceCommand::Approve { device } => {
+            done(
+                client.request(&AdminRequest::ApproveDevice { device: find(&device)?.id }).await?,
+            )?;
+            line("Approved.");
+        }
+        DeviceCommand::Rename { device, name } => {
+            let request =
+                AdminRequest::RenameDevice { device: find(&device)?.id, name: parsed(&name)? };
+            done(client.request(&request).await?)?;
+            line("Renamed.");
+        }
+        DeviceCommand::Remove { device } => {
+            done(client.request(&AdminRequest::RemoveDevice { device: find(&device)?.id }).await?)?;
+            line("Removed and revoked: the others stop talking to it within seconds.");
+        }
+    }
+    Ok(())
+}
+
+pub(crate) async fn show(client: &AdminClient, as_json: bool) -> Result<(), Failure> {
+    let network = network(client).await?;
+    if as_json {
+        json(&network);
+        return Ok(());
+    }
+    let admission = match network.mode {
+        Mode::Simple => "simple: this controller holds keys that can admit devices",
+        Mode::Strict => "strict: this controller cannot admit devices",
+    };
+    line(format_args!("{}  {}", styled(BOLD, format_args!("{}.alt", network.name)), network.id));
+    line(format_args!("  mode         {admission}"));
+    line(format_args!("  prefixes     {}  {}", network.ula, network.ipv4));
+    line(format_args!("  approval     {}", if network.approval { "needed" } else { "not needed" }));
+    line(format_args!(
+        "  membership   valid for {}, renewed before",
+        rough(Duration::from_secs(network.validity))
+    ));
+    line(format_args!("  controllers  {}", network.controllers.join("  ")));
+    line(format_args!("  devices      {}, {} online", network.devices, network.online));
+    line(format_args!("  epoch        {}", network.epoch));
+    Ok(())
+}
+
+pub(crate) async fn set(client: &AdminClient, change: SettingsChange) -> Result<(), Failure> {
+    done(client.request(&AdminRequest::ChangeSettings(change)).await?)?;
+    line("Changed.");
+    Ok(())
+}
+
+pub(crate) async fn relays(client: &AdminClient, as_json: bool) -> Result<(), Failure> {
+    let AdminAnswer::Relays { relays } = client.request(&AdminRequest::Relays).await? else {
+        return Err(unexpected());
+    };
+    if as_json {
+        json(&relays);
+    } else {
+        let rows: Vec<Vec<String>> = relays.iter().map(relay_row).collect();
+        table(&["ID", "STATE", "ATTACHED", "ADDRESSES"], &rows);
+    }
+    Ok(())
+}
+
+/// Makes invites and returns them with their secrets.
+pub(crate) async fn created(
+    client: &AdminClient,
+    request: InviteRequest,
+) -> Result<Vec<CreatedInvite>, Failure> {
+    match client.request(&AdminRequest::CreateInvite(request)).await? {
+        AdminAnswer::InvitesCreated { invites } => Ok(invites),
+        _ => Err(unexpected()),
+    }
+}
+
+async fn network(client: &AdminClient) -> Result<NetworkView, Failure> {
+    match client.request(&AdminRequest::Network).await? {
+        AdminAnswer::Network(network) => Ok(network),
+        _ => Err(unexpected()),
+    }
+}
+
+async fn invites(client: &AdminClient) -> Result<Vec<InviteView>, Failure> {
+    match client.request(&AdminRequest::Invites).await? {
+        AdminAnswer::Invites { invites } => Ok(invites),
+        _ => Err(unexpected()),
+    }
+}
+
+async fn devices(client: &AdminClient) -> Result<Vec<DeviceView>, Failure> {
+    match client.request(&AdminRequest::Devices).await? {
+        AdminAnswer::Devices { devices } => Ok(devices),
+        _ => Err(unexpected()),
+    }
+}
+
+fn invite_row(invite: &InviteView) -> Vec<String> {
+    let state = match invite.state {
+        InviteState::Open => "open",
+        InviteState::Used => "used",
+        InviteState::Expired => "expired",
+        InviteState::Revoked => "revoked",
+    };
+    vec![
+        short(&invite.key.to_string()),
+        state.to_owned(),
+        invite.name.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
+        groups(&invite.groups),
+        remaining(invite.expires),
+    ]
+}
+
+fn device_row(device: &DeviceView) -> Vec<String> {
+    let state = if device.pending {
+        styled(WARN, "waiting")
+    } else if device.online {
+        styled(GOOD, "online ")
+    } else {
+        "offline".to_owned()
+    };
+    vec![
+        device.name.to_string(),
+        state,
+        device.address.to_string(),
+        device.ipv4.map_or_else(|| "-".to_owned(), |address| address.to_string()),
+        groups(&device.groups),
+        remaining(device.expires),
+        short(&device.id.to_string()),
+    ]
+}
+
+fn relay_row(relay: &RelayView) -> Vec<String> {
+    vec![
+        short(&relay.id.to_string()),
+        if relay.healthy { styled(GOOD, "healthy") } else { styled(WARN, "no reports") },
+        relay.attached.map_or_else(|| "-".to_owned(), |attached| attached.to_string()),
+        relay.urls.join(" "),
+    ]
+}
+
+fn groups(groups: &[identity::GroupName]) -> String {
+    if groups.is_empty() {
+        return "-".to_owned();
+    }
+    groups.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// How long from now, for a time in seconds since the Unix epoch.
+fn remaining(until: u64) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    match until.checked_sub(now) {
+        Some(seconds) => format!("in {}", rough(Duration::from_secs(seconds))),
+        None => "over".to_owned(),
+    }
+}
+
+/// Enough of a key to tell it from others and to name it in a command.
+fn short(key: &str) -> String {
+    key.chars().take(12).collect()
+}
+
+fn only<'a, T>(
+    mut found: impl Iterator<Item = &'a T>,
+    what: &str,
+    name: &str,
+) -> Result<&'a T, Failure> {
+    let first = found.next().ok_or_else(|| {
+        Failure::new(
+            Exit::NotFound,
+            format!("there is no {what} {name}; `shadowmesh {what} list` shows all"),
+        )
+    })?;
+    if found.next().is_some() {
+        return Err(Failure::new(
+            Exit::Usage,
+            format!("{name} fits more than one {what}; write more of it"),
+        ));
+    }
+    Ok(first)
+}
+
+fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Failure> {
+    text.parse().map_err(|error| Failure::new(Exit::Usage, format!("{text}: {error}")))
+}
+
+fn done(answer: AdminAnswer) -> Result<(), Failure> {
+    match answer {
+        AdminAnswer::Done => Ok(()),
+        _ => Err(unexpected()),
+    }
+}
+
+fn unexpected() -> Failure {
+    Failure::new(
+        Exit::Other,
+        "the controller's answer does not fit the question; is it of another version?",
+    )
+}
+
+impl From<AdminClientError> for Failure {
+    fn from(error: AdminClientError) -> Self {
+        let text = error.to_string();
+        match error {
+            AdminClientError::NotRunning { .. } => Self::new(
+                Exit::NotRunning,
+                format!("{text}; start it with `shadowmesh serve`, or name its --state-dir"),
+            ),
+            AdminClientError::Refused(refusal) => Self::new(exit_of(&refusal), text),
+            _ => Self::new(Exit::Other, text),
+        }
+    }
+}
+
+fn exit_of(error: &AdminError) -> Exit {
+    match error {
+        AdminError::UnknownDevice | AdminError::UnknownInvite | AdminError::UnknownRelay => {
+            Exit::NotFound
+        }
+        AdminError::NameTaken { .. } | AdminError::KeyNotHeld { .. } | AdminError::Full { .. } => {
+            Exit::Refused
+        }
+        AdminError::OutOfBounds { .. } | AdminError::NameForMany => Exit::Usage,
+    }
+}

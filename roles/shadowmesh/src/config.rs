@@ -1,0 +1,184 @@
+//! The configuration file, and where things lie.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use node::NodeSettings;
+use serde::Deserialize;
+
+use crate::cli::{Global, LogFormat};
+use crate::exit::{Exit, Failure};
+
+/// Larger than any sensible configuration.
+const MAX_FILE: u64 = 1 << 20;
+/// Longest path of a unix socket on Linux (`sun_path` less its end).
+const MAX_SOCKET_PATH: usize = 107;
+
+/// The configuration file as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Config {
+    /// Folder for keys, maps, the database and the sockets of the local APIs.
+    pub(crate) state_dir: Option<PathBuf>,
+    /// What to log.
+    pub(crate) log: Option<String>,
+    /// How to log.
+    pub(crate) log_format: Option<LogFormat>,
+    /// Settings of `up`.
+    pub(crate) node: NodeSettings,
+    /// Settings of `serve` and `controller`.
+    pub(crate) server: ServerSettings,
+    /// Settings of `relay`.
+    pub(crate) relay: ListenSettings,
+}
+
+/// Settings of a controller, alone or with its relay.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct ServerSettings {
+    /// Name of the network that the first start creates.
+    pub(crate) network: Option<String>,
+    /// Address and port for WebSocket and STUN.
+    pub(crate) listen: Option<SocketAddr>,
+    /// Names and addresses by which others reach this host.
+    pub(crate) hosts: Vec<String>,
+    /// Certificate chain (PEM).
+    pub(crate) tls_certificate: Option<PathBuf>,
+    /// Private key (PEM).
+    pub(crate) tls_key: Option<PathBuf>,
+}
+
+/// Settings of a listener.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct ListenSettings {
+    /// Address and port for WebSocket and STUN.
+    pub(crate) listen: Option<SocketAddr>,
+    /// Names and addresses by which others reach this host.
+    pub(crate) hosts: Vec<String>,
+    /// Certificate chain (PEM).
+    pub(crate) tls_certificate: Option<PathBuf>,
+    /// Private key (PEM).
+    pub(crate) tls_key: Option<PathBuf>,
+}
+
+impl Config {
+    /// Reads the file that `--config` names, or the default one if it exists, and puts what the command line says on top.
+    pub(crate) fn load(global: &Global) -> Result<Self, Failure> {
+        let mut config = match &global.config {
+            Some(file) => Self::read(file)?,
+            None => {
+                let file = default_file();
+                if file.exists() { Self::read(&file)? } else { Self::default() }
+            }
+        };
+        config.state_dir = global.state_dir.clone().or(config.state_dir);
+        config.log = global.log.clone().or(config.log);
+        config.log_format = global.log_format.or(config.log_format);
+        Ok(config)
+    }
+
+    /// The state folder; its owner alone may enter it once a command has made it.
+    pub(crate) fn state_dir(&self) -> PathBuf {
+        self.state_dir.clone().unwrap_or_else(default_state_dir)
+    }
+
+    /// The socket of the node's local API.
+    pub(crate) fn node_socket(&self) -> Result<PathBuf, Failure> {
+        self.socket("node.sock")
+    }
+
+    /// The socket of the controller's local API.
+    pub(crate) fn controller_socket(&self) -> Result<PathBuf, Failure> {
+        self.socket("controller.sock")
+    }
+
+    fn socket(&self, name: &str) -> Result<PathBuf, Failure> {
+        let path = self.state_dir().join(name);
+        if path.as_os_str().len() > MAX_SOCKET_PATH {
+            let text = format!(
+                "{} is longer than the {MAX_SOCKET_PATH} bytes that a unix socket may have; use a shorter --state-dir",
+                path.display()
+            );
+            return Err(Failure::new(Exit::Usage, text));
+        }
+        Ok(path)
+    }
+
+    fn read(file: &Path) -> Result<Self, Failure> {
+        let wrong = |what: String| Failure::new(Exit::Usage, format!("{}: {what}", file.display()));
+        let length = std::fs::metadata(file).map_err(|error| wrong(error.to_string()))?.len();
+        if length > MAX_FILE {
+            return Err(wrong(format!("{length} bytes are more than a configuration has")));
+        }
+        let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
+        Self::parse(&text).map_err(wrong)
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
+            return Ok(Self::default());
+        }
+        serde_saphyr::from_str(text).map_err(|error| error.to_string())
+    }
+}
+
+fn default_file() -> PathBuf {
+    match user_folders() {
+        Some(folders) => folders.config_dir().join("config.yaml"),
+        None => PathBuf::from("/etc/shadowmesh/config.yaml"),
+    }
+}
+
+fn default_state_dir() -> PathBuf {
+    match user_folders() {
+        Some(folders) => folders.state_dir().unwrap_or_else(|| folders.data_dir()).to_owned(),
+        None => PathBuf::from("/var/lib/shadowmesh"),
+    }
+}
+
+/// The folders of an ordinary user; root uses those of the system.
+fn user_folders() -> Option<directories::ProjectDirs> {
+    let root = platform::process::is_root();
+    (!root).then(|| directories::ProjectDirs::from("", "", "shadowmesh")).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_file_means_the_defaults() {
+        assert_eq!(Config::parse("# nothing\n\n"), Ok(Config::default()));
+    }
+
+    #[test]
+    fn a_misspelt_setting_is_an_error_that_names_it() {
+        let error = Config::parse("node:\n  listen-prot: 4\n").expect_err("no such setting");
+        assert!(error.contains("listen-prot"), "{error}");
+    }
+
+    #[test]
+    fn the_documented_example_shows_every_setting_with_its_default() {
+        let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../../packaging/config.example.yaml");
+        let text = std::fs::read_to_string(example).expect("the example is part of the project");
+        let uncommented: String = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("#:").or(Some(line)))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        let config = Config::parse(&uncommented).expect("the example is valid");
+        assert_eq!(
+            config.node,
+            NodeSettings {
+                forwards: config.node.forwards.clone(),
+                publish: config.node.publish.clone(),
+                device_name: config.node.device_name.clone(),
+                ..NodeSettings::default()
+            }
+        );
+        for setting in ["state-dir", "log", "log-format", "node", "server", "relay"] {
+            assert!(text.contains(&format!("{setting}:")), "{setting} is documented");
+        }
+    }
+}
