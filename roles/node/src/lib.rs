@@ -1,1 +1,8 @@
-//! The node: event loop, data threads and local API around the engine.
+//! A device in its networks: the event loop around the engine.
+
+#![forbid(unsafe_code)]
+
+pub mod api;
+mod settings;
+
+pub use settings::{Forward, Mode, NodeSettings, Publish};

@@ -1,0 +1,94 @@
+//! What may be set for a node.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// How packets get from applications into the network and back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// A TUN interface where the privileges allow it, the userspace stack otherwise.
+    #[default]
+    Auto,
+    /// A TUN interface; not starting without one.
+    Tun,
+    /// The userspace TCP/IP stack: no privileges, reached by proxy and forwards.
+    Userspace,
+}
+
+/// Settings of a node, with the defaults that suit most.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct NodeSettings {
+    /// TUN or userspace.
+    pub mode: Mode,
+    /// The name this device asks for when it joins; the host's name otherwise.
+    pub device_name: Option<String>,
+    /// The TUN interface's name; further networks get a number behind it.
+    pub interface: String,
+    /// The TUN device node.
+    pub tun_path: PathBuf,
+    /// The interface's MTU in bytes, at least 1280.
+    pub mtu: u16,
+    /// The UDP port, 0 for a free one. Further networks always take a free one.
+    pub listen_port: u16,
+    /// Whether UDP is used at all; without it everything goes through relays.
+    pub udp: bool,
+    /// Whether names are answered and, in TUN mode, the system's resolver is pointed here.
+    pub dns: bool,
+    /// Where the userspace mode serves SOCKS5 and HTTP proxying; port 0 takes a free one.
+    pub proxy: Option<SocketAddr>,
+    /// Local ports that lead to a device or service of the network (userspace mode).
+    pub forwards: Vec<Forward>,
+    /// Ports of this device, as the network sees it, that lead to local services (userspace mode).
+    pub publish: Vec<Publish>,
+}
+
+impl Default for NodeSettings {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Auto,
+            device_name: None,
+            interface: "shadowmesh".to_owned(),
+            tun_path: PathBuf::from("/dev/net/tun"),
+            mtu: 1280,
+            listen_port: 0,
+            udp: true,
+            dns: true,
+            proxy: Some(SocketAddr::from(([127, 0, 0, 1], 1080))),
+            forwards: Vec::new(),
+            publish: Vec::new(),
+        }
+    }
+}
+
+/// A local port that leads into the network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Forward {
+    /// Where connections are taken on this host.
+    pub listen: SocketAddr,
+    /// Where they lead: `name:port`, `address:port` or `[address]:port`.
+    pub to: String,
+}
+
+impl Forward {
+    /// The host and the port of [`Self::to`], if it has both.
+    #[must_use]
+    pub fn target(&self) -> Option<(&str, u16)> {
+        let (host, port) = self.to.rsplit_once(':')?;
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        (!host.is_empty()).then_some((host, port.parse().ok()?))
+    }
+}
+
+/// A port of this device that leads to a local service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Publish {
+    /// The TCP port as the network sees it.
+    pub port: u16,
+    /// The local service.
+    pub to: SocketAddr,
+}

@@ -1,0 +1,180 @@
+//! WebSocket connections on behalf of an engine.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::{
+    net::lookup_host,
+    sync::mpsc,
+    task::JoinHandle,
+    time::timeout,
+};
+use tracing::debug;
+use websocket::{Endpoint, Receiver, Sender, dial};
+
+/// Messages of one connection may wait up to this many bytes for the network. The engine drops what
+/// is late long before; a connection that reaches this is broken.
+const MAX_BACKLOG: usize = 8 << 20;
+/// Finding a server's addresses may take this long.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The connections of one engine, by the engine's own numbers.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    open: BTreeMap<u64, Stream>,
+    events: mpsc::Sender<(u64, StreamEvent)>,
+}
+
+/// What happened on a connection.
+#[derive(Debug)]
+pub(crate) enum StreamEvent {
+    Opened,
+    Message(Bytes),
+    Closed { reason: String },
+}
+
+#[derive(Debug)]
+struct Stream {
+    queue: mpsc::UnboundedSender<Bytes>,
+    backlog: Arc<AtomicUsize>,
+    task: JoinHandle<()>,
+}
+
+impl Streams {
+    /// No connections yet; events of all of them go to `events`.
+    pub(crate) fn new(events: mpsc::Sender<(u64, StreamEvent)>) -> Self {
+        Self { open: BTreeMap::new(), events }
+    }
+
+    /// Connects; [`StreamEvent::Opened`] or [`StreamEvent::Closed`] follows.
+    pub(crate) fn dial(&mut self, stream: u64, endpoint: Endpoint) {
+        let (queue, waiting) = mpsc::unbounded_channel();
+        let backlog = Arc::new(AtomicUsize::new(0));
+        let connection =
+            Connection { stream, events: self.events.clone(), backlog: Arc::clone(&backlog) };
+        let task = tokio::spawn(connection.run(endpoint, waiting));
+        self.open.insert(stream, Stream { queue, backlog, task });
+    }
+
+    /// Queues a message; a connection that is too far behind is given up.
+    pub(crate) fn send(&mut self, stream: u64, message: Bytes) {
+        let Some(open) = self.open.get(&stream) else { return };
+        let length = message.len();
+        if open.backlog.fetch_add(length, Ordering::Relaxed) + length > MAX_BACKLOG {
+            open.task.abort();
+            self.open.remove(&stream);
+            let events = self.events.clone();
+            let reason = "the connection takes no more data".to_owned();
+            tokio::spawn(async move {
+                // Without a receiver the engine is gone, and nobody has to know.
+                let _ = events.send((stream, StreamEvent::Closed { reason })).await;
+            });
+            return;
+        }
+        // A connection that has just ended reports that itself.
+        let _ = open.queue.send(message);
+    }
+
+    /// Bytes that wait for the network on this connection.
+    pub(crate) fn backlog(&self, stream: u64) -> usize {
+        self.open.get(&stream).map_or(0, |open| open.backlog.load(Ordering::Relaxed))
+    }
+
+    /// Closes a connection after what is queued; it is not mentioned again.
+    pub(crate) fn close(&mut self, stream: u64) {
+        self.open.remove(&stream);
+    }
+
+    /// Whether events of this connection still matter, forgetting it if it has ended.
+    pub(crate) fn observe(&mut self, stream: u64, event: &StreamEvent) -> bool {
+        match event {
+            StreamEvent::Opened | StreamEvent::Message(_) => self.open.contains_key(&stream),
+            StreamEvent::Closed { .. } => self.open.remove(&stream).is_some(),
+        }
+    }
+}
+
+struct Connection {
+    stream: u64,
+    events: mpsc::Sender<(u64, StreamEvent)>,
+    backlog: Arc<AtomicUsize>,
+}
+
+impl Connection {
+    async fn run(self, mut endpoint: Endpoint, waiting: mpsc::UnboundedReceiver<Bytes>) {
+        if endpoint.addresses.is_empty() {
+            endpoint.addresses = resolve(&endpoint.host).await;
+        }
+        let reason = match dial(&endpoint).await {
+            Ok(socket) => {
+                self.report(StreamEvent::Opened).await;
+                let (sender, receiver) = socket.split();
+                tokio::select! {
+                    reason = self.write(sender, waiting) => reason,
+                    reason = self.read(receiver) => reason,
+                }
+            }
+            Err(error) => error.to_string(),
+        };
+        debug!(stream = self.stream, reason, "stream ended");
+        self.report(StreamEvent::Closed { reason }).await;
+    }
+
+    async fn write(
+        &self,
+        mut sender: Sender,
+        mut waiting: mpsc::UnboundedReceiver<Bytes>,
+    ) -> String {
+        while let Some(first) = waiting.recv().await {
+            let mut next = Some(first);
+            while let Some(message) = next {
+                let length = message.len();
+                if let Err(error) = sender.feed(message).await {
+                    return error.to_string();
+                }
+                self.backlog.fetch_sub(length, Ordering::Relaxed);
+                next = waiting.try_recv().ok();
+            }
+            if let Err(error) = sender.flush().await {
+                return error.to_string();
+            }
+        }
+        sender.close().await;
+        "closed by this side".to_owned()
+    }
+
+    async fn read(&self, mut receiver: Receiver) -> String {
+        loop {
+            match receiver.receive().await {
+                Ok(Some(message)) => self.report(StreamEvent::Message(message)).await,
+                Ok(None) => return "closed by the other side".to_owned(),
+                Err(error) => return error.to_string(),
+            }
+        }
+    }
+
+    async fn report(&self, event: StreamEvent) {
+        // Without a receiver the engine is gone, and nobody has to know.
+        let _ = self.events.send((self.stream, event)).await;
+    }
+}
+
+/// The addresses of a host with a port; none when it cannot be found, which dialling then says.
+async fn resolve(host: &str) -> Vec<SocketAddr> {
+    match timeout(RESOLVE_TIMEOUT, lookup_host(host)).await {
+        Ok(Ok(addresses)) => addresses.collect(),
+        Ok(Err(error)) => {
+            debug!(%error, "cannot resolve a server's name");
+            Vec::new()
+        }
+        Err(_) => Vec::new(),
+    }
+}
