@@ -2,6 +2,8 @@
 //!
 //! Nothing depends on this crate.
 //!
-//! - [`netns`]: hosts, wires and processes in network namespaces, for real binaries and TUN devices.
+//! - [`netns`]: hosts, wires and processes in network namespaces, for real binaries and TUN devices
+//! - [`network`]: a whole network of such hosts
 
 pub mod netns;
+pub mod network;

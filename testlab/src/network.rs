@@ -1,0 +1,298 @@
+//! A whole network of real binaries: a server and devices, each in a namespace of its own on one switch.
+//!
+//! [`Lab`] is the scenario's root: it owns the switch, the folder of states and logs, and the server. [`Lab::device`] joins a device with
+//! a TUN interface. Everything ends with the lab.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::process::Output;
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::netns::{Namespace, Process, Switch, shadowmesh, wait_for};
+
+/// The network's name; devices are `<name>.lab.alt`.
+pub const NETWORK: &str = "lab";
+/// The port of controller and relay.
+const PORT: u16 = 8443;
+/// How long anything may take that is not the subject of a test.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A switch, a server, and a folder for everybody's state.
+#[derive(Debug)]
+pub struct Lab {
+    folder: TempDir,
+    switch: Switch,
+    server: Namespace,
+    serving: Option<Process>,
+    hosts: u8,
+}
+
+impl Lab {
+    /// A lab whose server runs and has a network.
+    #[must_use]
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let switch = Switch::new();
+        let server = Namespace::new("server");
+        switch.plug(&server, &[&format!("{}/24", server_address())]);
+        let mut lab = Self { folder, switch, server, serving: None, hosts: 1 };
+        lab.start_server();
+        lab
+    }
+
+    /// Starts `shadowmesh serve` and waits until it answers.
+    pub fn start_server(&mut self) {
+        let (state, listen, host) =
+            (self.state("server"), format!("0.0.0.0:{PORT}"), server_address().to_string());
+        let args = [
+            "--state-dir",
+            &state,
+            "serve",
+            "--listen",
+            &listen,
+            "--host",
+            &host,
+            "--network",
+            NETWORK,
+        ];
+        self.serving = Some(self.server.spawn(shadowmesh(), &args, &self.log("server")));
+        wait_for("the controller to answer", PATIENCE, || {
+            self.ask_server(&["network", "show"]).status.success().then_some(())
+        });
+    }
+
+    /// Ends the server as a power cut would.
+    pub fn kill_server(&mut self) {
+        if let Some(process) = self.serving.take() {
+            process.kill();
+        }
+    }
+
+    /// The server's namespace.
+    #[must_use]
+    pub fn server(&self) -> &Namespace {
+        &self.server
+    }
+
+    /// The server's process.
+    ///
+    /// # Panics
+    /// When the server does not run.
+    #[must_use]
+    pub fn serving(&self) -> &Process {
+        self.serving.as_ref().expect("the server runs")
+    }
+
+    /// Runs an administrator's command on the server's host and returns what it answered.
+    pub fn ask_server(&self, args: &[&str]) -> Output {
+        let state = self.state("server");
+        let program = shadowmesh();
+        let all = [&["--json", "--state-dir", &state], args].concat();
+        self.server.attempt(&program.to_string_lossy(), &all)
+    }
+
+    /// Runs an administrator's command that must succeed.
+    pub fn administer(&self, args: &[&str]) -> Value {
+        let output = self.ask_server(args);
+        let (out, err) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{args:?}: {}\n{out}{err}", output.status);
+        serde_json::from_str(&out).unwrap_or(Value::Null)
+    }
+
+    /// A new invite.
+    pub fn invite(&self, args: &[&str]) -> String {
+        let invites = self.administer(&[&["invite", "create"], args].concat());
+        invites[0]["invite"].as_str().expect("an invite is text").to_owned()
+    }
+
+    /// A host on the switch that is in no network yet.
+    pub fn host(&mut self, name: &str) -> Device {
+        self.hosts += 1;
+        let namespace = Namespace::new(name);
+        self.switch.plug(&namespace, &[&format!("10.1.0.{}/24", self.hosts)]);
+        Device {
+            name: name.to_owned(),
+            namespace,
+            state: self.state(name),
+            log: self.log(name),
+            node: None,
+        }
+    }
+
+    /// A host that joins by an invite of its own and is online.
+    pub fn device(&mut self, name: &str) -> Device {
+        let mut device = self.host(name);
+        device.up(&[&self.invite(&[])]);
+        device.wait_for_membership("online", PATIENCE);
+        device
+    }
+
+    fn state(&self, name: &str) -> String {
+        self.folder.path().join(name).to_string_lossy().into_owned()
+    }
+
+    fn log(&self, name: &str) -> PathBuf {
+        self.folder.path().join(format!("{name}.log"))
+    }
+}
+
+impl Default for Lab {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for entry in std::fs::read_dir(self.folder.path()).into_iter().flatten().flatten() {
+                if entry.path().extension().is_some_and(|extension| extension == "log") {
+                    let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
+                    let tail: Vec<&str> = text.lines().rev().take(40).collect();
+                    let tail: Vec<&str> = tail.into_iter().rev().collect();
+                    #[expect(clippy::print_stderr, reason = "what a failed test leaves to read")]
+                    {
+                        eprintln!("--- {}\n{}", entry.path().display(), tail.join("\n"));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A host with a node.
+#[derive(Debug)]
+pub struct Device {
+    name: String,
+    namespace: Namespace,
+    state: String,
+    log: PathBuf,
+    node: Option<Process>,
+}
+
+impl Device {
+    /// Its name in the network, as long as nobody renames it.
+    #[must_use]
+    pub fn full_name(&self) -> String {
+        format!("{}.{NETWORK}.alt", self.name)
+    }
+
+    /// Its host.
+    #[must_use]
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// The folder of its state.
+    #[must_use]
+    pub fn state_dir(&self) -> &str {
+        &self.state
+    }
+
+    /// Its node's process.
+    ///
+    /// # Panics
+    /// When the node does not run.
+    #[must_use]
+    pub fn node(&self) -> &Process {
+        self.node.as_ref().expect("the node runs")
+    }
+
+    /// What its node has logged.
+    #[must_use]
+    pub fn output(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Starts its node and waits until it answers.
+    pub fn up(&mut self, args: &[&str]) {
+        let all = [&["--state-dir", &self.state, "up", "--name", &self.name], args].concat();
+        self.node = Some(self.namespace.spawn(shadowmesh(), &all, &self.log));
+        wait_for(&format!("{} to answer", self.name), PATIENCE, || self.status());
+    }
+
+    /// Ends its node as a power cut would.
+    pub fn kill(&mut self) {
+        if let Some(node) = self.node.take() {
+            node.kill();
+        }
+    }
+
+    /// Ends its node politely.
+    pub fn down(&mut self) {
+        if let Some(node) = self.node.take() {
+            let status = node.stop(PATIENCE);
+            assert!(status.success(), "{}: {status}\n{}", self.name, self.output());
+        }
+    }
+
+    /// Runs a command of the program here.
+    pub fn ask(&self, args: &[&str]) -> Output {
+        let all = [&["--json", "--state-dir", &self.state], args].concat();
+        self.namespace.attempt(&shadowmesh().to_string_lossy(), &all)
+    }
+
+    /// What `status` says, if the node answers.
+    #[must_use]
+    pub fn status(&self) -> Option<Value> {
+        let output = self.ask(&["status"]);
+        output
+            .status
+            .success()
+            .then(|| serde_json::from_slice(&output.stdout).expect("status is JSON"))
+    }
+
+    /// Waits until the device stands so with its only network.
+    pub fn wait_for_membership(&self, membership: &str, within: Duration) {
+        wait_for(&format!("{} to be {membership}", self.name), within, || {
+            let status = self.status()?;
+            (status["networks"][0]["membership"] == membership).then_some(())
+        });
+    }
+
+    /// Waits until traffic to a peer takes a path of this kind, `direct` or `relay`.
+    pub fn wait_for_path(&self, peer: &Self, kind: &str, within: Duration) {
+        wait_for(&format!("a {kind} path from {} to {}", self.name, peer.name), within, || {
+            self.ping(&peer.full_name());
+            let status = self.status()?;
+            let peers = status["networks"][0]["peers"].as_array()?;
+            let found = peers.iter().find(|entry| entry["name"] == peer.name.as_str())?;
+            (found["path"]["kind"] == kind).then_some(())
+        });
+    }
+
+    /// Its addresses in the network, IPv6 first.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<String> {
+        let status = self.status().expect("the node answers");
+        let addresses = status["networks"][0]["addresses"].as_array().cloned().unwrap_or_default();
+        addresses.iter().filter_map(|address| address.as_str().map(str::to_owned)).collect()
+    }
+
+    /// Whether one ICMP echo is answered within a second.
+    #[must_use]
+    pub fn reaches(&self, target: &str) -> bool {
+        self.ping(target)
+    }
+
+    /// Waits until ICMP echo is answered.
+    pub fn wait_until_reaches(&self, target: &str, within: Duration) {
+        wait_for(&format!("{} to reach {target}", self.name), within, || {
+            self.ping(target).then_some(())
+        });
+    }
+
+    fn ping(&self, target: &str) -> bool {
+        self.namespace.attempt("ping", &["-n", "-c", "1", "-W", "1", target]).status.success()
+    }
+}
+
+/// The server's address on the switch.
+#[must_use]
+pub fn server_address() -> Ipv4Addr {
+    Ipv4Addr::new(10, 1, 0, 1)
+}

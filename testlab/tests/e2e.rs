@@ -1,0 +1,161 @@
+//! Real binaries and TUN devices in namespaces. Needs root; a missing tool is a failure.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use testlab::netns::{Process, wait_for};
+use testlab::network::{Device, Lab};
+
+/// How long anything may take that is not the subject of a test.
+const PATIENCE: Duration = Duration::from_secs(20);
+const MEGABYTE: usize = 1_000_000;
+
+#[test]
+fn members_reach_each_other_by_name_over_ipv6_and_ipv4() {
+    let mut lab = Lab::new();
+    let (alice, bob) = (lab.device("alice"), lab.device("bob"));
+
+    alice.wait_until_reaches(&bob.full_name(), PATIENCE);
+    bob.wait_until_reaches(&alice.full_name(), PATIENCE);
+    let addresses = bob.addresses();
+    assert_eq!(addresses.len(), 2, "{addresses:?}");
+    for address in &addresses {
+        alice.wait_until_reaches(address, PATIENCE);
+    }
+    alice.wait_for_path(&bob, "direct", PATIENCE);
+
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    std::fs::write(folder.path().join("page.html"), "a page of bob's").expect("a temporary file");
+    let _server = web_server(&bob, folder.path());
+    for family in ["-4", "-6"] {
+        let url = format!("http://{}:8000/page.html", bob.full_name());
+        assert_eq!(
+            alice.namespace().run("curl", &["-sS", "--max-time", "10", family, &url]),
+            "a page of bob's"
+        );
+    }
+}
+
+#[test]
+fn names_are_answered_for_the_network_and_nothing_of_alt_leaves_the_host() {
+    let mut lab = Lab::new();
+    let (alice, bob) = (lab.device("alice"), lab.device("bob"));
+    alice.wait_until_reaches(&bob.full_name(), PATIENCE);
+
+    let dig =
+        |args: &[&str]| alice.namespace().run("dig", &[&["+time=2", "+tries=1"], args].concat());
+    let address = bob.addresses().swap_remove(0);
+    assert_eq!(dig(&["+short", "AAAA", &bob.full_name()]).trim(), address);
+    assert_eq!(dig(&["+short", "-x", &address]).trim(), format!("{}.", bob.full_name()));
+    assert!(dig(&["AAAA", "nobody.lab.alt"]).contains("status: NXDOMAIN"));
+    assert!(dig(&["AAAA", "somebody.else.alt"]).contains("status: NXDOMAIN"));
+}
+
+#[test]
+fn without_udp_a_device_is_on_the_relay_within_5_s_and_a_file_arrives_whole() {
+    let mut lab = Lab::new();
+    let bob = lab.device("bob");
+    let mut alice = lab.host("alice");
+    alice.namespace().block_udp();
+
+    let started = Instant::now();
+    alice.up(&[&lab.invite(&[])]);
+    alice.wait_until_reaches(&bob.full_name(), Duration::from_secs(5));
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    alice.wait_for_path(&bob, "relay", Duration::from_secs(1));
+
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let sent = file_of_noise(folder.path(), 100 * MEGABYTE);
+    let _server = web_server(&bob, folder.path());
+    let url = format!("http://{}:8000/noise", bob.full_name());
+    let fetch = format!("curl -sS --max-time 120 {url} | sha256sum");
+    let received = alice.namespace().run("sh", &["-c", &fetch]);
+    assert_eq!(received.split_whitespace().next(), sent.split_whitespace().next());
+}
+
+#[test]
+fn traffic_goes_on_and_a_node_restarts_while_the_controller_is_away() {
+    let mut lab = Lab::new();
+    let (mut alice, bob) = (lab.device("alice"), lab.device("bob"));
+    alice.wait_for_path(&bob, "direct", PATIENCE);
+
+    lab.kill_server();
+    assert!(alice.reaches(&bob.full_name()));
+    alice.kill();
+    alice.up(&[]);
+    alice.wait_until_reaches(&bob.full_name(), PATIENCE);
+
+    lab.start_server();
+    alice.wait_for_membership("online", Duration::from_secs(30));
+    bob.wait_for_membership("online", Duration::from_secs(30));
+    let carol = lab.device("carol");
+    carol.wait_until_reaches(&alice.full_name(), PATIENCE);
+}
+
+#[test]
+fn a_revoked_device_gets_nothing_within_5_s() {
+    let mut lab = Lab::new();
+    let (alice, bob, mallory) = (lab.device("alice"), lab.device("bob"), lab.device("mallory"));
+    mallory.wait_until_reaches(&bob.full_name(), PATIENCE);
+    let address = bob.addresses().swap_remove(0);
+
+    lab.administer(&["device", "remove", "mallory"]);
+    wait_for("mallory to be cut off", Duration::from_secs(5), || {
+        (!mallory.reaches(&address)).then_some(())
+    });
+    assert!(!mallory.reaches(&address));
+    alice.wait_until_reaches(&bob.full_name(), PATIENCE);
+}
+
+#[test]
+fn an_invite_admits_one_device_and_the_second_is_told_why_not() {
+    let mut lab = Lab::new();
+    let invite = lab.invite(&[]);
+    let mut alice = lab.host("alice");
+    alice.up(&[&invite]);
+    alice.wait_for_membership("online", PATIENCE);
+
+    let thief = lab.host("thief");
+    let output = thief.ask(&["up", "--name", "thief", &invite]);
+    assert_eq!(output.status.code(), Some(5), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("shadowmesh invite create"));
+}
+
+#[test]
+fn a_node_that_was_killed_leaves_no_resolver_behind_once_it_has_run_again() {
+    let mut lab = Lab::new();
+    let mut alice = lab.host("alice");
+    std::fs::write(alice.namespace().resolv_conf(), "nameserver 192.0.2.53\n").expect("writable");
+    alice.up(&[&lab.invite(&[])]);
+    alice.wait_for_membership("online", PATIENCE);
+    let resolver = || std::fs::read_to_string(alice.namespace().resolv_conf()).expect("readable");
+    wait_for("the resolver to be set", PATIENCE, || {
+        (!resolver().contains("192.0.2.53")).then_some(())
+    });
+
+    alice.kill();
+    alice.up(&[]);
+    alice.down();
+    let after = std::fs::read_to_string(alice.namespace().resolv_conf()).expect("readable");
+    assert_eq!(after, "nameserver 192.0.2.53\n");
+    let links = alice.namespace().run("ip", &["-o", "link"]);
+    assert!(!links.contains("shadowmesh"), "{links}");
+}
+
+fn web_server(device: &Device, folder: &Path) -> Process {
+    let log = folder.with_extension("http.log");
+    let folder = folder.to_string_lossy();
+    let args = ["-u", "-m", "http.server", "--bind", "::", "--directory", &folder, "8000"];
+    let mut server = device.namespace().spawn("python3", &args, &log);
+    server.wait_for_output("Serving HTTP", PATIENCE);
+    server
+}
+
+/// Writes `noise`, which no compression shrinks, and returns its SHA-256 as `sha256sum` prints it.
+fn file_of_noise(folder: &Path, len: usize) -> String {
+    let file = folder.join("noise").to_string_lossy().into_owned();
+    let make = format!("head -c {len} /dev/urandom > {file} && sha256sum {file}");
+    let output = std::process::Command::new("sh").args(["-c", &make]).output().expect("a shell");
+    assert!(output.status.success());
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
