@@ -1,3 +1,61 @@
 //! The relay protocol: client and server machines.
+//!
+//! A relay carries frames between the members of a network that cannot reach each other directly.
+//! It sees who talks to whom and how much, and nothing else: payloads are sealed end to end by
+//! sessions that the relay has no part in.
+//!
+//! # A link
+//!
+//! One WebSocket connection between a device and a relay is a link. It begins as a Noise_IK channel
+//! (`noise-channel`). The device's first message attaches it: certificate chain, binding (which must
+//! name the key that the channel proved), attachment with a number, and a random hop key. The relay
+//! answers with its own hop key, or with a [`Refusal`]. From then on each WebSocket message is one
+//! frame under hop protection, and messages of the channel travel in frames of their own type. When the
+//! channel replaces its keys, each side sends a fresh hop key through it and marks the place in the
+//! stream from which it counts.
+//!
+//! # A relay
+//!
+//! [`RelayServer`] serves several networks. Only members attach; the newest attachment of a device
+//! evicts the older one; a frame goes to whoever is attached as (network, receiver), with the sender's id
+//! in place of the receiver's, and is not copied on the way. Nothing that a client does costs the
+//! relay more than a bounded amount: connections, unattached connections, bytes and frames a second,
+//! control messages, and the bytes that wait for a slow receiver, where CoDel (RFC 8289) and then the
+//! bound drop what is too much. Revocation detaches at once; membership that ends detaches in time.
+//!
+//! # Driving
+//!
+//! Both machines are pure. Messages are asked for by whoever writes to the stream, at the moment at
+//! which the stream takes one: see [`RelayClient`] and [`RelayServer`].
+//!
+//! # Contents
+//!
+//! - [`RelayClient`], [`ClientConfig`], [`ClientEvent`]: the device's end.
+//! - [`RelayServer`], [`RelayNetwork`], [`Limits`], [`ServerEvent`], [`CloseReason`]: the relay's.
+//! - [`Refusal`], [`LinkError`]: why links end.
+//! - [`LoadReport`]: how busy a relay is.
+//! - [`limits`]: limits as data.
 
 #![forbid(unsafe_code)]
+
+mod bucket;
+mod client;
+mod codel;
+mod connection;
+mod hop;
+pub mod limits;
+mod link;
+mod load;
+mod message;
+mod outbound;
+mod server;
+mod wire;
+
+pub use bucket::Rate;
+pub use client::{ClientConfig, ClientEvent, RelayClient, SendFrameError};
+pub use link::LinkError;
+pub use load::LoadReport;
+pub use message::Refusal;
+pub use server::{
+    CloseReason, ConnectionId, Full, Limits, Recognised, RelayNetwork, RelayServer, ServerEvent,
+};

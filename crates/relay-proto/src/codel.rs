@@ -1,0 +1,193 @@
+//! A bounded queue that drops by CoDel (RFC 8289), so that a slow stream costs neither memory nor
+//! seconds of delay.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// Delay that a standing queue may have (RFC 8289, section 4.3).
+const TARGET: Duration = Duration::from_millis(5);
+
+/// How long the delay must exceed the target before anything is dropped (RFC 8289, section 4.3).
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// A queue with less than this is never considered standing (RFC 8289, section 5.2: one MTU; here
+/// one super-packet).
+const SMALL: usize = 65_535;
+
+/// What bookkeeping costs for each queued item, counted towards the bound.
+const ITEM_OVERHEAD: usize = 64;
+
+/// Items with their time of arrival, bounded in bytes.
+#[derive(Debug)]
+pub(crate) struct Codel {
+    items: VecDeque<(Instant, Vec<u8>)>,
+    bytes: usize,
+    capacity: usize,
+    first_above: Option<Instant>,
+    drop_next: Option<Instant>,
+    count: u32,
+    last_count: u32,
+    last_drop_next: Option<Instant>,
+    dropped: u64,
+}
+
+impl Codel {
+    pub(crate) const fn with_capacity(capacity: usize) -> Self {
+        Self {
+            items: VecDeque::new(),
+            bytes: 0,
+            capacity,
+            first_above: None,
+            drop_next: None,
+            count: 0,
+            last_count: 0,
+            last_drop_next: None,
+            dropped: 0,
+        }
+    }
+
+    /// Queued bytes, with overhead.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Items dropped so far.
+    pub(crate) const fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// Queues an item, or drops it if the queue is full.
+    pub(crate) fn push(&mut self, item: Vec<u8>, now: Instant) {
+        let cost = cost(&item);
+        if self.bytes + cost > self.capacity {
+            self.dropped += 1;
+            return;
+        }
+        self.bytes += cost;
+        self.items.push_back((now, item));
+    }
+
+    /// The next item that is worth sending (RFC 8289, section 5.5).
+    pub(crate) fn pop(&mut self, now: Instant) -> Option<Vec<u8>> {
+        let (mut item, mut standing) = self.take(now);
+        match self.drop_next {
+            Some(_) if !standing => self.leave_dropping(),
+            Some(mut at) => {
+                while now >= at && self.drop_next.is_some() {
+                    self.dropped += u64::from(item.is_some());
+                    self.count += 1;
+                    (item, standing) = self.take(now);
+                    if standing {
+                        at = control_law(at, self.count);
+                        self.drop_next = Some(at);
+                    } else {
+                        self.leave_dropping();
+                    }
+                }
+            }
+            None if standing => {
+                self.dropped += u64::from(item.is_some());
+                (item, _) = self.take(now);
+                self.enter_dropping(now);
+            }
+            None => {}
+        }
+        item
+    }
+
+    /// Takes the head; tells whether the queue has been standing for an interval.
+    fn take(&mut self, now: Instant) -> (Option<Vec<u8>>, bool) {
+        let Some((arrived, item)) = self.items.pop_front() else {
+            self.first_above = None;
+            return (None, false);
+        };
+        self.bytes -= cost(&item);
+        if now.saturating_duration_since(arrived) < TARGET || self.bytes <= SMALL {
+            self.first_above = None;
+            return (Some(item), false);
+        }
+        let since = *self.first_above.get_or_insert(now + INTERVAL);
+        (Some(item), now >= since)
+    }
+
+    /// Starts again near the rate at which dropping worked a moment ago.
+    fn enter_dropping(&mut self, now: Instant) {
+        let delta = self.count.saturating_sub(self.last_count);
+        let recent = self
+            .last_drop_next
+            .is_some_and(|last| now.saturating_duration_since(last) < 16 * INTERVAL);
+        self.count = if recent && delta > 1 { delta } else { 1 };
+        self.last_count = self.count;
+        self.drop_next = Some(control_law(now, self.count));
+    }
+
+    fn leave_dropping(&mut self) {
+        self.last_drop_next = self.drop_next.take();
+    }
+}
+
+fn cost(item: &[u8]) -> usize {
+    item.len() + ITEM_OVERHEAD
+}
+
+fn control_law(at: Instant, count: u32) -> Instant {
+    at + INTERVAL.div_f64(f64::from(count).sqrt())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PACKET: usize = 1_000;
+
+    #[test]
+    fn a_full_queue_drops_what_comes_and_stays_within_its_bytes() {
+        let now = Instant::now();
+        let mut queue = Codel::with_capacity(10 * (PACKET + ITEM_OVERHEAD));
+        for _ in 0..25 {
+            queue.push(vec![0; PACKET], now);
+        }
+        assert_eq!(queue.dropped(), 15);
+        assert_eq!(queue.bytes(), 10 * (PACKET + ITEM_OVERHEAD));
+        assert_eq!(std::iter::from_fn(|| queue.pop(now)).count(), 10);
+        assert_eq!(queue.bytes(), 0);
+    }
+
+    #[test]
+    fn a_short_burst_passes_whole() {
+        let start = Instant::now();
+        let mut queue = Codel::with_capacity(1 << 20);
+        for _ in 0..200 {
+            queue.push(vec![0; PACKET], start);
+        }
+        let passed =
+            (0..200u32).filter(|n| queue.pop(start + *n * Duration::from_micros(300)).is_some());
+        assert_eq!(passed.count(), 200);
+        assert_eq!(queue.dropped(), 0);
+    }
+
+    #[test]
+    fn a_standing_queue_is_dropped_faster_and_faster_until_its_delay_is_small() {
+        let mut now = Instant::now();
+        let mut queue = Codel::with_capacity(1 << 24);
+        let mut worst = Duration::ZERO;
+        for round in 0..10_000 {
+            now += Duration::from_millis(1);
+            queue.push(vec![0; PACKET], now);
+            if round % 10 == 0 {
+                queue.push(vec![0; PACKET], now);
+            }
+            let arrived = queue.items.front().map(|(at, _)| *at);
+            assert!(queue.pop(now).is_some());
+            if round > 5_000 {
+                worst = worst.max(now - arrived.unwrap());
+            }
+        }
+        assert!(queue.dropped() > 500, "{}", queue.dropped());
+        assert!(worst < Duration::from_millis(300), "{worst:?}");
+    }
+}

@@ -1,0 +1,137 @@
+//! One connection at the relay.
+
+use std::time::Instant;
+
+use identity::{
+    Attachment, Binding, CertificateChain, ChainError, DeviceId, Member, NetworkId, Revocations,
+    UnixTime,
+};
+use noise_channel::{Channel, Now};
+
+use crate::bucket::Bucket;
+use crate::limits::{ATTACH_DEADLINE, CONTROL_RATE, UNREACHABLE_RATE};
+use crate::link::Link;
+use crate::message::{Attach, Refusal};
+use crate::server::Limits;
+
+/// Where a connection is in its life.
+pub(crate) enum Stage {
+    /// The handshake, or the first message, is outstanding.
+    Opening,
+    /// The channel is up; the first message must attach.
+    Established { remote_static: [u8; 32] },
+    /// Frames flow.
+    Attached(Box<Attached>),
+    /// What is queued still goes out, then the connection closes.
+    Closing,
+}
+
+/// A member at this relay.
+pub(crate) struct Attached {
+    pub(crate) device: DeviceId,
+    pub(crate) number: u64,
+    pub(crate) chain: CertificateChain,
+    pub(crate) not_after: UnixTime,
+}
+
+/// One connection with all that it may use.
+pub(crate) struct Connection {
+    pub(crate) network: NetworkId,
+    pub(crate) relay: DeviceId,
+    pub(crate) link: Link,
+    pub(crate) stage: Stage,
+    opened: Instant,
+    pub(crate) bytes: Bucket,
+    pub(crate) messages: Bucket,
+    pub(crate) control: Bucket,
+    pub(crate) unreachable: Bucket,
+}
+
+impl Connection {
+    pub(crate) fn new(
+        (network, relay): (NetworkId, DeviceId),
+        channel: Channel,
+        limits: &Limits,
+        now: Instant,
+    ) -> Self {
+        Self {
+            network,
+            relay,
+            link: Link::new(channel, limits.queue_bytes),
+            stage: Stage::Opening,
+            opened: now,
+            bytes: Bucket::full(limits.bytes, now),
+            messages: Bucket::full(limits.messages, now),
+            control: Bucket::full(CONTROL_RATE, now),
+            unreachable: Bucket::full(UNREACHABLE_RATE, now),
+        }
+    }
+
+    /// When an unattached connection is given up; nothing once it is attached.
+    pub(crate) fn attach_deadline(&self) -> Option<Instant> {
+        match self.stage {
+            Stage::Opening | Stage::Established { .. } => Some(self.opened + ATTACH_DEADLINE),
+            Stage::Attached(_) | Stage::Closing => None,
+        }
+    }
+
+    pub(crate) fn attached(&self) -> Option<&Attached> {
+        match &self.stage {
+            Stage::Attached(attached) => Some(attached),
+            Stage::Opening | Stage::Established { .. } | Stage::Closing => None,
+        }
+    }
+
+    /// Checks what a client proves when it attaches.
+    pub(crate) fn verify(
+        &self,
+        attach: &Attach,
+        remote_static: &[u8; 32],
+        revocations: &Revocations,
+        now: Now,
+    ) -> Result<Attached, Refusal> {
+        let wall = UnixTime(now.wall.as_secs());
+        let member = verify_member(&attach.chain, self.network, revocations, wall)?;
+        let binding: Binding =
+            attach.binding.verify(self.network, member.device).map_err(|_| Refusal::NotMember)?;
+        if binding.device != member.device || binding.channel_key.as_bytes() != remote_static {
+            return Err(Refusal::WrongChannelKey);
+        }
+        if wall >= binding.not_after {
+            return Err(Refusal::Expired);
+        }
+        let attachment: Attachment = attach
+            .attachment
+            .verify(self.network, member.device)
+            .map_err(|_| Refusal::NotMember)?;
+        if attachment.relay != self.relay {
+            return Err(Refusal::NotMember);
+        }
+        Ok(Attached {
+            device: member.device,
+            number: attachment.number,
+            chain: attach.chain.clone(),
+            not_after: member.not_after,
+        })
+    }
+}
+
+/// Who the chain proves, or why the relay does not serve it.
+pub(crate) fn verify_member(
+    chain: &CertificateChain,
+    network: NetworkId,
+    revocations: &Revocations,
+    wall: UnixTime,
+) -> Result<Member, Refusal> {
+    chain.verify(network, wall, revocations).map_err(|error| match error {
+        ChainError::Validity { .. } => Refusal::Expired,
+        ChainError::Revoked(_) => Refusal::Revoked,
+        ChainError::NeedsApproval => Refusal::NeedsApproval,
+        ChainError::WrongNetwork
+        | ChainError::Signature { .. }
+        | ChainError::UnknownScope(_)
+        | ChainError::WrongScope { .. }
+        | ChainError::LimitExceeded { .. }
+        | ChainError::WrongRenewal => Refusal::NotMember,
+    })
+}

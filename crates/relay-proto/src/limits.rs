@@ -1,0 +1,18 @@
+//! The limits of links and relays as data; each constant carries the reason for its value.
+
+use std::time::Duration;
+
+/// A connection that has not attached by then is closed: as long as a handshake may take (T2).
+pub const ATTACH_DEADLINE: Duration = noise_channel::limits::HANDSHAKE_DEADLINE;
+
+/// How often a relay reports its load (N3).
+pub const LOAD_REPORT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What a client queues for its relay: a quarter of a second at 50 Mbit/s.
+pub const CLIENT_QUEUE_BYTES: usize = 1_600_000;
+
+/// `unreachable` answers that one client gets in a second; the rest is dropped silently.
+pub(crate) const UNREACHABLE_RATE: crate::Rate = crate::Rate { per_second: 10, burst: 20 };
+
+/// Channel messages that one client may send in a second: each may cost a Diffie-Hellman.
+pub(crate) const CONTROL_RATE: crate::Rate = crate::Rate { per_second: 20, burst: 200 };

@@ -1,0 +1,542 @@
+//! The relay's end of all links.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Instant;
+
+use identity::{DeviceId, NetworkId, Revocations, UnixTime};
+use noise_channel::{
+    Channel, ConnectionMask, MessageClass, Now, PathSecret, ReplayGuard, ResponderConfig, Service,
+    StaticSecret,
+};
+use rand_core::CryptoRng;
+use zeroize::Zeroizing;
+
+use crate::connection::{Attached, Connection, Stage, verify_member};
+use crate::link::{LinkError, LinkEvent};
+use crate::load::LoadReport;
+use crate::message::{Attach, Message, Refusal};
+use crate::{Rate, wire};
+
+/// What a relay gives its clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at once.
+    pub connections: usize,
+    /// Connections at once that are not attached yet.
+    pub unattached: usize,
+    /// Bytes of frames that one client may send.
+    pub bytes: Rate,
+    /// Frames that one client may send.
+    pub messages: Rate,
+    /// Bytes that wait for one receiver at most.
+    pub queue_bytes: usize,
+}
+
+impl Default for Limits {
+    /// For a relay of ten thousand clients: no client can take more than a gigabit, nor keep more than
+    /// a megabyte.
+    fn default() -> Self {
+        Self {
+            connections: 10_000,
+            unattached: 1_000,
+            bytes: Rate { per_second: 125_000_000, burst: 8_000_000 },
+            messages: Rate { per_second: 250_000, burst: 20_000 },
+            queue_bytes: 1_000_000,
+        }
+    }
+}
+
+/// One network that a relay serves.
+#[derive(Debug, Clone)]
+pub struct RelayNetwork {
+    /// The network.
+    pub network: NetworkId,
+    /// The relay as a member of it.
+    pub relay: DeviceId,
+    /// The relay's channel key in it.
+    pub static_key: StaticSecret,
+    /// Tells the network's connections from noise.
+    pub path_secret: PathSecret,
+    /// Who is no member any more.
+    pub revocations: Revocations,
+}
+
+/// Names one connection of a relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(u64);
+
+/// A path that belongs to a network; goes into [`RelayServer::handle_open`].
+#[derive(Debug, Clone)]
+pub struct Recognised {
+    network: NetworkId,
+    mask: ConnectionMask,
+}
+
+/// The relay has no room for a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the relay has no room for another connection")]
+pub struct Full;
+
+/// What happened at a relay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServerEvent {
+    /// A device is reachable here.
+    Attached {
+        /// Its connection.
+        connection: ConnectionId,
+        /// Its network.
+        network: NetworkId,
+        /// The device.
+        device: DeviceId,
+    },
+    /// A device is not reachable here any more.
+    Detached {
+        /// Its network.
+        network: NetworkId,
+        /// The device.
+        device: DeviceId,
+    },
+    /// Send what the connection still has, then close it.
+    Close {
+        /// The connection, which is forgotten when its closing is handed in.
+        connection: ConnectionId,
+        /// Why.
+        reason: CloseReason,
+    },
+}
+
+/// Why a relay closes a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CloseReason {
+    /// The client is not, or no longer, served.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The link broke.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// The client did not attach in time.
+    #[error("the client did not attach in time")]
+    NotAttached,
+    /// The client sends control messages faster than anybody needs to.
+    #[error("the client sends too many control messages")]
+    ControlFlood,
+}
+
+/// A relay for several networks.
+///
+/// After every handler: drain [`Self::poll_event`], wake the writers of [`Self::poll_ready`], arm
+/// one timer for [`Self::poll_timeout`]. The writer of a connection asks [`Self::poll_message`]
+/// whenever its stream takes a message, so that whatever waits, waits in the bounded queue here.
+pub struct RelayServer {
+    capability: u16,
+    limits: Limits,
+    replay: ReplayGuard,
+    networks: BTreeMap<NetworkId, RelayNetwork>,
+    connections: BTreeMap<ConnectionId, Connection>,
+    attached: BTreeMap<(NetworkId, DeviceId), ConnectionId>,
+    timers: Timers,
+    next_id: u64,
+    load: LoadReport,
+    ready: BTreeSet<ConnectionId>,
+    events: VecDeque<ServerEvent>,
+    last_now: Option<Instant>,
+}
+
+impl RelayServer {
+    /// A relay that serves no network yet.
+    #[must_use]
+    pub fn new(capability: u16, limits: Limits) -> Self {
+        Self {
+            capability,
+            limits,
+            replay: ReplayGuard::default(),
+            networks: BTreeMap::new(),
+            connections: BTreeMap::new(),
+            attached: BTreeMap::new(),
+            timers: Timers::default(),
+            next_id: 0,
+            load: LoadReport::default(),
+            ready: BTreeSet::new(),
+            events: VecDeque::new(),
+            last_now: None,
+        }
+    }
+
+    /// Serves a network from now on, or serves it with other keys.
+    pub fn add_network(&mut self, network: RelayNetwork) {
+        self.networks.insert(network.network, network);
+    }
+
+    /// Serves a network no longer.
+    pub fn remove_network(&mut self, network: NetworkId, now: Now) {
+        self.networks.remove(&network);
+        self.end_members(network, now, |_| Err(Refusal::NetworkRemoved));
+    }
+
+    /// Takes note of who is no member any more, and detaches them at once.
+    pub fn set_revocations(&mut self, network: NetworkId, revocations: Revocations, now: Now) {
+        let Some(entry) = self.networks.get_mut(&network) else { return };
+        entry.revocations = revocations.clone();
+        let wall = UnixTime(now.wall.as_secs());
+        self.end_members(network, now, |attached| {
+            verify_member(&attached.chain, network, &revocations, wall).map(drop)
+        });
+    }
+
+    /// The network to which a request path belongs, if to any.
+    #[must_use]
+    pub fn recognise(&self, path: &str) -> Option<Recognised> {
+        self.networks.values().find_map(|entry| {
+            let mask = entry.path_secret.recognise(Service::Relay, path)?;
+            Some(Recognised { network: entry.network, mask })
+        })
+    }
+
+    /// Takes a freshly accepted connection.
+    ///
+    /// # Errors
+    ///
+    /// [`Full`] if there is no room, or the network was removed meanwhile.
+    pub fn handle_open(&mut self, recognised: Recognised, now: Now) -> Result<ConnectionId, Full> {
+        let unattached = self.connections.len() - self.attached.len();
+        let room =
+            self.connections.len() < self.limits.connections && unattached < self.limits.unattached;
+        let entry = self.networks.get(&recognised.network).filter(|_| room).ok_or(Full)?;
+        let config = ResponderConfig {
+            static_key: entry.static_key.clone(),
+            prologue: entry.network.as_bytes().to_vec(),
+            mask: recognised.mask,
+            capability: self.capability,
+            replay: self.replay.clone(),
+        };
+        let channel = Channel::respond(config, now);
+        let place = (entry.network, entry.relay);
+        let connection = Connection::new(place, channel, &self.limits, now.instant);
+        let id = ConnectionId(self.next_id);
+        self.next_id += 1;
+        self.connections.insert(id, connection);
+        self.touch(id, now.instant);
+        Ok(id)
+    }
+
+    /// Takes one binary WebSocket message of a client.
+    pub fn handle_message(
+        &mut self,
+        id: ConnectionId,
+        message: Vec<u8>,
+        rng: &mut dyn CryptoRng,
+        now: Now,
+    ) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if matches!(connection.stage, Stage::Closing) {
+            return;
+        }
+        connection.link.handle_message(message, rng, now);
+        self.drain_link(id, rng, now);
+        self.touch(id, now.instant);
+    }
+
+    /// Forgets a connection that is closed.
+    pub fn handle_closed(&mut self, id: ConnectionId, now: Instant) {
+        self.last_now = Some(now);
+        self.detach(id);
+        self.connections.remove(&id);
+        self.timers.disarm(id);
+        self.ready.remove(&id);
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, rng: &mut dyn CryptoRng, now: Now) {
+        self.last_now = Some(now.instant);
+        while let Some(id) = self.timers.pop_due(now.instant) {
+            let Some(connection) = self.connections.get_mut(&id) else { continue };
+            if connection.attach_deadline().is_some_and(|deadline| now.instant >= deadline) {
+                self.close(id, CloseReason::NotAttached);
+                continue;
+            }
+            let wall = UnixTime(now.wall.as_secs());
+            if connection.attached().is_some_and(|attached| wall >= attached.not_after) {
+                self.refuse(id, Refusal::Expired, now.instant);
+                continue;
+            }
+            connection.link.handle_timeout(rng, now);
+            self.drain_link(id, rng, now);
+            self.touch(id, now.instant);
+        }
+    }
+
+    /// The next binary WebSocket message for a client.
+    #[must_use]
+    pub fn poll_message(&mut self, id: ConnectionId, now: Instant) -> Option<Vec<u8>> {
+        let connection = self.connections.get_mut(&id)?;
+        let dropped = connection.link.outbound.dropped();
+        let message = connection.link.poll_message(now);
+        self.load.frames_dropped += connection.link.outbound.dropped() - dropped;
+        message
+    }
+
+    /// A connection that has got something to send.
+    #[must_use]
+    pub fn poll_ready(&mut self) -> Option<ConnectionId> {
+        self.ready.pop_first()
+    }
+
+    /// The next event.
+    #[must_use]
+    pub fn poll_event(&mut self) -> Option<ServerEvent> {
+        self.events.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] must be called next, and for what.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        match self.last_now {
+            Some(now) if !self.events.is_empty() || !self.ready.is_empty() => {
+                Some((now, "output is queued"))
+            }
+            Some(_) | None => self.timers.next(),
+        }
+    }
+
+    /// The load since the last report; `cpu_permille` is what the shell measured.
+    pub fn report_load(&mut self, cpu_permille: u32) -> LoadReport {
+        let queued: usize = self
+            .connections
+            .values()
+            .map(|connection| connection.link.outbound.queued_bytes())
+            .sum();
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        LoadReport {
+            connections: count(self.connections.len()),
+            attached: count(self.attached.len()),
+            queued_bytes: queued as u64,
+            cpu_permille,
+            ..std::mem::take(&mut self.load)
+        }
+    }
+
+    /// The devices of a network that are attached.
+    pub fn attached(&self, network: NetworkId) -> impl Iterator<Item = DeviceId> {
+        self.attached.keys().filter(move |(of, _)| *of == network).map(|(_, device)| *device)
+    }
+
+    fn drain_link(&mut self, id: ConnectionId, rng: &mut dyn CryptoRng, now: Now) {
+        while let Some(connection) = self.connections.get_mut(&id) {
+            if matches!(connection.stage, Stage::Closing) {
+                return;
+            }
+            let Some(event) = connection.link.poll_event() else { return };
+            match event {
+                LinkEvent::Established { remote_static, .. } => {
+                    connection.stage = Stage::Established { remote_static };
+                }
+                LinkEvent::Frame(frame) => self.forward(id, frame, now.instant),
+                LinkEvent::Message(message) => self.handle_control(id, message, rng, now),
+                LinkEvent::Failed(error) => self.close(id, error.into()),
+                LinkEvent::Rotated | LinkEvent::RotationAbandoned | LinkEvent::ClockSkew { .. } => {
+                }
+            }
+        }
+    }
+
+    fn handle_control(
+        &mut self,
+        id: ConnectionId,
+        message: Message,
+        rng: &mut dyn CryptoRng,
+        now: Now,
+    ) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if !connection.control.take(1, now.instant) {
+            return self.close(id, CloseReason::ControlFlood);
+        }
+        match (message, &connection.stage) {
+            (Message::Attach(attach), Stage::Established { remote_static }) => {
+                let remote_static = *remote_static;
+                self.attach(id, &attach, &remote_static, rng, now);
+            }
+            (
+                Message::Attach(_)
+                | Message::Attached(_)
+                | Message::Refused(_)
+                | Message::HopKey(_)
+                | Message::Unreachable(_),
+                _,
+            ) => self.close(id, LinkError::Protocol("out of order").into()),
+        }
+    }
+
+    fn attach(
+        &mut self,
+        id: ConnectionId,
+        attach: &Attach,
+        remote_static: &[u8; 32],
+        rng: &mut dyn CryptoRng,
+        now: Now,
+    ) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let network = connection.network;
+        let verified = match self.networks.get(&network) {
+            Some(entry) => connection.verify(attach, remote_static, &entry.revocations, now),
+            None => Err(Refusal::NetworkRemoved),
+        };
+        let attached = match verified {
+            Ok(attached) => attached,
+            Err(refusal) => return self.refuse(id, refusal, now.instant),
+        };
+        let device = attached.device;
+        let place = (network, device);
+        if let Some(old) = self.attached.get(&place).copied() {
+            let newest = self.connections.get(&old).and_then(Connection::attached);
+            if newest.is_some_and(|newest| newest.number >= attached.number) {
+                return self.refuse(id, Refusal::Superseded, now.instant);
+            }
+            self.refuse(old, Refusal::Superseded, now.instant);
+        }
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let mut hop_key = Zeroizing::new([0; 32]);
+        rng.fill_bytes(&mut *hop_key);
+        connection.link.begin_receiving(&attach.hop_key);
+        connection.link.send(&Message::Attached(*hop_key), MessageClass::Counted, now.instant);
+        connection.link.begin_sending(&hop_key);
+        connection.stage = Stage::Attached(Box::new(attached));
+        self.attached.insert(place, id);
+        self.events.push_back(ServerEvent::Attached { connection: id, network, device });
+    }
+
+    /// Passes a frame on, with the sender in place of the receiver.
+    fn forward(&mut self, id: ConnectionId, mut frame: Vec<u8>, now: Instant) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(sender) = connection.attached().map(|attached| attached.device) else { return };
+        let size = frame.len() as u64;
+        self.load.bytes_received += size;
+        if !connection.messages.take(1, now) || !connection.bytes.take(size, now) {
+            self.load.frames_dropped += 1;
+            return;
+        }
+        let Some(receiver) = wire::peer(&frame) else { return };
+        let Some(to) = self.attached.get(&(connection.network, receiver)).copied() else {
+            self.load.frames_dropped += 1;
+            if connection.unreachable.take(1, now) {
+                let answer = Message::Unreachable(receiver);
+                connection.link.send(&answer, MessageClass::Heartbeat, now);
+            }
+            return;
+        };
+        wire::set_peer(&mut frame, sender);
+        let Some(receiver) = self.connections.get_mut(&to) else { return };
+        let dropped = receiver.link.outbound.dropped();
+        receiver.link.outbound.push_frame(frame, now);
+        if receiver.link.outbound.dropped() == dropped {
+            self.load.bytes_forwarded += size;
+            self.ready.insert(to);
+        } else {
+            self.load.frames_dropped += 1;
+        }
+    }
+
+    /// Ends the connections of members for whom `check` finds a reason.
+    fn end_members(
+        &mut self,
+        network: NetworkId,
+        now: Now,
+        check: impl Fn(&Attached) -> Result<(), Refusal>,
+    ) {
+        let ended: Vec<_> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| connection.network == network)
+            .filter_map(|(id, connection)| Some((*id, check(connection.attached()?).err()?)))
+            .collect();
+        for (id, refusal) in ended {
+            self.refuse(id, refusal, now.instant);
+        }
+    }
+
+    /// Tells a client why it is not served, and closes.
+    fn refuse(&mut self, id: ConnectionId, refusal: Refusal, now: Instant) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.link.send(&Message::Refused(refusal), MessageClass::Heartbeat, now);
+        }
+        self.close(id, refusal.into());
+        self.last_now = Some(now);
+    }
+
+    fn close(&mut self, id: ConnectionId, reason: CloseReason) {
+        self.detach(id);
+        self.timers.disarm(id);
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.stage = Stage::Closing;
+            self.ready.insert(id);
+            self.events.push_back(ServerEvent::Close { connection: id, reason });
+        }
+    }
+
+    fn detach(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get(&id) else { return };
+        let Some(device) = connection.attached().map(|attached| attached.device) else { return };
+        let network = connection.network;
+        if self.attached.get(&(network, device)) == Some(&id) {
+            self.attached.remove(&(network, device));
+            self.events.push_back(ServerEvent::Detached { network, device });
+        }
+    }
+
+    /// Arms the timer of a connection and notes whether it has something to send.
+    fn touch(&mut self, id: ConnectionId, now: Instant) {
+        self.last_now = Some(now);
+        let Some(connection) = self.connections.get(&id) else { return };
+        if !connection.link.outbound.is_empty() {
+            self.ready.insert(id);
+        }
+        if matches!(connection.stage, Stage::Closing) {
+            return;
+        }
+        let link = connection.link.poll_timeout().map(|(at, _)| at);
+        let deadline = [link, connection.attach_deadline()].into_iter().flatten().min();
+        if let Some(at) = deadline {
+            self.timers.arm(id, at);
+        }
+    }
+}
+
+impl std::fmt::Debug for RelayServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RelayServer")
+            .field("networks", &self.networks.len())
+            .field("connections", &self.connections.len())
+            .field("attached", &self.attached.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// One deadline for each connection.
+#[derive(Default)]
+struct Timers {
+    order: BTreeSet<(Instant, ConnectionId)>,
+    armed: BTreeMap<ConnectionId, Instant>,
+}
+
+impl Timers {
+    fn arm(&mut self, id: ConnectionId, at: Instant) {
+        if let Some(old) = self.armed.insert(id, at) {
+            self.order.remove(&(old, id));
+        }
+        self.order.insert((at, id));
+    }
+
+    fn disarm(&mut self, id: ConnectionId) {
+        if let Some(at) = self.armed.remove(&id) {
+            self.order.remove(&(at, id));
+        }
+    }
+
+    fn pop_due(&mut self, now: Instant) -> Option<ConnectionId> {
+        let (at, id) = *self.order.first()?;
+        (at <= now).then(|| self.disarm(id)).map(|()| id)
+    }
+
+    fn next(&self) -> Option<(Instant, &'static str)> {
+        self.order.first().map(|(at, _)| (*at, "deadline of a connection"))
+    }
+}
