@@ -1,0 +1,97 @@
+//! Sealing and opening before there is a session.
+
+use aws_lc_rs::hkdf;
+use identity::{TunnelKey, TunnelPublicKey};
+use rand_core::CryptoRng;
+use zeroize::Zeroizing;
+
+use crate::aead::{NONCE_LENGTH, XChaCha20Poly1305};
+use crate::header::payload_length;
+use crate::{Ends, FLAG_HELLO, FrameError, FrameType, HEADER_LENGTH, Header, OpenError, parse};
+
+const LABEL: &[u8] = b"shadowmesh hello v1";
+
+/// The key that two devices share by their static keys alone.
+///
+/// It authenticates both and hides from relays, but has no forward secrecy and no memory of what
+/// was received: what it carries (WireGuard handshakes, disco, introductions) brings its own.
+pub struct HelloKey {
+    secret: Zeroizing<[u8; 32]>,
+    ends: Ends,
+}
+
+impl HelloKey {
+    /// Derives the key; nothing if `theirs` is no proper public key.
+    #[must_use]
+    pub fn new(ends: Ends, ours: &TunnelKey, theirs: &TunnelPublicKey) -> Option<Self> {
+        let shared = ours.agree(theirs)?;
+        let (first, second) = order(ours.public(), *theirs);
+        let info = [ends.network.as_bytes().as_slice(), first.as_bytes(), second.as_bytes()];
+        let mut secret = Zeroizing::new([0; 32]);
+        hkdf::Salt::new(hkdf::HKDF_SHA256, LABEL)
+            .extract(shared.as_slice())
+            .expand(&info, hkdf::HKDF_SHA256)
+            .and_then(|okm| okm.fill(secret.as_mut_slice()))
+            .expect("32 bytes are within what HKDF-SHA256 gives");
+        Some(Self { secret, ends })
+    }
+
+    /// Seals a frame in place, with a random nonce; the buffer is as for
+    /// [`FrameSealer::seal`](crate::FrameSealer::seal).
+    ///
+    /// # Errors
+    /// See [`FrameError`].
+    pub fn seal(
+        &self,
+        kind: FrameType,
+        frame: &mut [u8],
+        rng: &mut (impl CryptoRng + ?Sized),
+    ) -> Result<(), FrameError> {
+        let length = payload_length(kind, frame)?;
+        let mut nonce = [0; NONCE_LENGTH];
+        rng.fill_bytes(&mut nonce);
+        let peer = self.ends.remote;
+        let header = Header { kind, flags: FLAG_HELLO, length, sequence: 0, peer, nonce }.encode();
+        let (head, rest) = frame.split_at_mut(HEADER_LENGTH);
+        let (text, tag) = rest.split_at_mut(usize::from(length));
+        head.copy_from_slice(&header);
+        let (aead, suffix) = self.cipher(&nonce);
+        tag.copy_from_slice(&aead.seal(suffix, &self.ends.sent(&header), text));
+        Ok(())
+    }
+
+    /// Opens a frame in place; its payload is plain afterwards. After an error the bytes are void.
+    ///
+    /// # Errors
+    /// [`OpenError::WrongSession`] if the frame is not sealed with a hello key, or is data, which
+    /// needs a session; see there for the others.
+    pub fn open(&self, frame: &mut [u8]) -> Result<Header, OpenError> {
+        let header = parse(frame)?;
+        if !header.is_hello() || header.kind == FrameType::Data {
+            return Err(OpenError::WrongSession);
+        }
+        let (head, text) =
+            frame.split_first_chunk_mut::<HEADER_LENGTH>().ok_or(FrameError::Length)?;
+        let (aead, suffix) = self.cipher(&header.nonce);
+        aead.open(suffix, &self.ends.received(head), text).map_err(|_| OpenError::BadTag)?;
+        Ok(header)
+    }
+
+    fn cipher(&self, nonce: &[u8; NONCE_LENGTH]) -> (XChaCha20Poly1305, [u8; 8]) {
+        let (prefix, suffix) =
+            nonce.split_first_chunk::<16>().expect("a nonce is longer than 16 bytes");
+        let suffix = suffix.try_into().expect("a nonce has 24 bytes");
+        (XChaCha20Poly1305::new(&self.secret, prefix), suffix)
+    }
+}
+
+impl std::fmt::Debug for HelloKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HelloKey").field("ends", &self.ends).finish_non_exhaustive()
+    }
+}
+
+/// The same order at both ends.
+fn order(a: TunnelPublicKey, b: TunnelPublicKey) -> (TunnelPublicKey, TunnelPublicKey) {
+    if a <= b { (a, b) } else { (b, a) }
+}
