@@ -171,7 +171,7 @@ impl Core {
     /// Begins a connection to `remote`.
     pub(crate) fn connect(&mut self, remote: SocketAddr) -> io::Result<SocketHandle> {
         self.check_running()?;
-        if self.connections.len() >= MAX_CONNECTIONS {
+        if !self.make_room() {
             return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "too many connections"));
         }
         let Some(source) = self.source_for(remote.ip()) else {
@@ -357,12 +357,9 @@ impl Core {
 
     /// Makes the socket that answers a SYN, if somebody listens and there is room.
     fn prepare(&mut self, flow: Flow, now: Instant) -> Option<SocketHandle> {
-        let listener = self.listeners.get(&flow.local.port())?;
-        if listener.capacity() == 0
-            || self.flows.contains_key(&flow)
-            || self.connections.len() >= MAX_CONNECTIONS
-            || self.opening() >= MAX_OPENING
-        {
+        let has_place = self.listeners.get(&flow.local.port())?.capacity() > 0;
+        let known = self.flows.contains_key(&flow);
+        if !has_place || known || self.opening() >= MAX_OPENING || !self.make_room() {
             return None;
         }
         let mut socket = self.new_tcp_socket();
@@ -371,6 +368,23 @@ impl Core {
         self.track(handle, flow, Phase::Opening(now + OPENING_DEADLINE));
         self.passing.push(handle);
         Some(handle)
+    }
+
+    /// Makes sure that one more connection may exist, at the cost of the oldest in TIME-WAIT.
+    fn make_room(&mut self) -> bool {
+        if self.connections.len() < MAX_CONNECTIONS {
+            return true;
+        }
+        let sockets = &self.sockets;
+        let oldest = self
+            .passing
+            .iter()
+            .copied()
+            .find(|&handle| sockets.get::<tcp::Socket<'_>>(handle).state() == State::TimeWait);
+        let Some(handle) = oldest else { return false };
+        self.passing.retain(|&other| other != handle);
+        self.forget(handle);
+        true
     }
 
     fn opening(&self) -> usize {

@@ -39,7 +39,7 @@ impl Device for QueueDevice {
     }
 
     fn transmit(&mut self, _now: Instant) -> Option<Departing<'_>> {
-        (self.departing.len() < DEPARTING_LIMIT).then(|| Departing(&mut self.departing))
+        (self.departing.len() < DEPARTING_LIMIT).then_some(Departing(&mut self.departing))
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
