@@ -71,6 +71,18 @@ impl SqliteStore {
         self.pool.close().await;
     }
 
+    /// Writes a copy of the whole database to a new file, while it is in use.
+    ///
+    /// # Errors
+    /// If the file exists or cannot be written.
+    pub async fn copy_to(&self, file: &Path) -> Result<(), StoreError> {
+        sqlx::query("VACUUM INTO ?")
+            .bind(file.to_string_lossy().into_owned())
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
     /// The schema as the database itself tells it, for comparison with `schema.sql`.
     ///
     /// # Errors
