@@ -21,6 +21,22 @@ const MAX_LENGTH: usize = 65_535;
 /// KiB at best, so runs of datagrams stay short.
 const MAX_DATAGRAMS: usize = 16;
 
+/// Which runs the receiver of super-packets can take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Merging {
+    /// Runs of TCP segments.
+    pub tcp: bool,
+    /// Runs of UDP datagrams.
+    pub udp: bool,
+}
+
+impl Merging {
+    /// Both kinds.
+    pub const ALL: Self = Self { tcp: true, udp: true };
+    /// Every packet alone.
+    pub const NONE: Self = Self { tcp: false, udp: false };
+}
+
 /// Where finished packets go.
 pub trait PacketSink {
     /// Takes one packet or super-packet, given as slices in order.
@@ -39,6 +55,7 @@ impl<F: FnMut(&Offload, &[&[u8]])> PacketSink for F {
 /// out at the sink, in order, each packet alone or in a run.
 #[derive(Debug)]
 pub struct Coalescer<'a> {
+    merging: Merging,
     run: Option<Run<'a>>,
     payloads: [&'a [u8]; MAX_PARTS],
 }
@@ -62,22 +79,18 @@ struct Run<'a> {
     ended: bool,
 }
 
-impl Default for Coalescer<'_> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl<'a> Coalescer<'a> {
-    /// A coalescer for one batch.
+    /// A coalescer for one batch, joining what `merging` allows.
     #[must_use]
-    pub fn new() -> Self {
-        Self { run: None, payloads: [&[]; MAX_PARTS] }
+    pub fn new(merging: Merging) -> Self {
+        Self { merging, run: None, payloads: [&[]; MAX_PARTS] }
     }
 
     /// Adds a packet; what it completes goes to `sink`.
     pub fn push(&mut self, packet: Packet<'a>, sink: &mut impl PacketSink) {
-        let Some(layout) = mergeable(&packet) else {
+        let merging = self.merging;
+        let allowed = |layout: &Layout| if layout.tcp { merging.tcp } else { merging.udp };
+        let Some(layout) = mergeable(&packet).filter(allowed) else {
             self.finish(sink);
             return sink.accept(&Offload::default(), &[packet.bytes()]);
         };

@@ -39,7 +39,7 @@ pub mod segment;
 pub mod tcp;
 pub mod udp;
 
-pub use coalesce::{Coalescer, PacketSink};
+pub use coalesce::{Coalescer, Merging, PacketSink};
 pub use ip::{Fragment, Malformed, Packet, Protocol, Transport, Version};
 pub use offload::{Offload, OffloadError, Segmentation};
 pub use segment::Segments;

@@ -1,0 +1,224 @@
+//! UDP sockets for tunnels: batches, segmentation offload, sticky source addresses.
+//!
+//! One socket serves one IP version. A receive brings up to 64 KiB of datagrams of one sender in
+//! one buffer ([`Datagram::segments`] splits it again), and many such buffers in one call. A send
+//! gives the system one buffer of equal datagrams; where it cannot split, they go one by one.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use crate::{Delivery, linux::udp as sys};
+
+/// Datagrams that one segmented send takes at most.
+pub const MAX_SEGMENTS: usize = 64;
+/// Bytes that one segmented send takes at most: a datagram's limit over IPv4.
+pub const MAX_SEND: usize = 65_507;
+/// Socket buffers that let a burst of super-packets wait; the system may grant less.
+const SOCKET_BUFFER: usize = 8 << 20;
+
+/// How to open a socket.
+#[derive(Clone, Copy, Debug)]
+pub struct UdpConfig {
+    /// Address to bind; decides the IP version. The unspecified one receives on all.
+    pub address: IpAddr,
+    /// Port to bind; 0 lets the system choose.
+    pub port: u16,
+    /// Firewall mark on everything sent (needs CAP_NET_ADMIN); 0 for none.
+    pub mark: u32,
+    /// Size of the send and receive buffers to ask for, in bytes.
+    pub buffer: usize,
+}
+
+impl UdpConfig {
+    /// All IPv4 addresses.
+    #[must_use]
+    pub fn ipv4(port: u16) -> Self {
+        Self { address: Ipv4Addr::UNSPECIFIED.into(), port, mark: 0, buffer: SOCKET_BUFFER }
+    }
+
+    /// All IPv6 addresses, and only these.
+    #[must_use]
+    pub fn ipv6(port: u16) -> Self {
+        Self { address: Ipv6Addr::UNSPECIFIED.into(), ..Self::ipv4(port) }
+    }
+}
+
+/// The address of ours that a peer talks to, so that answers leave from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The address.
+    pub address: IpAddr,
+    /// The interface (its index), 0 for any.
+    pub interface: u32,
+}
+
+/// What to send.
+#[derive(Clone, Copy, Debug)]
+pub struct Transmit<'a> {
+    /// Where to.
+    pub destination: SocketAddr,
+    /// Where from; none lets the system choose.
+    pub source: Option<Source>,
+    /// Length of each datagram in `bytes` but the last; none for a single one.
+    pub segment: Option<u16>,
+    /// One datagram, or several back to back.
+    pub bytes: &'a [u8],
+}
+
+/// A non-blocking UDP socket of one IP version.
+#[derive(Debug)]
+pub struct UdpSocket {
+    socket: OwnedFd,
+    local: SocketAddr,
+    segments: AtomicBool,
+    merges: bool,
+}
+
+impl UdpSocket {
+    /// Opens and binds a socket in the calling thread's network namespace.
+    pub fn bind(config: &UdpConfig) -> io::Result<Self> {
+        let (socket, merges) = sys::open(config)?;
+        let local = sys::local_address(&socket)?;
+        Ok(Self { socket, local, segments: AtomicBool::new(true), merges })
+    }
+
+    /// The address and port bound.
+    #[must_use]
+    pub fn local_address(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Whether the system joins received datagrams (Linux 5.0 and later).
+    #[must_use]
+    pub fn merges(&self) -> bool {
+        self.merges
+    }
+
+    /// Changes the firewall mark; 0 for none.
+    pub fn set_mark(&self, mark: u32) -> io::Result<()> {
+        sys::set_mark(&self.socket, mark)
+    }
+
+    /// Receives what waits into `batch`, replacing its contents; false if nothing does.
+    ///
+    /// Errors that concern one peer (its port is closed) are swallowed: they answer something sent
+    /// earlier. An `Err` means the socket itself is broken.
+    pub fn receive(&self, batch: &mut ReceiveBatch) -> io::Result<bool> {
+        batch.count = sys::receive(self.socket.as_fd(), &mut batch.slots, &mut batch.buffer)?;
+        Ok(batch.count > 0)
+    }
+
+    /// Sends datagrams. Waits for room in the send buffer, within a bound.
+    ///
+    /// Nothing about a destination is an `Err`: unreachable, refused or too long is
+    /// [`Delivery::Dropped`].
+    pub fn send(&self, transmit: &Transmit<'_>) -> Delivery {
+        let segment = transmit.segment.map_or(usize::MAX, usize::from).max(1);
+        if segment >= transmit.bytes.len() {
+            return self.submit(&Transmit { segment: None, ..*transmit });
+        }
+        if !self.segments.load(Ordering::Relaxed) {
+            return self.send_singly(transmit, segment);
+        }
+        let step = MAX_SEGMENTS.min((MAX_SEND / segment).max(1)) * segment;
+        let mut delivery = Delivery::Sent;
+        for bytes in transmit.bytes.chunks(step) {
+            delivery =
+                worse(delivery, self.send_segmented(&Transmit { bytes, ..*transmit }, segment));
+        }
+        delivery
+    }
+
+    fn send_segmented(&self, transmit: &Transmit<'_>, segment: usize) -> Delivery {
+        match sys::send(self.socket.as_fd(), transmit) {
+            Ok(delivery) => delivery,
+            Err(sys::SendFault::NoSegmentation) => {
+                self.segments.store(false, Ordering::Relaxed);
+                self.send_singly(transmit, segment)
+            }
+            Err(sys::SendFault::SegmentRefused) => self.send_singly(transmit, segment),
+        }
+    }
+
+    fn submit(&self, transmit: &Transmit<'_>) -> Delivery {
+        sys::send(self.socket.as_fd(), transmit).unwrap_or(Delivery::Dropped)
+    }
+
+    fn send_singly(&self, transmit: &Transmit<'_>, segment: usize) -> Delivery {
+        sys::send_singly(self.socket.as_fd(), transmit, segment)
+    }
+}
+
+impl AsFd for UdpSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+pub(crate) fn worse(one: Delivery, other: Delivery) -> Delivery {
+    match (one, other) {
+        (Delivery::Dropped, _) | (_, Delivery::Dropped) => Delivery::Dropped,
+        (Delivery::SourceGone, _) | (_, Delivery::SourceGone) => Delivery::SourceGone,
+        (Delivery::Sent, Delivery::Sent) => Delivery::Sent,
+    }
+}
+
+/// Buffers for one receive call, made once and used again. Memory is touched as it fills.
+#[derive(Debug)]
+pub struct ReceiveBatch {
+    buffer: Vec<u8>,
+    slots: Vec<sys::Slot>,
+    count: usize,
+}
+
+impl ReceiveBatch {
+    /// Bytes of one slot: what the system joins at most.
+    pub const SLOT: usize = 65_536;
+    /// Most slots that one call fills.
+    pub const MAX_SLOTS: usize = 32;
+
+    /// Buffers for `slots` super-datagrams, 1 to [`MAX_SLOTS`](Self::MAX_SLOTS).
+    #[must_use]
+    pub fn new(slots: usize) -> Self {
+        let slots = slots.clamp(1, Self::MAX_SLOTS);
+        Self {
+            buffer: vec![0; slots * Self::SLOT],
+            slots: (0..slots).map(|_| sys::Slot::default()).collect(),
+            count: 0,
+        }
+    }
+
+    /// What the last receive brought, in order; all can be held at once.
+    pub fn datagrams(&mut self) -> impl Iterator<Item = Datagram<'_>> {
+        let slots = self.slots[..self.count].iter();
+        slots.zip(self.buffer.chunks_exact_mut(Self::SLOT)).filter_map(|(slot, bytes)| {
+            let remote = slot.remote?;
+            let bytes = &mut bytes[..slot.length];
+            Some(Datagram { remote, local: slot.local, segment: slot.segment, bytes })
+        })
+    }
+}
+
+/// One or more datagrams of one sender.
+#[derive(Debug)]
+pub struct Datagram<'a> {
+    /// Who sent it.
+    pub remote: SocketAddr,
+    /// Which address of ours it was sent to.
+    pub local: Option<Source>,
+    /// Length of each datagram in `bytes` but the last.
+    pub segment: usize,
+    /// The datagrams, back to back.
+    pub bytes: &'a mut [u8],
+}
+
+impl<'a> Datagram<'a> {
+    /// The datagrams one by one.
+    pub fn segments(self) -> impl Iterator<Item = &'a mut [u8]> {
+        self.bytes.chunks_mut(self.segment.max(1))
+    }
+}
