@@ -8,7 +8,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use control_proto::{Change, ItemKey, MapItem, Settings, StoredItem};
+use control_proto::{Change, Settings};
 use identity::{Epoch, NetworkId, NetworkKey, NetworkName, Signed, UnixTime};
 use keystore::{
     FileKeystore, KeystoreError, open_with_passphrase, seal_with_passphrase, write_private_file,
@@ -173,7 +173,7 @@ impl NetworkFolder {
     ///
     /// # Errors
     /// If a network is here, a passphrase or file is wrong, or key and backup are of different networks.
-    pub async fn restore(
+    pub fn restore(
         &self,
         backup: (&Path, &[u8]),
         key: (&Path, &[u8]),
@@ -185,17 +185,15 @@ impl NetworkFolder {
         let wrong =
             || NetworkError::WrongFile { path: backup.0.to_owned(), what: "a backup of a network" };
         let contents: Backup = minicbor::decode(&plain).map_err(|_| wrong())?;
-        let secrets = ControllerSecrets::from_bytes(&contents.secrets)?;
+        let mut secrets = ControllerSecrets::from_bytes(&contents.secrets)?;
         let network = secrets.keys.network();
         if root.id() != network {
             return Err(NetworkError::OtherNetwork { key: root.id(), backup: network });
         }
         let keystore = self.keystore()?;
         write_private_file(&self.database(), &contents.database)?;
-        let store = SqliteStore::open(&self.database()).await?;
-        let begun = begin_epoch(&store, &root, now).await;
-        store.close().await;
-        begun?;
+        // The number is the time, so that it is above every epoch begun before, even one that this backup does not know of.
+        secrets.epoch = Some(Signed::sign(network, &root, &Epoch { number: now.0, at: now }));
         secrets.store(&keystore)?;
         Ok(network)
     }
@@ -219,24 +217,6 @@ pub fn network_key(file: &Path, passphrase: &[u8]) -> Result<NetworkKey, Network
     let seed = plain.strip_prefix(KEY_MAGIC).and_then(|seed| <&[u8; 32]>::try_from(seed).ok());
     let wrong = || NetworkError::WrongFile { path: file.to_owned(), what: "the key of a network" };
     Ok(NetworkKey::from_bytes(seed.ok_or_else(wrong)?))
-}
-
-/// The root begins a new epoch in a restored database.
-///
-/// Its number is the time, so that it is above every epoch begun before, even one that this backup does not know of.
-async fn begin_epoch(
-    store: &SqliteStore,
-    root: &NetworkKey,
-    now: UnixTime,
-) -> Result<(), NetworkError> {
-    let mut stored = store.load().await?.ok_or(StoreError::Corrupt { table: "settings" })?;
-    let signed = Signed::sign(root.id(), root, &Epoch { number: now.0, at: now });
-    stored.counters.map += 1;
-    let bytes = MapItem::Epoch(signed).to_bytes().into_boxed_slice();
-    let item = StoredItem { version: stored.counters.map, bytes };
-    Ok(store
-        .commit(&[Change::Counters(stored.counters), Change::Item(ItemKey::Epoch, item)])
-        .await?)
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, NetworkError> {

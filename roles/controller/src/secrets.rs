@@ -2,8 +2,8 @@
 
 use control_proto::{AuthorityKeys, KeyMismatch};
 use identity::{
-    ChannelKey, DelegatedKey, Delegation, NetworkId, NetworkKey, PathSecretBytes, Scope, Signed,
-    UnixTime, Validity,
+    ChannelKey, DelegatedKey, Delegation, Epoch, NetworkId, NetworkKey, PathSecretBytes, Scope,
+    Signed, UnixTime, Validity,
 };
 use keystore::{Keystore, KeystoreError};
 use minicbor::{Decode, Encode};
@@ -27,6 +27,8 @@ pub struct ControllerSecrets {
     pub path_secret: PathSecretBytes,
     /// The private key of its self-signed certificate (PKCS #8).
     pub tls_key: Zeroizing<Vec<u8>>,
+    /// The epoch that the root began last; none before the first restored backup.
+    pub epoch: Option<Signed<Epoch>>,
 }
 
 /// Why a controller's secrets cannot be had.
@@ -65,6 +67,7 @@ impl ControllerSecrets {
             channel: ChannelKey::generate(rng),
             path_secret: PathSecretBytes(path_secret),
             tls_key: websocket::generate_key(),
+            epoch: None,
         }
     }
 
@@ -100,6 +103,7 @@ impl ControllerSecrets {
             channel: *self.channel.to_bytes(),
             path_secret: self.path_secret.clone(),
             tls_key: self.tls_key.to_vec(),
+            epoch: self.epoch.clone(),
         };
         Zeroizing::new(minicbor::to_vec(kept).expect("writing to memory cannot fail"))
     }
@@ -124,6 +128,7 @@ impl ControllerSecrets {
             channel: ChannelKey::from_bytes(&kept.channel),
             path_secret: kept.path_secret.clone(),
             tls_key: Zeroizing::new(kept.tls_key.clone()),
+            epoch: kept.epoch.clone(),
         })
     }
 }
@@ -142,6 +147,8 @@ struct Kept {
     path_secret: PathSecretBytes,
     #[cbor(n(4), with = "minicbor::bytes")]
     tls_key: Vec<u8>,
+    #[n(5)]
+    epoch: Option<Signed<Epoch>>,
 }
 
 #[derive(Encode, Decode)]
