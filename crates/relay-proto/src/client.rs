@@ -3,18 +3,17 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use frame_proto::HopKey;
 use identity::{Attachment, Binding, CertificateChain, DeviceId, NetworkId, Signed};
 use noise_channel::{
     Channel, ChannelError, ClockOffset, ConnectionMask, InitiatorConfig, MessageClass, Now,
     StaticSecret, UnixMillis,
 };
 use rand_core::CryptoRng;
-use zeroize::Zeroizing;
 
 use crate::limits::{ATTACH_DEADLINE, CLIENT_QUEUE_BYTES};
 use crate::link::{Link, LinkError, LinkEvent};
 use crate::message::{Attach, Message, Refusal};
-use crate::wire;
 
 /// What a client brings to a link.
 #[derive(Debug, Clone)]
@@ -23,6 +22,8 @@ pub struct ClientConfig {
     pub network: NetworkId,
     /// The key that our binding names as channel key.
     pub static_key: StaticSecret,
+    /// The relay's device id.
+    pub relay: DeviceId,
     /// The channel key of the relay's entry.
     pub relay_key: [u8; 32],
     /// The mask that belongs to the path of the connection.
@@ -90,6 +91,13 @@ enum State {
     Closed,
 }
 
+/// What is shown to the relay, once.
+struct Proofs {
+    chain: CertificateChain,
+    binding: Signed<Binding>,
+    attachment: Signed<Attachment>,
+}
+
 /// One link to one relay.
 ///
 /// After every handler: drain [`Self::poll_event`], arm a timer for [`Self::poll_timeout`], and
@@ -97,7 +105,8 @@ enum State {
 /// than the stream takes them would move the queue to where nothing is dropped.
 pub struct RelayClient {
     link: Link,
-    attach: Option<Box<(CertificateChain, Signed<Binding>, Signed<Attachment>)>>,
+    relay: DeviceId,
+    proofs: Option<Box<Proofs>>,
     state: State,
     capability: u16,
     opened: Instant,
@@ -130,7 +139,12 @@ impl RelayClient {
         )?;
         Ok(Self {
             link: Link::new(channel, CLIENT_QUEUE_BYTES),
-            attach: Some(Box::new((config.chain, config.binding, config.attachment))),
+            relay: config.relay,
+            proofs: Some(Box::new(Proofs {
+                chain: config.chain,
+                binding: config.binding,
+                attachment: config.attachment,
+            })),
             state: State::Opening,
             capability: 0,
             opened: now.instant,
@@ -164,7 +178,8 @@ impl RelayClient {
     }
 
     /// Queues a frame whose peer key is the receiver's device id. Frames may be dropped when the
-    /// stream is slower than they come.
+    /// stream is slower than they come. A frame with capacity for
+    /// [`frame_proto::HOP_TAG_LENGTH`] more bytes is never copied.
     ///
     /// # Errors
     ///
@@ -173,7 +188,7 @@ impl RelayClient {
         if self.state == State::Closed || !self.link.outbound.is_protected() {
             return Err(SendFrameError::NotOpen);
         }
-        if !wire::is_peer_frame(&frame) {
+        if frame_proto::parse(&frame).map_or(true, |header| header.kind.is_hop_local()) {
             return Err(SendFrameError::NotAFrame);
         }
         self.link.outbound.push_frame(frame, now);
@@ -238,7 +253,7 @@ impl RelayClient {
                     self.attach(rng, now);
                 }
                 LinkEvent::Message(message) => self.handle_control(message),
-                LinkEvent::Frame(frame) => self.events.push_back(ClientEvent::Frame(frame)),
+                LinkEvent::Frame(_, frame) => self.events.push_back(ClientEvent::Frame(frame)),
                 LinkEvent::Rotated => self.events.push_back(ClientEvent::Rotated),
                 LinkEvent::RotationAbandoned => {
                     self.events.push_back(ClientEvent::RotationAbandoned);
@@ -255,19 +270,18 @@ impl RelayClient {
     }
 
     fn attach(&mut self, rng: &mut dyn CryptoRng, now: Instant) {
-        let Some(proofs) = self.attach.take() else { return };
-        let (chain, binding, attachment) = *proofs;
-        let mut hop_key = Zeroizing::new([0; 32]);
-        rng.fill_bytes(&mut *hop_key);
-        let attach = Attach { chain, binding, attachment, hop_key: *hop_key };
+        let Some(proofs) = self.proofs.take() else { return };
+        let Proofs { chain, binding, attachment } = *proofs;
+        let hop_key = HopKey::generate(rng);
+        let attach = Attach { chain, binding, attachment, hop_key: *hop_key.as_bytes() };
         self.link.send(&Message::Attach(attach), MessageClass::Counted, now);
-        self.link.begin_sending(&hop_key);
+        self.link.begin_sending(&hop_key, self.relay);
     }
 
     fn handle_control(&mut self, message: Message) {
         match (message, self.state) {
             (Message::Attached(key), State::Opening) => {
-                self.link.begin_receiving(&key);
+                self.link.begin_receiving(&HopKey::from_bytes(&key));
                 self.state = State::Attached;
                 self.events.push_back(ClientEvent::Attached { capability: self.capability });
             }

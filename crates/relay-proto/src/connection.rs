@@ -86,10 +86,12 @@ impl Connection {
     pub(crate) fn verify(
         &self,
         attach: &Attach,
-        remote_static: &[u8; 32],
         revocations: &Revocations,
         now: Now,
     ) -> Result<Attached, Refusal> {
+        let Stage::Established { remote_static } = &self.stage else {
+            return Err(Refusal::NotMember);
+        };
         let wall = UnixTime(now.wall.as_secs());
         let member = verify_member(&attach.chain, self.network, revocations, wall)?;
         let binding: Binding =

@@ -42,14 +42,12 @@ mod bucket;
 mod client;
 mod codel;
 mod connection;
-mod hop;
 pub mod limits;
 mod link;
 mod load;
 mod message;
 mod outbound;
 mod server;
-mod wire;
 
 pub use bucket::Rate;
 pub use client::{ClientConfig, ClientEvent, RelayClient, SendFrameError};

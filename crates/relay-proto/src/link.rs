@@ -3,17 +3,15 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use frame_proto::{FrameType, HOP_TAG_LENGTH, HopError, HopKey, HopOpener, payload};
+use identity::DeviceId;
 use noise_channel::{
     Channel, ChannelError, ChannelEvent, ClockOffset, MessageClass, Now, UnixMillis,
 };
 use rand_core::CryptoRng;
-use zeroize::Zeroizing;
 
-use crate::hop::HopOpener;
 use crate::message::Message;
 use crate::outbound::Outbound;
-use crate::wire;
-use crate::wire::Kind;
 
 /// Why a link broke.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -22,8 +20,8 @@ pub enum LinkError {
     #[error(transparent)]
     Channel(#[from] ChannelError),
     /// A message does not authenticate under the hop key, or is no frame.
-    #[error("a message is not a well-formed protected frame")]
-    BadFrame,
+    #[error(transparent)]
+    Hop(#[from] HopError),
     /// The peer broke the rules of the protocol; the text says which.
     #[error("peer broke the protocol: {0}")]
     Protocol(&'static str),
@@ -31,12 +29,19 @@ pub enum LinkError {
 
 /// What happened on a link.
 pub(crate) enum LinkEvent {
-    Established { remote_static: [u8; 32], capability: u16 },
+    Established {
+        remote_static: [u8; 32],
+        capability: u16,
+    },
     Message(Message),
-    Frame(Vec<u8>),
+    /// A frame, and the peer that its header names.
+    Frame(DeviceId, Vec<u8>),
     Rotated,
     RotationAbandoned,
-    ClockSkew { theirs: UnixMillis, offset: ClockOffset },
+    ClockSkew {
+        theirs: UnixMillis,
+        offset: ClockOffset,
+    },
     Failed(LinkError),
 }
 
@@ -45,8 +50,9 @@ pub(crate) struct Link {
     channel: Channel,
     pub(crate) outbound: Outbound,
     opener: Option<HopOpener>,
-    next_opener: Option<HopOpener>,
     events: VecDeque<LinkEvent>,
+    /// Messages of the channel so far: each may cost a Diffie-Hellman.
+    pub(crate) control_received: u64,
 }
 
 impl Link {
@@ -55,41 +61,44 @@ impl Link {
             channel,
             outbound: Outbound::with_capacity(queue_capacity),
             opener: None,
-            next_opener: None,
             events: VecDeque::new(),
+            control_received: 0,
         };
         link.drain_messages();
         link
     }
 
     /// Protects all that we send from now on, with a key that the peer was told before.
-    pub(crate) fn begin_sending(&mut self, key: &[u8; 32]) {
-        self.outbound.begin_hop(key);
+    pub(crate) fn begin_sending(&mut self, key: &HopKey, peer: DeviceId) {
+        self.outbound.begin_hop(key, peer);
     }
 
     /// Expects protection of all that arrives from now on.
-    pub(crate) fn begin_receiving(&mut self, key: &[u8; 32]) {
+    pub(crate) fn begin_receiving(&mut self, key: &HopKey) {
         self.opener = Some(HopOpener::new(key));
     }
 
-    pub(crate) fn handle_message(&mut self, message: Vec<u8>, rng: &mut dyn CryptoRng, now: Now) {
+    pub(crate) fn handle_message(
+        &mut self,
+        mut message: Vec<u8>,
+        rng: &mut dyn CryptoRng,
+        now: Now,
+    ) {
         let Some(opener) = &mut self.opener else {
             return self.handle_channel_message(&message, rng, now);
         };
-        let Some(frame) = opener.open(message) else {
-            return self.events.push_back(LinkEvent::Failed(LinkError::BadFrame));
+        let header = match opener.open(&mut message) {
+            Ok(header) => header,
+            Err(error) => return self.events.push_back(LinkEvent::Failed(error.into())),
         };
         self.channel.note_received(now.instant);
-        match wire::kind(&frame) {
-            Some(Kind::Control) => {
-                self.handle_channel_message(wire::control_payload(&frame), rng, now);
+        message.truncate(message.len() - HOP_TAG_LENGTH);
+        match header.kind {
+            FrameType::Control => self.handle_channel_message(payload(&message), rng, now),
+            FrameType::Marker => {}
+            FrameType::Data | FrameType::Handshake | FrameType::Disco | FrameType::Introduce => {
+                self.events.push_back(LinkEvent::Frame(header.peer, message));
             }
-            Some(Kind::Marker) => match self.next_opener.take() {
-                Some(next) => self.opener = Some(next),
-                None => self.fail("a marker without a key"),
-            },
-            Some(Kind::Peer) => self.events.push_back(LinkEvent::Frame(frame)),
-            None => self.events.push_back(LinkEvent::Failed(LinkError::BadFrame)),
         }
     }
 
@@ -121,6 +130,7 @@ impl Link {
     }
 
     fn handle_channel_message(&mut self, message: &[u8], rng: &mut dyn CryptoRng, now: Now) {
+        self.control_received += 1;
         self.channel.handle_message(message, rng, now);
         self.drain_channel(rng, now);
     }
@@ -154,10 +164,15 @@ impl Link {
     }
 
     fn handle_control(&mut self, bytes: &[u8]) {
-        match Message::from_bytes(bytes) {
-            Some(Message::HopKey(key)) => self.next_opener = Some(HopOpener::new(&key)),
-            Some(message) => self.events.push_back(LinkEvent::Message(message)),
-            None => self.fail("a message that nobody can read"),
+        match (Message::from_bytes(bytes), &mut self.opener) {
+            (Some(Message::HopKey(key)), Some(opener)) => {
+                opener.set_next(HopKey::from_bytes(&key));
+            }
+            (Some(message), _) => self.events.push_back(LinkEvent::Message(message)),
+            (None, _) => {
+                let error = LinkError::Protocol("a message that nobody can read");
+                self.events.push_back(LinkEvent::Failed(error));
+            }
         }
     }
 
@@ -165,14 +180,9 @@ impl Link {
     fn rotate_hop(&mut self, rng: &mut dyn CryptoRng, now: Instant) {
         self.events.push_back(LinkEvent::Rotated);
         if self.outbound.is_protected() {
-            let mut key = Zeroizing::new([0; 32]);
-            rng.fill_bytes(&mut *key);
-            self.send(&Message::HopKey(*key), MessageClass::Heartbeat, now);
-            self.outbound.switch_hop(&key);
+            let key = HopKey::generate(rng);
+            self.send(&Message::HopKey(*key.as_bytes()), MessageClass::Heartbeat, now);
+            self.outbound.switch_hop(key);
         }
-    }
-
-    fn fail(&mut self, what: &'static str) {
-        self.events.push_back(LinkEvent::Failed(LinkError::Protocol(what)));
     }
 }

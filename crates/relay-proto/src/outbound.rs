@@ -3,9 +3,12 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use frame_proto::{
+    FrameType, HEADER_LENGTH, HOP_TAG_LENGTH, HopKey, HopSealer, TAG_LENGTH, compose, payload_mut,
+};
+use identity::DeviceId;
+
 use crate::codel::Codel;
-use crate::hop::HopSealer;
-use crate::wire;
 
 /// Everything that waits for one stream.
 ///
@@ -14,49 +17,55 @@ use crate::wire;
 pub(crate) struct Outbound {
     /// Channel messages as they are, before hop protection begins.
     plain: VecDeque<Vec<u8>>,
-    sealer: Option<HopSealer>,
+    hop: Option<Hop>,
     control: VecDeque<Control>,
     data: Codel,
+}
+
+/// Protection of what is sent.
+struct Hop {
+    sealer: HopSealer,
+    /// The other end.
+    peer: DeviceId,
 }
 
 /// What goes before data.
 enum Control {
     Frame(Vec<u8>),
-    /// Seal a marker, and everything after it with this.
-    Switch(HopSealer),
+    /// Send a marker, and seal everything after it with this.
+    Switch(HopKey),
 }
 
 impl Outbound {
     pub(crate) const fn with_capacity(capacity: usize) -> Self {
         Self {
             plain: VecDeque::new(),
-            sealer: None,
+            hop: None,
             control: VecDeque::new(),
             data: Codel::with_capacity(capacity),
         }
     }
 
     /// Protects everything that is queued from now on.
-    pub(crate) fn begin_hop(&mut self, key: &[u8; 32]) {
-        self.sealer = Some(HopSealer::new(key));
+    pub(crate) fn begin_hop(&mut self, key: &HopKey, peer: DeviceId) {
+        self.hop = Some(Hop { sealer: HopSealer::new(key), peer });
     }
 
     /// Whether hop protection has begun.
     pub(crate) const fn is_protected(&self) -> bool {
-        self.sealer.is_some()
+        self.hop.is_some()
     }
 
     /// Changes the hop key after what is queued as control now.
-    pub(crate) fn switch_hop(&mut self, key: &[u8; 32]) {
-        self.control.push_back(Control::Switch(HopSealer::new(key)));
+    pub(crate) fn switch_hop(&mut self, key: HopKey) {
+        self.control.push_back(Control::Switch(key));
     }
 
     /// Queues a message of the channel.
     pub(crate) fn push_channel(&mut self, message: Vec<u8>) {
-        if self.is_protected() {
-            self.control.push_back(Control::Frame(wire::control(&message)));
-        } else {
-            self.plain.push_back(message);
+        match &self.hop {
+            Some(hop) => self.control.push_back(Control::Frame(hop.wrap(&message))),
+            None => self.plain.push_back(message),
         }
     }
 
@@ -70,15 +79,11 @@ impl Outbound {
         if let Some(message) = self.plain.pop_front() {
             return Some(message);
         }
-        let sealer = self.sealer.as_mut()?;
+        let hop = self.hop.as_mut()?;
         match self.control.pop_front() {
-            Some(Control::Frame(frame)) => sealer.seal(frame),
-            Some(Control::Switch(next)) => {
-                let marker = sealer.seal(wire::marker());
-                self.sealer = Some(next);
-                marker
-            }
-            None => self.data.pop(now).and_then(|frame| sealer.seal(frame)),
+            Some(Control::Frame(frame)) => Some(hop.seal(frame)),
+            Some(Control::Switch(next)) => Some(hop.sealer.rotate(&next, hop.peer, 0)),
+            None => self.data.pop(now).map(|frame| hop.seal(frame)),
         }
     }
 
@@ -92,5 +97,24 @@ impl Outbound {
 
     pub(crate) const fn dropped(&self) -> u64 {
         self.data.dropped()
+    }
+}
+
+impl Hop {
+    /// A control frame around a message of the channel, with capacity for the hop tag.
+    fn wrap(&self, message: &[u8]) -> Vec<u8> {
+        let length = HEADER_LENGTH + message.len() + TAG_LENGTH;
+        let mut frame = Vec::with_capacity(length + HOP_TAG_LENGTH);
+        frame.resize(length, 0);
+        compose(FrameType::Control, self.peer, &mut frame)
+            .expect("a message of the channel fits a frame");
+        payload_mut(&mut frame).copy_from_slice(message);
+        frame
+    }
+
+    fn seal(&mut self, mut frame: Vec<u8>) -> Vec<u8> {
+        frame.resize(frame.len() + HOP_TAG_LENGTH, 0);
+        self.sealer.seal(&mut frame).expect("only whole frames are queued");
+        frame
     }
 }

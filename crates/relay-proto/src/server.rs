@@ -3,19 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
+use frame_proto::HopKey;
 use identity::{DeviceId, NetworkId, Revocations, UnixTime};
 use noise_channel::{
     Channel, ConnectionMask, MessageClass, Now, PathSecret, ReplayGuard, ResponderConfig, Service,
     StaticSecret,
 };
 use rand_core::CryptoRng;
-use zeroize::Zeroizing;
 
+use crate::Rate;
 use crate::connection::{Attached, Connection, Stage, verify_member};
 use crate::link::{LinkError, LinkEvent};
 use crate::load::LoadReport;
 use crate::message::{Attach, Message, Refusal};
-use crate::{Rate, wire};
 
 /// What a relay gives its clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -231,7 +231,12 @@ impl RelayServer {
         if matches!(connection.stage, Stage::Closing) {
             return;
         }
+        let before = connection.link.control_received;
         connection.link.handle_message(message, rng, now);
+        let control = connection.link.control_received - before;
+        if control > 0 && !connection.control.take(control, now.instant) {
+            return self.close(id, CloseReason::ControlFlood);
+        }
         self.drain_link(id, rng, now);
         self.touch(id, now.instant);
     }
@@ -330,7 +335,9 @@ impl RelayServer {
                 LinkEvent::Established { remote_static, .. } => {
                     connection.stage = Stage::Established { remote_static };
                 }
-                LinkEvent::Frame(frame) => self.forward(id, frame, now.instant),
+                LinkEvent::Frame(receiver, frame) => {
+                    self.forward(id, receiver, frame, now.instant);
+                }
                 LinkEvent::Message(message) => self.handle_control(id, message, rng, now),
                 LinkEvent::Failed(error) => self.close(id, error.into()),
                 LinkEvent::Rotated | LinkEvent::RotationAbandoned | LinkEvent::ClockSkew { .. } => {
@@ -347,13 +354,9 @@ impl RelayServer {
         now: Now,
     ) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        if !connection.control.take(1, now.instant) {
-            return self.close(id, CloseReason::ControlFlood);
-        }
         match (message, &connection.stage) {
-            (Message::Attach(attach), Stage::Established { remote_static }) => {
-                let remote_static = *remote_static;
-                self.attach(id, &attach, &remote_static, rng, now);
+            (Message::Attach(attach), Stage::Established { .. }) => {
+                self.attach(id, &attach, rng, now);
             }
             (
                 Message::Attach(_)
@@ -366,18 +369,11 @@ impl RelayServer {
         }
     }
 
-    fn attach(
-        &mut self,
-        id: ConnectionId,
-        attach: &Attach,
-        remote_static: &[u8; 32],
-        rng: &mut dyn CryptoRng,
-        now: Now,
-    ) {
+    fn attach(&mut self, id: ConnectionId, attach: &Attach, rng: &mut dyn CryptoRng, now: Now) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let network = connection.network;
         let verified = match self.networks.get(&network) {
-            Some(entry) => connection.verify(attach, remote_static, &entry.revocations, now),
+            Some(entry) => connection.verify(attach, &entry.revocations, now),
             None => Err(Refusal::NetworkRemoved),
         };
         let attached = match verified {
@@ -394,18 +390,18 @@ impl RelayServer {
             self.refuse(old, Refusal::Superseded, now.instant);
         }
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        let mut hop_key = Zeroizing::new([0; 32]);
-        rng.fill_bytes(&mut *hop_key);
-        connection.link.begin_receiving(&attach.hop_key);
-        connection.link.send(&Message::Attached(*hop_key), MessageClass::Counted, now.instant);
-        connection.link.begin_sending(&hop_key);
+        let hop_key = HopKey::generate(rng);
+        let answer = Message::Attached(*hop_key.as_bytes());
+        connection.link.begin_receiving(&HopKey::from_bytes(&attach.hop_key));
+        connection.link.send(&answer, MessageClass::Counted, now.instant);
+        connection.link.begin_sending(&hop_key, device);
         connection.stage = Stage::Attached(Box::new(attached));
         self.attached.insert(place, id);
         self.events.push_back(ServerEvent::Attached { connection: id, network, device });
     }
 
     /// Passes a frame on, with the sender in place of the receiver.
-    fn forward(&mut self, id: ConnectionId, mut frame: Vec<u8>, now: Instant) {
+    fn forward(&mut self, id: ConnectionId, receiver: DeviceId, mut frame: Vec<u8>, now: Instant) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let Some(sender) = connection.attached().map(|attached| attached.device) else { return };
         let size = frame.len() as u64;
@@ -414,7 +410,6 @@ impl RelayServer {
             self.load.frames_dropped += 1;
             return;
         }
-        let Some(receiver) = wire::peer(&frame) else { return };
         let Some(to) = self.attached.get(&(connection.network, receiver)).copied() else {
             self.load.frames_dropped += 1;
             if connection.unreachable.take(1, now) {
@@ -423,7 +418,7 @@ impl RelayServer {
             }
             return;
         };
-        wire::set_peer(&mut frame, sender);
+        frame_proto::set_peer(&mut frame, sender).expect("a frame has a header");
         let Some(receiver) = self.connections.get_mut(&to) else { return };
         let dropped = receiver.link.outbound.dropped();
         receiver.link.outbound.push_frame(frame, now);

@@ -1,0 +1,569 @@
+//! Clients and a relay talking to each other under virtual time.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use frame_proto::{FrameType, HopError, compose, payload_mut};
+use identity::{
+    Attachment, Authorities, Binding, Certificate, CertificateChain, ChannelKey, DelegatedKey,
+    Delegation, DeviceId, DeviceKey, IssueLimits, NetworkId, NetworkKey, RevocationTarget,
+    Revocations, Scope, Serial, Signed, Signer, TunnelKey, UnixTime, Validity, device_address,
+};
+use noise_channel::limits::{HEARTBEAT_AFTER, ROTATE_AFTER};
+use noise_channel::{ClockOffset, Now, PathSecret, Service, StaticSecret, UnixMillis};
+use proptest::prelude::*;
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use relay_proto::limits::ATTACH_DEADLINE;
+use relay_proto::{
+    ClientConfig, ClientEvent, CloseReason, ConnectionId, Limits, LinkError, Rate, Recognised,
+    Refusal, RelayClient, RelayNetwork, RelayServer, ServerEvent,
+};
+
+const START: u64 = 1_700_000_000;
+const WEEK: u64 = 7 * 24 * 3600;
+
+/// A network's keys.
+struct Network {
+    root: NetworkKey,
+    issuer: DelegatedKey,
+    revoker: DelegatedKey,
+    relay: DeviceKey,
+    relay_channel: ChannelKey,
+    secret: PathSecret,
+}
+
+/// A device of some network.
+#[derive(Clone)]
+struct Device {
+    key: DeviceKey,
+    channel: ChannelKey,
+    chain: CertificateChain,
+}
+
+impl Network {
+    fn new(seed: u64) -> Self {
+        let rng = &mut ChaCha20Rng::seed_from_u64(seed);
+        let mut secret = [0; 32];
+        rng.fill_bytes(&mut secret);
+        Self {
+            root: NetworkKey::generate(rng),
+            issuer: DelegatedKey::generate(rng),
+            revoker: DelegatedKey::generate(rng),
+            relay: DeviceKey::generate(rng),
+            relay_channel: ChannelKey::generate(rng),
+            secret: PathSecret::from_bytes(secret),
+        }
+    }
+
+    fn id(&self) -> NetworkId {
+        self.root.id()
+    }
+
+    fn delegation(&self, key: &DelegatedKey, scope: Scope) -> Signed<Delegation> {
+        let delegation = Delegation {
+            network: self.id(),
+            scope,
+            key: key.id(),
+            validity: Validity::starting(UnixTime(START), 10 * WEEK),
+            limits: IssueLimits::default(),
+        };
+        Signed::sign(self.id(), &self.root, &delegation)
+    }
+
+    fn device(&self, number: u8, validity: Validity) -> Device {
+        let rng = &mut ChaCha20Rng::from_seed([number; 32]);
+        let key = DeviceKey::generate(rng);
+        let certificate = Certificate {
+            device: key.id(),
+            name: format!("device-{number}").parse().expect("a good name"),
+            groups: Vec::new(),
+            address: device_address(self.id(), key.id(), 0),
+            counter: 0,
+            validity,
+            serial: Serial(u64::from(number)),
+        };
+        Device {
+            channel: ChannelKey::generate(rng),
+            chain: CertificateChain {
+                delegation: self.delegation(&self.issuer, Scope::Issue),
+                grant: None,
+                certificate: Signed::sign(self.id(), &self.issuer, &certificate),
+                renewal: None,
+            },
+            key,
+        }
+    }
+
+    fn member(&self, number: u8) -> Device {
+        self.device(number, Validity::starting(UnixTime(START), WEEK))
+    }
+
+    fn revocations_of(&self, target: RevocationTarget) -> Revocations {
+        let mut authorities = Authorities::new(self.id());
+        authorities.add(&self.delegation(&self.revoker, Scope::Revoke)).expect("a good delegation");
+        let mut revocations = Revocations::new(self.id());
+        let signer = self.revoker.signer_id();
+        let entry = revocations.next_entry(target, signer, &authorities, UnixTime(START));
+        let entry = Signed::sign(self.id(), &self.revoker, &entry);
+        revocations.apply(&entry, &authorities).expect("a good entry");
+        revocations
+    }
+
+    fn served(&self) -> RelayNetwork {
+        RelayNetwork {
+            network: self.id(),
+            relay: self.relay.id(),
+            static_key: StaticSecret::from_bytes(*self.relay_channel.to_bytes()),
+            path_secret: self.secret.clone(),
+            revocations: Revocations::new(self.id()),
+        }
+    }
+
+    fn config(&self, device: &Device, number: u64) -> ClientConfig {
+        let binding = Binding {
+            device: device.key.id(),
+            tunnel_key: TunnelKey::from_bytes(&[1; 32]).public(),
+            channel_key: device.channel.public(),
+            number: 1,
+            not_after: UnixTime(START + 10 * WEEK),
+            capability: 1,
+        };
+        let attachment = Attachment { relay: self.relay.id(), number };
+        ClientConfig {
+            network: self.id(),
+            static_key: StaticSecret::from_bytes(*device.channel.to_bytes()),
+            relay: self.relay.id(),
+            relay_key: *self.relay_channel.public().as_bytes(),
+            mask: self.secret.mask(Service::Relay, [0; 16]),
+            capability: 3,
+            clock_offset: ClockOffset(0),
+            chain: device.chain.clone(),
+            binding: Signed::sign(self.id(), &device.key, &binding),
+            attachment: Signed::sign(self.id(), &device.key, &attachment),
+        }
+    }
+}
+
+/// A relay, its clients, and one clock.
+struct World {
+    server: RelayServer,
+    clients: BTreeMap<ConnectionId, Client>,
+    rng: ChaCha20Rng,
+    now: Now,
+    nonce: u8,
+    events: Vec<ServerEvent>,
+}
+
+struct Client {
+    machine: RelayClient,
+    /// Its stream takes nothing while this is set.
+    stuck: bool,
+    events: Vec<ClientEvent>,
+    wire: Vec<u8>,
+}
+
+impl World {
+    fn new(networks: &[&Network], limits: Limits) -> Self {
+        let now = Now { instant: Instant::now(), wall: UnixMillis(START * 1_000) };
+        let mut server = RelayServer::new(5, limits);
+        for network in networks {
+            server.add_network(network.served());
+        }
+        Self {
+            server,
+            clients: BTreeMap::new(),
+            rng: ChaCha20Rng::seed_from_u64(9),
+            now,
+            nonce: 0,
+            events: Vec::new(),
+        }
+    }
+
+    fn recognise(&mut self, secret: &PathSecret) -> (Recognised, [u8; 16]) {
+        self.nonce += 1;
+        let nonce = [self.nonce; 16];
+        let path = secret.path(Service::Relay, nonce);
+        (self.server.recognise(&path).expect("the relay serves this network"), nonce)
+    }
+
+    fn open(&mut self, network: &Network, mut config: ClientConfig) -> ConnectionId {
+        let (recognised, nonce) = self.recognise(&network.secret);
+        config.mask = network.secret.mask(Service::Relay, nonce);
+        let id = self.server.handle_open(recognised, self.now).expect("there is room");
+        let machine = RelayClient::new(config, &mut self.rng, self.now).expect("the key is usable");
+        let client = Client { machine, stuck: false, events: Vec::new(), wire: Vec::new() };
+        self.clients.insert(id, client);
+        self.settle();
+        id
+    }
+
+    fn join(&mut self, network: &Network, device: &Device) -> ConnectionId {
+        let id = self.open(network, network.config(device, 1));
+        assert_eq!(self.take_events(id), [ClientEvent::Attached { capability: 5 }]);
+        id
+    }
+
+    fn settle(&mut self) {
+        let mut idle = false;
+        while !idle {
+            idle = true;
+            for (id, client) in &mut self.clients {
+                while let Some(message) = client.machine.poll_message(self.now.instant) {
+                    client.wire.extend_from_slice(&message);
+                    self.server.handle_message(*id, message, &mut self.rng, self.now);
+                    idle = false;
+                }
+                while let Some(message) = (!client.stuck)
+                    .then(|| self.server.poll_message(*id, self.now.instant))
+                    .flatten()
+                {
+                    assert!(message.len() <= 65_535);
+                    client.wire.extend_from_slice(&message);
+                    client.machine.handle_message(message, &mut self.rng, self.now);
+                    idle = false;
+                }
+                client.events.extend(std::iter::from_fn(|| client.machine.poll_event()));
+            }
+            while self.server.poll_ready().is_some() {}
+            self.events.extend(std::iter::from_fn(|| self.server.poll_event()));
+        }
+    }
+
+    fn run(&mut self, duration: Duration) {
+        let end = self.now.instant + duration;
+        loop {
+            self.settle();
+            let next = self
+                .clients
+                .values()
+                .map(|client| client.machine.poll_timeout())
+                .chain([self.server.poll_timeout()])
+                .flatten()
+                .map(|(at, _)| at)
+                .min()
+                .filter(|at| *at <= end);
+            let Some(at) = next else { break };
+            self.now = self.now.after(at.saturating_duration_since(self.now.instant));
+            for client in self.clients.values_mut() {
+                client.machine.handle_timeout(&mut self.rng, self.now);
+            }
+            self.server.handle_timeout(&mut self.rng, self.now);
+        }
+        self.now = self.now.after(end.saturating_duration_since(self.now.instant));
+    }
+
+    fn client(&mut self, id: ConnectionId) -> &mut Client {
+        self.clients.get_mut(&id).expect("the client is there")
+    }
+
+    fn take_events(&mut self, id: ConnectionId) -> Vec<ClientEvent> {
+        std::mem::take(&mut self.client(id).events)
+    }
+
+    fn send(&mut self, id: ConnectionId, frame: Vec<u8>) {
+        let now = self.now.instant;
+        self.client(id).machine.send(frame, now).expect("the link is open");
+        self.settle();
+    }
+
+    fn closed(&self, id: ConnectionId) -> Option<CloseReason> {
+        self.events.iter().find_map(|event| match event {
+            ServerEvent::Close { connection, reason } if *connection == id => Some(*reason),
+            ServerEvent::Close { .. }
+            | ServerEvent::Attached { .. }
+            | ServerEvent::Detached { .. } => None,
+        })
+    }
+}
+
+/// A data frame with this payload for, or from, this peer.
+fn frame(peer: DeviceId, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0; 64 + payload.len() + 16];
+    compose(FrameType::Data, peer, &mut frame).expect("the payload fits");
+    payload_mut(&mut frame).copy_from_slice(payload);
+    frame
+}
+
+#[test]
+fn frames_reach_the_receiver_under_the_senders_name() {
+    let network = Network::new(1);
+    let (alice, bob) = (network.member(1), network.member(2));
+    let mut world = World::new(&[&network], Limits::default());
+    let (a, b) = (world.join(&network, &alice), world.join(&network, &bob));
+    world.send(a, frame(bob.key.id(), b"to bob"));
+    world.send(b, frame(alice.key.id(), b"to alice"));
+    assert_eq!(world.take_events(b), [ClientEvent::Frame(frame(alice.key.id(), b"to bob"))]);
+    assert_eq!(world.take_events(a), [ClientEvent::Frame(frame(bob.key.id(), b"to alice"))]);
+    let load = world.server.report_load(17);
+    assert_eq!((load.connections, load.attached, load.cpu_permille), (2, 2, 17));
+    assert_eq!(load.bytes_received, 2 * 64 + 2 * 16 + 6 + 8);
+    assert_eq!(load.bytes_forwarded, load.bytes_received);
+    assert_eq!(world.server.report_load(0).bytes_received, 0);
+}
+
+#[test]
+fn no_id_is_visible_on_the_stream() {
+    let network = Network::new(1);
+    let (alice, bob) = (network.member(1), network.member(2));
+    let mut world = World::new(&[&network], Limits::default());
+    let (a, b) = (world.join(&network, &alice), world.join(&network, &bob));
+    for _ in 0..10 {
+        world.send(a, frame(bob.key.id(), b"some payload"));
+    }
+    for (id, hidden) in [(a, bob.key.id()), (b, alice.key.id()), (a, alice.key.id())] {
+        let wire = &world.client(id).wire;
+        assert!(wire.len() > 1_000);
+        for part in hidden.as_bytes().chunks(8) {
+            assert!(!wire.windows(8).any(|window| window == part));
+        }
+    }
+}
+
+#[test]
+fn networks_on_one_relay_do_not_see_each_other() {
+    let (one, two) = (Network::new(1), Network::new(2));
+    let (alice, bob) = (one.member(1), two.member(2));
+    let mut world = World::new(&[&one, &two], Limits::default());
+    let (a, b) = (world.join(&one, &alice), world.join(&two, &bob));
+    world.send(a, frame(bob.key.id(), b"x"));
+    assert_eq!(world.take_events(a), [ClientEvent::Unreachable(bob.key.id())]);
+    assert_eq!(world.take_events(b), []);
+}
+
+#[test]
+fn an_unknown_receiver_is_reported_but_not_for_every_frame() {
+    let network = Network::new(1);
+    let mut world = World::new(&[&network], Limits::default());
+    let a = world.join(&network, &network.member(1));
+    for _ in 0..1_000 {
+        world.send(a, frame(network.relay.id(), b"x"));
+    }
+    let answers = world.take_events(a).len();
+    assert!((1..=20).contains(&answers), "{answers}");
+}
+
+#[test]
+fn foreign_expired_revoked_and_mistaken_devices_are_refused() {
+    let (network, foreign) = (Network::new(1), Network::new(2));
+    let revoked = network.member(3);
+    let mut world = World::new(&[&network], Limits::default());
+    let list = network.revocations_of(RevocationTarget::Device(revoked.key.id()));
+    world.server.set_revocations(network.id(), list, world.now);
+    let past = Validity { not_before: UnixTime(START), not_after: UnixTime(START) };
+    let stolen = Device { chain: network.member(1).chain, ..network.member(4) };
+    let mut other_key = network.config(&network.member(5), 1);
+    other_key.static_key = StaticSecret::from_bytes([9; 32]);
+    let mut other_relay = network.config(&network.member(6), 1);
+    let elsewhere = Attachment { relay: foreign.relay.id(), number: 1 };
+    other_relay.attachment = Signed::sign(network.id(), &network.member(6).key, &elsewhere);
+    let cases = [
+        (network.config(&foreign.member(1), 1), Refusal::NotMember),
+        (network.config(&network.device(2, past), 1), Refusal::Expired),
+        (network.config(&revoked, 1), Refusal::Revoked),
+        (network.config(&stolen, 1), Refusal::NotMember),
+        (other_key, Refusal::WrongChannelKey),
+        (other_relay, Refusal::NotMember),
+    ];
+    for (config, refusal) in cases {
+        let id = world.open(&network, config);
+        assert_eq!(world.take_events(id), [ClientEvent::Refused(refusal)]);
+        assert_eq!(world.closed(id), Some(CloseReason::Refused(refusal)));
+    }
+    assert_eq!(world.server.attached(network.id()).count(), 0);
+}
+
+#[test]
+fn revocation_detaches_at_once() {
+    let network = Network::new(1);
+    let (alice, bob) = (network.member(1), network.member(2));
+    let mut world = World::new(&[&network], Limits::default());
+    let (a, b) = (world.join(&network, &alice), world.join(&network, &bob));
+    let list = network.revocations_of(RevocationTarget::Device(bob.key.id()));
+    world.server.set_revocations(network.id(), list, world.now);
+    world.settle();
+    assert_eq!(world.take_events(b), [ClientEvent::Refused(Refusal::Revoked)]);
+    assert_eq!(world.closed(b), Some(CloseReason::Refused(Refusal::Revoked)));
+    world.send(a, frame(bob.key.id(), b"x"));
+    assert_eq!(world.take_events(a), [ClientEvent::Unreachable(bob.key.id())]);
+}
+
+#[test]
+fn membership_that_ends_detaches_within_a_heartbeat() {
+    let network = Network::new(1);
+    let hour = network.device(1, Validity::starting(UnixTime(START), 3_000));
+    let mut world = World::new(&[&network], Limits::default());
+    let a = world.join(&network, &hour);
+    world.run(Duration::from_secs(2_999));
+    assert_eq!(world.closed(a), None);
+    world.run(Duration::from_secs(1) + HEARTBEAT_AFTER);
+    assert_eq!(world.closed(a), Some(CloseReason::Refused(Refusal::Expired)));
+}
+
+#[test]
+fn the_newest_attachment_wins_and_evicts() {
+    let network = Network::new(1);
+    let (alice, bob) = (network.member(1), network.member(2));
+    let mut world = World::new(&[&network], Limits::default());
+    let b = world.join(&network, &bob);
+    let old = world.open(&network, network.config(&alice, 5));
+    let new = world.open(&network, network.config(&alice, 6));
+    let late = world.open(&network, network.config(&alice, 5));
+    assert_eq!(world.take_events(new), [ClientEvent::Attached { capability: 5 }]);
+    assert_eq!(
+        world.take_events(old),
+        [ClientEvent::Attached { capability: 5 }, ClientEvent::Refused(Refusal::Superseded)]
+    );
+    assert_eq!(world.take_events(late), [ClientEvent::Refused(Refusal::Superseded)]);
+    world.server.handle_closed(old, world.now.instant);
+    world.send(b, frame(alice.key.id(), b"x"));
+    assert_eq!(world.take_events(new), [ClientEvent::Frame(frame(bob.key.id(), b"x"))]);
+}
+
+#[test]
+fn a_slow_consumer_costs_no_more_than_its_queue() {
+    let network = Network::new(1);
+    let (alice, bob, carol) = (network.member(1), network.member(2), network.member(3));
+    let limits = Limits { queue_bytes: 500_000, ..Limits::default() };
+    let mut world = World::new(&[&network], limits);
+    let (a, b) = (world.join(&network, &alice), world.join(&network, &bob));
+    let c = world.join(&network, &carol);
+    world.client(b).stuck = true;
+    for _ in 0..2_000 {
+        world.send(a, frame(bob.key.id(), &[7; 1_300]));
+    }
+    world.send(a, frame(carol.key.id(), b"beside"));
+    assert_eq!(world.take_events(c).len(), 1, "others are served meanwhile");
+    let load = world.server.report_load(0);
+    assert!(load.queued_bytes <= 500_000, "{}", load.queued_bytes);
+    assert!(load.frames_dropped > 1_500);
+    world.client(b).stuck = false;
+    world.settle();
+    world.send(a, frame(bob.key.id(), b"again"));
+    let events = world.take_events(b);
+    assert!(events.len() > 100 && events.len() < 600, "{}", events.len());
+    assert_eq!(events.last(), Some(&ClientEvent::Frame(frame(alice.key.id(), b"again"))));
+}
+
+#[test]
+fn a_client_gets_no_more_than_its_rate() {
+    let network = Network::new(1);
+    let (alice, bob) = (network.member(1), network.member(2));
+    let bytes = Rate { per_second: 10_000, burst: 50_000 };
+    let mut world = World::new(&[&network], Limits { bytes, ..Limits::default() });
+    let (a, b) = (world.join(&network, &alice), world.join(&network, &bob));
+    for _ in 0..200 {
+        world.send(a, frame(bob.key.id(), &[7; 920]));
+    }
+    assert_eq!(world.take_events(b).len(), 50);
+    world.run(Duration::from_secs(2));
+    for _ in 0..200 {
+        world.send(a, frame(bob.key.id(), &[7; 920]));
+    }
+    assert_eq!(world.take_events(b).len(), 20);
+}
+
+#[test]
+fn keys_of_the_channel_and_of_the_hop_rotate_while_frames_flow() {
+    let network = Network::new(1);
+    let (alice, bob) = (network.member(1), network.member(2));
+    let mut world = World::new(&[&network], Limits::default());
+    let (a, b) = (world.join(&network, &alice), world.join(&network, &bob));
+    let mut received = 0;
+    for _ in 0..150 {
+        world.run(ROTATE_AFTER / 50);
+        world.send(a, frame(bob.key.id(), b"x"));
+        let events = world.take_events(b);
+        received += events.iter().filter(|event| matches!(event, ClientEvent::Frame(_))).count();
+    }
+    assert_eq!(received, 150);
+    let rotations =
+        world.take_events(a).iter().filter(|event| **event == ClientEvent::Rotated).count();
+    assert!((2..=3).contains(&rotations), "{rotations}");
+    assert_eq!(world.closed(a), None);
+}
+
+#[test]
+fn a_connection_that_does_not_attach_is_closed() {
+    let network = Network::new(1);
+    let mut world = World::new(&[&network], Limits::default());
+    let (recognised, _) = world.recognise(&network.secret);
+    let id = world.server.handle_open(recognised, world.now).unwrap();
+    world.run(ATTACH_DEADLINE - Duration::from_secs(1));
+    assert_eq!(world.closed(id), None);
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.closed(id), Some(CloseReason::NotAttached));
+}
+
+#[test]
+fn connections_are_bounded_and_more_so_before_they_attach() {
+    let network = Network::new(1);
+    let limits = Limits { connections: 4, unattached: 2, ..Limits::default() };
+    let mut world = World::new(&[&network], limits);
+    let open = |world: &mut World| {
+        let (recognised, _) = world.recognise(&network.secret);
+        world.server.handle_open(recognised, world.now)
+    };
+    let first = open(&mut world).unwrap();
+    assert!(open(&mut world).is_ok());
+    assert!(open(&mut world).is_err());
+    world.server.handle_closed(first, world.now.instant);
+    for number in 1..=3 {
+        world.join(&network, &network.member(number));
+    }
+    assert!(open(&mut world).is_err());
+}
+
+#[test]
+fn a_changed_message_ends_the_link() {
+    let network = Network::new(1);
+    let (alice, bob) = (network.member(1), network.member(2));
+    let mut world = World::new(&[&network], Limits::default());
+    let a = world.join(&network, &alice);
+    let now = world.now;
+    world.client(a).machine.send(frame(bob.key.id(), b"x"), now.instant).unwrap();
+    let mut message = world.client(a).machine.poll_message(now.instant).unwrap();
+    message[10] ^= 1;
+    world.server.handle_message(a, message, &mut world.rng, now);
+    world.settle();
+    assert_eq!(world.closed(a), Some(CloseReason::Link(LinkError::Hop(HopError::BadTag))));
+}
+
+#[test]
+fn a_removed_network_is_not_recognised_and_its_members_leave() {
+    let network = Network::new(1);
+    let mut world = World::new(&[&network], Limits::default());
+    let a = world.join(&network, &network.member(1));
+    world.server.remove_network(network.id(), world.now);
+    world.settle();
+    assert_eq!(world.take_events(a), [ClientEvent::Refused(Refusal::NetworkRemoved)]);
+    let path = network.secret.path(Service::Relay, [1; 16]);
+    assert!(world.server.recognise(&path).is_none());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn any_bytes_never_panic_on_either_side(
+        message in proptest::collection::vec(any::<u8>(), 0..400),
+        attached: bool,
+    ) {
+        let network = Network::new(1);
+        let alice = network.member(1);
+        let mut world = World::new(&[&network], Limits::default());
+        let id = if attached {
+            world.join(&network, &alice)
+        } else {
+            let (recognised, _) = world.recognise(&network.secret);
+            world.server.handle_open(recognised, world.now).unwrap()
+        };
+        world.server.handle_message(id, message.clone(), &mut world.rng, world.now);
+        world.events.extend(std::iter::from_fn(|| world.server.poll_event()));
+        prop_assert!(world.closed(id).is_some());
+        if let Some(client) = world.clients.get_mut(&id) {
+            client.machine.handle_message(message, &mut world.rng, world.now);
+            prop_assert!(client.machine.is_closed());
+        }
+    }
+}
