@@ -29,6 +29,24 @@ pub(crate) enum Exit {
     Host = 8,
 }
 
+impl Exit {
+    /// The meaning of another process's code; nothing for success and unknown codes.
+    pub(crate) fn from_code(code: i32) -> Option<Self> {
+        [
+            Self::Other,
+            Self::Usage,
+            Self::NotRunning,
+            Self::NotFound,
+            Self::Refused,
+            Self::Timeout,
+            Self::Clock,
+            Self::Host,
+        ]
+        .into_iter()
+        .find(|exit| *exit as i32 == code)
+    }
+}
+
 /// A failure with its exit code and a text that ends with what to do.
 #[derive(Debug)]
 pub(crate) struct Failure {

@@ -1,0 +1,234 @@
+//! Running a node, in the foreground or detached.
+
+use std::io::Read as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use keystore::FileKeystore;
+use node::api::{Client, ClientError, Membership};
+use node::{Mode, Node, NodeConfig, NodeSettings, StartError};
+use zeroize::Zeroizing;
+
+use crate::cli::{Global, UpArgs, UpMode};
+use crate::config::Config;
+use crate::exit::{Exit, Failure};
+use crate::output::note;
+use crate::stop;
+
+/// A node that was started has this long to answer.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// How often it is asked meanwhile.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// Longer than any invite.
+const MAX_INVITE: u64 = 64 * 1024;
+
+pub(crate) async fn up(args: UpArgs, global: &Global, config: Config) -> Result<(), Failure> {
+    let invite = args.invite.as_deref().map(read_invite).transpose()?;
+    let client = Client::new(config.node_socket()?);
+    if let Ok(status) = client.status().await {
+        let Some(invite) = invite else {
+            let text = format!(
+                "a node runs already, as process {}; `shadowmesh down` stops it",
+                status.pid
+            );
+            return Err(Failure::new(Exit::Host, text));
+        };
+        return join(&client, &invite).await;
+    }
+    if args.detach {
+        let node = start_detached(&args, global, &config)?;
+        wait_until_it_answers(&client, node, &config).await?;
+        return match invite {
+            Some(invite) => join(&client, &invite).await,
+            None => Ok(()),
+        };
+    }
+    run(&args, config, client, invite).await
+}
+
+/// Runs the node here until it is told to stop, or until the network refuses the device that wanted in.
+async fn run(
+    args: &UpArgs,
+    config: Config,
+    client: Client,
+    invite: Option<Zeroizing<String>>,
+) -> Result<(), Failure> {
+    let keys = FileKeystore::open(config.state_dir().join("node"), None)
+        .map_err(|error| Failure::new(Exit::Host, error.to_string()))?;
+    let stop = stop::requested().map_err(|error| Failure::new(Exit::Host, error.to_string()))?;
+    let node_config = NodeConfig {
+        keys: Arc::new(keys),
+        socket: config.node_socket()?,
+        settings: settings(args, config.node.clone()),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let node = Node::start(node_config).await?;
+    let joining = async {
+        match invite {
+            Some(invite) => join(&client, &invite).await,
+            None => Ok(()),
+        }
+    };
+    let mut running = std::pin::pin!(node.run(stop));
+    tokio::select! {
+        () = &mut running => Ok(()),
+        joined = joining => match joined {
+            Ok(()) => {
+                running.await;
+                Ok(())
+            }
+            // The controller may come back; everything else is final.
+            Err(failure) if failure.exit == Exit::Timeout => {
+                note(&failure);
+                running.await;
+                Ok(())
+            }
+            Err(failure) => {
+                // The node stops whether or not its answer arrives.
+                let _ = tokio::join!(client.down(), running);
+                Err(failure)
+            }
+        },
+    }
+}
+
+async fn join(client: &Client, invite: &str) -> Result<(), Failure> {
+    let joined = client.join(invite).await?;
+    match joined.membership {
+        Membership::AwaitingApproval => note(format_args!(
+            "Joined {}: waiting until somebody there runs `shadowmesh device approve`.",
+            joined.name
+        )),
+        _ => note(format_args!("Joined {}. `shadowmesh status` shows who is there.", joined.name)),
+    }
+    Ok(())
+}
+
+/// The settings of the file with what the command line says on top.
+fn settings(args: &UpArgs, file: NodeSettings) -> NodeSettings {
+    let mode = args.mode.map(|mode| match mode {
+        UpMode::Auto => Mode::Auto,
+        UpMode::Tun => Mode::Tun,
+        UpMode::Userspace => Mode::Userspace,
+    });
+    NodeSettings {
+        mode: mode.unwrap_or(file.mode),
+        device_name: args.name.clone().or(file.device_name),
+        listen_port: args.listen_port.unwrap_or(file.listen_port),
+        udp: file.udp && !args.no_udp,
+        dns: file.dns && !args.no_dns,
+        proxy: args.proxy.or(file.proxy),
+        forwards: [file.forwards, args.forward.clone()].concat(),
+        publish: [file.publish, args.publish.clone()].concat(),
+        ..file
+    }
+}
+
+/// The invite itself, or what standard input says for `-`.
+pub(crate) fn read_invite(argument: &str) -> Result<Zeroizing<String>, Failure> {
+    if argument != "-" {
+        return Ok(Zeroizing::new(argument.to_owned()));
+    }
+    let mut text = Zeroizing::new(String::new());
+    let read = std::io::stdin().take(MAX_INVITE).read_to_string(&mut text);
+    read.map_err(|error| Failure::new(Exit::Usage, format!("standard input: {error}")))?;
+    Ok(text)
+}
+
+/// Starts this program once more as a session of its own. The invite stays here, so that no process list shows it.
+fn start_detached(args: &UpArgs, global: &Global, config: &Config) -> Result<Child, Failure> {
+    let failed = |error: std::io::Error| Failure::new(Exit::Host, error.to_string());
+    let log_path = log_file(config);
+    std::fs::create_dir_all(config.state_dir()).map_err(failed)?;
+    let log = std::fs::File::options().create(true).append(true).open(&log_path).map_err(failed)?;
+    let mut command = std::process::Command::new(std::env::current_exe().map_err(failed)?);
+    for (name, value) in [("--config", &global.config), ("--state-dir", &global.state_dir)] {
+        if let Some(value) = value {
+            command.arg(name).arg(std::path::absolute(value).map_err(failed)?);
+        }
+    }
+    if let Some(filter) = &global.log {
+        command.args(["--log", filter]);
+    }
+    if global.log_format == Some(crate::cli::LogFormat::Json) {
+        command.args(["--log-format", "json"]);
+    }
+    command.arg("up").args(node_arguments(args)).env_remove("SHADOWMESH_INVITE").current_dir("/");
+    command
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().map_err(failed)?)
+        .stderr(log)
+        .process_group(0);
+    command.spawn().map_err(failed)
+}
+
+fn node_arguments(args: &UpArgs) -> Vec<String> {
+    let mut all = Vec::new();
+    if let Some(mode) = args.mode {
+        let mode = match mode {
+            UpMode::Auto => "auto",
+            UpMode::Tun => "tun",
+            UpMode::Userspace => "userspace",
+        };
+        all.push(format!("--mode={mode}"));
+    }
+    all.extend(args.name.iter().map(|name| format!("--name={name}")));
+    all.extend(args.no_udp.then(|| "--no-udp".to_owned()));
+    all.extend(args.no_dns.then(|| "--no-dns".to_owned()));
+    all.extend(args.listen_port.iter().map(|port| format!("--listen-port={port}")));
+    all.extend(args.proxy.iter().map(|proxy| format!("--proxy={proxy}")));
+    all.extend(
+        args.publish.iter().map(|publish| format!("--publish={}={}", publish.port, publish.to)),
+    );
+    all.extend(
+        args.forward.iter().map(|forward| format!("--forward={}={}", forward.listen, forward.to)),
+    );
+    all
+}
+
+fn log_file(config: &Config) -> PathBuf {
+    config.state_dir().join("node.log")
+}
+
+async fn wait_until_it_answers(
+    client: &Client,
+    mut node: Child,
+    config: &Config,
+) -> Result<(), Failure> {
+    let deadline = tokio::time::Instant::now() + START_TIMEOUT;
+    loop {
+        match client.status().await {
+            Ok(status) => {
+                note(format_args!(
+                    "The node runs as process {}; it logs to {}.",
+                    status.pid,
+                    log_file(config).display()
+                ));
+                return Ok(());
+            }
+            Err(ClientError::NotRunning { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if let Ok(Some(ended)) = node.try_wait() {
+            let log = std::fs::read_to_string(log_file(config)).unwrap_or_default();
+            let last = log.lines().last().unwrap_or("it left no word").to_owned();
+            let code = ended.code().and_then(Exit::from_code).unwrap_or(Exit::Other);
+            return Err(Failure::new(code, format!("the node did not start: {last}")));
+        }
+        if tokio::time::Instant::now() > deadline {
+            let text =
+                format!("the node does not answer; {} may say why", log_file(config).display());
+            return Err(Failure::new(Exit::Timeout, text));
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        Self::new(Exit::Host, error.to_string())
+    }
+}
