@@ -1,1 +1,181 @@
-//! A plain WireGuard interface in userspace with the cross-platform UAPI.
+//! A plain WireGuard interface in userspace, a drop-in for `wireguard-go IFNAME`.
+//!
+//! Two threads share the work. The **data thread** owns everything that decides about packets:
+//! the [`wireguard_proto::Interface`], the allowed addresses, the TUN and the sockets. It waits
+//! for all of them and runs packets to completion, whole super-packets at a time: one read, one
+//! segmented send; one merged receive, one write. The **control thread** serves the UAPI socket
+//! and the signals, and hands requests over by a queue.
+//!
+//! The process stays in the network namespace in which it began: the sockets are there. The TUN's
+//! descriptor goes on working wherever the interface is moved.
+//!
+//! What ends it: SIGTERM, SIGINT, the removal of the socket's file, the deletion of the interface.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`uapi`] | the text protocol that `wg` speaks |
+
+#![forbid(unsafe_code)]
+
+mod allowed_ips;
+mod control;
+mod device;
+mod inbound;
+mod mtu;
+mod outbound;
+mod remote;
+mod sockets;
+pub mod uapi;
+mod worker;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use platform::process::{Role, daemonise};
+use platform::{Tun, TunConfig, TunError};
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
+use tokio::sync::oneshot;
+use zeroize::Zeroizing;
+
+use crate::control::ControlSocket;
+use crate::worker::Worker;
+
+/// What to run.
+#[derive(Debug)]
+pub struct Options {
+    /// Name of the interface.
+    pub interface: String,
+    /// Stay in the foreground.
+    pub foreground: bool,
+    /// Where the TUN comes from.
+    pub tun: TunSource,
+}
+
+/// Where the TUN comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TunSource {
+    /// The cloning device, usually `/dev/net/tun`.
+    Path(PathBuf),
+    /// A descriptor of it that the process inherited.
+    Descriptor(i32),
+}
+
+impl Default for TunSource {
+    fn default() -> Self {
+        Self::Path(PathBuf::from("/dev/net/tun"))
+    }
+}
+
+impl TunSource {
+    /// The setting in the environment: the number of a descriptor in `WG_TUN_FD`, or a path in
+    /// `WG_TUN_PATH`.
+    ///
+    /// # Errors
+    /// [`RunError::Descriptor`] when `WG_TUN_FD` is no number.
+    pub fn from_environment() -> Result<Self, RunError> {
+        if let Some(number) = std::env::var_os("WG_TUN_FD") {
+            let number = number.to_string_lossy().into_owned();
+            return number.parse().map(Self::Descriptor).map_err(|_| RunError::Descriptor(number));
+        }
+        Ok(std::env::var_os("WG_TUN_PATH")
+            .map_or_else(Self::default, |path| Self::Path(path.into())))
+    }
+}
+
+/// Why the interface does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The TUN cannot be had.
+    #[error(transparent)]
+    Tun(#[from] TunError),
+    /// Another process serves this interface.
+    #[error("{interface} is served by another process: end that one or choose another name")]
+    InUse {
+        /// The interface.
+        interface: String,
+    },
+    /// The socket for `wg` cannot be had.
+    #[error("the control socket {} cannot be made: {source}; run as root", path.display())]
+    ControlSocket {
+        /// Its path.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A descriptor was announced that is none.
+    #[error("WG_TUN_FD={0} is no open descriptor: unset it, or pass an open /dev/net/tun")]
+    Descriptor(String),
+    /// Going into the background failed.
+    #[error("going into the background failed: {0}; use -f to stay in the foreground")]
+    Daemon(#[source] io::Error),
+    /// The process in the background ended before it was ready; its own message says why.
+    #[error("the process in the background ended before it was ready: see its message above")]
+    Background,
+    /// The operating system failed.
+    #[error("the operating system failed: {0}")]
+    Os(#[from] io::Error),
+}
+
+/// Runs the interface until it ends; without [`Options::foreground`], answers as soon as another
+/// process runs it.
+///
+/// Call it before any thread is started.
+///
+/// # Errors
+/// Why the interface does not run.
+pub fn run(options: Options) -> Result<(), RunError> {
+    if options.foreground {
+        return serve(options, || Ok(()));
+    }
+    match daemonise().map_err(RunError::Daemon)? {
+        Role::Launcher(launched) => {
+            if launched.wait() {
+                Ok(())
+            } else {
+                Err(RunError::Background)
+            }
+        }
+        Role::Daemon(ready) => serve(options, || ready.announce()),
+    }
+}
+
+fn serve(options: Options, ready: impl FnOnce() -> io::Result<()>) -> Result<(), RunError> {
+    let device = match options.tun {
+        TunSource::Path(path) => platform::tun::Device::Path(path),
+        TunSource::Descriptor(number) => platform::tun::Device::inherited(number)
+            .map_err(|_| RunError::Descriptor(number.to_string()))?,
+    };
+    let tun = Tun::open(TunConfig {
+        device,
+        mtu: Some(mtu::DEFAULT_MTU),
+        ..TunConfig::named(&options.interface)
+    })?;
+    let socket = ControlSocket::bind(tun.name())?;
+    let mut seed = Zeroizing::new([0; 32]);
+    getrandom::fill(&mut *seed).map_err(io::Error::other)?;
+    let rng = ChaCha20Rng::from_seed(*seed);
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (started, start) = mpsc::channel();
+    let (ended, end) = oneshot::channel();
+    let data = std::thread::Builder::new().name("wireguard-data".to_owned()).spawn(move || {
+        let (mut worker, commands) = Worker::new(tun, rng)?;
+        // The receivers live as long as the function that joins this thread.
+        let _ = started.send(commands);
+        let outcome = worker.run();
+        let _ = ended.send(());
+        outcome
+    })?;
+    let join = |data: JoinHandle<io::Result<()>>| {
+        data.join().unwrap_or_else(|_| Err(io::Error::other("the data thread failed")))
+    };
+    let Ok(commands) = start.recv() else { return Ok(join(data)?) };
+    tracing::info!(interface = options.interface, "the interface is up");
+    ready()?;
+    let served = runtime.block_on(control::serve(&socket, commands, end));
+    let worked = join(data);
+    Ok(served.and(worked)?)
+}
