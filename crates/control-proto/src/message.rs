@@ -183,22 +183,18 @@ pub enum Refusal {
     #[n(3)]
     #[error("the invite was revoked; ask for a new one")]
     InviteRevoked,
-    /// The controller does not know the invite.
-    #[n(4)]
-    #[error("the controller does not know the invite; ask for a new one")]
-    InviteUnknown,
     /// The invite's time is over.
-    #[n(5)]
+    #[n(4)]
     #[error("the invite has expired; ask for a new one")]
     InviteExpired,
     /// The device was removed from the network.
-    #[n(6)]
+    #[n(5)]
     #[error(
         "this device was removed from the network; ask for a new invite and join with new keys"
     )]
     Revoked,
     /// The chain proves no membership.
-    #[n(7)]
+    #[n(6)]
     #[error("the certificate is refused: {reason}")]
     Chain {
         /// What is wrong with it.
@@ -206,7 +202,7 @@ pub enum Refusal {
         reason: String,
     },
     /// Binding, presence and channel do not fit together.
-    #[n(8)]
+    #[n(7)]
     #[error("the device's keys do not fit together: {reason}")]
     Keys {
         /// What is wrong with them.
@@ -214,19 +210,19 @@ pub enum Refusal {
         reason: String,
     },
     /// The network has as many devices as it may have.
-    #[n(9)]
+    #[n(8)]
     #[error("the network is full; ask its administrator to remove devices")]
     Full,
     /// The node sent too much.
-    #[n(10)]
+    #[n(9)]
     #[error("too many messages; wait")]
     RateLimited,
     /// The controller lacks the key that is needed.
-    #[n(11)]
+    #[n(10)]
     #[error("the controller holds no key for this (strict mode)")]
     KeyNotHeld,
     /// Something that only a relay may do.
-    #[n(12)]
+    #[n(11)]
     #[error("this device is no relay; ask for an invite with the relay flag")]
     NotARelay,
 }

@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use identity::{Binding, CertificateChain, ChannelProof, Endpoints, RelayEntry, Signed, UnixTime};
+use identity::{
+    Binding, CertificateChain, ChannelProof, DeviceId, Endpoints, RelayEntry, Signed, UnixTime,
+};
 use noise_channel::{
     Channel, ChannelError, ChannelEvent, ClockOffset, ConnectionMask, InitiatorConfig,
     MessageClass, Now, Service, StaticSecret,
@@ -344,11 +346,12 @@ impl ControlClient {
             ChannelEvent::Established { handshake_hash, .. } => {
                 self.say_hello(handshake_hash, rng, now);
             }
-            ChannelEvent::Received(message) => match ControllerMessage::from_bytes(&message) {
-                Ok(message) => self.handle_control(message, rng, now),
-                // Of a later version: passed over.
-                Err(_) => {}
-            },
+            ChannelEvent::Received(message) => {
+                // What is not understood is of a later version and passed over.
+                if let Ok(message) = ControllerMessage::from_bytes(&message) {
+                    self.handle_control(message, rng, now);
+                }
+            }
             ChannelEvent::ClockSkew { theirs, .. } => {
                 self.offset = ClockOffset::between(now.wall, theirs);
                 self.events.push_back(ClientEvent::ClockWrong { offset: self.offset });
@@ -361,7 +364,7 @@ impl ControlClient {
                 self.security(SecurityEvent::RotationFailed { device: None });
             }
             ChannelEvent::Failed(error) => {
-                if let Some(event) = failure_event(error) {
+                if let Some(event) = failure_event(error, None) {
                     self.security(event);
                 }
                 self.lose(rng, now);
@@ -590,7 +593,10 @@ impl ControlClient {
 }
 
 /// The security event that a channel's end is, if it is one.
-pub(crate) fn failure_event(error: ChannelError) -> Option<SecurityEvent> {
+pub(crate) fn failure_event(
+    error: ChannelError,
+    device: Option<DeviceId>,
+) -> Option<SecurityEvent> {
     match error {
         ChannelError::HandshakeRejected
         | ChannelError::HandshakeMalformed
@@ -604,9 +610,9 @@ pub(crate) fn failure_event(error: ChannelError) -> Option<SecurityEvent> {
         ChannelError::MessageTooLong(_)
         | ChannelError::MessageRejected
         | ChannelError::Protocol(_) => {
-            Some(SecurityEvent::ProtocolViolation { device: None, reason: error.to_string() })
+            Some(SecurityEvent::ProtocolViolation { device, reason: error.to_string() })
         }
-        ChannelError::KeysExhausted => Some(SecurityEvent::RotationFailed { device: None }),
+        ChannelError::KeysExhausted => Some(SecurityEvent::RotationFailed { device }),
         ChannelError::HandshakeTimeout | ChannelError::PeerSilent => None,
     }
 }

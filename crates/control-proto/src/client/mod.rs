@@ -12,6 +12,7 @@ use noise_channel::{ClockOffset, PathSecret};
 use crate::{ConnectionId, MapChanges, Refusal, SecurityEvent};
 
 pub use machine::ControlClient;
+pub(crate) use machine::failure_event;
 
 /// Where a controller is, and by which key it is known.
 #[derive(Debug, Clone)]

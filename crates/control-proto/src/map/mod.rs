@@ -15,6 +15,7 @@ use identity::{
 
 use crate::{MapVersion, SecurityEvent};
 
+pub(crate) use apply::chain_event;
 pub use cache::CacheError;
 pub use item::{ItemKey, MapItem, PeerEntry};
 

@@ -1,0 +1,218 @@
+//! What nodes say once they are known.
+
+use identity::{
+    Binding, DeviceId, Endpoints, GroupName, MAX_CANDIDATES, RelayEntry, Scope, Signed,
+};
+use noise_channel::Now;
+
+use super::session::Phase;
+use super::{Change, Controller, DeviceRecord, Health, Reply, wall};
+use crate::{
+    Actor, AuditAction, ConnectionId, ControllerMessage, LoadReport, MapItem, MessageError,
+    NodeMessage, Refusal, SecurityEvent,
+};
+
+impl Controller {
+    pub(crate) fn handle_payload(&mut self, connection: ConnectionId, bytes: &[u8], now: Now) {
+        let Some(session) = self.sessions.get_mut(&connection) else { return };
+        let device = session.device();
+        if !session.allow(now.instant) {
+            self.event(None, SecurityEvent::RateLimited { device }, now);
+            self.refuse(connection, Refusal::RateLimited);
+            self.reply(Reply::Close(connection));
+            return;
+        }
+        let is_stranger = matches!(session.phase, Phase::Stranger { .. });
+        match (NodeMessage::from_bytes(bytes), device) {
+            (Ok(NodeMessage::Hello(hello)), _) if is_stranger => {
+                self.handle_hello(connection, &hello, now);
+            }
+            (Ok(message), Some(device)) => self.handle_known(connection, device, message, now),
+            // Of a later version: passed over.
+            (Err(MessageError::Unknown), Some(_)) => {}
+            (Err(error), _) => {
+                let event = SecurityEvent::ProtocolViolation { device, reason: error.to_string() };
+                self.event(None, event, now);
+                self.close(connection);
+            }
+            (Ok(_), None) => {
+                let reason = "the first message is no hello".to_owned();
+                self.event(None, SecurityEvent::ProtocolViolation { device, reason }, now);
+                self.close(connection);
+            }
+        }
+    }
+
+    fn handle_known(
+        &mut self,
+        connection: ConnectionId,
+        device: DeviceId,
+        message: NodeMessage,
+        now: Now,
+    ) {
+        match message {
+            NodeMessage::Hello(_) => {
+                let reason = "a second hello".to_owned();
+                let device = Some(device);
+                self.event(None, SecurityEvent::ProtocolViolation { device, reason }, now);
+                self.close(connection);
+            }
+            NodeMessage::Endpoints(endpoints) => self.take_endpoints(device, &endpoints, now),
+            NodeMessage::Binding(signed) => {
+                let number = signed
+                    .verify(self.network(), device)
+                    .ok()
+                    .filter(|binding| binding.device == device && wall(now) < binding.not_after)
+                    .map(|binding| binding.number);
+                match number {
+                    Some(number) => {
+                        if let Err(refusal) = self.take_binding(device, &signed, number, now) {
+                            self.refuse(connection, refusal);
+                        }
+                    }
+                    None => self.forged(device, "binding", now),
+                }
+            }
+            NodeMessage::Renew => {
+                let is_member = self.state.devices.get(&device).is_some_and(|d| !d.pending);
+                if !is_member || !self.renew(device, now) {
+                    self.refuse(connection, Refusal::KeyNotHeld);
+                }
+            }
+            NodeMessage::Load(report) => self.take_load(connection, device, report, now),
+            NodeMessage::Relay(entry) => self.take_relay(connection, device, entry, now),
+            NodeMessage::Security(event) => self.event(Some(device), event, now),
+            NodeMessage::Leave => {
+                self.audit(Actor::Device { device }, AuditAction::DeviceLeft { device }, now);
+                self.expel(device, wall(now));
+            }
+            NodeMessage::Ping(number) => {
+                self.reply(Reply::Message(connection, ControllerMessage::Pong(number)));
+            }
+        }
+    }
+
+    /// Keeps a binding unless it is older than the known one.
+    pub(crate) fn take_binding(
+        &mut self,
+        device: DeviceId,
+        signed: &Signed<Binding>,
+        number: u64,
+        now: Now,
+    ) -> Result<(), Refusal> {
+        let Some(mut record) = self.state.devices.get(&device).cloned() else { return Ok(()) };
+        if record.binding == *signed {
+            return Ok(());
+        }
+        let known = record.binding.verify(self.network(), device).map_or(0, |known| known.number);
+        if number <= known {
+            let what = "binding".to_owned();
+            self.event(None, SecurityEvent::RollbackRefused { what }, now);
+            let reason = "the binding is older than the known one".to_owned();
+            return Err(Refusal::Keys { reason });
+        }
+        record.binding = signed.clone();
+        self.keep(record);
+        Ok(())
+    }
+
+    /// Keeps endpoints unless they are older than the known ones.
+    pub(crate) fn take_endpoints(
+        &mut self,
+        device: DeviceId,
+        signed: &Signed<Endpoints>,
+        now: Now,
+    ) {
+        let Some(mut record) = self.state.devices.get(&device).cloned() else { return };
+        if record.endpoints.as_ref() == Some(signed) {
+            return;
+        }
+        let network = self.network();
+        let number = |signed: &Signed<Endpoints>| {
+            let endpoints = signed.verify(network, device).ok()?;
+            (endpoints.candidates.len() <= MAX_CANDIDATES).then_some(endpoints.number)
+        };
+        let Some(new) = number(signed) else { return self.forged(device, "endpoints", now) };
+        if record.endpoints.as_ref().and_then(number).is_some_and(|known| new <= known) {
+            let what = "endpoints".to_owned();
+            self.event(None, SecurityEvent::RollbackRefused { what }, now);
+            return;
+        }
+        record.endpoints = Some(signed.clone());
+        self.keep(record);
+    }
+
+    fn keep(&mut self, record: DeviceRecord) {
+        self.publish_peer(&record);
+        self.change(Change::Device(Box::new(record)));
+    }
+
+    fn take_load(
+        &mut self,
+        connection: ConnectionId,
+        device: DeviceId,
+        report: LoadReport,
+        now: Now,
+    ) {
+        if !self.is_relay(device) {
+            return self.refuse(connection, Refusal::NotARelay);
+        }
+        let healthy = !report.draining;
+        let health = Health { heard: now.instant, report: Some(report), healthy };
+        if self.relay_entry(device).is_some() {
+            self.relays.insert(device, health);
+            self.publish(&MapItem::RelayHealth(device, healthy));
+        }
+    }
+
+    fn take_relay(
+        &mut self,
+        connection: ConnectionId,
+        device: DeviceId,
+        entry: RelayEntry,
+        now: Now,
+    ) {
+        let network = self.network();
+        let is_own = self.state.devices.get(&device).is_some_and(|record| {
+            let binding = record.binding.verify(network, device);
+            entry.device == device && binding.is_ok_and(|b| b.channel_key == entry.channel_key)
+        });
+        if !is_own || !self.is_relay(device) {
+            return self.refuse(connection, Refusal::NotARelay);
+        }
+        match self.publish_relay(entry, wall(now)) {
+            None => self.refuse(connection, Refusal::KeyNotHeld),
+            Some(is_new) => {
+                let health = Health { heard: now.instant, report: None, healthy: true };
+                self.relays.insert(device, health);
+                self.publish(&MapItem::RelayHealth(device, true));
+                if is_new {
+                    let action = AuditAction::RelayPublished { device };
+                    self.audit(Actor::Device { device }, action, now);
+                }
+            }
+        }
+    }
+
+    fn is_relay(&self, device: DeviceId) -> bool {
+        self.state
+            .devices
+            .get(&device)
+            .is_some_and(|record| !record.pending && record.groups.contains(&GroupName::relay()))
+    }
+
+    fn forged(&mut self, device: DeviceId, what: &str, now: Now) {
+        let reason = format!("sent by {device}, does not verify");
+        let event = SecurityEvent::ForgedStatement { what: what.to_owned(), reason };
+        self.event(None, event, now);
+    }
+
+    fn refuse(&mut self, connection: ConnectionId, refusal: Refusal) {
+        self.reply(Reply::Message(connection, ControllerMessage::Refused(refusal)));
+    }
+
+    /// Whether the key of a scope is held.
+    pub(crate) fn holds(&self, scope: Scope) -> bool {
+        self.config.keys.get(scope).is_some()
+    }
+}

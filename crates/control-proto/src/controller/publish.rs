@@ -1,0 +1,342 @@
+//! The map as the controller keeps it, and how nodes get it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use identity::{
+    DeviceId, Lease4, NetworkInfo, Record, RecordBody, RelayEntry, RevocationTarget, Scope, Signed,
+    UnixTime,
+};
+use minicbor::bytes::ByteVec;
+
+use super::session::{Delivered, Phase};
+use super::{Change, Controller, DeviceRecord, StoredItem};
+use crate::limits::{CHUNK_BYTES, MAX_TOMBSTONES};
+use crate::{ConnectionId, ControllerMessage, ItemKey, MapChunk, MapItem, MapVersion, PeerEntry};
+use noise_channel::Now;
+
+/// Which item changed in which version, and what is on disk.
+#[derive(Debug, Default)]
+pub(crate) struct Publication {
+    /// The items by the version in which they last changed.
+    pub(crate) log: BTreeMap<u64, ItemKey>,
+    /// Versions of members that are gone.
+    pub(crate) tombstones: BTreeSet<u64>,
+    /// The version that is on disk.
+    pub(crate) published: u64,
+}
+
+impl Controller {
+    /// Puts an item into the map, under a new version.
+    pub(crate) fn publish(&mut self, item: &MapItem) {
+        let key = item.key();
+        let bytes = item.to_bytes().into_boxed_slice();
+        if self.state.items.get(&key).is_some_and(|known| known.bytes == bytes) {
+            return;
+        }
+        self.unlog(&key);
+        self.state.counters.map += 1;
+        let version = self.state.counters.map;
+        self.publication.log.insert(version, key.clone());
+        if matches!(item, MapItem::Gone(_)) {
+            self.publication.tombstones.insert(version);
+        }
+        self.change(Change::Item(key, StoredItem { version, bytes }));
+        self.forget_tombstones();
+    }
+
+    fn unlog(&mut self, key: &ItemKey) {
+        if let Some(known) = self.state.items.get(key) {
+            self.publication.log.remove(&known.version);
+            self.publication.tombstones.remove(&known.version);
+        }
+    }
+
+    fn forget_tombstones(&mut self) {
+        while self.publication.tombstones.len() > MAX_TOMBSTONES {
+            let Some(version) = self.publication.tombstones.pop_first() else { return };
+            if let Some(key) = self.publication.log.remove(&version) {
+                self.change(Change::RemoveItem(key));
+            }
+            self.state.counters.forgotten = version;
+        }
+    }
+
+    pub(crate) fn publish_peer(&mut self, record: &DeviceRecord) {
+        if record.pending {
+            return;
+        }
+        let entry = PeerEntry {
+            chain: record.chain.clone(),
+            binding: record.binding.clone(),
+            endpoints: record.endpoints.clone(),
+        };
+        self.publish(&MapItem::Peer(record.device, entry));
+    }
+
+    /// Takes everything about a device out of the map.
+    pub(crate) fn withdraw_peer(&mut self, record: &DeviceRecord, at: UnixTime) {
+        if !record.pending {
+            self.publish(&MapItem::Gone(record.device));
+        }
+        if let Some(address) = record.ipv4 {
+            let lease = Lease4 { device: record.device, address };
+            if let Some(signed) = self.sign(lease, at, true) {
+                self.publish(&MapItem::Lease4(record.device, signed));
+            }
+        }
+        self.withdraw_relay(record.device, at);
+    }
+
+    pub(crate) fn publish_lease(&mut self, device: DeviceId, address: Ipv4Addr, at: UnixTime) {
+        if let Some(signed) = self.sign(Lease4 { device, address }, at, false) {
+            self.publish(&MapItem::Lease4(device, signed));
+        }
+    }
+
+    pub(crate) fn publish_info(&mut self, at: UnixTime) {
+        let settings = &self.state.settings;
+        let info = NetworkInfo {
+            name: settings.name.clone(),
+            prefix: settings.ula,
+            ipv4_prefix: settings.ipv4,
+            needs_approval: settings.approval,
+        };
+        let known = self.stored_item(&ItemKey::Info).and_then(|item| {
+            let MapItem::Info(signed) = item else { return None };
+            self.current_body(&signed)
+        });
+        let is_current = known.is_some_and(|known| known == info);
+        if !is_current && let Some(signed) = self.sign(info, at, false) {
+            self.publish(&MapItem::Info(signed));
+        }
+    }
+
+    /// Publishes a relay's entry; says whether that was possible and new.
+    pub(crate) fn publish_relay(&mut self, entry: RelayEntry, at: UnixTime) -> Option<bool> {
+        let device = entry.device;
+        if self.relay_entry(device).is_some_and(|known| known == entry) {
+            return Some(false);
+        }
+        let signed = self.sign(entry, at, false)?;
+        self.publish(&MapItem::Relay(device, signed));
+        Some(true)
+    }
+
+    /// Withdraws a relay's entry; says whether there was one.
+    pub(crate) fn withdraw_relay(&mut self, device: DeviceId, at: UnixTime) -> bool {
+        let Some(entry) = self.relay_entry(device) else { return false };
+        self.relays.remove(&device);
+        match self.sign(entry, at, true) {
+            Some(signed) => self.publish(&MapItem::Relay(device, signed)),
+            None => return false,
+        }
+        true
+    }
+
+    /// The entry of a relay as it stands in the map.
+    pub(crate) fn relay_entry(&self, device: DeviceId) -> Option<RelayEntry> {
+        let MapItem::Relay(_, signed) = self.stored_item(&ItemKey::Relay(device))? else {
+            return None;
+        };
+        self.current_body(&signed)
+    }
+
+    /// All relays' entries as they stand in the map.
+    pub(crate) fn relay_entries(&self) -> Vec<RelayEntry> {
+        let relays =
+            self.state.items.keys().filter_map(|key| {
+                if let ItemKey::Relay(device) = key { Some(*device) } else { None }
+            });
+        relays.filter_map(|device| self.relay_entry(device)).collect()
+    }
+
+    /// Revokes for good; false if no key to revoke is held.
+    pub(crate) fn revoke(&mut self, target: RevocationTarget, at: UnixTime) -> bool {
+        if self.revocations.contains(&target) {
+            return true;
+        }
+        let Some((key, _)) = self.config.keys.get(Scope::Revoke) else { return false };
+        let entry = self.revocations.next_entry(target, key.id(), &self.authorities, at);
+        let signed = Signed::sign(self.network(), key, &entry);
+        if self.revocations.apply(&signed, &self.authorities).is_err() {
+            return false;
+        }
+        self.publish(&MapItem::Revocation(entry.number, signed));
+        self.refresh(at);
+        true
+    }
+
+    /// Says that the list of revocations is current.
+    pub(crate) fn refresh(&mut self, at: UnixTime) {
+        let Some((key, _)) = self.config.keys.get(Scope::Revoke) else { return };
+        let freshness = self.revocations.freshness(key.id(), at);
+        let signed = Signed::sign(self.network(), key, &freshness);
+        // A clock that went back makes it no newer; the next one will be.
+        let _ = self.revocations.refresh(&signed, &self.authorities);
+    }
+
+    /// Tells all nodes with a map that the list of revocations is current.
+    pub(crate) fn push_freshness(&mut self, now: Now) {
+        for connection in self.ready_connections() {
+            self.send_freshness(connection, now);
+        }
+    }
+
+    /// Tells one node that the list of revocations is current.
+    pub(crate) fn send_freshness(&mut self, connection: ConnectionId, now: Now) {
+        let Some(Delivered::UpTo(version)) = self.delivered(connection) else { return };
+        let Some(signed) = self.revocations.signed_freshness().cloned() else { return };
+        let items = vec![ByteVec::from(MapItem::Freshness(signed).to_bytes())];
+        let chunk = MapChunk { base: Some(version), version, items, last: true };
+        self.say(connection, &ControllerMessage::Map(chunk), now);
+    }
+
+    /// Signs all records anew after the root began a new epoch.
+    pub(crate) fn sign_records_anew(&mut self, at: UnixTime) {
+        let items: Vec<_> = self.state.items.keys().cloned().collect();
+        for key in items {
+            match self.stored_item(&key) {
+                Some(MapItem::Relay(device, signed)) => {
+                    if let Some(signed) = self.sign_again(&signed, at) {
+                        self.publish(&MapItem::Relay(device, signed));
+                    }
+                }
+                Some(MapItem::Lease4(device, signed)) => {
+                    if let Some(signed) = self.sign_again(&signed, at) {
+                        self.publish(&MapItem::Lease4(device, signed));
+                    }
+                }
+                Some(MapItem::Name(name, signed)) => {
+                    if let Some(signed) = self.sign_again(&signed, at) {
+                        self.publish(&MapItem::Name(name, signed));
+                    }
+                }
+                Some(MapItem::Static(peer, signed)) => {
+                    if let Some(signed) = self.sign_again(&signed, at) {
+                        self.publish(&MapItem::Static(peer, signed));
+                    }
+                }
+                Some(MapItem::Controller(channel, signed)) => {
+                    if let Some(signed) = self.sign_again(&signed, at) {
+                        self.publish(&MapItem::Controller(channel, signed));
+                    }
+                }
+                // Info is compared with the settings at every start.
+                Some(
+                    MapItem::Info(_)
+                    | MapItem::Delegation(_)
+                    | MapItem::Epoch(_)
+                    | MapItem::Revocation(..)
+                    | MapItem::Peer(..)
+                    | MapItem::Gone(_)
+                    | MapItem::RelayHealth(..)
+                    | MapItem::Freshness(_),
+                )
+                | None => {}
+            }
+        }
+    }
+
+    /// Our own record once more, in the current epoch; others' records stay as they are.
+    fn sign_again<T: RecordBody>(
+        &mut self,
+        signed: &Signed<Record<T>>,
+        at: UnixTime,
+    ) -> Option<Signed<Record<T>>> {
+        let signer = self.config.keys.get(T::SCOPE)?.0.id();
+        let record = signed.verify(self.network(), signer).ok()?;
+        self.sign(record.body, at, record.withdrawn)
+    }
+
+    fn sign<T: RecordBody>(
+        &mut self,
+        body: T,
+        at: UnixTime,
+        withdrawn: bool,
+    ) -> Option<Signed<Record<T>>> {
+        let number = (self.authorities.epoch(), self.state.counters.record + 1);
+        let signed = self.config.keys.sign_record(body, number, at, withdrawn)?;
+        self.state.counters.record += 1;
+        Some(signed)
+    }
+
+    fn current_body<T: RecordBody>(&self, signed: &Signed<Record<T>>) -> Option<T> {
+        let record = identity::verify_record(signed, &self.authorities, &self.revocations).ok()?;
+        (!record.withdrawn).then_some(record.body)
+    }
+
+    fn stored_item(&self, key: &ItemKey) -> Option<MapItem> {
+        MapItem::from_bytes(&self.state.items.get(key)?.bytes)
+    }
+
+    /// Brings the map of one node up to what is on disk.
+    pub(crate) fn deliver(&mut self, connection: ConnectionId, now: Now) {
+        let Some(delivered) = self.delivered(connection) else { return };
+        let version =
+            MapVersion { epoch: self.authorities.epoch(), number: self.publication.published };
+        let base = match delivered {
+            Delivered::UpTo(base) if base == version => return,
+            Delivered::UpTo(base) if self.can_continue(base, version) => Some(base),
+            Delivered::UpTo(_) | Delivered::Nothing => None,
+        };
+        for chunk in self.chunks(base, version) {
+            self.say(connection, &ControllerMessage::Map(chunk), now);
+        }
+        if let Some(session) = self.sessions.get_mut(&connection)
+            && let Phase::Ready { map: Some(map), .. } = &mut session.phase
+        {
+            *map = Delivered::UpTo(version);
+        }
+    }
+
+    fn can_continue(&self, base: MapVersion, version: MapVersion) -> bool {
+        base.epoch == version.epoch
+            && base.number < version.number
+            && base.number >= self.state.counters.forgotten
+    }
+
+    fn chunks(&self, base: Option<MapVersion>, version: MapVersion) -> Vec<MapChunk> {
+        let keys: BTreeSet<&ItemKey> = match base {
+            Some(base) => {
+                let range = base.number + 1..=version.number;
+                self.publication.log.range(range).map(|(_, key)| key).collect()
+            }
+            None => self.state.items.keys().collect(),
+        };
+        let items = keys.into_iter().filter_map(|key| self.state.items.get(key));
+        // What is newer is not on disk yet, and comes with the next version.
+        let items = items.filter(|item| item.version <= version.number);
+        let mut chunks = vec![MapChunk { base, version, items: Vec::new(), last: false }];
+        let mut bytes = 0;
+        let freshness = self.revocations.signed_freshness().cloned().map(MapItem::Freshness);
+        let items = items
+            .map(|item| item.bytes.to_vec())
+            .chain(freshness.map(|freshness| freshness.to_bytes()));
+        for item in items {
+            if bytes + item.len() > CHUNK_BYTES && bytes > 0 {
+                chunks.push(MapChunk { base, version, items: Vec::new(), last: false });
+                bytes = 0;
+            }
+            bytes += item.len();
+            if let Some(chunk) = chunks.last_mut() {
+                chunk.items.push(item.into());
+            }
+        }
+        if let Some(chunk) = chunks.last_mut() {
+            chunk.last = true;
+        }
+        chunks
+    }
+
+    fn delivered(&self, connection: ConnectionId) -> Option<Delivered> {
+        match &self.sessions.get(&connection)?.phase {
+            Phase::Ready { map, .. } => *map,
+            Phase::Handshake | Phase::Stranger { .. } => None,
+        }
+    }
+
+    pub(crate) fn ready_connections(&self) -> Vec<ConnectionId> {
+        self.by_device.values().copied().collect()
+    }
+}

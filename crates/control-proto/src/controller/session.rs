@@ -1,0 +1,82 @@
+//! One node's channel, as the controller has it.
+
+use std::time::Instant;
+
+use identity::DeviceId;
+use noise_channel::Channel;
+
+use crate::MapVersion;
+use crate::limits::{MESSAGE_BURST, MESSAGE_INTERVAL};
+
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) channel: Channel,
+    pub(crate) phase: Phase,
+    pub(crate) opened: Instant,
+    /// Where the session stands in the queue of timers.
+    pub(crate) timer: Option<Instant>,
+    allowance: Allowance,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Phase {
+    /// The channel is not up.
+    Handshake,
+    /// The channel is up, the node has not said who it is.
+    Stranger { remote_static: [u8; 32], handshake_hash: [u8; 32] },
+    /// The node is known; `map` is what it has, nothing while it gets no map.
+    Ready { device: DeviceId, map: Option<Delivered> },
+}
+
+/// How much of the map a node has.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Delivered {
+    Nothing,
+    UpTo(MapVersion),
+}
+
+impl Session {
+    pub(crate) fn new(channel: Channel, now: Instant) -> Self {
+        Self {
+            channel,
+            phase: Phase::Handshake,
+            opened: now,
+            timer: None,
+            allowance: Allowance { left: MESSAGE_BURST, since: now },
+        }
+    }
+
+    pub(crate) const fn device(&self) -> Option<DeviceId> {
+        match self.phase {
+            Phase::Ready { device, .. } => Some(device),
+            Phase::Handshake | Phase::Stranger { .. } => None,
+        }
+    }
+
+    /// Whether one more message is within the rate limit.
+    pub(crate) fn allow(&mut self, now: Instant) -> bool {
+        self.allowance.take(now)
+    }
+}
+
+/// A token bucket.
+#[derive(Debug)]
+struct Allowance {
+    left: u32,
+    since: Instant,
+}
+
+impl Allowance {
+    fn take(&mut self, now: Instant) -> bool {
+        while self.left < MESSAGE_BURST && now >= self.since + MESSAGE_INTERVAL {
+            self.left += 1;
+            self.since += MESSAGE_INTERVAL;
+        }
+        if self.left == MESSAGE_BURST {
+            self.since = now;
+        }
+        let allowed = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        allowed
+    }
+}
