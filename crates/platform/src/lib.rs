@@ -7,9 +7,9 @@
 //!   completion. Nothing here blocks (a full send buffer is waited for, within a bound), nothing
 //!   allocates per packet, and no error of one packet or peer ends a loop: a packet is
 //!   [`Delivery::Sent`] or [`Delivery::Dropped`], and an `Err` means that the device is gone.
-//! - **The control loop** configures [`links`]. Whatever it changes is first
-//!   written to a journal, undone on request, and undone by the next start
-//!   if this one crashed.
+//! - **The control loop** configures [`links`] and the [`resolver`]. What outlives its process is
+//!   written to a [`Journal`](journal::Journal) first, undone on request, and undone by the next
+//!   start if this one crashed.
 //!
 //! Handles are file descriptors ([`AsFd`](std::os::fd::AsFd)), so any event loop can wait for them.
 //! A TUN's descriptor goes on working when the interface moves to another network namespace.
@@ -20,6 +20,9 @@
 //! | [`udp`] | [`UdpSocket`]: batches with segmentation offload and sticky source addresses |
 //! | [`poll`] | [`Poller`], [`Waker`], [`Timer`] for threads without a runtime |
 //! | [`links`] | addresses, routes, MTU, and what changes about them |
+//! | [`journal`] | what was changed and has to be undone |
+//! | [`resolver`] | making a stub the system's resolver |
+//! | [`process`] | namespaces, capabilities, limits, becoming a daemon |
 //!
 //! Linux only for now: each other system is one more folder beside `linux/`.
 
@@ -30,10 +33,11 @@ compile_error!(
 
 mod linux;
 
+pub mod journal;
 pub mod links;
-
 pub mod poll;
 pub mod process;
+pub mod resolver;
 pub mod tun;
 pub mod udp;
 

@@ -2,11 +2,13 @@
 //! (see [`Namespace`](crate::process::Namespace) for another).
 //!
 //! Calls are short and synchronous. What is added to a TUN disappears with it; a [`Route`] through
-//! another interface does not, so a journal keeps those.
+//! another interface does not, so the
+//! [`Journal`](crate::journal::Journal) keeps those.
 
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::{AsFd, AsRawFd},
 };
 
 use ipnet::IpNet;
@@ -21,6 +23,8 @@ use netlink_packet_route::{
     },
 };
 use serde::{Deserialize, Serialize};
+
+use crate::process::Namespace;
 
 mod monitor;
 mod netlink;
@@ -124,6 +128,19 @@ pub fn set_super_packet(index: u32, length: u32) -> io::Result<()> {
 /// Brings an interface up.
 pub fn set_up(index: u32) -> io::Result<()> {
     change_link(index, LinkFlags::Up, Vec::new())
+}
+
+/// Moves an interface into another namespace, where it is down and without addresses.
+pub fn move_to(index: u32, namespace: &Namespace) -> io::Result<()> {
+    let attribute = LinkAttribute::NetNsFd(namespace.as_fd().as_raw_fd());
+    change_link(index, LinkFlags::empty(), vec![attribute])
+}
+
+/// Deletes an interface.
+pub fn remove(index: u32) -> io::Result<()> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    netlink::request(RouteNetlinkMessage::DelLink(message), 0)
 }
 
 /// Gives an interface an address; one that is there already is no error. An IPv6 address is
