@@ -35,11 +35,11 @@ pub(crate) struct Staged {
 }
 
 impl Device {
-    pub(crate) fn new(mut rng: ChaCha20Rng, now: Instant) -> Self {
+    pub(crate) fn new(mut rng: ChaCha20Rng, rekey_after_bytes: Option<u64>, now: Instant) -> Self {
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let config = InterfaceConfig {
             private_key: PrivateKey::generate(&mut rng),
-            rekey_after_bytes: None,
+            rekey_after_bytes,
             limits: LoadLimits::default(),
             last_timestamp: Tai64N::default(),
             wall,

@@ -30,6 +30,7 @@ mod worker;
 
 use std::io;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
@@ -52,6 +53,37 @@ pub struct Options {
     pub foreground: bool,
     /// Where the TUN comes from.
     pub tun: TunSource,
+    /// Bytes in both directions after which a session is renewed; `None` for WireGuard's own
+    /// limits only.
+    pub rekey_after_bytes: Option<u64>,
+}
+
+impl Options {
+    /// What the arguments leave open is taken from the environment: `WG_TUN_FD` (number of an
+    /// inherited descriptor) or `WG_TUN_PATH`, `WG_REKEY_AFTER_BYTES`, and
+    /// `WG_PROCESS_FOREGROUND=1`.
+    ///
+    /// # Errors
+    /// [`RunError::Setting`] for a variable that is no number.
+    pub fn from_environment(interface: String, foreground: bool) -> Result<Self, RunError> {
+        let tun = match (number("WG_TUN_FD")?, std::env::var_os("WG_TUN_PATH")) {
+            (Some(number), _) => TunSource::Descriptor(number),
+            (None, Some(path)) => TunSource::Path(path.into()),
+            (None, None) => TunSource::default(),
+        };
+        Ok(Self {
+            interface,
+            foreground: foreground || number::<u8>("WG_PROCESS_FOREGROUND")? == Some(1),
+            tun,
+            rekey_after_bytes: number("WG_REKEY_AFTER_BYTES")?,
+        })
+    }
+}
+
+fn number<T: FromStr>(name: &'static str) -> Result<Option<T>, RunError> {
+    let Some(value) = std::env::var_os(name) else { return Ok(None) };
+    let parsed = value.to_str().and_then(|text| text.parse().ok());
+    parsed.map(Some).ok_or(RunError::Setting(name))
 }
 
 /// Where the TUN comes from.
@@ -66,22 +98,6 @@ pub enum TunSource {
 impl Default for TunSource {
     fn default() -> Self {
         Self::Path(PathBuf::from("/dev/net/tun"))
-    }
-}
-
-impl TunSource {
-    /// The setting in the environment: the number of a descriptor in `WG_TUN_FD`, or a path in
-    /// `WG_TUN_PATH`.
-    ///
-    /// # Errors
-    /// [`RunError::Descriptor`] when `WG_TUN_FD` is no number.
-    pub fn from_environment() -> Result<Self, RunError> {
-        if let Some(number) = std::env::var_os("WG_TUN_FD") {
-            let number = number.to_string_lossy().into_owned();
-            return number.parse().map(Self::Descriptor).map_err(|_| RunError::Descriptor(number));
-        }
-        Ok(std::env::var_os("WG_TUN_PATH")
-            .map_or_else(Self::default, |path| Self::Path(path.into())))
     }
 }
 
@@ -105,9 +121,12 @@ pub enum RunError {
         /// What the system said.
         source: io::Error,
     },
+    /// A variable of the environment is not understood.
+    #[error("{0} is set to something that is no number in its range: correct or unset it")]
+    Setting(&'static str),
     /// A descriptor was announced that is none.
     #[error("WG_TUN_FD={0} is no open descriptor: unset it, or pass an open /dev/net/tun")]
-    Descriptor(String),
+    Descriptor(i32),
     /// Going into the background failed.
     #[error("going into the background failed: {0}; use -f to stay in the foreground")]
     Daemon(#[source] io::Error),
@@ -145,8 +164,9 @@ pub fn run(options: Options) -> Result<(), RunError> {
 fn serve(options: Options, ready: impl FnOnce() -> io::Result<()>) -> Result<(), RunError> {
     let device = match options.tun {
         TunSource::Path(path) => platform::tun::Device::Path(path),
-        TunSource::Descriptor(number) => platform::tun::Device::inherited(number)
-            .map_err(|_| RunError::Descriptor(number.to_string()))?,
+        TunSource::Descriptor(number) => {
+            platform::tun::Device::inherited(number).map_err(|_| RunError::Descriptor(number))?
+        }
     };
     let tun = Tun::open(TunConfig {
         device,
@@ -157,12 +177,13 @@ fn serve(options: Options, ready: impl FnOnce() -> io::Result<()>) -> Result<(),
     let mut seed = Zeroizing::new([0; 32]);
     getrandom::fill(&mut *seed).map_err(io::Error::other)?;
     let rng = ChaCha20Rng::from_seed(*seed);
+    let rekey_after_bytes = options.rekey_after_bytes;
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (started, start) = mpsc::channel();
     let (ended, end) = oneshot::channel();
     let data = std::thread::Builder::new().name("wireguard-data".to_owned()).spawn(move || {
-        let (mut worker, commands) = Worker::new(tun, rng)?;
+        let (mut worker, commands) = Worker::new(tun, rng, rekey_after_bytes)?;
         // The receivers live as long as the function that joins this thread.
         let _ = started.send(commands);
         let outcome = worker.run();

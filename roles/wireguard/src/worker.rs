@@ -77,10 +77,14 @@ enum Flow {
 }
 
 impl Worker {
-    pub(crate) fn new(tun: Tun, rng: ChaCha20Rng) -> io::Result<(Self, Commands)> {
+    pub(crate) fn new(
+        tun: Tun,
+        rng: ChaCha20Rng,
+        rekey_after_bytes: Option<u64>,
+    ) -> io::Result<(Self, Commands)> {
         let (sender, commands) = mpsc::channel();
         let waker = Arc::new(Waker::new()?);
-        let mut device = Device::new(rng, Instant::now());
+        let mut device = Device::new(rng, rekey_after_bytes, Instant::now());
         let sockets = Sockets::bind(0, 0)?;
         device.listen_port = sockets.port();
         let poller = Poller::new()?;
