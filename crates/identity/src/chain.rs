@@ -192,9 +192,13 @@ impl CertificateChain {
         if bytes.len() > Self::MAX_SIZE {
             return Err(SignatureError::TooLarge);
         }
-        let chain: Self = minicbor::decode(bytes).map_err(|_| SignatureError::Malformed)?;
-        // One chain has one encoding, as each of its parts has.
-        if chain.to_bytes() != bytes {
+        let mut decoder = minicbor::Decoder::new(bytes);
+        let chain: Self = decoder.decode().map_err(|_| SignatureError::Malformed)?;
+        // One chain has one encoding, as each of its parts has; a later version may add parts
+        // behind these.
+        let known = chain.to_bytes();
+        let is_same = bytes[0] >= known[0] && bytes[1..].starts_with(&known[1..]);
+        if !is_same || decoder.position() != bytes.len() {
             return Err(SignatureError::Malformed);
         }
         Ok(chain)

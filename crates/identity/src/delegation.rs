@@ -174,11 +174,13 @@ impl Signed<Delegation> {
         wanted: Scope,
     ) -> Result<Delegation, DelegationError> {
         let delegation = self.verify_root(network)?;
-        match delegation.scope {
-            Scope::Unknown(number) => Err(DelegationError::UnknownScope(number)),
-            found if found == wanted => Ok(delegation),
-            found => Err(DelegationError::WrongScope { wanted, found }),
+        if let Scope::Unknown(number) = delegation.scope {
+            return Err(DelegationError::UnknownScope(number));
         }
+        if delegation.scope != wanted {
+            return Err(DelegationError::WrongScope { wanted, found: delegation.scope });
+        }
+        Ok(delegation)
     }
 
     /// Returns the delegation, of whatever scope, if the root of `network` gave it.
