@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod dns;
 mod settings;
 
 pub use settings::{Forward, Mode, NodeSettings, Publish};
