@@ -291,3 +291,24 @@ fn nonce_prefix(index: u32, stream: u64) -> [u8; 16] {
 const fn low_half(counter: u64) -> u32 {
     (counter & 0xffff_ffff) as u32
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_ends_before_its_sequence_comes_round() {
+        let device = DeviceId::from_bytes([1; 32]);
+        let ends = Ends { network: NetworkId::from_bytes([1; 32]), local: device, remote: device };
+        let (send, receive) = ([1; 32].into(), [1; 32].into());
+        let keys = FrameKeys { send, receive, remote_index: 1, local_index: 1 };
+        let sealer = keys.split(ends).0.begin();
+        sealer.next.store(COUNTER_LIMIT - 2, Ordering::Relaxed);
+        let mut frame = [0; 80];
+        assert_eq!(sealer.seal(FrameType::Data, 0, &mut frame), Ok(()));
+        for _ in 0..2 {
+            let refused = sealer.seal(FrameType::Data, 0, &mut frame);
+            assert_eq!(refused, Err(SealError::Exhausted));
+        }
+    }
+}
