@@ -1,0 +1,94 @@
+//! The network as a whole: on disk, and by its running controller.
+
+use control_proto::SettingsChange;
+use controller::AdminClient;
+use controller::network::NewNetwork;
+use identity::NetworkName;
+
+use super::admin;
+use super::serve::network_folder;
+use crate::cli::NetworkCommand;
+use crate::config::Config;
+use crate::exit::{Exit, Failure};
+use crate::output::line;
+use crate::{clock, passphrase};
+
+/// The passphrase of a network's key.
+const KEY_PASSPHRASE: &str = "SHADOWMESH_KEY_PASSPHRASE";
+/// The passphrase of a backup.
+const BACKUP_PASSPHRASE: &str = "SHADOWMESH_BACKUP_PASSPHRASE";
+
+pub(crate) async fn network(
+    command: NetworkCommand,
+    config: &Config,
+    as_json: bool,
+) -> Result<(), Failure> {
+    let client = AdminClient::new(config.controller_socket()?);
+    let folder = network_folder(config);
+    match command {
+        NetworkCommand::Create { name, key_file } => {
+            let name: NetworkName = name
+                .parse()
+                .map_err(|error| Failure::new(Exit::Usage, format!("{name:?}: {error}")))?;
+            let passphrase =
+                passphrase::ask(KEY_PASSPHRASE, "Passphrase for the network's key", true)?;
+            let new = NewNetwork { name, key_file: &key_file, passphrase: passphrase.as_bytes() };
+            let id = folder.create(new, &mut clock::rng(), clock::unix_time()).await?;
+            line(format_args!(
+                "Created network {id}. Keep {} in a safe place.",
+                key_file.display()
+            ));
+            Ok(())
+        }
+        NetworkCommand::Show => admin::show(&client, as_json).await,
+        NetworkCommand::Set { approval, validity, controllers } => {
+            let change = SettingsChange {
+                approval,
+                validity: validity.map(|validity| validity.as_secs()),
+                controllers: (!controllers.is_empty()).then_some(controllers),
+            };
+            admin::set(&client, change).await
+        }
+        NetworkCommand::Relays => admin::relays(&client, as_json).await,
+        NetworkCommand::Backup { file } => {
+            let passphrase = passphrase::ask(BACKUP_PASSPHRASE, "Passphrase for the backup", true)?;
+            folder.backup(&file, passphrase.as_bytes()).await?;
+            line(format_args!("Wrote {}.", file.display()));
+            Ok(())
+        }
+        NetworkCommand::Restore { file, key_file } => {
+            let backup = passphrase::ask(BACKUP_PASSPHRASE, "Passphrase of the backup", false)?;
+            let key = passphrase::ask(KEY_PASSPHRASE, "Passphrase of the network's key", false)?;
+            let id = folder.restore(
+                (&file, backup.as_bytes()),
+                (&key_file, key.as_bytes()),
+                clock::unix_time(),
+            )?;
+            line(format_args!(
+                "Restored network {id} under a new epoch; `shadowmesh serve` runs it."
+            ));
+            Ok(())
+        }
+    }
+}
+
+/// A host's name as a label: its first part, without what labels cannot have.
+pub(crate) fn label(host: &str) -> String {
+    let first = host.split('.').next().unwrap_or_default().to_ascii_lowercase();
+    let label: String = first
+        .chars()
+        .map(|c| if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '-' })
+        .collect();
+    label.trim_matches('-').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_names_become_labels() {
+        assert_eq!(label("My_Laptop.example.org"), "my-laptop");
+        assert_eq!(label("-x-"), "x");
+    }
+}

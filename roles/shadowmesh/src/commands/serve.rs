@@ -1,0 +1,325 @@
+//! Running the server side: controller and relay together, or either alone.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use control_proto::{AdminAnswer, AdminRequest, InviteRequest};
+use controller::network::{NetworkError, NetworkFolder, NewNetwork};
+use controller::secrets::ControllerSecrets;
+use controller::{Controller, StartError};
+use identity::{DeviceName, Invite, NetworkName};
+use keystore::{FileKeystore, Keystore as _};
+use relay::{Capture, Membership, MembershipConfig, MembershipError, Relay, RelayConfig};
+use tracing::info;
+use websocket::Upgrade;
+use zeroize::Zeroizing;
+
+use crate::cli::{RelayArgs, ServerArgs};
+use crate::config::Config;
+use crate::exit::{Exit, Failure};
+use crate::listen::{Listening, Wanted, listen};
+use crate::output::{BOLD, line, note, styled};
+use crate::{clock, passphrase, stop};
+
+/// The name of the relay's TLS key in its keystore.
+const RELAY_TLS_KEY: &str = "relay-tls-key";
+/// The name that the relay of `serve` asks for.
+const OWN_RELAY: &str = "relay";
+
+/// What a server consists of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Parts {
+    /// Controller, relay and STUN.
+    All,
+    /// The controller alone.
+    Controller,
+}
+
+/// `serve` and `controller`: runs until a signal, or until a change cannot be kept.
+pub(crate) async fn serve(args: ServerArgs, config: Config, parts: Parts) -> Result<(), Failure> {
+    let stop = stop::requested().map_err(|error| Failure::new(Exit::Host, error.to_string()))?;
+    let server = Server::start(args, config, parts, None).await?;
+    server.welcome().await?;
+    server.run(stop).await
+}
+
+/// A running server.
+pub(crate) struct Server {
+    listening: Listening,
+    controller: Controller,
+    relay: Option<(Relay, Vec<Membership>)>,
+    first_start: bool,
+}
+
+impl Server {
+    /// Takes the port, makes the network at the first start, and starts the parts.
+    pub(crate) async fn start(
+        args: ServerArgs,
+        config: Config,
+        parts: Parts,
+        capture: Option<Capture>,
+    ) -> Result<Self, Failure> {
+        let folder = network_folder(&config);
+        let settings = config.server.clone();
+        let (secrets, first_start) = match folder.secrets()? {
+            Some(secrets) => (secrets, false),
+            None => {
+                (create_network(&folder, args.network.or(settings.network), &config).await?, true)
+            }
+        };
+        let wanted = Wanted {
+            listen: args.listen.or(settings.listen),
+            hosts: if args.hosts.is_empty() { settings.hosts } else { args.hosts },
+            certificate: args
+                .tls_certificate
+                .zip(args.tls_key)
+                .or_else(|| settings.tls_certificate.zip(settings.tls_key)),
+        };
+        let listening = listen(&wanted, &secrets.tls_key).await?;
+        let controller = Controller::start(controller::Config {
+            folder,
+            servers: listening.servers.clone(),
+            socket: config.controller_socket()?,
+        })
+        .await?;
+        let relay = match parts {
+            Parts::All => Some(start_own_relay(&controller, &listening, &config, capture).await?),
+            Parts::Controller => None,
+        };
+        Ok(Self { listening, controller, relay, first_start })
+    }
+
+    /// An invite as `invite create` makes it by default.
+    pub(crate) async fn invite(&self) -> Result<String, Failure> {
+        create_invite(&self.controller, InviteRequest::default()).await
+    }
+
+    /// Says where the server is and, at the first start, how the first device joins.
+    async fn welcome(&self) -> Result<(), Failure> {
+        let servers: Vec<String> = self.listening.servers.iter().map(ToString::to_string).collect();
+        note(format_args!(
+            "Serving network {} at {}.",
+            self.controller.network(),
+            servers.join(" ")
+        ));
+        note("This controller holds keys that can admit devices (simple mode).");
+        if self.first_start {
+            let invite = self.invite().await?;
+            note("On the first device, run:");
+            line(format_args!("{} {invite}", styled(BOLD, "shadowmesh up")));
+            note("Each invite admits one device; `shadowmesh invite create` makes more.");
+        }
+        Ok(())
+    }
+
+    /// Hands out connections until `stop` is ready, or until a change cannot be kept.
+    pub(crate) async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), Failure> {
+        let mut stop = std::pin::pin!(stop);
+        loop {
+            tokio::select! {
+                () = &mut stop => break,
+                upgrade = self.listening.listener.accept() => {
+                    dispatch(&self.controller, self.relay.as_ref().map(|(relay, _)| relay), upgrade).await;
+                }
+                ended = self.controller.ended() => {
+                    let text = match ended {
+                        Ok(()) => "the controller ended".to_owned(),
+                        Err(error) => format!("the controller cannot keep its state: {error}"),
+                    };
+                    return Err(Failure::new(Exit::Host, text));
+                }
+            }
+        }
+        drop(self.relay);
+        self.controller.stop().await.map_err(|error| Failure::new(Exit::Host, error.to_string()))
+    }
+}
+
+/// `relay`: runs until a signal.
+pub(crate) async fn relay(args: RelayArgs, config: Config) -> Result<(), Failure> {
+    let stop = stop::requested().map_err(|error| Failure::new(Exit::Host, error.to_string()))?;
+    let invite = args.invite.as_deref().map(super::up::read_invite).transpose()?;
+    let settings = config.relay.clone();
+    let wanted = Wanted {
+        listen: args.listen.or(settings.listen),
+        hosts: if args.hosts.is_empty() { settings.hosts } else { args.hosts },
+        certificate: args
+            .tls_certificate
+            .zip(args.tls_key)
+            .or_else(|| settings.tls_certificate.zip(settings.tls_key)),
+    };
+    let keystore = relay_keystore(&config)?;
+    let listening = listen(&wanted, &relay_tls_key(&keystore)?).await?;
+    let relay = start_relay(&listening, None).await?;
+    let name = super::network::label(&platform::process::host_name());
+    let membership = membership_config(&listening, keystore, &name)?;
+    let mut memberships = Membership::resume(&relay, &membership)?;
+    if let Some(invite) = invite {
+        let invite: Invite = invite
+            .parse()
+            .map_err(|error| Failure::new(Exit::Usage, format!("the invite: {error}")))?;
+        memberships.push(Membership::join(&relay, invite, membership)?);
+    }
+    if memberships.is_empty() {
+        let text = "this relay serves no network yet; give it an invite made with `shadowmesh invite create --relay`";
+        return Err(Failure::new(Exit::Usage, text));
+    }
+    info!(networks = memberships.len(), address = %listening.address, "relaying");
+    relay.listen(listening.listener);
+    stop.await;
+    Ok(())
+}
+
+async fn dispatch(controller: &Controller, relay: Option<&Relay>, upgrade: Upgrade) {
+    if controller.claims(upgrade.path()) {
+        return controller.handle(upgrade).await;
+    }
+    if let Some(relay) = relay
+        && relay.claims(upgrade.path())
+    {
+        let relay = relay.clone();
+        tokio::spawn(async move { relay.handle(upgrade).await });
+        return;
+    }
+    tokio::spawn(upgrade.reject_not_found());
+}
+
+pub(crate) fn network_folder(config: &Config) -> NetworkFolder {
+    NetworkFolder::new(config.state_dir().join("controller"))
+}
+
+/// Makes the network of the first start. Its key goes beside the state, under a passphrase that is shown once.
+async fn create_network(
+    folder: &NetworkFolder,
+    wanted: Option<String>,
+    config: &Config,
+) -> Result<ControllerSecrets, Failure> {
+    let text = wanted.unwrap_or_else(|| super::network::label(&platform::process::host_name()));
+    let name: NetworkName = text.parse().map_err(|error| {
+        Failure::new(
+            Exit::Usage,
+            format!("{text:?} as a network's name: {error}; choose one with --network"),
+        )
+    })?;
+    let key_file = config.state_dir().join("network.key");
+    let passphrase = passphrase::generated();
+    let new =
+        NewNetwork { name: name.clone(), key_file: &key_file, passphrase: passphrase.as_bytes() };
+    folder.create(new, &mut clock::rng(), clock::unix_time()).await?;
+    note(format_args!("Created the network {}.", styled(BOLD, format_args!("{name}.alt"))));
+    note(format_args!("Its key is in {}, under the passphrase", key_file.display()));
+    note(format_args!("  {}", styled(BOLD, passphrase.as_str())));
+    note(
+        "Write the passphrase down and move the file to a safe place: both together restore the network, and nothing else does.",
+    );
+    folder
+        .secrets()?
+        .ok_or_else(|| Failure::new(Exit::Other, "the new network's keys are not there"))
+}
+
+/// The relay of `serve`, which joins like any other but reaches the controller without leaving the host.
+async fn start_own_relay(
+    controller: &Controller,
+    listening: &Listening,
+    config: &Config,
+    capture: Option<Capture>,
+) -> Result<(Relay, Vec<Membership>), Failure> {
+    let relay = start_relay(listening, capture).await?;
+    let keystore = relay_keystore(config)?;
+    let mut membership = membership_config(listening, keystore, OWN_RELAY)?;
+    membership.controllers = Some(vec![listening.from_here.clone()]);
+    let mut memberships = Membership::resume(&relay, &membership)?;
+    if memberships.is_empty() {
+        let request =
+            InviteRequest { relay: true, approval: Some(false), ..InviteRequest::default() };
+        let invite = create_invite(controller, request).await?;
+        let invite: Invite = invite
+            .parse()
+            .map_err(|_| Failure::new(Exit::Other, "the controller made no invite"))?;
+        memberships.push(Membership::join(&relay, invite, membership)?);
+    }
+    Ok((relay, memberships))
+}
+
+async fn start_relay(listening: &Listening, capture: Option<Capture>) -> Result<Relay, Failure> {
+    let relay = RelayConfig { stun: vec![listening.address], capture, ..RelayConfig::default() };
+    Relay::start(relay).await.map_err(|error| {
+        let text = format!(
+            "cannot answer STUN at UDP {}: {error}; choose another port with --listen",
+            listening.address
+        );
+        Failure::new(Exit::Host, text)
+    })
+}
+
+fn membership_config(
+    listening: &Listening,
+    keystore: FileKeystore,
+    name: &str,
+) -> Result<MembershipConfig, Failure> {
+    let name: DeviceName = name.parse().map_err(|error| {
+        Failure::new(Exit::Usage, format!("{name:?} as a device's name: {error}"))
+    })?;
+    Ok(MembershipConfig {
+        keystore: Arc::new(keystore),
+        name,
+        controllers: None,
+        servers: listening.servers.clone(),
+        stun: listening.stun.clone(),
+        region: String::new(),
+    })
+}
+
+fn relay_keystore(config: &Config) -> Result<FileKeystore, Failure> {
+    let folder: PathBuf = config.state_dir().join("relay");
+    FileKeystore::open(folder, None).map_err(|error| Failure::new(Exit::Host, error.to_string()))
+}
+
+/// The private key of a relay's self-signed certificate, made at the first start.
+fn relay_tls_key(keystore: &FileKeystore) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let failed = |error: keystore::KeystoreError| Failure::new(Exit::Host, error.to_string());
+    if let Some(key) = keystore.load(RELAY_TLS_KEY).map_err(failed)? {
+        return Ok(key);
+    }
+    let key = websocket::generate_key();
+    keystore.store(RELAY_TLS_KEY, &key).map_err(failed)?;
+    Ok(key)
+}
+
+async fn create_invite(controller: &Controller, request: InviteRequest) -> Result<String, Failure> {
+    let answer = controller.admin(AdminRequest::CreateInvite(request)).await;
+    match answer.map_err(|error| Failure::new(Exit::Other, error.to_string()))? {
+        Ok(AdminAnswer::InvitesCreated { invites }) => match invites.into_iter().next() {
+            Some(created) => Ok(created.invite),
+            None => Err(Failure::new(Exit::Other, "the controller made no invite")),
+        },
+        Ok(_) => Err(Failure::new(Exit::Other, "the controller made no invite")),
+        Err(error) => Err(Failure::new(Exit::Other, error.to_string())),
+    }
+}
+
+impl From<NetworkError> for Failure {
+    fn from(error: NetworkError) -> Self {
+        let exit = match &error {
+            NetworkError::Exists(_)
+            | NetworkError::FileExists(_)
+            | NetworkError::OtherNetwork { .. } => Exit::Usage,
+            NetworkError::Missing(_) => Exit::NotFound,
+            NetworkError::Keystore(keystore::KeystoreError::Sealed) => Exit::Refused,
+            _ => Exit::Host,
+        };
+        Self::new(exit, error.to_string())
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        Self::new(Exit::Host, error.to_string())
+    }
+}
+
+impl From<MembershipError> for Failure {
+    fn from(error: MembershipError) -> Self {
+        Self::new(Exit::Host, error.to_string())
+    }
+}
