@@ -1,3 +1,79 @@
-//! A whole node composed of the pure protocols: the only type that a shell drives.
+//! A whole node, composed of the pure protocols: the only type that a shell drives.
+//!
+//! An [`Engine`] is one network on one device. It has no sockets, threads, clock or randomness of
+//! its own: a shell brings datagrams, packets, connections, time and random numbers, and carries
+//! out what the engine answers. The same engine runs under the real loop and under the simulator.
+//!
+//! ```text
+//!            packets                 Engine                       network
+//!   TUN ──── handle_packet ─────► routes ─► session ─► path ─┬─► poll_transmit     UDP
+//!       ◄─── poll_packet ──────── source check ◄─ session ◄──┤   handle_datagram
+//!                                                            └─► poll_message      relay links
+//!                                 map ◄─ control client ◄──────  handle_stream_*   controller
+//! ```
+//!
+//! What it holds to:
+//!
+//! - **Decisions in one place.** Child machines (control client, relay links, WireGuard interface,
+//!   path agents, STUN client) never talk to each other or to the shell; the engine drains them
+//!   inside its handlers and carries everything between them.
+//! - **Bulk elsewhere.** What most packets need is published as an immutable [`DataPlane`] that
+//!   data threads use through a [`DataPlaneHandle`]; the engine itself calls the same functions.
+//! - **Trust.** Peers are those whose proofs in the map, or in an introduction, verify. Whoever is
+//!   revoked or has expired loses the tunnel in the same call in which the engine learns of it.
+//!   Packets from any path must bear an address of the peer whose session opened them; all members
+//!   may connect to this device.
+//! - **First byte.** Packets wait, bounded, while a session is made over the relay; a better path
+//!   is found meanwhile.
+//! - **No controller needed.** What must survive a restart is handed out as
+//!   [`EngineEvent::Save`]; with it a node comes back while every controller is dead.
+//!
+//! | file | what |
+//! |---|---|
+//! | `engine` | the coordinator and its public handlers |
+//! | `config`, `io` | what it starts with, what goes in and out |
+//! | `sync`, `peers`, `peer` | the map turned into peers |
+//! | `tunnels`, `frames`, `psk`, `via` | packets, sessions, frames |
+//! | `discovery` | paths, candidates, announcements |
+//! | `control`, `relays`, `streams` | connections to controller and relays |
+//! | `dataplane`, `routes` | what runs on data threads |
+//! | `status` | what the command line shows |
+//! | `saved`, `timers`, `context` | memory, clock, and what each call brings |
 
 #![forbid(unsafe_code)]
+
+mod config;
+mod context;
+mod control;
+mod dataplane;
+mod discovery;
+mod engine;
+mod frames;
+mod io;
+mod peer;
+mod peers;
+mod psk;
+mod relays;
+mod routes;
+mod saved;
+mod status;
+mod streams;
+mod sync;
+mod timers;
+mod tunnels;
+mod via;
+
+pub use config::{DEFAULT_MTU, DeviceSecrets, EngineConfig};
+pub use dataplane::{
+    DataPlane, DataPlaneHandle, DropReason, Inbound, Notice, Outbound, PeerCounters,
+};
+pub use engine::Engine;
+pub use io::{
+    ConnectionState, DialTarget, EngineEvent, InterfaceSettings, Purpose, StreamCommand, StreamId,
+    Transmit,
+};
+pub use noise_channel::{Now, UnixMillis};
+pub use routes::Routes;
+pub use status::{
+    CandidateStatus, DecisionStatus, EngineStatus, PeerStatus, RelayStatus, WhyStatus,
+};

@@ -1,0 +1,45 @@
+//! What an engine starts with.
+
+use std::fmt;
+
+use identity::{ChannelKey, DeviceKey, DeviceName, Invite, TunnelKey};
+
+/// The inner MTU that every path carries: the least that IPv6 allows (RFC 8200 section 5).
+pub const DEFAULT_MTU: usize = 1_280;
+
+/// The secrets of a device in one network.
+#[derive(Clone)]
+pub struct DeviceSecrets {
+    /// Its identity.
+    pub device: DeviceKey,
+    /// Its WireGuard static key.
+    pub tunnel: TunnelKey,
+    /// Its Noise static key.
+    pub channel: ChannelKey,
+}
+
+impl fmt::Debug for DeviceSecrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DeviceSecrets(of {})", self.device.id())
+    }
+}
+
+/// What an engine starts with.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// The invite by which the device joins, or joined. It stays the source of the controller's
+    /// and relays' first addresses.
+    pub invite: Invite,
+    /// The name that the device would like to have.
+    pub name: DeviceName,
+    /// The device's keys.
+    pub secrets: DeviceSecrets,
+    /// The newest [`EngineEvent::Save`](crate::EngineEvent::Save), if there ever was one.
+    pub saved: Option<Vec<u8>>,
+    /// Whether there is a UDP socket.
+    pub udp: bool,
+    /// Whether peers may be dialled on loopback addresses: for networks on one machine.
+    pub loopback: bool,
+    /// The tunnel's MTU; [`DEFAULT_MTU`] unless every underlay is known to carry more.
+    pub mtu: usize,
+}

@@ -1,0 +1,173 @@
+//! Paths: candidates, probes, relays and what is announced of them.
+
+use frame_proto::FrameType;
+use identity::{DeviceId, Endpoints, Signed};
+use path::{Path, PathEvent};
+
+use crate::context::Context;
+use crate::engine::Engine;
+use crate::io::{EngineEvent, Transmit};
+use crate::peer::Peer;
+use crate::peers::{announced, own_candidates};
+use crate::relays::RelayEvent;
+
+impl Engine {
+    pub(crate) fn for_each_peer(&mut self, mut act: impl FnMut(&mut Peer)) {
+        for device in self.peers.devices() {
+            if let Some(peer) = self.peers.touch(device) {
+                act(peer);
+            }
+        }
+    }
+
+    pub(crate) fn drain_relays(&mut self, cx: &mut Context<'_>) {
+        while let Some(event) = self.relays.poll_event() {
+            match event {
+                RelayEvent::Changed => {
+                    self.refresh_relay_paths(cx);
+                    if self.relays.attached_homes() != self.underlay.homes {
+                        self.schedule.announce_soon(cx.instant());
+                    }
+                }
+                RelayEvent::Frame(frame) => self.receive_frame(frame, cx),
+                RelayEvent::Unreachable { relay, peer } => {
+                    if let Some(peer) = self.peers.get_mut(peer) {
+                        peer.prefer_another_relay(relay);
+                    }
+                }
+                RelayEvent::ClockSkew(offset) => {
+                    self.saved.set_clock_offset(offset);
+                    self.output.events.push_back(EngineEvent::ClockWrong { offset_ms: offset.0 });
+                }
+            }
+        }
+    }
+
+    fn refresh_relay_paths(&mut self, cx: &mut Context<'_>) {
+        for device in self.peers.devices() {
+            let Some(peer) = self.peers.get(device) else { continue };
+            let available = self.relays.reaches(&peer.relays);
+            if let Some(peer) = self.peers.touch(device) {
+                peer.agent.handle_relay(available, cx.instant());
+            }
+        }
+    }
+
+    /// Lets the agents that were touched act, and carries out what they want.
+    pub(crate) fn drain_paths(&mut self, cx: &mut Context<'_>) {
+        while let Some(device) = self.peers.take_touched() {
+            let Some(peer) = self.peers.get_mut(device) else { continue };
+            peer.agent.handle_timeout(&mut self.budget, cx.rng, cx.now.instant);
+            let mut relayed = Vec::new();
+            while let Some(transmit) = peer.agent.poll_transmit() {
+                match transmit.path {
+                    Path::Direct(to) => {
+                        let kind = FrameType::Disco;
+                        let payload =
+                            peer.frames.seal_hello_direct(kind, &transmit.payload, cx.rng);
+                        if let Some(payload) = payload {
+                            self.output.transmits.push_back(Transmit { to, payload });
+                        }
+                    }
+                    Path::Relay => relayed.push(transmit.payload),
+                    Path::None => {}
+                }
+            }
+            let mut events = Vec::new();
+            while let Some(event) = peer.agent.poll_event() {
+                events.push(event);
+            }
+            self.peers.reschedule(device);
+            for payload in relayed {
+                self.send_hello(device, FrameType::Disco, &payload, cx);
+            }
+            for event in events {
+                self.handle_path_event(device, event, cx);
+            }
+        }
+    }
+
+    fn handle_path_event(&mut self, device: DeviceId, event: PathEvent, cx: &mut Context<'_>) {
+        match event {
+            PathEvent::Chosen(decision) => {
+                self.publish(cx.now);
+                let waiting = self
+                    .peers
+                    .get_mut(device)
+                    .filter(|_| decision.path != Path::None)
+                    .map(|peer| peer.take_waiting(cx.instant()));
+                for packet in waiting.into_iter().flatten() {
+                    self.send_packet(&packet, cx);
+                }
+                self.output.events.push_back(EngineEvent::Path { peer: device, decision });
+            }
+            PathEvent::Pong { path, latency } => {
+                self.output.events.push_back(EngineEvent::Pong { peer: device, path, latency });
+            }
+        }
+    }
+
+    /// Tells the controller, and thereby everybody, where this device is reached.
+    pub(crate) fn announce(&mut self, cx: &mut Context<'_>) {
+        let now = cx.instant();
+        let filter = &self.settings.path.filter;
+        let reflexive = self.stun.reflexive();
+        let candidates = if self.settings.path.udp {
+            own_candidates(&self.underlay.interfaces, reflexive, filter)
+        } else {
+            Vec::new()
+        };
+        let homes = self.relays.attached_homes();
+        if self.underlay.announced
+            && candidates == self.settings.local
+            && homes == self.underlay.homes
+        {
+            return;
+        }
+        let wall = self.wall(cx.now);
+        let endpoints = Endpoints {
+            number: self.saved.next_number(wall.0),
+            candidates: announced(&candidates),
+            relays: homes.clone(),
+        };
+        let endpoints = Signed::sign(self.own.network, &self.own.secrets.device, &endpoints);
+        self.control.client_mut().set_endpoints(endpoints.clone(), now);
+        self.own.endpoints = Some(endpoints);
+        self.underlay.announced = true;
+        self.underlay.homes = homes;
+        self.settings.local.clone_from(&candidates);
+        self.for_each_peer(|peer| {
+            peer.agent.handle_local_candidates(&candidates, now);
+            peer.introduced = None;
+        });
+        self.schedule.save_soon(now);
+    }
+
+    pub(crate) fn stun_servers(&self) -> Vec<std::net::SocketAddr> {
+        let filter = &self.settings.path.filter;
+        let servers = self.relays.stun_servers().into_iter();
+        servers.filter(|server| self.settings.path.udp && filter.permits(*server)).collect()
+    }
+
+    /// Looks at what data threads did, and at what time has ended.
+    pub(crate) fn tick(&mut self, cx: &mut Context<'_>) {
+        let now = cx.instant();
+        for device in self.peers.devices() {
+            let moved = self.peers.get_mut(device).is_some_and(|peer| peer.sample(now));
+            if moved {
+                self.peers.touch(device);
+                self.schedule.traffic(now);
+                self.introduce(device, cx);
+            }
+        }
+        let wall = self.wall(cx.now);
+        if self.control.client().map().next_expiry().is_some_and(|at| at <= wall) {
+            let applied = self.control.client_mut().map_mut().expire(wall);
+            for event in applied.events {
+                self.output.events.push_back(EngineEvent::Security(event));
+            }
+            self.apply(&applied.changes, cx);
+        }
+        self.renew_binding(cx);
+    }
+}

@@ -1,0 +1,493 @@
+//! The coordinator: takes input, lets the children work, hands out output.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use control_proto::{Admission, ClientConfig, ControlClient, NetworkMap, limits::CAPABILITY};
+use identity::{Binding, DeviceId, Endpoints, NetworkId, RelayEntry, Signed, UnixTime};
+use noise_channel::{Now, PathSecret, StaticSecret};
+use path::{ProbeBudget, StunClient, stun};
+use rand_core::CryptoRng;
+use wireguard_proto::{Interface, InterfaceConfig, LoadLimits, PrivateKey};
+
+use crate::config::{DeviceSecrets, EngineConfig};
+use crate::context::Context;
+use crate::control::Control;
+use crate::dataplane::{DataPlaneHandle, Inbound, Notice, Outbound};
+use crate::io::{EngineEvent, InterfaceSettings, StreamCommand, StreamId, Transmit};
+use crate::peers::{PeerSettings, Peers, overlay};
+use crate::psk::End;
+use crate::relays::{Credentials, RelaySettings, Relays};
+use crate::saved::Saved;
+use crate::streams::{Owner, Streams};
+use crate::timers::{BINDING_VALIDITY, REKEY_AFTER_BYTES, Schedule};
+use crate::via::Via;
+
+/// One network on one device.
+///
+/// Driving order: after every `handle_*` drain [`Self::poll_transmit`], [`Self::poll_stream`],
+/// [`Self::poll_packet`] and [`Self::poll_event`], then sleep until [`Self::poll_timeout`] and
+/// call [`Self::handle_timeout`]. An engine starts by itself: drive it from the first timeout.
+#[derive(Debug)]
+pub struct Engine {
+    pub(crate) own: Own,
+    pub(crate) saved: Saved,
+    pub(crate) control: Control,
+    pub(crate) relays: Relays,
+    pub(crate) streams: Streams,
+    pub(crate) wireguard: Interface<Via>,
+    pub(crate) peers: Peers,
+    pub(crate) settings: PeerSettings,
+    pub(crate) stun: StunClient,
+    pub(crate) budget: ProbeBudget,
+    pub(crate) plane: DataPlaneHandle,
+    pub(crate) underlay: Underlay,
+    pub(crate) schedule: Schedule,
+    pub(crate) output: Output,
+}
+
+/// What this device is.
+#[derive(Debug)]
+pub(crate) struct Own {
+    pub(crate) network: NetworkId,
+    pub(crate) network_name: identity::NetworkName,
+    pub(crate) secrets: DeviceSecrets,
+    pub(crate) end: End,
+    pub(crate) bootstrap: Vec<RelayEntry>,
+    pub(crate) mtu: usize,
+    pub(crate) removed: bool,
+    /// What the shell was told of the interface last.
+    pub(crate) interface: Option<InterfaceSettings>,
+    /// What was announced last.
+    pub(crate) endpoints: Option<Signed<Endpoints>>,
+}
+
+/// This device's place in the network underneath.
+#[derive(Debug, Default)]
+pub(crate) struct Underlay {
+    pub(crate) interfaces: Vec<SocketAddr>,
+    /// The relays that were announced last; the candidates are in the peers' settings.
+    pub(crate) homes: Vec<DeviceId>,
+    pub(crate) announced: bool,
+}
+
+/// What waits to be polled.
+#[derive(Debug, Default)]
+pub(crate) struct Output {
+    pub(crate) transmits: VecDeque<Transmit>,
+    pub(crate) packets: VecDeque<Vec<u8>>,
+    pub(crate) events: VecDeque<EngineEvent>,
+}
+
+impl Output {
+    fn is_queued(&self) -> bool {
+        !self.transmits.is_empty() || !self.packets.is_empty() || !self.events.is_empty()
+    }
+}
+
+impl Engine {
+    /// An engine that joins, or comes back to, the network of the invite.
+    pub fn new(config: EngineConfig, rng: &mut dyn CryptoRng, now: Now) -> Self {
+        let network = config.invite.network;
+        let mut saved = config.saved.as_deref().and_then(Saved::from_bytes).unwrap_or_default();
+        let wall = now.wall.with_offset(saved.clock_offset());
+        let device = config.secrets.device.id();
+        let end = End {
+            device,
+            tunnel_key: config.secrets.tunnel.public(),
+            capability: CAPABILITY.into(),
+        };
+        let binding =
+            current_binding(&mut saved, &config.secrets, network, UnixTime(wall.as_secs()));
+        let map = saved
+            .map
+            .take()
+            .and_then(|bytes| {
+                NetworkMap::from_bytes(network, &bytes, UnixTime(wall.as_secs())).ok()
+            })
+            .map_or_else(|| NetworkMap::new(network), |(map, _)| map);
+        let admission = match &saved.chain {
+            Some(chain) => Admission::Chain(Box::new(chain.clone())),
+            None => Admission::Invite {
+                invite: Box::new(config.invite.clone()),
+                name: config.name.clone(),
+            },
+        };
+        let client = ClientConfig {
+            controller: (&config.invite).into(),
+            device_key: config.secrets.device.clone(),
+            channel_key: config.secrets.channel.clone(),
+            binding,
+            admission,
+            clock_offset: saved.clock_offset(),
+        };
+        let settings = PeerSettings::new(overlay(network, &map), config.udp, config.loopback);
+        let mut engine = Self {
+            control: Control::new(ControlClient::new(client, map, now)),
+            relays: Relays::new(RelaySettings {
+                network,
+                device,
+                static_key: StaticSecret::from_bytes(*config.secrets.channel.to_bytes()),
+                path_secret: PathSecret::from_bytes(*config.invite.path_secret.0),
+            }),
+            streams: Streams::default(),
+            wireguard: Interface::new(
+                InterfaceConfig {
+                    private_key: PrivateKey::from_bytes(*config.secrets.tunnel.to_bytes()),
+                    rekey_after_bytes: Some(REKEY_AFTER_BYTES),
+                    limits: LoadLimits::default(),
+                    last_timestamp: saved.timestamp(),
+                    wall: Duration::from_millis(wall.0),
+                },
+                now.instant,
+            ),
+            peers: Peers::default(),
+            settings,
+            stun: StunClient::new(),
+            budget: ProbeBudget::new(),
+            plane: DataPlaneHandle::new(),
+            underlay: Underlay::default(),
+            schedule: Schedule::new(now.instant),
+            output: Output::default(),
+            own: Own {
+                network,
+                network_name: config.invite.network_name,
+                secrets: config.secrets,
+                end,
+                bootstrap: config.invite.relays,
+                mtu: config.mtu,
+                removed: false,
+                interface: None,
+                endpoints: None,
+            },
+            saved,
+        };
+        let mut cx = Context { rng, now };
+        engine.adopt_map(&mut cx);
+        engine.drain(&mut cx);
+        engine
+    }
+
+    /// A datagram came in at the UDP socket.
+    pub fn handle_datagram(
+        &mut self,
+        from: SocketAddr,
+        datagram: &mut [u8],
+        rng: &mut dyn CryptoRng,
+        now: Now,
+    ) {
+        let mut cx = Context { rng, now };
+        if stun::is_stun(datagram) {
+            if self.stun.handle_response(from, datagram, now.instant) {
+                self.schedule.announce_soon(now.instant);
+            }
+            return self.drain(&mut cx);
+        }
+        let plane = self.plane.load();
+        match plane.inbound(from, datagram, now.instant) {
+            Inbound::Packet { packet, notice } => {
+                self.output.packets.push_back(packet.to_vec());
+                self.take_notice(notice, &mut cx);
+            }
+            Inbound::Empty { notice } => self.take_notice(notice, &mut cx),
+            Inbound::ToEngine(datagram) => self.receive_datagram(from, datagram, &mut cx),
+            Inbound::Dropped(_) => {}
+        }
+        self.drain(&mut cx);
+    }
+
+    /// A packet of this device, from the TUN or what stands in its place.
+    pub fn handle_packet(&mut self, packet: &[u8], rng: &mut dyn CryptoRng, now: Now) {
+        let mut cx = Context { rng, now };
+        let mut payload = Vec::new();
+        let outbound = self.plane.load().outbound(&[packet], &mut payload, now.instant);
+        match outbound {
+            Outbound::Datagrams { to, notice, .. } => {
+                self.output.transmits.push_back(Transmit { to, payload });
+                self.take_notice(notice, &mut cx);
+            }
+            Outbound::ToEngine => self.send_packet(packet, &mut cx),
+            Outbound::NoRoute => {}
+        }
+        self.drain(&mut cx);
+    }
+
+    /// A data thread has something to tell.
+    pub fn handle_notice(&mut self, notice: Notice, rng: &mut dyn CryptoRng, now: Now) {
+        let mut cx = Context { rng, now };
+        self.take_notice(Some(notice), &mut cx);
+        self.drain(&mut cx);
+    }
+
+    /// A connection that was asked for is open.
+    pub fn handle_stream_opened(&mut self, stream: StreamId, rng: &mut dyn CryptoRng, now: Now) {
+        let mut cx = Context { rng, now };
+        match self.streams.owner(stream) {
+            Some(Owner::Control) => self.control.handle_opened(stream, &mut cx),
+            Some(Owner::Relay(relay)) => {
+                let credentials = self.credentials(relay, now);
+                self.relays.handle_opened(relay, credentials, &mut self.streams, &mut cx);
+            }
+            None => {}
+        }
+        self.drain(&mut cx);
+    }
+
+    /// A binary message came in over a connection.
+    pub fn handle_stream_message(
+        &mut self,
+        stream: StreamId,
+        message: &[u8],
+        rng: &mut dyn CryptoRng,
+        now: Now,
+    ) {
+        let mut cx = Context { rng, now };
+        match self.streams.owner(stream) {
+            Some(Owner::Control) => self.control.handle_message(stream, message, &mut cx),
+            Some(Owner::Relay(relay)) => {
+                self.relays.handle_message(relay, message, &mut self.streams, &mut cx);
+            }
+            None => {}
+        }
+        self.drain(&mut cx);
+    }
+
+    /// A connection was closed by the other end, broke, or could not be opened.
+    pub fn handle_stream_closed(&mut self, stream: StreamId, rng: &mut dyn CryptoRng, now: Now) {
+        let mut cx = Context { rng, now };
+        match self.streams.forget(stream) {
+            Some(Owner::Control) => self.control.handle_closed(stream, &mut cx),
+            Some(Owner::Relay(relay)) => {
+                self.relays.handle_closed(relay, &mut self.streams, &mut cx);
+            }
+            None => {}
+        }
+        self.drain(&mut cx);
+    }
+
+    /// The addresses of this device's interfaces with the port of the UDP socket. If they differ
+    /// from the last ones, the network underneath has changed.
+    pub fn handle_local_addresses(
+        &mut self,
+        addresses: &[SocketAddr],
+        rng: &mut dyn CryptoRng,
+        now: Now,
+    ) {
+        if self.underlay.interfaces == addresses {
+            return;
+        }
+        let first = self.underlay.interfaces.is_empty();
+        self.underlay.interfaces = addresses.to_vec();
+        self.schedule.announce_soon(now.instant);
+        if first {
+            self.drain(&mut Context { rng, now });
+        } else {
+            self.handle_network_change(rng, now);
+        }
+    }
+
+    /// The network underneath has changed, or the device has woken up: everything is dialled and
+    /// probed anew.
+    pub fn handle_network_change(&mut self, rng: &mut dyn CryptoRng, now: Now) {
+        let mut cx = Context { rng, now };
+        self.control.client_mut().reconnect(now.instant);
+        self.relays.handle_network_change(&mut self.streams, now.instant);
+        self.stun.handle_network_change(now.instant);
+        self.for_each_peer(|peer| peer.agent.handle_network_change(now.instant));
+        self.drain(&mut cx);
+    }
+
+    /// Pings a peer over all its paths; each answer is an [`EngineEvent::Pong`].
+    pub fn handle_ping_request(&mut self, peer: DeviceId, rng: &mut dyn CryptoRng, now: Now) {
+        if let Some(peer) = self.peers.touch(peer) {
+            peer.agent.handle_ping_request(now.instant);
+        }
+        self.drain(&mut Context { rng, now });
+    }
+
+    /// Leaves the network for good; [`EngineEvent::Removed`] follows when the controller knows.
+    pub fn leave(&mut self, rng: &mut dyn CryptoRng, now: Now) {
+        self.control.client_mut().leave(now.instant);
+        self.drain(&mut Context { rng, now });
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, rng: &mut dyn CryptoRng, now: Now) {
+        let mut cx = Context { rng, now };
+        self.control.client_mut().handle_timeout(cx.rng, now);
+        self.relays.handle_timeout(&mut self.streams, &mut cx);
+        self.wireguard.handle_timeout(cx.rng, now.instant);
+        if self.stun.handle_timeout(cx.rng, now.instant) {
+            self.schedule.announce_soon(now.instant);
+        }
+        self.peers.touch_due(now.instant);
+        if self.schedule.take_tick(now.instant) {
+            self.tick(&mut cx);
+        }
+        self.drain(&mut cx);
+    }
+
+    /// The next datagram to send.
+    #[must_use]
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.output.transmits.pop_front()
+    }
+
+    /// The next thing to do with connections.
+    #[must_use]
+    pub fn poll_stream(&mut self) -> Option<StreamCommand> {
+        self.streams.poll()
+    }
+
+    /// The next message for a connection that can take one. After nothing, a further
+    /// [`StreamCommand::Wake`] says when to ask again.
+    #[must_use]
+    pub fn poll_message(&mut self, stream: StreamId, now: Instant) -> Option<Vec<u8>> {
+        let message = match self.streams.owner(stream)? {
+            Owner::Control => self.control.poll_message(stream),
+            Owner::Relay(relay) => self.relays.poll_message(relay, now),
+        };
+        if message.is_none() {
+            self.streams.sleep(stream);
+        }
+        message
+    }
+
+    /// The next packet for this device.
+    #[must_use]
+    pub fn poll_packet(&mut self) -> Option<Vec<u8>> {
+        self.output.packets.pop_front()
+    }
+
+    /// The next event.
+    #[must_use]
+    pub fn poll_event(&mut self) -> Option<EngineEvent> {
+        self.output.events.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called next, and for what.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        if self.streams.has_commands() || self.output.is_queued() {
+            return Some((self.schedule.last_now(), "output is queued"));
+        }
+        if self.own.removed {
+            return None;
+        }
+        [
+            self.control.poll_timeout(),
+            self.relays.poll_timeout(),
+            self.wireguard.poll_timeout(),
+            self.stun.poll_timeout(),
+            self.peers.poll_timeout(),
+            Some(self.schedule.poll_timeout()),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// What data threads need; the handle stays valid for as long as the engine lives.
+    #[must_use]
+    pub fn data_plane(&self) -> DataPlaneHandle {
+        self.plane.clone()
+    }
+
+    /// The network's time.
+    pub(crate) fn wall(&self, now: Now) -> UnixTime {
+        self.control.client().wall(now)
+    }
+
+    /// What proves this device to a relay, with the next attachment.
+    fn credentials(
+        &mut self,
+        relay: DeviceId,
+        now: Now,
+    ) -> Option<(Credentials, Signed<identity::Attachment>)> {
+        let chain = self.control.client().chain()?.clone();
+        let number = self.saved.next_number(self.wall(now).0);
+        let attachment = identity::Attachment { relay, number };
+        let attachment = Signed::sign(self.own.network, &self.own.secrets.device, &attachment);
+        let binding = self.saved.binding.clone()?;
+        let clock_offset = self.saved.clock_offset();
+        self.schedule.save_soon(now.instant);
+        Some((Credentials { chain, binding, clock_offset }, attachment))
+    }
+
+    /// Lets the children work until nothing moves between them any more.
+    pub(crate) fn drain(&mut self, cx: &mut Context<'_>) {
+        self.schedule.note(cx.instant());
+        self.drain_control(cx);
+        self.drain_relays(cx);
+        self.drain_wireguard(cx);
+        self.drain_paths(cx);
+        self.drain_wireguard(cx);
+        if self.schedule.take_announce(cx.instant()) {
+            self.announce(cx);
+        }
+        self.control.drain_actions(&mut self.streams);
+        while let Some((to, payload)) = self.stun.poll_transmit() {
+            self.output.transmits.push_back(Transmit { to, payload });
+        }
+        if self.schedule.take_dirty() {
+            self.publish(cx.now);
+        }
+        if self.schedule.take_save(cx.instant()) {
+            self.save();
+        }
+    }
+
+    fn save(&mut self) {
+        self.saved.chain = self.control.client().chain().cloned();
+        self.saved.map = Some(self.control.client().map().to_bytes().into());
+        let bytes = self.saved.to_bytes();
+        self.saved.map = None;
+        self.output.events.push_back(EngineEvent::Save(bytes));
+    }
+}
+
+/// The saved binding if it fits and has more than half of its time left, or a new one.
+fn current_binding(
+    saved: &mut Saved,
+    secrets: &DeviceSecrets,
+    network: NetworkId,
+    now: UnixTime,
+) -> Signed<Binding> {
+    let device = secrets.device.id();
+    let fits = saved.binding.as_ref().and_then(|signed| {
+        let binding = signed.verify(network, device).ok()?;
+        let fits = binding.tunnel_key == secrets.tunnel.public()
+            && binding.channel_key == secrets.channel.public()
+            && binding.capability == u32::from(CAPABILITY)
+            && binding.not_after > now.plus(BINDING_VALIDITY / 2);
+        fits.then(|| signed.clone())
+    });
+    if let Some(signed) = fits {
+        return signed;
+    }
+    let binding = Binding {
+        device,
+        tunnel_key: secrets.tunnel.public(),
+        channel_key: secrets.channel.public(),
+        number: saved.next_number(now.0),
+        not_after: now.plus(BINDING_VALIDITY),
+        capability: CAPABILITY.into(),
+    };
+    let signed = Signed::sign(network, &secrets.device, &binding);
+    saved.binding = Some(signed.clone());
+    signed
+}
+
+impl Engine {
+    /// Renews the binding when half of its time is over.
+    pub(crate) fn renew_binding(&mut self, cx: &mut Context<'_>) {
+        let before = self.saved.binding.clone();
+        let wall = self.wall(cx.now);
+        let binding = current_binding(&mut self.saved, &self.own.secrets, self.own.network, wall);
+        if before.as_ref() != Some(&binding) {
+            self.control.client_mut().set_binding(binding, cx.instant());
+            self.schedule.save_soon(cx.instant());
+        }
+    }
+}

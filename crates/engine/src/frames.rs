@@ -1,0 +1,134 @@
+//! Frames to and from one peer.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use frame_proto::{
+    Ends, FrameKeys, FrameOpener, FrameSealer, FrameStreams, FrameType, HEADER_LENGTH, HelloKey,
+    OFFLOAD_LENGTH, OffloadHeader, Segmentation, TAG_LENGTH, parse, payload, set_peer,
+};
+use identity::{DeviceId, TunnelKey, TunnelPublicKey};
+use rand_core::CryptoRng;
+use wireguard_proto::Session;
+
+/// The frame keys of all sessions with a peer that are alive, and the key for the time before.
+#[derive(Debug)]
+pub(crate) struct Frames {
+    ends: Ends,
+    /// Nothing if the peer's tunnel key is none.
+    hello: Option<HelloKey>,
+    sessions: BTreeMap<u32, SessionFrames>,
+}
+
+#[derive(Debug)]
+struct SessionFrames {
+    session: Arc<Session>,
+    streams: FrameStreams,
+    /// The stream in use and the relay that it goes through.
+    sealer: Option<(DeviceId, FrameSealer)>,
+    opener: FrameOpener,
+}
+
+impl Frames {
+    pub(crate) fn new(ends: Ends, ours: &TunnelKey, theirs: &TunnelPublicKey) -> Self {
+        Self { ends, hello: HelloKey::new(ends, ours, theirs), sessions: BTreeMap::new() }
+    }
+
+    pub(crate) fn add(&mut self, session: &Arc<Session>) {
+        let secrets = session.frame_secrets();
+        let keys = FrameKeys {
+            send: secrets.send,
+            receive: secrets.receive,
+            remote_index: session.remote_index(),
+            local_index: session.local_index(),
+        };
+        let (streams, opener) = keys.split(self.ends);
+        let frames = SessionFrames { session: Arc::clone(session), streams, sealer: None, opener };
+        self.sessions.insert(session.local_index(), frames);
+    }
+
+    pub(crate) fn remove(&mut self, local_index: u32) {
+        self.sessions.remove(&local_index);
+    }
+
+    /// The sessions that are alive.
+    pub(crate) fn sessions(&self) -> impl Iterator<Item = &Arc<Session>> {
+        self.sessions.values().map(|frames| &frames.session)
+    }
+
+    /// Seals a packet as a data frame for the way through `relay`.
+    pub(crate) fn seal_packet(
+        &mut self,
+        session: &Session,
+        relay: DeviceId,
+        packet: &[u8],
+    ) -> Option<Vec<u8>> {
+        let frames = self.sessions.get_mut(&session.local_index())?;
+        if frames.sealer.as_ref().is_none_or(|(through, _)| *through != relay) {
+            frames.sealer = Some((relay, frames.streams.begin()));
+        }
+        let (_, sealer) = frames.sealer.as_ref()?;
+        let mut frame = vec![0; HEADER_LENGTH];
+        frame.extend_from_slice(&NO_OFFLOAD.encode());
+        frame.extend_from_slice(packet);
+        frame.resize(frame.len() + TAG_LENGTH, 0);
+        sealer.seal(FrameType::Data, 0, &mut frame).ok()?;
+        Some(frame)
+    }
+
+    /// Opens a data frame; answers the session that it belongs to and where the packet is.
+    pub(crate) fn open_packet(
+        &self,
+        frame: &mut [u8],
+    ) -> Option<(Arc<Session>, std::ops::Range<usize>)> {
+        let index = parse(frame).ok()?.receiver_index();
+        let frames = self.sessions.get(&index)?;
+        frames.opener.open(frame).ok()?;
+        let (offload, _) = OffloadHeader::split(payload(frame)).ok()?;
+        // Super-packets are not asked for, so what claims to be one is refused.
+        (offload == NO_OFFLOAD).then(|| {
+            let packet = HEADER_LENGTH + OFFLOAD_LENGTH..frame.len() - TAG_LENGTH;
+            (Arc::clone(&frames.session), packet)
+        })
+    }
+
+    /// Seals what goes before, or beside, any session.
+    pub(crate) fn seal_hello(
+        &self,
+        kind: FrameType,
+        payload: &[u8],
+        rng: &mut dyn CryptoRng,
+    ) -> Option<Vec<u8>> {
+        let mut frame = vec![0; HEADER_LENGTH];
+        frame.extend_from_slice(payload);
+        frame.resize(frame.len() + TAG_LENGTH, 0);
+        self.hello.as_ref()?.seal(kind, &mut frame, rng).ok()?;
+        Some(frame)
+    }
+
+    /// The same for the direct way, on which frames name their sender.
+    pub(crate) fn seal_hello_direct(
+        &self,
+        kind: FrameType,
+        payload: &[u8],
+        rng: &mut dyn CryptoRng,
+    ) -> Option<Vec<u8>> {
+        let mut frame = self.seal_hello(kind, payload, rng)?;
+        set_peer(&mut frame, self.ends.local).ok()?;
+        Some(frame)
+    }
+
+    /// Opens a frame sealed with the hello key; its payload is plain afterwards.
+    pub(crate) fn open_hello(&self, frame: &mut [u8]) -> Option<FrameType> {
+        Some(self.hello.as_ref()?.open(frame).ok()?.kind)
+    }
+}
+
+/// A single packet with all its checksums done.
+const NO_OFFLOAD: OffloadHeader = OffloadHeader {
+    segmentation: Segmentation::None,
+    needs_checksum: false,
+    segment_size: 0,
+    checksum_start: 0,
+    checksum_offset: 0,
+};

@@ -1,0 +1,131 @@
+//! What goes into an engine and comes out of it, besides packets.
+
+use std::net::{IpAddr, SocketAddr};
+
+use identity::{DeviceId, ServerAddress};
+
+/// A datagram to send from the engine's UDP socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transmit {
+    /// Where to.
+    pub to: SocketAddr,
+    /// What.
+    pub payload: Vec<u8>,
+}
+
+/// Names one WebSocket connection. Numbers are never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId(pub u64);
+
+/// What the shell does with WebSocket connections for the engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StreamCommand {
+    /// Connect; answer with [`Engine::handle_stream_opened`](crate::Engine::handle_stream_opened)
+    /// or [`Engine::handle_stream_closed`](crate::Engine::handle_stream_closed).
+    Dial {
+        /// The new connection.
+        stream: StreamId,
+        /// Where and how.
+        target: DialTarget,
+    },
+    /// There is something to send: whenever the connection takes a binary message, ask
+    /// [`Engine::poll_message`](crate::Engine::poll_message) for it, until that answers nothing.
+    /// Asking earlier would move a bounded queue to where nothing is dropped.
+    Wake {
+        /// Over which connection.
+        stream: StreamId,
+    },
+    /// Close the connection; it is not mentioned again.
+    Close {
+        /// Which.
+        stream: StreamId,
+    },
+}
+
+/// A WebSocket server, and what a connection to it is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DialTarget {
+    /// Where it is and how it proves who it is.
+    pub server: ServerAddress,
+    /// The request's path.
+    pub path: String,
+    /// What the connection is for, for logs.
+    pub purpose: Purpose,
+}
+
+/// What a stream is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Purpose {
+    /// The channel to the controller.
+    Controller,
+    /// The link to this relay.
+    Relay(DeviceId),
+}
+
+/// Something that the shell acts upon or shows.
+#[derive(Clone, Debug, PartialEq)]
+pub enum EngineEvent {
+    /// The interface's addresses or the network's prefixes changed.
+    Interface(InterfaceSettings),
+    /// The zone for the stub resolver changed; read [`Engine::zone`](crate::Engine::zone).
+    ZoneChanged,
+    /// Keep these bytes in the keystore and give them to the next
+    /// [`EngineConfig`](crate::EngineConfig). The newest replaces all before it.
+    Save(Vec<u8>),
+    /// The state of the connection to the network changed.
+    Connection(ConnectionState),
+    /// A pong to [`Engine::handle_ping_request`](crate::Engine::handle_ping_request).
+    Pong {
+        /// The peer that answered.
+        peer: DeviceId,
+        /// The path of the ping.
+        path: path::Path,
+        /// The round trip.
+        latency: std::time::Duration,
+    },
+    /// The path to a peer changed.
+    Path {
+        /// The peer.
+        peer: DeviceId,
+        /// The decision with its reason.
+        decision: path::Decision,
+    },
+    /// This device's clock differs that much from the network's; it is made up for.
+    ClockWrong {
+        /// What is added to the local clock, in milliseconds.
+        offset_ms: i64,
+    },
+    /// The device was removed from the network, or has left: there is nothing more to do.
+    Removed,
+    /// Something that whoever runs the network should know of.
+    Security(control_proto::SecurityEvent),
+}
+
+/// How the TUN, or what stands in its place, has to be set up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InterfaceSettings {
+    /// This device's addresses, IPv6 first.
+    pub addresses: Vec<IpAddr>,
+    /// What is routed into the interface.
+    pub routes: Vec<ipnet::IpNet>,
+    /// Its MTU.
+    pub mtu: usize,
+}
+
+/// How a node stands with its network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConnectionState {
+    /// No connection to the controller; the cached map serves.
+    Offline,
+    /// The membership waits for somebody's approval.
+    AwaitingApproval,
+    /// The map is up to date.
+    Online,
+    /// A connection is being made.
+    Connecting,
+    /// The network does not want this device: revoked, or an invite that does not count.
+    Refused {
+        /// What to do about it.
+        reason: String,
+    },
+}

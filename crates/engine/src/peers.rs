@@ -1,0 +1,239 @@
+//! The other members, as the map has them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use control_proto::NetworkMap;
+use frame_proto::Ends;
+use identity::{CandidateKind, DeviceId, NetworkId};
+use ipnet::IpNet;
+use path::{Candidate, CandidateFilter, PathAgent, PathConfig};
+use wireguard_proto::PublicKey;
+
+use crate::engine::Own;
+use crate::frames::Frames;
+use crate::peer::{Peer, wireguard_key};
+use crate::psk::End;
+
+/// All peers, by identity and by tunnel key.
+#[derive(Debug, Default)]
+pub(crate) struct Peers {
+    by_device: BTreeMap<DeviceId, Peer>,
+    by_key: BTreeMap<PublicKey, DeviceId>,
+    /// Peers whose path agents may have something to say.
+    touched: BTreeSet<DeviceId>,
+    /// When agents want to be called, and the same by device.
+    deadlines: BTreeSet<(Instant, DeviceId)>,
+    scheduled: BTreeMap<DeviceId, Instant>,
+}
+
+/// What a change of a peer means for its tunnel.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum TunnelChange {
+    /// The tunnel stays as it is.
+    None,
+    /// There is a new tunnel key.
+    Added(PublicKey),
+    /// The tunnel key is another one, so the old tunnel ends.
+    Replaced(PublicKey, PublicKey),
+}
+
+impl Peers {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Peer> {
+        self.by_device.values()
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Peer> {
+        self.by_device.values_mut()
+    }
+
+    pub(crate) fn get(&self, device: DeviceId) -> Option<&Peer> {
+        self.by_device.get(&device)
+    }
+
+    pub(crate) fn get_mut(&mut self, device: DeviceId) -> Option<&mut Peer> {
+        self.by_device.get_mut(&device)
+    }
+
+    /// The peer, whose path agent is looked at before the engine rests.
+    pub(crate) fn touch(&mut self, device: DeviceId) -> Option<&mut Peer> {
+        let peer = self.by_device.get_mut(&device)?;
+        self.touched.insert(device);
+        Some(peer)
+    }
+
+    pub(crate) fn take_touched(&mut self) -> Option<DeviceId> {
+        self.touched.pop_first()
+    }
+
+    /// Touches the peers whose time has come.
+    pub(crate) fn touch_due(&mut self, now: Instant) {
+        while let Some((at, device)) = self.deadlines.first().copied() {
+            if at > now {
+                return;
+            }
+            self.deadlines.pop_first();
+            self.scheduled.remove(&device);
+            self.touched.insert(device);
+        }
+    }
+
+    /// Notes when the peer's agent wants to be called next.
+    pub(crate) fn reschedule(&mut self, device: DeviceId) {
+        if let Some(at) = self.scheduled.remove(&device) {
+            self.deadlines.remove(&(at, device));
+        }
+        let peer = self.by_device.get(&device);
+        if let Some((at, _)) = peer.and_then(|peer| peer.agent.poll_timeout()) {
+            self.scheduled.insert(device, at);
+            self.deadlines.insert((at, device));
+        }
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        self.deadlines.first().map(|(at, _)| (*at, "probe paths"))
+    }
+
+    pub(crate) fn devices(&self) -> Vec<DeviceId> {
+        self.by_device.keys().copied().collect()
+    }
+
+    pub(crate) fn device_of(&self, key: &PublicKey) -> Option<DeviceId> {
+        self.by_key.get(key).copied()
+    }
+
+    /// Takes over what the map says of a peer.
+    pub(crate) fn upsert(
+        &mut self,
+        entry: &control_proto::Peer,
+        settings: &PeerSettings,
+        own: &Own,
+        now: Instant,
+    ) -> TunnelChange {
+        self.touched.insert(entry.member.device);
+        let end = End {
+            device: entry.member.device,
+            tunnel_key: entry.binding.tunnel_key,
+            capability: entry.binding.capability,
+        };
+        let key = wireguard_key(&end.tunnel_key);
+        let before = self.by_device.get(&end.device).map(|peer| peer.end);
+        if before == Some(end) {
+            let peer = self.by_device.get_mut(&end.device).expect("it was found above");
+            peer.member = entry.member.clone();
+            settings.announce(peer, entry, now);
+            return TunnelChange::None;
+        }
+        let agent = PathAgent::new(settings.path.clone());
+        let ends = Ends { network: own.network, local: own.end.device, remote: end.device };
+        let frames = Frames::new(ends, &own.secrets.tunnel, &end.tunnel_key);
+        let mut peer = Peer::new(entry.member.clone(), end, agent, frames);
+        settings.announce(&mut peer, entry, now);
+        let old = self.by_device.insert(end.device, peer);
+        self.by_key.insert(key, end.device);
+        match old.map(|old| old.key()) {
+            Some(old) => {
+                if old != key {
+                    self.by_key.remove(&old);
+                }
+                TunnelChange::Replaced(old, key)
+            }
+            None => TunnelChange::Added(key),
+        }
+    }
+
+    /// Forgets a peer; answers its tunnel key.
+    pub(crate) fn remove(&mut self, device: DeviceId) -> Option<PublicKey> {
+        let key = self.by_device.remove(&device)?.key();
+        self.by_key.remove(&key);
+        self.reschedule(device);
+        Some(key)
+    }
+}
+
+/// What is the same for all peers of a node.
+#[derive(Clone, Debug)]
+pub(crate) struct PeerSettings {
+    pub(crate) path: PathConfig,
+    pub(crate) local: Vec<Candidate>,
+    loopback: bool,
+}
+
+impl PeerSettings {
+    /// The settings for a network that routes `overlay`.
+    pub(crate) fn new(overlay: Vec<IpNet>, udp: bool, loopback: bool) -> Self {
+        let filter = CandidateFilter::new(overlay).with_loopback(loopback);
+        Self { path: PathConfig { filter, udp }, local: Vec::new(), loopback }
+    }
+
+    /// The same settings for a network that routes other prefixes.
+    pub(crate) fn set_overlay(&mut self, overlay: Vec<IpNet>) {
+        self.path.filter = CandidateFilter::new(overlay).with_loopback(self.loopback);
+    }
+
+    fn announce(&self, peer: &mut Peer, entry: &control_proto::Peer, now: Instant) {
+        peer.agent.handle_local_candidates(&self.local, now);
+        let Some(endpoints) = &entry.endpoints else { return };
+        peer.relays.clone_from(&endpoints.relays);
+        let candidates: Vec<_> = endpoints
+            .candidates
+            .iter()
+            .map(|candidate| Candidate::new(path_kind(candidate.kind), candidate.address))
+            .collect();
+        peer.agent.handle_remote_candidates(&candidates, now);
+    }
+}
+
+/// The prefixes of a network, which are never dialled as an underlay and are routed into it.
+pub(crate) fn overlay(network: NetworkId, map: &NetworkMap) -> Vec<IpNet> {
+    let (ula, v4) = match map.info() {
+        Some(info) => (info.prefix, info.ipv4_prefix),
+        None => (identity::ula_prefix(network), identity::ipv4_prefix(network)),
+    };
+    let ula = ipnet::Ipv6Net::new_assert(ula.network(), 48);
+    let v4 = ipnet::Ipv4Net::new_assert(v4.network(), 16);
+    vec![ula.into(), v4.into()]
+}
+
+fn path_kind(kind: CandidateKind) -> path::CandidateKind {
+    match kind {
+        CandidateKind::Local => path::CandidateKind::Local,
+        CandidateKind::Reflexive | CandidateKind::Mapped => path::CandidateKind::Reflexive,
+    }
+}
+
+/// This device's candidates as it announces them.
+pub(crate) fn announced(candidates: &[Candidate]) -> Vec<identity::Candidate> {
+    candidates
+        .iter()
+        .map(|candidate| identity::Candidate {
+            address: candidate.address,
+            kind: match candidate.kind {
+                path::CandidateKind::Local => CandidateKind::Local,
+                path::CandidateKind::Reflexive | path::CandidateKind::PeerReflexive => {
+                    CandidateKind::Reflexive
+                }
+            },
+        })
+        .collect()
+}
+
+/// Interface addresses and reflexive addresses as candidates, without what nobody may dial.
+pub(crate) fn own_candidates(
+    interfaces: &[SocketAddr],
+    reflexive: impl IntoIterator<Item = SocketAddr>,
+    filter: &CandidateFilter,
+) -> Vec<Candidate> {
+    let local = interfaces
+        .iter()
+        .map(|address| Candidate::new(path::CandidateKind::Local, *address))
+        .filter(|candidate| filter.permits(candidate.address));
+    let reflexive = reflexive
+        .into_iter()
+        .map(|address| Candidate::new(path::CandidateKind::Reflexive, address))
+        .filter(|candidate| filter.permits(candidate.address));
+    let mut candidates: Vec<_> = local.chain(reflexive).collect();
+    path::order(&mut candidates);
+    candidates
+}

@@ -1,0 +1,77 @@
+//! What a node remembers between runs.
+
+use identity::{Binding, CertificateChain, Signed};
+use minicbor::bytes::ByteVec;
+use minicbor::{Decode, Encode};
+use noise_channel::ClockOffset;
+use wireguard_proto::Tai64N;
+
+const FORMAT: u8 = 1;
+/// WireGuard timestamps that are reserved at once.
+const RESERVED_SECONDS: u64 = 600;
+
+/// Everything that must survive a restart. Sessions never do.
+#[derive(Clone, Debug, Default, Encode, Decode)]
+#[cbor(array)]
+pub(crate) struct Saved {
+    #[n(0)]
+    format: u8,
+    /// The membership.
+    #[n(1)]
+    pub(crate) chain: Option<CertificateChain>,
+    /// The binding in use.
+    #[n(2)]
+    pub(crate) binding: Option<Signed<Binding>>,
+    /// The signed map.
+    #[n(3)]
+    pub(crate) map: Option<ByteVec>,
+    /// No WireGuard timestamp beyond this one was sent.
+    #[cbor(n(4), with = "minicbor::bytes")]
+    timestamp: [u8; 12],
+    /// What to add to the local clock.
+    #[n(5)]
+    clock_offset: i64,
+    /// The highest number of any statement that the device signed about itself.
+    #[n(6)]
+    pub(crate) number: u64,
+}
+
+impl Saved {
+    /// Reads what an earlier run saved; a later format or damage is as good as nothing.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        minicbor::decode::<Self>(bytes).ok().filter(|saved| saved.format == FORMAT)
+    }
+
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let saved = Self { format: FORMAT, ..self.clone() };
+        minicbor::to_vec(&saved).expect("writing to a vector does not fail")
+    }
+
+    pub(crate) fn timestamp(&self) -> Tai64N {
+        Tai64N::from_bytes(self.timestamp)
+    }
+
+    /// Reserves the timestamps of the next minutes, so that not every handshake is written down.
+    pub(crate) fn reserve_timestamps(&mut self, sent: Tai64N) {
+        let mut bytes = *sent.as_bytes();
+        let (seconds, _) = bytes.split_at_mut(8);
+        let ahead = u64::from_be_bytes(seconds.try_into().expect("split at 8"))
+            .saturating_add(RESERVED_SECONDS);
+        seconds.copy_from_slice(&ahead.to_be_bytes());
+        self.timestamp = bytes;
+    }
+
+    pub(crate) fn clock_offset(&self) -> ClockOffset {
+        ClockOffset(self.clock_offset)
+    }
+
+    pub(crate) fn set_clock_offset(&mut self, offset: ClockOffset) {
+        self.clock_offset = offset.0;
+    }
+
+    /// A number above all that were used, in step with the wall clock where possible.
+    pub(crate) fn next_number(&mut self, wall_seconds: u64) -> u64 {
+        self.number = wall_seconds.max(self.number + 1);
+        self.number
+    }
+}

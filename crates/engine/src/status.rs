@@ -1,0 +1,301 @@
+//! What the command line shows of a node.
+//!
+//! Plain data: ages and durations instead of instants, text instead of keys, so that it can be
+//! serialised as it is. Field names are an interface.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use control_proto::NetworkMap;
+use identity::{DeviceId, RelayEntry};
+use naming::{NameError, Zone};
+use noise_channel::Now;
+use path::{CandidateKind, Path};
+use serde::{Deserialize, Serialize};
+
+use crate::engine::Engine;
+use crate::io::ConnectionState;
+use crate::peer::Peer;
+use crate::peers::overlay;
+
+/// The state of one network on this device.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EngineStatus {
+    /// The network's name.
+    pub network: String,
+    /// The NetworkId, z-base-32.
+    pub network_id: String,
+    /// This device's name; nothing before it has joined.
+    pub name: Option<String>,
+    /// The DeviceId, z-base-32.
+    pub device_id: String,
+    /// This device's addresses, IPv6 first.
+    pub addresses: Vec<IpAddr>,
+    /// `online`, `connecting`, `offline`, `awaiting-approval` or `refused`.
+    pub connection: String,
+    /// More about the connection, with what to do, if there is something to say.
+    pub connection_detail: Option<String>,
+    /// Seconds until this device's certificate ends; it is renewed before.
+    pub certificate_ends_in: Option<u64>,
+    /// The version of the map.
+    pub map_version: Option<String>,
+    /// What inbound packets are let in.
+    pub inbound: String,
+    /// The relays of the network.
+    pub relays: Vec<RelayStatus>,
+    /// This device's own addresses as others see them.
+    pub candidates: Vec<SocketAddr>,
+    /// Whether datagrams can be sent at all.
+    pub udp: bool,
+    /// The other members.
+    pub peers: Vec<PeerStatus>,
+    /// What the user should know of: a wrong clock, two devices with one address, and the like.
+    pub warnings: Vec<String>,
+}
+
+/// One relay.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayStatus {
+    /// The relay's DeviceId.
+    pub device_id: String,
+    /// Where it stands, as its operator calls it.
+    pub region: String,
+    /// Whether the link to it is up.
+    pub connected: bool,
+    /// Whether this device announces that it is reached there.
+    pub home: bool,
+}
+
+/// One other member.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// Its name.
+    pub name: String,
+    /// Its DeviceId.
+    pub device_id: String,
+    /// Its addresses, IPv6 first.
+    pub addresses: Vec<IpAddr>,
+    /// `direct ADDRESS`, `relay` or `none`.
+    pub path: String,
+    /// Round trip of the direct path in milliseconds.
+    pub latency_ms: Option<f64>,
+    /// Whether there is a session now.
+    pub session: bool,
+    /// Seconds since the session was made.
+    pub session_age: Option<u64>,
+    /// Packets sent.
+    pub sent_packets: u64,
+    /// Bytes of packets sent.
+    pub sent_bytes: u64,
+    /// Packets received.
+    pub received_packets: u64,
+    /// Bytes of packets received.
+    pub received_bytes: u64,
+}
+
+/// Why packets to a peer go where they go.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WhyStatus {
+    /// The peer's name.
+    pub name: String,
+    /// Its DeviceId.
+    pub device_id: String,
+    /// The path.
+    pub path: String,
+    /// The latest decisions, newest first.
+    pub decisions: Vec<DecisionStatus>,
+    /// The addresses of the peer that are tried.
+    pub candidates: Vec<CandidateStatus>,
+    /// The relays through which it is reached.
+    pub relays: Vec<String>,
+}
+
+/// One decision about a path.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DecisionStatus {
+    /// Seconds ago.
+    pub age: f64,
+    /// The path that was chosen.
+    pub path: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// One address of a peer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CandidateStatus {
+    /// The address.
+    pub address: SocketAddr,
+    /// `local`, `reflexive` or `peer-reflexive`.
+    pub kind: String,
+    /// Whether it answered lately.
+    pub proven: bool,
+    /// Round trip in milliseconds.
+    pub latency_ms: Option<f64>,
+    /// Probes lost, in percent.
+    pub loss_percent: u8,
+}
+
+impl Engine {
+    /// The state of this network on this device.
+    #[must_use]
+    pub fn status(&self, now: Now) -> EngineStatus {
+        let client = self.control.client();
+        let wall = self.wall(now);
+        let own = client.map().peer(self.own.end.device).map(|peer| &peer.member);
+        let (connection, connection_detail) = connection_text(&self.connection());
+        let offset_ms = self.saved.clock_offset().0;
+        let warnings = (offset_ms != 0).then(|| {
+            format!(
+                "this device's clock differs from the network's by {:.1} s; set it, \
+                 for instance with `timedatectl set-ntp true`",
+                std::time::Duration::from_millis(offset_ms.unsigned_abs()).as_secs_f64()
+            )
+        });
+        EngineStatus {
+            network: self.own.network_name.to_string(),
+            network_id: self.own.network.to_string(),
+            name: own.map(|member| member.name.to_string()),
+            device_id: self.own.end.device.to_string(),
+            addresses: self.own_addresses(now),
+            connection,
+            connection_detail,
+            certificate_ends_in: own.map(|member| member.not_after.since(wall)),
+            map_version: client
+                .map()
+                .version()
+                .map(|version| format!("{}.{}", version.epoch, version.number)),
+            inbound: "all members may connect".to_owned(),
+            relays: self.relays.status().map(relay_status).collect(),
+            candidates: self.settings.local.iter().map(|candidate| candidate.address).collect(),
+            udp: self.settings.path.udp,
+            peers: self.peers.iter().map(|peer| peer_status(peer, now.instant)).collect(),
+            warnings: warnings.into_iter().collect(),
+        }
+    }
+
+    /// Why packets to a peer go where they go.
+    #[must_use]
+    pub fn why(&self, peer: DeviceId, now: Now) -> Option<WhyStatus> {
+        let peer = self.peers.get(peer)?;
+        let decisions = peer.agent.why().map(|decision| DecisionStatus {
+            age: now.instant.saturating_duration_since(decision.at).as_secs_f64(),
+            path: decision.path.to_string(),
+            reason: decision.reason.to_string(),
+        });
+        let candidates =
+            peer.agent.remotes(now.instant).into_iter().map(|remote| CandidateStatus {
+                address: remote.candidate.address,
+                kind: kind_text(remote.candidate.kind).to_owned(),
+                proven: remote.proven,
+                latency_ms: remote.latency.map(millis),
+                loss_percent: remote.loss_percent,
+            });
+        Some(WhyStatus {
+            name: peer.member.name.to_string(),
+            device_id: peer.device().to_string(),
+            path: peer.agent.chosen().to_string(),
+            decisions: decisions.collect(),
+            candidates: candidates.collect(),
+            relays: peer.relays.iter().map(DeviceId::to_string).collect(),
+        })
+    }
+
+    /// The peer with this name, DeviceId or address.
+    #[must_use]
+    pub fn find_peer(&self, text: &str) -> Option<DeviceId> {
+        let address: Option<IpAddr> = text.parse().ok();
+        self.peers
+            .iter()
+            .find(|peer| {
+                peer.member.name.as_str() == text
+                    || peer.device().to_string() == text
+                    || address.is_some_and(|address| peer.addresses().any(|own| own == address))
+            })
+            .map(Peer::device)
+    }
+
+    /// The signed map as it is now: for the resolver, and for whoever wants to know everything.
+    #[must_use]
+    pub fn map(&self) -> &NetworkMap {
+        self.control.client().map()
+    }
+
+    /// The zone of this network for the stub resolver.
+    ///
+    /// # Errors
+    /// If a name of the network cannot stand in DNS.
+    pub fn zone(&self, now: Now) -> Result<Zone, NameError> {
+        let mut zone = Zone::new(self.own.network_name.as_str())?;
+        for prefix in overlay(self.own.network, self.map()) {
+            zone.add_prefix(prefix.addr(), prefix.prefix_len())?;
+        }
+        for peer in self.peers.iter() {
+            let addresses: Vec<_> = peer.addresses().collect();
+            zone.add_host(peer.member.name.as_str(), &addresses)?;
+        }
+        if let Some(own) = self.map().peer(self.own.end.device) {
+            zone.add_host(own.member.name.as_str(), &self.own_addresses(now))?;
+        }
+        Ok(zone)
+    }
+}
+
+fn connection_text(state: &ConnectionState) -> (String, Option<String>) {
+    let (text, detail) = match state {
+        ConnectionState::Offline => {
+            ("offline", Some("no controller answers; the cached map serves".to_owned()))
+        }
+        ConnectionState::Connecting => ("connecting", None),
+        ConnectionState::AwaitingApproval => (
+            "awaiting-approval",
+            Some("approve it with `shadowmesh device approve` on the controller".to_owned()),
+        ),
+        ConnectionState::Online => ("online", None),
+        ConnectionState::Refused { reason } => ("refused", Some(reason.clone())),
+    };
+    (text.to_owned(), detail)
+}
+
+fn relay_status((entry, connected, home): (&RelayEntry, bool, bool)) -> RelayStatus {
+    RelayStatus {
+        device_id: entry.device.to_string(),
+        region: entry.region.clone(),
+        connected,
+        home,
+    }
+}
+
+fn peer_status(peer: &Peer, now: Instant) -> PeerStatus {
+    let chosen = peer.agent.chosen();
+    let latency = peer.agent.remotes(now).into_iter().find_map(|remote| {
+        let is_chosen = Path::Direct(remote.candidate.address) == chosen;
+        remote.latency.filter(|_| is_chosen)
+    });
+    let session = peer.session.as_ref().filter(|session| session.check_usable(now).is_ok());
+    PeerStatus {
+        name: peer.member.name.to_string(),
+        device_id: peer.device().to_string(),
+        addresses: peer.addresses().collect(),
+        path: chosen.to_string(),
+        latency_ms: latency.map(millis),
+        session: session.is_some(),
+        session_age: session.map(|session| session.age(now).as_secs()),
+        sent_packets: peer.counters.sent_packets(),
+        sent_bytes: peer.counters.sent_bytes(),
+        received_packets: peer.counters.received_packets(),
+        received_bytes: peer.counters.received_bytes(),
+    }
+}
+
+fn kind_text(kind: CandidateKind) -> &'static str {
+    match kind {
+        CandidateKind::Local => "local",
+        CandidateKind::Reflexive => "reflexive",
+        CandidateKind::PeerReflexive => "peer-reflexive",
+    }
+}
+
+fn millis(duration: std::time::Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}

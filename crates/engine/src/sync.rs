@@ -1,0 +1,230 @@
+//! The map and its changes, turned into peers, relays and settings.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use control_proto::{ClientEvent, ClientStatus, MapChanges, PeerEntry};
+use frame_proto::FrameType;
+use identity::{DeviceId, RelayEntry};
+use noise_channel::Now;
+use wireguard_proto::PeerConfig;
+
+use crate::context::Context;
+use crate::engine::Engine;
+use crate::io::{ConnectionState, EngineEvent, InterfaceSettings};
+use crate::peers::{TunnelChange, overlay};
+use crate::psk::preshared_key;
+
+/// Introductions are repeated to the same peer after this long at the earliest.
+const INTRODUCE_AGAIN: Duration = Duration::from_secs(60);
+
+impl Engine {
+    pub(crate) fn drain_control(&mut self, cx: &mut Context<'_>) {
+        while let Some(event) = self.control.poll_event() {
+            match event {
+                ClientEvent::Connected { .. }
+                | ClientEvent::Disconnected
+                | ClientEvent::Refused(_) => self.report_connection(),
+                ClientEvent::Membership(_) => {
+                    self.schedule.save_soon(cx.instant());
+                    self.report_interface(cx.now);
+                    self.report_connection();
+                }
+                ClientEvent::MapChanged(changes) => self.apply(&changes, cx),
+                ClientEvent::Removed => self.retire(cx),
+                ClientEvent::ClockWrong { offset } => {
+                    self.saved.set_clock_offset(offset);
+                    self.schedule.save_soon(cx.instant());
+                    self.output.events.push_back(EngineEvent::ClockWrong { offset_ms: offset.0 });
+                }
+                ClientEvent::Security(event) => {
+                    self.output.events.push_back(EngineEvent::Security(event));
+                }
+            }
+        }
+    }
+
+    /// Takes over the whole map, as at the start.
+    pub(crate) fn adopt_map(&mut self, cx: &mut Context<'_>) {
+        let peers = self.control.client().map().peers().map(|(device, _)| device).collect();
+        let changes = MapChanges { peers, relays: true, info: true, ..MapChanges::default() };
+        self.apply(&changes, cx);
+    }
+
+    pub(crate) fn apply(&mut self, changes: &MapChanges, cx: &mut Context<'_>) {
+        if changes.info {
+            let overlay = overlay(self.own.network, self.control.client().map());
+            self.settings.set_overlay(overlay);
+        }
+        if changes.relays {
+            let mut entries: Vec<(RelayEntry, bool)> = self
+                .control
+                .client()
+                .map()
+                .relays()
+                .map(|(entry, healthy)| (entry.clone(), healthy))
+                .collect();
+            if entries.is_empty() {
+                entries = self.own.bootstrap.iter().cloned().map(|entry| (entry, true)).collect();
+            }
+            self.relays.handle_entries(entries, &mut self.streams, cx.instant());
+            self.stun.handle_servers(&self.stun_servers(), cx.instant());
+        }
+        for device in &changes.peers {
+            self.sync_peer(*device, cx);
+        }
+        self.refresh_leases();
+        self.schedule.publish();
+        self.schedule.save_soon(cx.instant());
+        self.report_interface(cx.now);
+        self.output.events.push_back(EngineEvent::ZoneChanged);
+    }
+
+    /// Takes over what the map says of one device, or cuts it off if it says nothing any more.
+    fn sync_peer(&mut self, device: DeviceId, cx: &mut Context<'_>) {
+        if device == self.own.end.device {
+            return;
+        }
+        let now = cx.instant();
+        let Some(entry) = self.control.client().map().peer(device) else {
+            return self.cut(device, cx);
+        };
+        let change = self.peers.upsert(entry, &self.settings, &self.own, now);
+        match change {
+            TunnelChange::None => {}
+            TunnelChange::Added(key) => self.add_tunnel(device, &key, cx),
+            TunnelChange::Replaced(old, key) => {
+                self.wireguard.remove_peer(&old, now);
+                self.add_tunnel(device, &key, cx);
+            }
+        }
+        if let Some(peer) = self.peers.touch(device) {
+            let available = self.relays.reaches(&peer.relays);
+            peer.agent.handle_relay(available, now);
+        }
+    }
+
+    fn add_tunnel(
+        &mut self,
+        device: DeviceId,
+        key: &wireguard_proto::PublicKey,
+        cx: &mut Context<'_>,
+    ) {
+        let Some(peer) = self.peers.get(device) else { return };
+        let psk = preshared_key(self.own.network, self.own.end, peer.end);
+        let config = PeerConfig { preshared_keys: vec![psk], ..PeerConfig::default() };
+        self.wireguard.add_peer(*key, config, cx.instant());
+    }
+
+    /// Ends everything with a device: it is no member any more.
+    pub(crate) fn cut(&mut self, device: DeviceId, cx: &mut Context<'_>) {
+        if let Some(key) = self.peers.remove(device) {
+            self.wireguard.remove_peer(&key, cx.instant());
+            self.schedule.publish();
+        }
+    }
+
+    /// The device itself was removed: nothing of the network is served any more.
+    fn retire(&mut self, cx: &mut Context<'_>) {
+        let devices: Vec<_> = self.peers.iter().map(crate::peer::Peer::device).collect();
+        for device in devices {
+            self.cut(device, cx);
+        }
+        self.relays.handle_entries([], &mut self.streams, cx.instant());
+        self.stun.handle_servers(&[], cx.instant());
+        self.own.removed = true;
+        self.output.events.push_back(EngineEvent::Removed);
+    }
+
+    fn refresh_leases(&mut self) {
+        let map = self.control.client().map();
+        for peer in self.peers.iter_mut() {
+            peer.ipv4 = map.ipv4(peer.device());
+        }
+    }
+
+    /// This device's addresses, as far as they are proved.
+    pub(crate) fn own_addresses(&self, now: Now) -> Vec<IpAddr> {
+        let client = self.control.client();
+        let Some(chain) = client.chain() else { return Vec::new() };
+        let member = chain.verify(self.own.network, self.wall(now), client.map().revocations());
+        let Ok(member) = member else { return Vec::new() };
+        let ipv4 = client.map().ipv4(self.own.end.device).map(IpAddr::V4);
+        std::iter::once(IpAddr::V6(member.address)).chain(ipv4).collect()
+    }
+
+    fn report_interface(&mut self, now: Now) {
+        let settings = InterfaceSettings {
+            addresses: self.own_addresses(now),
+            routes: overlay(self.own.network, self.control.client().map()),
+            mtu: self.own.mtu,
+        };
+        if !settings.addresses.is_empty() && self.own.interface.as_ref() != Some(&settings) {
+            self.own.interface = Some(settings.clone());
+            self.output.events.push_back(EngineEvent::Interface(settings));
+            self.schedule.publish();
+        }
+    }
+
+    /// How the node stands with its network.
+    #[must_use]
+    pub fn connection(&self) -> ConnectionState {
+        match self.control.client().status() {
+            ClientStatus::Offline => ConnectionState::Offline,
+            ClientStatus::Connecting => ConnectionState::Connecting,
+            ClientStatus::Pending => ConnectionState::AwaitingApproval,
+            ClientStatus::Online => ConnectionState::Online,
+            ClientStatus::Refused(refusal) => {
+                ConnectionState::Refused { reason: refusal.to_string() }
+            }
+            ClientStatus::Stopped => ConnectionState::Refused {
+                reason: "this device was removed from the network; ask for a new invite".to_owned(),
+            },
+        }
+    }
+
+    fn report_connection(&mut self) {
+        let state = self.connection();
+        self.output.events.push_back(EngineEvent::Connection(state));
+    }
+
+    /// Brings this device's own proofs to a peer while no controller does.
+    pub(crate) fn introduce(&mut self, device: DeviceId, cx: &mut Context<'_>) {
+        if self.connection() == ConnectionState::Online {
+            return;
+        }
+        let now = cx.instant();
+        let Some(peer) = self.peers.get_mut(device) else { return };
+        if peer.introduced.is_some_and(|at| now < at + INTRODUCE_AGAIN) {
+            return;
+        }
+        let (Some(chain), Some(binding)) =
+            (self.control.client().chain(), self.saved.binding.clone())
+        else {
+            return;
+        };
+        peer.introduced = Some(now);
+        let endpoints = self.own.endpoints.clone();
+        let entry = PeerEntry { chain: chain.clone(), binding, endpoints };
+        let payload = minicbor::to_vec(&entry).expect("writing to a vector does not fail");
+        self.send_hello(device, FrameType::Introduce, &payload, cx);
+    }
+
+    /// A peer brought its own proofs: they count as much as the controller's.
+    pub(crate) fn receive_introduction(
+        &mut self,
+        device: DeviceId,
+        payload: &[u8],
+        cx: &mut Context<'_>,
+    ) {
+        let Ok(entry) = minicbor::decode::<PeerEntry>(payload) else { return };
+        let wall = self.wall(cx.now);
+        let applied = self.control.client_mut().map_mut().introduce(device, &entry, wall);
+        for event in applied.events {
+            self.output.events.push_back(EngineEvent::Security(event));
+        }
+        if !applied.changes.is_empty() {
+            self.apply(&applied.changes, cx);
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! What the engine itself does by the clock; its children have their own.
+
+use std::time::{Duration, Instant};
+
+/// Bytes in both directions after which a session is made anew (T6).
+pub(crate) const REKEY_AFTER_BYTES: u64 = 1 << 30;
+/// Seconds for which a binding counts: long enough for peers to survive a week without a
+/// controller.
+pub(crate) const BINDING_VALIDITY: u64 = 14 * 24 * 3600;
+/// Between looks at the traffic of data threads while there is any: half of what may pass before
+/// unanswered traffic triggers probes.
+const TICK_BUSY: Duration = Duration::from_millis(250);
+/// The same while there is none.
+const TICK_IDLE: Duration = Duration::from_secs(1);
+/// Traffic this long ago counts as none.
+const BUSY_FOR: Duration = Duration::from_secs(10);
+/// Changes of the state are collected for this long before they are saved.
+const SAVE_DELAY: Duration = Duration::from_secs(1);
+/// Changes of candidates are collected for this long before they are announced.
+const ANNOUNCE_DELAY: Duration = Duration::from_millis(50);
+
+/// The engine's own deadlines.
+#[derive(Debug)]
+pub(crate) struct Schedule {
+    tick: Instant,
+    busy_until: Option<Instant>,
+    save: Option<Instant>,
+    announce: Option<Instant>,
+    dirty: bool,
+    last_now: Instant,
+}
+
+impl Schedule {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self {
+            tick: now,
+            busy_until: None,
+            save: Some(now),
+            announce: None,
+            dirty: true,
+            last_now: now,
+        }
+    }
+
+    /// The time of the latest call.
+    pub(crate) fn note(&mut self, now: Instant) {
+        self.last_now = now;
+    }
+
+    pub(crate) fn last_now(&self) -> Instant {
+        self.last_now
+    }
+
+    /// The data plane no longer says what is true.
+    pub(crate) fn publish(&mut self) {
+        self.dirty = true;
+    }
+
+    pub(crate) fn take_dirty(&mut self) -> bool {
+        std::mem::take(&mut self.dirty)
+    }
+
+    pub(crate) fn save_soon(&mut self, now: Instant) {
+        self.save.get_or_insert(now + SAVE_DELAY);
+    }
+
+    pub(crate) fn take_save(&mut self, now: Instant) -> bool {
+        take_due(&mut self.save, now)
+    }
+
+    pub(crate) fn announce_soon(&mut self, now: Instant) {
+        self.announce.get_or_insert(now + ANNOUNCE_DELAY);
+    }
+
+    pub(crate) fn take_announce(&mut self, now: Instant) -> bool {
+        take_due(&mut self.announce, now)
+    }
+
+    /// There was traffic, so the next looks come sooner.
+    pub(crate) fn traffic(&mut self, now: Instant) {
+        self.busy_until = Some(now + BUSY_FOR);
+        self.tick = self.tick.min(now + TICK_BUSY);
+    }
+
+    pub(crate) fn take_tick(&mut self, now: Instant) -> bool {
+        if self.tick > now {
+            return false;
+        }
+        let busy = self.busy_until.is_some_and(|until| until > now);
+        self.tick = now + if busy { TICK_BUSY } else { TICK_IDLE };
+        true
+    }
+
+    pub(crate) fn poll_timeout(&self) -> (Instant, &'static str) {
+        let tick = (self.tick, "look at traffic and expiry");
+        let save = self.save.map(|at| (at, "save the state"));
+        let announce = self.announce.map(|at| (at, "announce endpoints"));
+        [save, announce].into_iter().flatten().fold(tick, Ord::min)
+    }
+}
+
+fn take_due(at: &mut Option<Instant>, now: Instant) -> bool {
+    let due = at.is_some_and(|at| at <= now);
+    if due {
+        *at = None;
+    }
+    due
+}

@@ -1,0 +1,306 @@
+//! Tunnels: packets to sessions, sessions to paths.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use frame_proto::{FrameType, parse, payload_mut};
+use identity::DeviceId;
+use path::{Message, Path};
+use wireguard_proto::{Event, MessageKind, PublicKey, Received, Session};
+
+use crate::context::Context;
+use crate::dataplane::{DataPlane, Notice, PeerPlane};
+use crate::engine::Engine;
+use crate::io::Transmit;
+use crate::via::Via;
+
+impl Engine {
+    /// Acts upon what a data thread, or the data plane in this thread, could not do by itself.
+    pub(crate) fn take_notice(&mut self, notice: Option<Notice>, cx: &mut Context<'_>) {
+        let Some(notice) = notice else { return };
+        let Some(peer) = self.peers.touch(notice.peer) else { return };
+        if let Some(from) = notice.from {
+            peer.agent.handle_received(Path::Direct(from), cx.instant());
+        }
+        let key = peer.key();
+        self.wireguard.handle_activity(&key, cx.rng, cx.now.instant);
+    }
+
+    /// Sends a packet that the data plane has no answer for.
+    pub(crate) fn send_packet(&mut self, packet: &[u8], cx: &mut Context<'_>) {
+        let now = cx.instant();
+        let destination = crate::routes::addresses(packet).map(|(_, destination)| destination);
+        let plane = self.plane.load();
+        let device = destination
+            .and_then(|destination| plane.routes.lookup(destination))
+            .map(|index| plane.peers[index].device);
+        let Some(device) = device else { return };
+        let Some(peer) = self.peers.touch(device) else { return };
+        peer.agent.handle_sent(now);
+        self.schedule.traffic(now);
+        let usable = peer.session.clone().filter(|session| session.check_usable(now).is_ok());
+        match (usable, peer.agent.chosen()) {
+            (Some(session), Path::Relay) => self.send_frame(device, &session, packet, cx),
+            (Some(session), Path::Direct(to)) => self.send_datagram(to, &session, packet, cx),
+            (Some(_), Path::None) => peer.wait(packet, now),
+            (None, _) => {
+                peer.wait(packet, now);
+                let key = peer.key();
+                self.wireguard.initiate(&key, cx.rng, now);
+            }
+        }
+    }
+
+    fn send_frame(
+        &mut self,
+        device: DeviceId,
+        session: &Session,
+        packet: &[u8],
+        cx: &mut Context<'_>,
+    ) {
+        let now = cx.instant();
+        let Some(peer) = self.peers.get_mut(device) else { return };
+        let Some(relay) = self.relays.route(&peer.relays) else { return };
+        let Some(frame) = peer.frames.seal_packet(session, relay, packet) else { return };
+        peer.counters.count_sent(1, packet.len() as u64);
+        let wake = session.record_sent(frame.len() as u64, true, now);
+        let key = peer.key();
+        self.relays.send(relay, frame, &mut self.streams, now);
+        if wake {
+            self.wireguard.handle_activity(&key, cx.rng, now);
+        }
+    }
+
+    fn send_datagram(
+        &mut self,
+        to: SocketAddr,
+        session: &Arc<Session>,
+        packet: &[u8],
+        cx: &mut Context<'_>,
+    ) {
+        let Some(device) = self.peers.device_of(session.peer()) else { return };
+        let Some(peer) = self.peers.get(device) else { return };
+        let direct = Some((Arc::clone(session), to));
+        let one = PeerPlane { device, direct, counters: Arc::clone(&peer.counters) };
+        let mut payload = Vec::new();
+        if one.seal(&[packet], &mut payload, self.own.mtu, cx.instant()) == Some(true) {
+            let key = *session.peer();
+            self.wireguard.handle_activity(&key, cx.rng, cx.now.instant);
+        }
+        if !payload.is_empty() {
+            self.output.transmits.push_back(Transmit { to, payload });
+        }
+    }
+
+    /// A datagram that the data plane does not know: a handshake, disco, or noise.
+    pub(crate) fn receive_datagram(
+        &mut self,
+        from: SocketAddr,
+        datagram: &mut [u8],
+        cx: &mut Context<'_>,
+    ) {
+        if MessageKind::of(datagram).is_some() {
+            return self.receive_wireguard(Via::Direct(from), datagram, cx);
+        }
+        let Ok(header) = parse(datagram) else { return };
+        self.receive_hello(header.peer, Path::Direct(from), datagram, cx);
+    }
+
+    /// A frame that came through a relay.
+    pub(crate) fn receive_frame(&mut self, mut frame: Vec<u8>, cx: &mut Context<'_>) {
+        let Ok(header) = parse(&frame) else { return };
+        if header.is_hello() {
+            return self.receive_hello(header.peer, Path::Relay, &mut frame, cx);
+        }
+        let Some(peer) = self.peers.touch(header.peer) else { return };
+        let Some((session, range)) = peer.frames.open_packet(&mut frame) else { return };
+        peer.agent.handle_received(Path::Relay, cx.instant());
+        self.schedule.traffic(cx.instant());
+        let bytes = frame.len() as u64;
+        if session.record_received(bytes, true, cx.instant()) {
+            self.wireguard.handle_activity(session.peer(), cx.rng, cx.now.instant);
+        }
+        self.deliver(header.peer, &frame[range]);
+    }
+
+    /// Hands a packet of a peer to this device, if it may come from there.
+    fn deliver(&mut self, device: DeviceId, payload: &[u8]) {
+        let plane = self.plane.load();
+        let Some(index) = plane.peers.iter().position(|peer| peer.device == device) else {
+            return;
+        };
+        if let Ok(len) = plane.check(index, payload) {
+            plane.peers[index].counters.count_received(1, len as u64);
+            self.output.packets.push_back(payload[..len].to_vec());
+        }
+    }
+
+    fn receive_hello(
+        &mut self,
+        device: DeviceId,
+        path: Path,
+        frame: &mut [u8],
+        cx: &mut Context<'_>,
+    ) {
+        let Some(peer) = self.peers.touch(device) else { return };
+        let Some(kind) = peer.frames.open_hello(frame) else { return };
+        let payload = payload_mut(frame);
+        match kind {
+            FrameType::Disco => {
+                if let Ok(message) = Message::decode(payload) {
+                    peer.agent.handle_message(path, message, cx.instant());
+                }
+            }
+            FrameType::Handshake => {
+                let via = match path {
+                    Path::Direct(from) => Via::Direct(from),
+                    Path::Relay => Via::Relay(device),
+                    Path::None => return,
+                };
+                peer.agent.handle_received(path, cx.instant());
+                self.receive_wireguard(via, payload, cx);
+            }
+            FrameType::Introduce => self.receive_introduction(device, payload, cx),
+            FrameType::Data | FrameType::Control | FrameType::Marker => {}
+        }
+    }
+
+    fn receive_wireguard(&mut self, via: Via, message: &mut [u8], cx: &mut Context<'_>) {
+        let now = cx.instant();
+        let received = self.wireguard.handle_datagram(message, via, cx.rng, now);
+        let Ok(received) = received else { return };
+        let (key, payload) = match received {
+            Received::Handshake(key) | Received::Cookie(key) => (key, None),
+            Received::Packet { session, payload } => (*session.peer(), Some(payload)),
+        };
+        let Some(device) = self.peers.device_of(&key) else { return };
+        if let (Some(peer), Via::Direct(from)) = (self.peers.touch(device), via) {
+            peer.agent.handle_received(Path::Direct(from), now);
+        }
+        if let Some(payload) = payload.filter(|payload| !payload.is_empty()) {
+            let payload = payload.to_vec();
+            self.drain_wireguard(cx);
+            self.deliver(device, &payload);
+        }
+    }
+
+    /// Moves what the WireGuard interface wants sent, and takes over its sessions.
+    pub(crate) fn drain_wireguard(&mut self, cx: &mut Context<'_>) {
+        loop {
+            while let Some(event) = self.wireguard.poll_event() {
+                self.handle_session_event(event, cx);
+            }
+            let Some(transmit) = self.wireguard.poll_transmit() else { break };
+            self.send_wireguard(&transmit.peer, transmit.endpoint, &transmit.message, cx);
+        }
+        if self.wireguard.last_timestamp() > self.saved.timestamp() {
+            self.saved.reserve_timestamps(self.wireguard.last_timestamp());
+            self.schedule.save_soon(cx.instant());
+        }
+    }
+
+    fn handle_session_event(&mut self, event: Event, cx: &mut Context<'_>) {
+        match event {
+            Event::SessionAdded(session) => {
+                if let Some(peer) = self.peer_by_key(session.peer()) {
+                    peer.frames.add(&session);
+                }
+                self.schedule.publish();
+            }
+            Event::SessionReady(session) => {
+                let Some(peer) = self.peer_by_key(session.peer()) else { return };
+                peer.session = Some(session);
+                let waiting = peer.take_waiting(cx.instant());
+                self.publish(cx.now);
+                for packet in waiting {
+                    self.send_packet(&packet, cx);
+                }
+            }
+            Event::SessionRemoved { peer, local_index } => {
+                if let Some(peer) = self.peer_by_key(&peer) {
+                    peer.frames.remove(local_index);
+                    if peer.session.as_ref().is_some_and(|s| s.local_index() == local_index) {
+                        peer.session = None;
+                    }
+                }
+                self.schedule.publish();
+            }
+            Event::HandshakeGivenUp { peer } => {
+                if let Some(peer) = self.peer_by_key(&peer) {
+                    peer.drop_waiting();
+                }
+            }
+        }
+    }
+
+    fn peer_by_key(&mut self, key: &PublicKey) -> Option<&mut crate::peer::Peer> {
+        let device = self.peers.device_of(key)?;
+        self.peers.get_mut(device)
+    }
+
+    /// Sends a WireGuard message: answers the way the question came, all else over the best path.
+    fn send_wireguard(
+        &mut self,
+        key: &PublicKey,
+        endpoint: Option<Via>,
+        message: &[u8],
+        cx: &mut Context<'_>,
+    ) {
+        let via = match (MessageKind::of(message), endpoint) {
+            (Some(MessageKind::Response | MessageKind::CookieReply), Some(via)) => Some(via),
+            _ => self.peers.device_of(key).and_then(|device| {
+                match self.peers.get(device)?.agent.chosen() {
+                    Path::Direct(to) => Some(Via::Direct(to)),
+                    Path::Relay => Some(Via::Relay(device)),
+                    Path::None => None,
+                }
+            }),
+        };
+        match via {
+            Some(Via::Direct(to)) => {
+                self.output.transmits.push_back(Transmit { to, payload: message.to_vec() });
+            }
+            Some(Via::Relay(device)) => {
+                self.send_hello(device, FrameType::Handshake, message, cx);
+            }
+            None => {}
+        }
+    }
+
+    /// Sends something sealed with the hello key through a relay of the peer.
+    pub(crate) fn send_hello(
+        &mut self,
+        device: DeviceId,
+        kind: FrameType,
+        payload: &[u8],
+        cx: &mut Context<'_>,
+    ) {
+        let Some(peer) = self.peers.get(device) else { return };
+        let Some(relay) = self.relays.route(&peer.relays) else { return };
+        let Some(frame) = peer.frames.seal_hello(kind, payload, cx.rng) else { return };
+        self.relays.send(relay, frame, &mut self.streams, cx.instant());
+    }
+
+    /// Publishes what data threads need to know.
+    pub(crate) fn publish(&mut self, now: noise_channel::Now) {
+        let mut plane = DataPlane { mtu: self.own.mtu, ..DataPlane::default() };
+        plane.own = self.own_addresses(now);
+        for (index, peer) in self.peers.iter().enumerate() {
+            for address in peer.addresses() {
+                if !plane.own.contains(&address) {
+                    plane.routes.insert(address.into(), index);
+                }
+            }
+            let direct = match peer.agent.chosen() {
+                Path::Direct(to) => peer.session.clone().map(|session| (session, to)),
+                Path::Relay | Path::None => None,
+            };
+            for session in peer.frames.sessions() {
+                plane.sessions.insert(session.local_index(), (Arc::clone(session), index));
+            }
+            let counters = Arc::clone(&peer.counters);
+            plane.peers.push(PeerPlane { device: peer.device(), direct, counters });
+        }
+        self.plane.publish(plane);
+    }
+}

@@ -1,0 +1,29 @@
+//! Over what a WireGuard message travels.
+
+use std::net::SocketAddr;
+
+use identity::DeviceId;
+use wireguard_proto::{Endpoint, Source};
+
+/// Where a WireGuard message came from or goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Via {
+    /// Straight over UDP.
+    Direct(SocketAddr),
+    /// In a frame through whichever relay the peer is attached to.
+    Relay(DeviceId),
+}
+
+impl Endpoint for Via {
+    /// A sender behind a relay is told by its identity: the frame around the message proved it.
+    fn source(&self) -> Source {
+        match self {
+            Self::Direct(address) => Source::from(*address),
+            Self::Relay(device) => {
+                let mut prefix = [0; 16];
+                prefix.copy_from_slice(&device.as_bytes()[..16]);
+                Source { identity: *device.as_bytes(), prefix }
+            }
+        }
+    }
+}
