@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -48,10 +48,19 @@ impl AllowedIps {
         }
     }
 
-    /// The prefixes of one peer.
-    pub(crate) fn of(&self, peer: &PublicKey) -> BTreeSet<IpNet> {
-        let v4 = self.v4.iter().filter(|(_, owner)| *owner == peer).map(|(p, _)| IpNet::V4(p));
-        let v6 = self.v6.iter().filter(|(_, owner)| *owner == peer).map(|(p, _)| IpNet::V6(p));
-        v4.chain(v6).collect()
+    /// Takes all prefixes away from everybody.
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// The prefixes of each peer that has any.
+    pub(crate) fn by_peer(&self) -> BTreeMap<PublicKey, BTreeSet<IpNet>> {
+        let mut peers: BTreeMap<PublicKey, BTreeSet<IpNet>> = BTreeMap::new();
+        let v4 = self.v4.iter().map(|(prefix, peer)| (IpNet::V4(prefix), peer));
+        let v6 = self.v6.iter().map(|(prefix, peer)| (IpNet::V6(prefix), peer));
+        for (prefix, peer) in v4.chain(v6) {
+            peers.entry(*peer).or_default().insert(prefix);
+        }
+        peers
     }
 }

@@ -67,11 +67,13 @@ impl Device {
             }
         }
         if changes.replace_peers {
-            let named: Vec<PublicKey> =
+            let all: Vec<PublicKey> =
                 self.interface.tunnels().map(|tunnel| *tunnel.peer()).collect();
-            for peer in named {
-                self.remove_peer(&peer, now);
+            for peer in all {
+                self.interface.remove_peer(&peer, now);
             }
+            self.allowed_ips.clear();
+            self.staged.clear();
         }
         for peer in changes.peers {
             self.apply_peer(peer, now);
@@ -167,6 +169,7 @@ impl Device {
         if self.fwmark != 0 {
             line(&mut out, "fwmark", self.fwmark);
         }
+        let allowed_ips = self.allowed_ips.by_peer();
         for tunnel in self.interface.tunnels() {
             line(&mut out, "public_key", &*hex(tunnel.peer().as_bytes()));
             let preshared = tunnel.preshared_keys().first().map_or([0; 32], |key| *key.as_bytes());
@@ -182,7 +185,7 @@ impl Device {
             line(&mut out, "rx_bytes", tunnel.received_bytes());
             let keepalive = tunnel.persistent_keepalive().unwrap_or_default();
             line(&mut out, "persistent_keepalive_interval", keepalive.as_secs());
-            for prefix in self.allowed_ips.of(tunnel.peer()) {
+            for prefix in allowed_ips.get(tunnel.peer()).into_iter().flatten() {
                 line(&mut out, "allowed_ip", prefix);
             }
         }

@@ -2,7 +2,7 @@
 //! at the end, `errno=N` in every answer.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
 use data_encoding::HEXLOWER_PERMISSIVE;
@@ -153,7 +153,7 @@ impl PeerChanges {
             "preshared_key" => {
                 self.preshared_key = Some(PresharedKey::from_bytes(*key_bytes(value)?));
             }
-            "endpoint" => self.endpoint = Some(value.parse().map_err(|_| UapiError::Invalid)?),
+            "endpoint" => self.endpoint = Some(endpoint(value)?),
             "persistent_keepalive_interval" => {
                 self.persistent_keepalive = Some(Duration::from_secs(number::<u16>(value)?.into()));
             }
@@ -202,6 +202,19 @@ fn key_bytes(value: &str) -> Result<Zeroizing<[u8; 32]>, UapiError> {
 
 fn number<T: std::str::FromStr>(value: &str) -> Result<T, UapiError> {
     value.parse().map_err(|_| UapiError::Invalid)
+}
+
+/// An address and port; the scope of a link-local one may be an interface's name.
+fn endpoint(value: &str) -> Result<SocketAddr, UapiError> {
+    if let Ok(address) = value.parse() {
+        return Ok(address);
+    }
+    let (host, port) = value.rsplit_once(':').ok_or(UapiError::Invalid)?;
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let (ip, scope) = host.and_then(|host| host.split_once('%')).ok_or(UapiError::Invalid)?;
+    let scope = platform::links::index_of(scope).map_err(|_| UapiError::Os(libc::ENODEV))?;
+    let ip = ip.parse().map_err(|_| UapiError::Invalid)?;
+    Ok(SocketAddrV6::new(ip, number(port)?, 0, scope).into())
 }
 
 /// A mark in decimal or, with 0x, in hexadecimal; empty for none.
