@@ -94,7 +94,9 @@ impl Journal {
     }
 
     pub(crate) fn forget(&mut self, entry: &Entry) -> io::Result<()> {
-        self.entries.retain(|one| one != entry);
+        if let Some(newest) = self.entries.iter().rposition(|one| one == entry) {
+            self.entries.remove(newest);
+        }
         self.write()
     }
 
