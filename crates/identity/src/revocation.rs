@@ -147,7 +147,8 @@ impl Revocations {
     /// Adds the next entry; says what it newly revokes, nothing if it was known.
     ///
     /// In a new epoch the list may go on from an earlier entry than the last known one, since the
-    /// signer was restored from a backup; what was revoked stays revoked.
+    /// signer was restored from a backup. What the entries after it revoked stays revoked here, but
+    /// is not passed on any more: it has to be revoked again for others.
     ///
     /// # Errors
     /// See [`RevocationError`].
