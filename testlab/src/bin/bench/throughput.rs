@@ -55,7 +55,7 @@ fn run(program: &Path, args: &[&str]) -> f64 {
         a.namespace.attempt("ping", &ping).status.success().then_some(())
     });
     let log = folder.path().join("iperf");
-    let mut server = b.namespace.spawn("iperf3", &["-s", "-1"], &log);
+    let mut server = b.namespace.spawn("iperf3", &["-s", "-1", "--forceflush"], &log);
     server.wait_for_output("Server listening", PATIENCE);
     let args = ["-c", "10.77.0.2", "-t", SECONDS, "-O", "1", "-J"];
     let measured: serde_json::Value =
