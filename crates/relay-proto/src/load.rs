@@ -2,7 +2,7 @@
 
 use minicbor::{Decode, Encode};
 
-/// A relay's load during one reporting interval.
+/// A relay's load by one network during one reporting interval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
 #[cbor(array)]
 pub struct LoadReport {

@@ -136,7 +136,7 @@ pub struct RelayServer {
     attached: BTreeMap<(NetworkId, DeviceId), ConnectionId>,
     timers: Timers,
     next_id: u64,
-    load: LoadReport,
+    loads: BTreeMap<NetworkId, LoadReport>,
     ready: BTreeSet<ConnectionId>,
     events: VecDeque<ServerEvent>,
     last_now: Option<Instant>,
@@ -155,7 +155,7 @@ impl RelayServer {
             attached: BTreeMap::new(),
             timers: Timers::default(),
             next_id: 0,
-            load: LoadReport::default(),
+            loads: BTreeMap::new(),
             ready: BTreeSet::new(),
             events: VecDeque::new(),
             last_now: None,
@@ -170,6 +170,7 @@ impl RelayServer {
     /// Serves a network no longer.
     pub fn remove_network(&mut self, network: NetworkId, now: Now) {
         self.networks.remove(&network);
+        self.loads.remove(&network);
         self.end_members(network, now, |_| Err(Refusal::NetworkRemoved));
     }
 
@@ -276,7 +277,8 @@ impl RelayServer {
         let connection = self.connections.get_mut(&id)?;
         let dropped = connection.link.outbound.dropped();
         let message = connection.link.poll_message(now);
-        self.load.frames_dropped += connection.link.outbound.dropped() - dropped;
+        let dropped = connection.link.outbound.dropped() - dropped;
+        self.loads.entry(connection.network).or_default().frames_dropped += dropped;
         message
     }
 
@@ -303,20 +305,18 @@ impl RelayServer {
         }
     }
 
-    /// The load since the last report; `cpu_permille` is what the shell measured.
-    pub fn report_load(&mut self, cpu_permille: u32) -> LoadReport {
-        let queued: usize = self
-            .connections
-            .values()
-            .map(|connection| connection.link.outbound.queued_bytes())
-            .sum();
-        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    /// A network's load since its last report; `cpu_permille` is what the shell measured.
+    pub fn report_load(&mut self, network: NetworkId, cpu_permille: u32) -> LoadReport {
+        let of_network = self.connections.values().filter(|c| c.network == network);
+        let (connections, queued) = of_network.fold((0, 0), |(count, queued), connection| {
+            (count + 1, queued + connection.link.outbound.queued_bytes() as u64)
+        });
         LoadReport {
-            connections: count(self.connections.len()),
-            attached: count(self.attached.len()),
-            queued_bytes: queued as u64,
+            connections,
+            attached: u32::try_from(self.attached(network).count()).unwrap_or(u32::MAX),
+            queued_bytes: queued,
             cpu_permille,
-            ..std::mem::take(&mut self.load)
+            ..self.loads.remove(&network).unwrap_or_default()
         }
     }
 
@@ -405,13 +405,14 @@ impl RelayServer {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let Some(sender) = connection.attached().map(|attached| attached.device) else { return };
         let size = frame.len() as u64;
-        self.load.bytes_received += size;
+        let load = self.loads.entry(connection.network).or_default();
+        load.bytes_received += size;
         if !connection.messages.take(1, now) || !connection.bytes.take(size, now) {
-            self.load.frames_dropped += 1;
+            load.frames_dropped += 1;
             return;
         }
         let Some(to) = self.attached.get(&(connection.network, receiver)).copied() else {
-            self.load.frames_dropped += 1;
+            load.frames_dropped += 1;
             if connection.unreachable.take(1, now) {
                 let answer = Message::Unreachable(receiver);
                 connection.link.send(&answer, MessageClass::Heartbeat, now);
@@ -423,10 +424,10 @@ impl RelayServer {
         let dropped = receiver.link.outbound.dropped();
         receiver.link.outbound.push_frame(frame, now);
         if receiver.link.outbound.dropped() == dropped {
-            self.load.bytes_forwarded += size;
+            load.bytes_forwarded += size;
             self.ready.insert(to);
         } else {
-            self.load.frames_dropped += 1;
+            load.frames_dropped += 1;
         }
     }
 

@@ -295,11 +295,11 @@ fn frames_reach_the_receiver_under_the_senders_name() {
     world.send(b, frame(alice.key.id(), b"to alice"));
     assert_eq!(world.take_events(b), [ClientEvent::Frame(frame(alice.key.id(), b"to bob"))]);
     assert_eq!(world.take_events(a), [ClientEvent::Frame(frame(bob.key.id(), b"to alice"))]);
-    let load = world.server.report_load(17);
+    let load = world.server.report_load(network.id(), 17);
     assert_eq!((load.connections, load.attached, load.cpu_permille), (2, 2, 17));
     assert_eq!(load.bytes_received, 2 * 64 + 2 * 16 + 6 + 8);
     assert_eq!(load.bytes_forwarded, load.bytes_received);
-    assert_eq!(world.server.report_load(0).bytes_received, 0);
+    assert_eq!(world.server.report_load(network.id(), 0).bytes_received, 0);
 }
 
 #[test]
@@ -434,7 +434,7 @@ fn a_slow_consumer_costs_no_more_than_its_queue() {
     }
     world.send(a, frame(carol.key.id(), b"beside"));
     assert_eq!(world.take_events(c).len(), 1, "others are served meanwhile");
-    let load = world.server.report_load(0);
+    let load = world.server.report_load(network.id(), 0);
     assert!(load.queued_bytes <= 500_000, "{}", load.queued_bytes);
     assert!(load.frames_dropped > 1_500);
     world.client(b).stuck = false;

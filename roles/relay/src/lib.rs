@@ -1,1 +1,36 @@
-//! The relay: WebSocket listener and STUN around the relay machine.
+//! The relay: sockets, clock and randomness around the relay machine.
+//!
+//! [`Relay::start`] makes a relay that serves no network yet. Connections come to it in one of two
+//! ways: [`Relay::listen`] owns a port, or whoever owns the port asks [`Relay::claims`] for each
+//! request path and hands what belongs here to [`Relay::handle`], so that controller and relay
+//! can share one port. Networks come to it in two ways as well: [`Relay::add_network`] when keys and
+//! revocations are at hand, as in a process that is the controller too; or [`Membership`], which joins
+//! with an invite, keeps a channel to the controller for revocations, offers the relay to the network and
+//! reports its load.
+//!
+//! All decisions are in `relay_proto::RelayServer`, behind one lock that is held for the time of one
+//! message and never across a wait. Each connection is one task that reads, and writes what the
+//! machine gives it when the stream takes it; what waits, waits in the machine's bounded queues.
+//!
+//! | module | what |
+//! |---|---|
+//! | `relay` | the relay and its connections |
+//! | `membership` | a relay that is a member by an invite |
+//! | `secrets` | what a member keeps between runs |
+//! | `stun` | the STUN server |
+//! | `capture` | what arrived, for those who want to look for plaintext in it |
+//! | `clock` | time and randomness of the operating system |
+
+#![forbid(unsafe_code)]
+
+mod capture;
+mod clock;
+mod membership;
+mod relay;
+mod secrets;
+mod stun;
+
+pub use capture::Capture;
+pub use membership::{Membership, MembershipConfig, MembershipError, MembershipStatus};
+pub use relay::{Relay, RelayConfig};
+pub use relay_proto::{Limits, LoadReport, Rate, RelayNetwork};

@@ -1,0 +1,426 @@
+//! A relay that is a member of a network by an invite.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use control_proto::{
+    Admission, ClientConfig, ClientEvent, ClientStatus, ClockOffset, ConnectionId, ControlClient,
+    StreamAction,
+};
+use identity::{
+    CertificateChain, DeviceId, DeviceName, Invite, NetworkId, RelayEntry, ServerAddress, TlsMode,
+    UnixTime,
+};
+use keystore::{Keystore, KeystoreError};
+use noise_channel::StaticSecret;
+use relay_proto::RelayNetwork;
+use relay_proto::limits::LOAD_REPORT_INTERVAL;
+use tokio::net::lookup_host;
+use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
+use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
+use tracing::{debug, info, warn};
+use websocket::{Endpoint, SpkiPin, Tls, dial};
+
+use crate::secrets::Secrets;
+use crate::{Relay, clock};
+
+/// Finding a controller's addresses may take this long.
+const RESOLVE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Events of connections that wait for the driver; connections wait beyond that.
+const EVENTS: usize = 64;
+
+/// How a relay presents itself to its networks, and where it keeps its keys.
+#[derive(Debug, Clone)]
+pub struct MembershipConfig {
+    /// Keeps keys, membership and map.
+    pub keystore: Arc<dyn Keystore>,
+    /// The name that the relay would like to have.
+    pub name: DeviceName,
+    /// Where this relay reaches the controller, if not where the invite says.
+    pub controllers: Option<Vec<ServerAddress>>,
+    /// Where nodes reach the relay, the preferred first.
+    pub servers: Vec<ServerAddress>,
+    /// Where nodes reach its STUN.
+    pub stun: Vec<SocketAddr>,
+    /// Where it stands, in words for people.
+    pub region: String,
+}
+
+/// Why a relay cannot be a member.
+#[derive(Debug, thiserror::Error)]
+pub enum MembershipError {
+    /// Keys cannot be read or kept.
+    #[error(transparent)]
+    Keystore(#[from] KeystoreError),
+}
+
+/// How a relay stands with one of its networks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MembershipStatus {
+    /// What the client of the controller says.
+    Controller(ClientStatus),
+    /// The relay is a member, but not in the group `relay`, so nobody would use it.
+    NotARelay,
+}
+
+/// A relay's membership of one network, kept up until this is dropped.
+#[derive(Debug)]
+pub struct Membership {
+    network: NetworkId,
+    device: DeviceId,
+    status: watch::Receiver<MembershipStatus>,
+    task: AbortHandle,
+}
+
+impl Membership {
+    /// Joins the network of an invite, or takes it up again if the relay joined it before. Must be
+    /// called within a tokio runtime.
+    ///
+    /// # Errors
+    /// See [`MembershipError`].
+    pub fn join(
+        relay: &Relay,
+        invite: Invite,
+        config: MembershipConfig,
+    ) -> Result<Self, MembershipError> {
+        let keystore = &*config.keystore;
+        let secrets = match Secrets::load(invite.network, keystore)? {
+            Some(secrets) => secrets,
+            None => Secrets::create(&invite, keystore)?,
+        };
+        let admission = match secrets.chain(keystore)? {
+            Some(chain) => Admission::Chain(Box::new(chain)),
+            None => Admission::Invite { invite: Box::new(invite), name: config.name.clone() },
+        };
+        Self::start(relay, secrets, admission, config)
+    }
+
+    /// Takes up all memberships of earlier runs.
+    ///
+    /// # Errors
+    /// See [`MembershipError`].
+    pub fn resume(relay: &Relay, config: &MembershipConfig) -> Result<Vec<Self>, MembershipError> {
+        let keystore = &*config.keystore;
+        let mut memberships = Vec::new();
+        for network in Secrets::networks(keystore)? {
+            let Some(secrets) = Secrets::load(network, keystore)? else { continue };
+            let Some(chain) = secrets.chain(keystore)? else { continue };
+            let admission = Admission::Chain(Box::new(chain));
+            memberships.push(Self::start(relay, secrets, admission, config.clone())?);
+        }
+        Ok(memberships)
+    }
+
+    /// The network.
+    #[must_use]
+    pub const fn network(&self) -> NetworkId {
+        self.network
+    }
+
+    /// The relay as a member of it.
+    #[must_use]
+    pub const fn device(&self) -> DeviceId {
+        self.device
+    }
+
+    /// How it stands now.
+    #[must_use]
+    pub fn status(&self) -> MembershipStatus {
+        self.status.borrow().clone()
+    }
+
+    /// Waits until the status has changed; false when it never will again.
+    pub async fn changed(&mut self) -> bool {
+        self.status.changed().await.is_ok()
+    }
+
+    fn start(
+        relay: &Relay,
+        mut secrets: Secrets,
+        admission: Admission,
+        config: MembershipConfig,
+    ) -> Result<Self, MembershipError> {
+        if let Some(controllers) = &config.controllers {
+            secrets.controller.servers.clone_from(controllers);
+        }
+        let (network, device) = (secrets.network, secrets.device.id());
+        let (driver, status) = Driver::new(relay.clone(), secrets, admission, config)?;
+        let task = tokio::spawn(driver.run()).abort_handle();
+        Ok(Self { network, device, status, task })
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// What happened on a connection to the controller.
+enum StreamEvent {
+    Opened,
+    Message(Vec<u8>),
+    Closed,
+}
+
+/// Drives one `ControlClient` with sockets and a clock.
+struct Driver {
+    relay: Relay,
+    config: MembershipConfig,
+    secrets: Secrets,
+    client: ControlClient,
+    streams: BTreeMap<ConnectionId, mpsc::UnboundedSender<Vec<u8>>>,
+    events: mpsc::Sender<(ConnectionId, StreamEvent)>,
+    incoming: mpsc::Receiver<(ConnectionId, StreamEvent)>,
+    status: watch::Sender<MembershipStatus>,
+    not_a_relay: bool,
+}
+
+impl Driver {
+    fn new(
+        relay: Relay,
+        secrets: Secrets,
+        admission: Admission,
+        config: MembershipConfig,
+    ) -> Result<(Self, watch::Receiver<MembershipStatus>), MembershipError> {
+        let map = secrets.map(&*config.keystore)?;
+        let now = clock::now();
+        let client = ClientConfig {
+            controller: secrets.controller.clone(),
+            device_key: secrets.device.clone(),
+            channel_key: secrets.channel.clone(),
+            binding: secrets.binding(),
+            admission,
+            clock_offset: ClockOffset::default(),
+        };
+        let mut client = ControlClient::new(client, map, now);
+        client.offer_relay(
+            RelayEntry {
+                device: secrets.device.id(),
+                channel_key: secrets.channel.public(),
+                servers: config.servers.clone(),
+                stun: config.stun.clone(),
+                region: config.region.clone(),
+            },
+            now.instant,
+        );
+        let (events, incoming) = mpsc::channel(EVENTS);
+        let (status, watched) = watch::channel(MembershipStatus::Controller(client.status()));
+        let streams = BTreeMap::new();
+        let not_a_relay = false;
+        let driver =
+            Self { relay, config, secrets, client, streams, events, incoming, status, not_a_relay };
+        Ok((driver, watched))
+    }
+
+    async fn run(mut self) {
+        if let Some(chain) = self.client.chain().cloned() {
+            self.serve(&chain);
+        }
+        let mut load = interval(LOAD_REPORT_INTERVAL);
+        load.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            if let Err(error) = self.drain() {
+                warn!(%error, network = %self.secrets.network, "the relay's state cannot be kept");
+            }
+            self.publish_status();
+            if self.client.status() == ClientStatus::Stopped {
+                return;
+            }
+            let wake = self.client.poll_timeout().map(|(at, _)| at);
+            tokio::select! {
+                Some((connection, event)) = self.incoming.recv() => {
+                    self.handle_stream(connection, event);
+                }
+                () = async {
+                    match wake {
+                        Some(at) => sleep_until(at.into()).await,
+                        None => std::future::pending().await,
+                    }
+                } => self.client.handle_timeout(&mut clock::rng(), clock::now()),
+                _ = load.tick() => self.report_load(),
+            }
+        }
+    }
+
+    fn handle_stream(&mut self, connection: ConnectionId, event: StreamEvent) {
+        let (rng, now) = (&mut clock::rng(), clock::now());
+        match event {
+            StreamEvent::Opened => self.client.handle_opened(connection, rng, now),
+            StreamEvent::Message(message) => {
+                self.client.handle_message(connection, &message, rng, now);
+            }
+            StreamEvent::Closed => {
+                self.streams.remove(&connection);
+                self.client.handle_closed(connection, rng, now);
+            }
+        }
+    }
+
+    fn drain(&mut self) -> Result<(), KeystoreError> {
+        while let Some(action) = self.client.poll_action() {
+            match action {
+                StreamAction::Dial { connection, server, path } => {
+                    let (queue, outgoing) = mpsc::unbounded_channel();
+                    self.streams.insert(connection, queue);
+                    let events = self.events.clone();
+                    tokio::spawn(async move {
+                        if let Err(error) =
+                            run_stream(connection, &server, path, outgoing, &events).await
+                        {
+                            debug!(%error, %server, "no connection to the controller");
+                        }
+                        // A driver that has ended needs no news.
+                        let _ = events.send((connection, StreamEvent::Closed)).await;
+                    });
+                }
+                StreamAction::Send { connection, message } => {
+                    if let Some(queue) = self.streams.get(&connection) {
+                        // A stream that has ended reports so by itself.
+                        let _ = queue.send(message);
+                    }
+                }
+                StreamAction::Close { connection } => drop(self.streams.remove(&connection)),
+            }
+        }
+        while let Some(event) = self.client.poll_event() {
+            self.handle_event(event)?;
+        }
+        Ok(())
+    }
+
+    fn handle_event(&mut self, event: ClientEvent) -> Result<(), KeystoreError> {
+        let network = self.secrets.network;
+        match event {
+            ClientEvent::Connected { pending } => info!(%network, pending, "controller reached"),
+            ClientEvent::Disconnected => debug!(%network, "controller lost"),
+            ClientEvent::Membership(chain) => {
+                self.secrets.keep_chain(&chain, &*self.config.keystore)?;
+                self.serve(&chain);
+            }
+            ClientEvent::MapChanged(_) => {
+                let map = self.client.map();
+                self.relay.set_revocations(network, map.revocations().clone());
+                self.secrets.keep_map(map, &*self.config.keystore)?;
+            }
+            ClientEvent::Refused(refusal) => {
+                warn!(%network, ?refusal, "the controller refuses the relay");
+            }
+            ClientEvent::Removed => {
+                warn!(%network, "the relay was removed from the network");
+                self.relay.remove_network(network);
+                self.secrets.forget(&*self.config.keystore)?;
+            }
+            ClientEvent::ClockWrong { offset } => {
+                warn!(%network, milliseconds = offset.0, "the clock is wrong: set it, by NTP for instance");
+            }
+            ClientEvent::Security(event) => warn!(%network, ?event, "security event"),
+        }
+        Ok(())
+    }
+
+    /// Serves the network as far as the chain says that the relay may.
+    fn serve(&mut self, chain: &CertificateChain) {
+        let network = self.secrets.network;
+        let revocations = self.client.map().revocations();
+        let wall = UnixTime(clock::now().wall.as_secs());
+        let member = chain.verify(network, wall, revocations);
+        self.not_a_relay = member.as_ref().is_ok_and(|member| !member.is_relay());
+        if self.not_a_relay {
+            warn!(%network, "this device is not in the group `relay`: invite it as a relay");
+        }
+        if member.is_ok_and(|member| member.is_relay()) {
+            self.relay.add_network(RelayNetwork {
+                network,
+                relay: self.secrets.device.id(),
+                static_key: StaticSecret::from_bytes(*self.secrets.channel.to_bytes()),
+                path_secret: self.secrets.controller.path_secret.clone(),
+                revocations: revocations.clone(),
+            });
+        }
+    }
+
+    fn report_load(&mut self) {
+        let load = self.relay.take_load(self.secrets.network);
+        let report = control_proto::LoadReport {
+            attached: load.attached,
+            forwarded_bytes: load.bytes_forwarded,
+            dropped_frames: load.frames_dropped,
+            draining: false,
+        };
+        self.client.report_load(report, clock::now().instant);
+    }
+
+    fn publish_status(&self) {
+        let status = if self.not_a_relay {
+            MembershipStatus::NotARelay
+        } else {
+            MembershipStatus::Controller(self.client.status())
+        };
+        self.status.send_if_modified(|current| {
+            let changed = *current != status;
+            *current = status;
+            changed
+        });
+    }
+}
+
+/// Opens a connection and carries messages until either side ends it.
+async fn run_stream(
+    connection: ConnectionId,
+    server: &ServerAddress,
+    path: String,
+    mut outgoing: mpsc::UnboundedReceiver<Vec<u8>>,
+    events: &mpsc::Sender<(ConnectionId, StreamEvent)>,
+) -> io::Result<()> {
+    let endpoint = endpoint(server, path).await?;
+    let websocket = dial(&endpoint).await.map_err(io::Error::other)?;
+    let (mut sender, mut receiver) = websocket.split();
+    let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
+    events.send((connection, StreamEvent::Opened)).await.map_err(gone)?;
+    loop {
+        tokio::select! {
+            message = outgoing.recv() => match message {
+                Some(message) => sender.send(message.into()).await.map_err(io::Error::other)?,
+                None => {
+                    sender.close().await;
+                    return Ok(());
+                }
+            },
+            message = receiver.receive() => match message.map_err(io::Error::other)? {
+                Some(message) => {
+                    let event = StreamEvent::Message(message.into());
+                    events.send((connection, event)).await.map_err(gone)?;
+                }
+                None => return Ok(()),
+            },
+        }
+    }
+}
+
+async fn endpoint(server: &ServerAddress, path: String) -> io::Result<Endpoint> {
+    let mut addresses: Vec<SocketAddr> = server.socket_addresses().collect();
+    if addresses.is_empty() {
+        let found = lookup_host((server.host.as_str(), server.port));
+        let found = timeout(RESOLVE_DEADLINE, found).await;
+        addresses.extend(found.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??);
+    }
+    let host =
+        if server.host.contains(':') { format!("[{}]", server.host) } else { server.host.clone() };
+    Ok(Endpoint {
+        addresses,
+        host: format!("{host}:{}", server.port),
+        tls: match server.tls {
+            TlsMode::Plain => Tls::Plain,
+            TlsMode::WebPki => Tls::WebPki,
+            TlsMode::Pin(pin) => Tls::Pin(SpkiPin(pin)),
+        },
+        path,
+        mark: None,
+    })
+}

@@ -1,0 +1,380 @@
+//! The relay and its connections.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use identity::{DeviceId, NetworkId, Revocations};
+use noise_channel::Now;
+use relay_proto::{ConnectionId, Limits, LoadReport, RelayNetwork, RelayServer, ServerEvent};
+use tokio::net::UdpSocket;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tokio::time::{sleep, sleep_until};
+use tracing::{debug, info, warn};
+use websocket::{Listener, Receiver, Sender, Upgrade};
+
+use crate::{Capture, clock, stun};
+
+/// The version of the relay protocol that is spoken here.
+const CAPABILITY: u16 = 1;
+
+/// A connection that is to be closed may take this long for its last messages.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Messages that are written before the others of the same connection are flushed.
+const BATCH: usize = 64;
+
+/// What a relay is made of.
+#[derive(Debug, Clone, Default)]
+pub struct RelayConfig {
+    /// What clients get.
+    pub limits: Limits,
+    /// Where STUN is answered; port 0 takes a free one.
+    pub stun: Vec<SocketAddr>,
+    /// Keeps what arrives, if wished.
+    pub capture: Option<Capture>,
+}
+
+/// A running relay; clones are handles to the same one, which stops when the last is dropped.
+#[derive(Debug, Clone)]
+pub struct Relay {
+    shared: Arc<Shared>,
+    tasks: Arc<Tasks>,
+    stun: Arc<[SocketAddr]>,
+}
+
+impl Relay {
+    /// Starts a relay that serves no network yet. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// When an address for STUN cannot be bound.
+    pub async fn start(config: RelayConfig) -> io::Result<Self> {
+        let mut addresses = Vec::new();
+        let mut tasks = Tasks::default();
+        for address in config.stun {
+            let socket = UdpSocket::bind(address).await?;
+            addresses.push(socket.local_addr()?);
+            tasks.spawn(async move {
+                if let Err(error) = stun::serve(socket).await {
+                    warn!(%error, "STUN has stopped");
+                }
+            });
+        }
+        let shared = Arc::new(Shared::new(config.limits, config.capture));
+        tasks.spawn(run_timers(Arc::downgrade(&shared), Arc::clone(&shared.timer)));
+        Ok(Self { shared, tasks: Arc::new(tasks), stun: addresses.into() })
+    }
+
+    /// Accepts connections of a listener that nobody else needs, until the last handle is dropped.
+    pub fn listen(&self, mut listener: Listener) {
+        let shared = Arc::downgrade(&self.shared);
+        self.tasks.spawn_shared(async move {
+            loop {
+                let upgrade = listener.accept().await;
+                let Some(shared) = shared.upgrade() else { return };
+                tokio::spawn(handle(shared, upgrade));
+            }
+        });
+    }
+
+    /// Whether a request path is for this relay. Nobody without the network's path secret can make
+    /// one, or tell it from one that is not.
+    #[must_use]
+    pub fn claims(&self, path: &str) -> bool {
+        self.shared.server().recognise(path).is_some()
+    }
+
+    /// Serves a connection until it ends. A path that is not ours is answered like any other unknown
+    /// one.
+    pub async fn handle(&self, upgrade: Upgrade) {
+        handle(Arc::clone(&self.shared), upgrade).await;
+    }
+
+    /// Serves a network from now on, or serves it with other keys.
+    pub fn add_network(&self, network: RelayNetwork) {
+        self.shared.drive(|server, _| server.add_network(network));
+    }
+
+    /// Serves a network no longer; its members are detached.
+    pub fn remove_network(&self, network: NetworkId) {
+        self.shared.drive(|server, now| server.remove_network(network, now));
+    }
+
+    /// Takes note of who is no member any more; they are detached at once.
+    pub fn set_revocations(&self, network: NetworkId, revocations: Revocations) {
+        self.shared.drive(|server, now| server.set_revocations(network, revocations, now));
+    }
+
+    /// The devices of a network that are attached now.
+    #[must_use]
+    pub fn attached(&self, network: NetworkId) -> Vec<DeviceId> {
+        self.shared.server().attached(network).collect()
+    }
+
+    /// A network's load since the last call, for reports every
+    /// [`relay_proto::limits::LOAD_REPORT_INTERVAL`].
+    #[must_use]
+    pub fn take_load(&self, network: NetworkId) -> LoadReport {
+        self.shared.server().report_load(network, 0)
+    }
+
+    /// Where STUN is answered, in the order of the configuration.
+    #[must_use]
+    pub fn stun_addresses(&self) -> &[SocketAddr] {
+        &self.stun
+    }
+}
+
+/// Background tasks that end with the last handle.
+#[derive(Debug, Default)]
+struct Tasks {
+    handles: Mutex<Vec<AbortHandle>>,
+}
+
+impl Tasks {
+    fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        self.spawn_shared(task);
+    }
+
+    fn spawn_shared(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let handle = tokio::spawn(task).abort_handle();
+        self.handles.lock().unwrap_or_else(PoisonError::into_inner).push(handle);
+    }
+}
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        for handle in self.handles.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            handle.abort();
+        }
+    }
+}
+
+/// The machine, and how the tasks wake each other.
+#[derive(Debug)]
+struct Shared {
+    server: Mutex<RelayServer>,
+    writers: Mutex<BTreeMap<ConnectionId, Arc<Writer>>>,
+    timer: Arc<Timer>,
+    capture: Option<Capture>,
+}
+
+/// When the timer task wakes, and how it is told of an earlier time.
+#[derive(Debug, Default)]
+struct Timer {
+    armed: Mutex<Option<Instant>>,
+    changed: Notify,
+}
+
+/// Tells the task of a connection that it has something to do.
+#[derive(Debug, Default)]
+struct Writer {
+    ready: Notify,
+    close: Notify,
+    closing: AtomicBool,
+}
+
+impl Shared {
+    fn new(limits: Limits, capture: Option<Capture>) -> Self {
+        Self {
+            server: Mutex::new(RelayServer::new(CAPABILITY, limits)),
+            writers: Mutex::default(),
+            timer: Arc::default(),
+            capture,
+        }
+    }
+
+    fn server(&self) -> MutexGuard<'_, RelayServer> {
+        self.server.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn writer(&self, id: ConnectionId) -> Option<Arc<Writer>> {
+        self.writers.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// Lets the machine do something, then wakes whom it concerns.
+    fn drive<T>(&self, act: impl FnOnce(&mut RelayServer, Now) -> T) -> T {
+        let mut server = self.server();
+        let result = act(&mut server, clock::now());
+        let mut ready = Vec::new();
+        while let Some(id) = server.poll_ready() {
+            ready.push(id);
+        }
+        let mut events = Vec::new();
+        while let Some(event) = server.poll_event() {
+            events.push(event);
+        }
+        let next = server.poll_timeout().map(|(at, _)| at);
+        drop(server);
+        for event in events {
+            self.handle_event(&event);
+        }
+        for writer in ready.into_iter().filter_map(|id| self.writer(id)) {
+            writer.ready.notify_one();
+        }
+        self.timer.arm(next);
+        result
+    }
+
+    fn handle_event(&self, event: &ServerEvent) {
+        match event {
+            ServerEvent::Attached { network, device, .. } => {
+                debug!(%network, %device, "device attached");
+            }
+            ServerEvent::Detached { network, device } => {
+                debug!(%network, %device, "device detached");
+            }
+            ServerEvent::Close { connection, reason } => {
+                info!(?connection, %reason, "closing a connection");
+                if let Some(writer) = self.writer(*connection) {
+                    writer.closing.store(true, Ordering::Release);
+                    writer.ready.notify_one();
+                    writer.close.notify_one();
+                }
+            }
+        }
+    }
+}
+
+impl Timer {
+    fn arm(&self, next: Option<Instant>) {
+        let mut armed = self.armed.lock().unwrap_or_else(PoisonError::into_inner);
+        let earlier = match (*armed, next) {
+            (Some(armed), Some(next)) => next < armed,
+            (None, Some(_)) => true,
+            (_, None) => false,
+        };
+        if earlier {
+            *armed = next;
+            self.changed.notify_one();
+        }
+    }
+
+    fn take(&self) -> Option<Instant> {
+        *self.armed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn clear(&self) {
+        *self.armed.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+async fn run_timers(shared: Weak<Shared>, timer: Arc<Timer>) {
+    loop {
+        match timer.take() {
+            Some(at) => tokio::select! {
+                () = sleep_until(at.into()) => {}
+                () = timer.changed.notified() => continue,
+            },
+            None => {
+                timer.changed.notified().await;
+                continue;
+            }
+        }
+        let Some(shared) = shared.upgrade() else { return };
+        timer.clear();
+        shared.drive(|server, now| server.handle_timeout(&mut clock::rng(), now));
+    }
+}
+
+async fn handle(shared: Arc<Shared>, upgrade: Upgrade) {
+    let opened = shared.drive(|server, now| {
+        let recognised = server.recognise(upgrade.path())?;
+        server.handle_open(recognised, now).ok()
+    });
+    let Some(id) = opened else {
+        return upgrade.reject_not_found().await;
+    };
+    let connection = Connection { shared, id, writer: Arc::default() };
+    connection.register();
+    match upgrade.accept().await {
+        Ok(websocket) => {
+            let (sender, receiver) = websocket.split();
+            connection.run(sender, receiver).await;
+        }
+        Err(error) => debug!(%error, "a client went away during the upgrade"),
+    }
+}
+
+/// A connection; forgotten by the machine when it is dropped.
+struct Connection {
+    shared: Arc<Shared>,
+    id: ConnectionId,
+    writer: Arc<Writer>,
+}
+
+impl Connection {
+    fn register(&self) {
+        let mut writers = self.shared.writers.lock().unwrap_or_else(PoisonError::into_inner);
+        writers.insert(self.id, Arc::clone(&self.writer));
+    }
+
+    async fn run(&self, sender: Sender, receiver: Receiver) {
+        tokio::select! {
+            () = self.read(receiver) => {}
+            () = self.write(sender) => {}
+            () = async {
+                self.writer.close.notified().await;
+                sleep(CLOSE_DEADLINE).await;
+            } => {}
+        }
+    }
+
+    async fn read(&self, mut receiver: Receiver) {
+        loop {
+            match receiver.receive().await {
+                Ok(Some(message)) => {
+                    if let Some(capture) = &self.shared.capture {
+                        capture.take(&message);
+                    }
+                    self.shared.drive(|server, now| {
+                        server.handle_message(self.id, message.into(), &mut clock::rng(), now);
+                    });
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    debug!(%error, "a connection broke");
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn write(&self, mut sender: Sender) {
+        loop {
+            self.writer.ready.notified().await;
+            let closing = self.writer.closing.load(Ordering::Acquire);
+            if self.write_queued(&mut sender).await.is_err() {
+                return;
+            }
+            if closing {
+                return sender.close().await;
+            }
+        }
+    }
+
+    /// Writes what the machine has, each message at the moment at which the stream takes it.
+    async fn write_queued(&self, sender: &mut Sender) -> Result<(), websocket::WebSocketError> {
+        loop {
+            for _ in 0..BATCH {
+                let message = self.shared.server().poll_message(self.id, Instant::now());
+                let Some(message) = message else { return sender.flush().await };
+                sender.feed(message.into()).await?;
+            }
+            sender.flush().await?;
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let mut writers = self.shared.writers.lock().unwrap_or_else(PoisonError::into_inner);
+        writers.remove(&self.id);
+        drop(writers);
+        self.shared.drive(|server, now| server.handle_closed(self.id, now.instant));
+    }
+}

@@ -1,0 +1,154 @@
+//! What a relay that is a member keeps between runs.
+
+use control_proto::{ControllerAddress, NetworkMap};
+use identity::{
+    Binding, CertificateChain, ChannelKey, ChannelPublicKey, DeviceKey, Invite, NetworkId,
+    ServerAddress, Signed, TunnelKey, UnixTime,
+};
+use keystore::{Keystore, KeystoreError};
+use minicbor::{Decode, Encode};
+use noise_channel::PathSecret;
+use zeroize::Zeroizing;
+
+use crate::clock;
+
+const PREFIX: &str = "relay.";
+const KEYS: &str = "keys";
+const CHAIN: &str = "chain";
+const MAP: &str = "map";
+
+/// A binding counts for a year; a relay makes a new one at each start.
+const BINDING_VALIDITY: u64 = 365 * 24 * 3600;
+
+/// The keys of one network and where its controller is.
+#[derive(Encode, Decode)]
+#[cbor(array)]
+struct Stored {
+    #[cbor(n(0), with = "minicbor::bytes")]
+    device: [u8; 32],
+    #[cbor(n(1), with = "minicbor::bytes")]
+    channel: [u8; 32],
+    #[n(2)]
+    servers: Vec<ServerAddress>,
+    #[n(3)]
+    controller_key: ChannelPublicKey,
+    #[cbor(n(4), with = "minicbor::bytes")]
+    path_secret: [u8; 32],
+}
+
+/// A relay's identity in one network.
+pub(crate) struct Secrets {
+    pub(crate) network: NetworkId,
+    pub(crate) device: DeviceKey,
+    pub(crate) channel: ChannelKey,
+    pub(crate) controller: ControllerAddress,
+}
+
+impl Secrets {
+    /// The networks of which something is kept.
+    pub(crate) fn networks(keystore: &dyn Keystore) -> Result<Vec<NetworkId>, KeystoreError> {
+        let names = keystore.list()?;
+        let networks = names.iter().filter_map(|name| {
+            name.strip_prefix(PREFIX)?.strip_suffix(KEYS)?.strip_suffix('.')?.parse().ok()
+        });
+        Ok(networks.collect())
+    }
+
+    /// Makes and keeps an identity for the network of an invite.
+    pub(crate) fn create(invite: &Invite, keystore: &dyn Keystore) -> Result<Self, KeystoreError> {
+        let mut rng = clock::rng();
+        let secrets = Self {
+            network: invite.network,
+            device: DeviceKey::generate(&mut rng),
+            channel: ChannelKey::generate(&mut rng),
+            controller: ControllerAddress::from(invite),
+        };
+        let stored = Stored {
+            device: *secrets.device.to_bytes(),
+            channel: *secrets.channel.to_bytes(),
+            servers: secrets.controller.servers.clone(),
+            controller_key: secrets.controller.channel_key,
+            path_secret: *secrets.controller.path_secret.as_bytes(),
+        };
+        let bytes = minicbor::to_vec(&stored).expect("writing to memory cannot fail");
+        keystore.store(&name(secrets.network, KEYS), &Zeroizing::new(bytes))?;
+        Ok(secrets)
+    }
+
+    /// The identity that is kept, if it can be read.
+    pub(crate) fn load(
+        network: NetworkId,
+        keystore: &dyn Keystore,
+    ) -> Result<Option<Self>, KeystoreError> {
+        let Some(bytes) = keystore.load(&name(network, KEYS))? else { return Ok(None) };
+        let Ok(stored) = minicbor::decode::<Stored>(&bytes) else { return Ok(None) };
+        Ok(Some(Self {
+            network,
+            device: DeviceKey::from_bytes(&stored.device),
+            channel: ChannelKey::from_bytes(&stored.channel),
+            controller: ControllerAddress {
+                network,
+                servers: stored.servers,
+                channel_key: stored.controller_key,
+                path_secret: PathSecret::from_bytes(stored.path_secret),
+            },
+        }))
+    }
+
+    /// Announces the channel key. A relay has no tunnels, so its tunnel key is made and forgotten.
+    pub(crate) fn binding(&self) -> Signed<Binding> {
+        let now = UnixTime(clock::now().wall.as_secs());
+        let binding = Binding {
+            device: self.device.id(),
+            tunnel_key: TunnelKey::generate(&mut clock::rng()).public(),
+            channel_key: self.channel.public(),
+            number: now.0,
+            not_after: now.plus(BINDING_VALIDITY),
+            capability: 1,
+        };
+        Signed::sign(self.network, &self.device, &binding)
+    }
+
+    pub(crate) fn chain(
+        &self,
+        keystore: &dyn Keystore,
+    ) -> Result<Option<CertificateChain>, KeystoreError> {
+        let bytes = keystore.load(&name(self.network, CHAIN))?;
+        Ok(bytes.and_then(|bytes| CertificateChain::from_bytes(&bytes).ok()))
+    }
+
+    pub(crate) fn keep_chain(
+        &self,
+        chain: &CertificateChain,
+        keystore: &dyn Keystore,
+    ) -> Result<(), KeystoreError> {
+        keystore.store(&name(self.network, CHAIN), &chain.to_bytes())
+    }
+
+    /// The map that is kept, or an empty one.
+    pub(crate) fn map(&self, keystore: &dyn Keystore) -> Result<NetworkMap, KeystoreError> {
+        let now = UnixTime(clock::now().wall.as_secs());
+        let bytes = keystore.load(&name(self.network, MAP))?;
+        let map = bytes.and_then(|bytes| NetworkMap::from_bytes(self.network, &bytes, now).ok());
+        Ok(map.map_or_else(|| NetworkMap::new(self.network), |(map, _)| map))
+    }
+
+    pub(crate) fn keep_map(
+        &self,
+        map: &NetworkMap,
+        keystore: &dyn Keystore,
+    ) -> Result<(), KeystoreError> {
+        keystore.store(&name(self.network, MAP), &map.to_bytes())
+    }
+
+    /// Forgets everything: the relay is no member any more.
+    pub(crate) fn forget(&self, keystore: &dyn Keystore) -> Result<(), KeystoreError> {
+        [CHAIN, MAP, KEYS]
+            .into_iter()
+            .try_for_each(|what| keystore.remove(&name(self.network, what)))
+    }
+}
+
+fn name(network: NetworkId, what: &str) -> String {
+    format!("{PREFIX}{network}.{what}")
+}

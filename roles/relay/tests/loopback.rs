@@ -1,0 +1,292 @@
+//! A relay on real sockets of the loopback interface.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use frame_proto::{FrameType, compose, payload, payload_mut};
+use identity::{
+    Attachment, Binding, Certificate, CertificateChain, ChannelKey, DelegatedKey, Delegation,
+    DeviceId, DeviceKey, IssueLimits, NetworkId, NetworkKey, Revocations, Scope, Serial, Signed,
+    TunnelKey, UnixTime, Validity, device_address,
+};
+use noise_channel::{ClockOffset, Now, PathSecret, Service, StaticSecret, UnixMillis};
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use relay::{Capture, Relay, RelayConfig, RelayNetwork};
+use relay_proto::{ClientConfig, ClientEvent, RelayClient};
+use tokio::net::UdpSocket;
+use tokio::time::timeout;
+use websocket::{Endpoint, Listener, Receiver, Sender, ServerCertificate, Tls, dial, generate_key};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+const WEEK: u64 = 7 * 24 * 3600;
+
+fn now() -> Now {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is after 1970");
+    let wall = UnixMillis(u64::try_from(wall.as_millis()).expect("the clock is before 2500"));
+    Now { instant: Instant::now(), wall }
+}
+
+/// A network that one relay serves.
+struct Network {
+    root: NetworkKey,
+    issuer: DelegatedKey,
+    relay: DeviceKey,
+    relay_channel: ChannelKey,
+    secret: PathSecret,
+    start: UnixTime,
+}
+
+impl Network {
+    fn new() -> Self {
+        let rng = &mut ChaCha20Rng::seed_from_u64(1);
+        Self {
+            root: NetworkKey::generate(rng),
+            issuer: DelegatedKey::generate(rng),
+            relay: DeviceKey::generate(rng),
+            relay_channel: ChannelKey::generate(rng),
+            secret: PathSecret::from_bytes([7; 32]),
+            start: UnixTime(now().wall.as_secs()),
+        }
+    }
+
+    fn id(&self) -> NetworkId {
+        self.root.id()
+    }
+
+    fn served(&self) -> RelayNetwork {
+        RelayNetwork {
+            network: self.id(),
+            relay: self.relay.id(),
+            static_key: StaticSecret::from_bytes(*self.relay_channel.to_bytes()),
+            path_secret: self.secret.clone(),
+            revocations: Revocations::new(self.id()),
+        }
+    }
+
+    fn chain(&self, device: DeviceId, number: u8) -> CertificateChain {
+        let delegation = Delegation {
+            network: self.id(),
+            scope: Scope::Issue,
+            key: self.issuer.id(),
+            validity: Validity::starting(self.start, WEEK),
+            limits: IssueLimits::default(),
+        };
+        let certificate = Certificate {
+            device,
+            name: format!("device-{number}").parse().expect("a good name"),
+            groups: Vec::new(),
+            address: device_address(self.id(), device, 0),
+            counter: 0,
+            validity: Validity::starting(self.start, WEEK),
+            serial: Serial(u64::from(number)),
+        };
+        CertificateChain {
+            delegation: Signed::sign(self.id(), &self.root, &delegation),
+            grant: None,
+            certificate: Signed::sign(self.id(), &self.issuer, &certificate),
+            renewal: None,
+        }
+    }
+
+    fn config(&self, number: u8, nonce: [u8; 16]) -> (DeviceId, ClientConfig) {
+        let rng = &mut ChaCha20Rng::from_seed([number; 32]);
+        let (key, channel) = (DeviceKey::generate(rng), ChannelKey::generate(rng));
+        let binding = Binding {
+            device: key.id(),
+            tunnel_key: TunnelKey::generate(rng).public(),
+            channel_key: channel.public(),
+            number: 1,
+            not_after: self.start.plus(WEEK),
+            capability: 1,
+        };
+        let attachment = Attachment { relay: self.relay.id(), number: 1 };
+        let config = ClientConfig {
+            network: self.id(),
+            relay: self.relay.id(),
+            static_key: StaticSecret::from_bytes(*channel.to_bytes()),
+            relay_key: *self.relay_channel.public().as_bytes(),
+            mask: self.secret.mask(Service::Relay, nonce),
+            capability: 1,
+            clock_offset: ClockOffset(0),
+            chain: self.chain(key.id(), number),
+            binding: Signed::sign(self.id(), &key, &binding),
+            attachment: Signed::sign(self.id(), &key, &attachment),
+        };
+        (key.id(), config)
+    }
+}
+
+/// A client machine on a real WebSocket.
+struct Client {
+    device: DeviceId,
+    machine: RelayClient,
+    sender: Sender,
+    receiver: Receiver,
+    rng: ChaCha20Rng,
+}
+
+impl Client {
+    async fn attach(network: &Network, number: u8, address: SocketAddr, tls: Tls) -> Self {
+        let mut rng = ChaCha20Rng::from_seed([number + 100; 32]);
+        let mut nonce = [0; 16];
+        rng.fill_bytes(&mut nonce);
+        let (device, config) = network.config(number, nonce);
+        let endpoint = Endpoint {
+            addresses: vec![address],
+            host: "relay.test".to_owned(),
+            tls,
+            path: network.secret.path(Service::Relay, nonce),
+            mark: None,
+        };
+        let (sender, receiver) = dial(&endpoint).await.expect("the relay listens").split();
+        let machine = RelayClient::new(config, &mut rng, now()).expect("the key is usable");
+        let mut client = Self { device, machine, sender, receiver, rng };
+        assert_eq!(client.next().await, ClientEvent::Attached { capability: 1 });
+        client
+    }
+
+    async fn flush(&mut self) {
+        while let Some(message) = self.machine.poll_message(Instant::now()) {
+            self.sender.feed(message.into()).await.expect("the relay takes messages");
+        }
+        self.sender.flush().await.expect("the relay takes messages");
+    }
+
+    async fn send(&mut self, frame: Vec<u8>) {
+        self.machine.send(frame, Instant::now()).expect("the link is open");
+        self.flush().await;
+    }
+
+    /// The next event, for which the relay is read if need be.
+    async fn next(&mut self) -> ClientEvent {
+        timeout(DEADLINE, async {
+            loop {
+                self.flush().await;
+                if let Some(event) = self.machine.poll_event() {
+                    return event;
+                }
+                let message = self.receiver.receive().await.expect("the relay goes on");
+                let message = message.expect("the relay does not close");
+                self.machine.handle_message(message.into(), &mut self.rng, now());
+            }
+        })
+        .await
+        .expect("something happens in time")
+    }
+}
+
+fn frame(peer: DeviceId, text: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0; 64 + text.len() + 16];
+    compose(FrameType::Data, peer, &mut frame).expect("the payload fits");
+    payload_mut(&mut frame).copy_from_slice(text);
+    frame
+}
+
+async fn relay(network: &Network, config: RelayConfig) -> (Relay, SocketAddr) {
+    let relay = Relay::start(config).await.expect("STUN can be bound");
+    relay.add_network(network.served());
+    let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0).into(), None).await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    relay.listen(listener);
+    (relay, address)
+}
+
+#[tokio::test]
+async fn two_clients_exchange_frames_and_the_relay_sees_no_header() {
+    let network = Network::new();
+    let capture = Capture::with_limit(1 << 20);
+    let config = RelayConfig { capture: Some(capture.clone()), ..RelayConfig::default() };
+    let (relay, address) = relay(&network, config).await;
+    let mut alice = Client::attach(&network, 1, address, Tls::Plain).await;
+    let mut bob = Client::attach(&network, 2, address, Tls::Plain).await;
+    alice.send(frame(bob.device, b"sealed for bob")).await;
+    assert_eq!(bob.next().await, ClientEvent::Frame(frame(alice.device, b"sealed for bob")));
+    bob.send(frame(alice.device, b"sealed for alice")).await;
+    assert_eq!(alice.next().await, ClientEvent::Frame(frame(bob.device, b"sealed for alice")));
+    assert_eq!(relay.attached(network.id()).len(), 2);
+    assert_eq!(relay.take_load(network.id()).attached, 2);
+    assert!(capture.contains(b"sealed for bob"), "the payload is the peers' to seal");
+    assert!(!capture.contains(&bob.device.as_bytes()[..8]), "the header is hidden");
+}
+
+#[tokio::test]
+async fn the_relay_can_be_reached_over_pinned_tls() {
+    let network = Network::new();
+    let relay = Relay::start(RelayConfig::default()).await.unwrap();
+    relay.add_network(network.served());
+    let certificate =
+        ServerCertificate::self_signed(&generate_key(), vec!["relay.test".to_owned()]).unwrap();
+    let pin = certificate.pin();
+    let address = (Ipv4Addr::LOCALHOST, 0).into();
+    let listener = Listener::bind(address, Some(certificate)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    relay.listen(listener);
+    let mut alice = Client::attach(&network, 1, address, Tls::Pin(pin)).await;
+    let nobody = network.relay.id();
+    alice.send(frame(nobody, b"x")).await;
+    assert_eq!(alice.next().await, ClientEvent::Unreachable(nobody));
+}
+
+#[tokio::test]
+async fn a_path_without_the_secret_is_answered_like_any_unknown_one() {
+    let network = Network::new();
+    let (relay, address) = relay(&network, RelayConfig::default()).await;
+    let stranger = PathSecret::from_bytes([8; 32]).path(Service::Relay, [1; 16]);
+    assert!(!relay.claims(&stranger));
+    assert!(relay.claims(&network.secret.path(Service::Relay, [1; 16])));
+    let endpoint = Endpoint {
+        addresses: vec![address],
+        host: "relay.test".to_owned(),
+        tls: Tls::Plain,
+        path: stranger,
+        mark: None,
+    };
+    assert!(dial(&endpoint).await.is_err());
+}
+
+/// Resident memory of this process, in bytes.
+fn resident() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux tells");
+    let pages: u64 = statm.split(' ').nth(1).and_then(|n| n.parse().ok()).expect("a number");
+    pages * 4_096
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_consumer_loses_frames_and_costs_bounded_memory() {
+    let network = Network::new();
+    let (relay, address) = relay(&network, RelayConfig::default()).await;
+    let mut alice = Client::attach(&network, 1, address, Tls::Plain).await;
+    let mut slow = Client::attach(&network, 2, address, Tls::Plain).await;
+    let mut witness = Client::attach(&network, 3, address, Tls::Plain).await;
+    let before = resident();
+    let payload_bytes = vec![5; 16_000];
+    for _ in 0..5_000 {
+        alice.send(frame(slow.device, &payload_bytes)).await;
+    }
+    alice.send(frame(witness.device, b"done")).await;
+    assert_eq!(witness.next().await, ClientEvent::Frame(frame(alice.device, b"done")));
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 40_000_000, "80 MB were sent, memory grew by {grown}");
+    let load = relay.take_load(network.id());
+    assert!(load.frames_dropped > 1_000, "{load:?}");
+    assert!(load.queued_bytes <= 1_000_000, "{load:?}");
+    let ClientEvent::Frame(first) = slow.next().await else { panic!("a frame is first") };
+    assert_eq!(payload(&first), payload_bytes);
+}
+
+#[tokio::test]
+async fn stun_tells_both_kinds_of_clients_their_address() {
+    let stun = vec![(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()];
+    let relay = Relay::start(RelayConfig { stun, ..RelayConfig::default() }).await.unwrap();
+    for server in relay.stun_addresses() {
+        let socket = UdpSocket::bind(SocketAddr::new(server.ip(), 0)).await.unwrap();
+        socket.send_to(b"not STUN at all, and no answer to it", server).await.unwrap();
+        socket.send_to(&path::stun::binding_request([3; 12]), server).await.unwrap();
+        let mut buffer = [0; 1_280];
+        let received = timeout(DEADLINE, socket.recv_from(&mut buffer)).await.unwrap();
+        let (length, _) = received.unwrap();
+        let (transaction, address) = path::stun::parse_response(&buffer[..length]).unwrap();
+        assert_eq!((transaction, address), ([3; 12], socket.local_addr().unwrap()));
+    }
+}
