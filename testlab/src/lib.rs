@@ -2,8 +2,10 @@
 //!
 //! Nothing depends on this crate.
 //!
+//! - [`sim`]: the shipped machines on a virtual clock.
 //! - [`netns`]: hosts, wires and processes in network namespaces, for real binaries and TUN devices
 //! - [`network`]: a whole network of such hosts
 
 pub mod netns;
 pub mod network;
+pub mod sim;

@@ -1,0 +1,23 @@
+//! A whole network on a virtual clock.
+//!
+//! The machines are the shipped ones: [`engine::Engine`] for nodes, [`relay_proto::RelayServer`]
+//! and [`control_proto::ControlClient`] for relays, [`control_proto::Controller`] with a disk that
+//! is a value. What the simulator adds is what lies between them: datagrams that are lost, late or
+//! doubled, and streams that are only late.
+//!
+//! Time jumps from one thing that happens to the next, and all randomness comes from one seed, so
+//! a run is the same every time, whatever machine it runs on.
+//!
+//! - [`World`]: hosts and the clock; what a scenario drives
+//! - [`Quality`]: how datagrams fare
+//! - `hosts`: a node, a relay and a controller around their machines
+//! - `wire`: what happens between hosts
+
+mod hosts;
+mod packets;
+mod wire;
+mod world;
+
+pub use hosts::{ControllerHost, NodeHost, RelayHost};
+pub use wire::{Agenda, Quality};
+pub use world::{Setup, World};

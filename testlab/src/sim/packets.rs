@@ -1,0 +1,56 @@
+//! The packets that simulated applications exchange.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+const HEADER: usize = 40;
+/// For experiments (RFC 3692).
+const PROTOCOL: u8 = 253;
+
+/// An application's message: a question with a number, or the answer to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Echo {
+    pub(crate) source: Ipv6Addr,
+    pub(crate) destination: Ipv6Addr,
+    pub(crate) answer: bool,
+    pub(crate) number: u64,
+}
+
+impl Echo {
+    pub(crate) fn to_packet(self) -> Vec<u8> {
+        let mut packet = vec![0; HEADER + 9];
+        packet[0] = 0x60;
+        packet[5] = 9;
+        packet[6] = PROTOCOL;
+        packet[7] = 64;
+        packet[8..24].copy_from_slice(&self.source.octets());
+        packet[24..40].copy_from_slice(&self.destination.octets());
+        packet[40] = u8::from(self.answer);
+        packet[41..49].copy_from_slice(&self.number.to_be_bytes());
+        packet
+    }
+
+    pub(crate) fn from_packet(packet: &[u8]) -> Option<Self> {
+        let (header, body) = packet.split_first_chunk::<HEADER>()?;
+        let (answer, number) = body.split_first()?;
+        let source: [u8; 16] = header[8..24].try_into().ok()?;
+        let destination: [u8; 16] = header[24..40].try_into().ok()?;
+        (header[6] == PROTOCOL).then_some(Self {
+            source: source.into(),
+            destination: destination.into(),
+            answer: *answer == 1,
+            number: u64::from_be_bytes(number.try_into().ok()?),
+        })
+    }
+
+    pub(crate) fn answered(self) -> Self {
+        Self { source: self.destination, destination: self.source, answer: true, ..self }
+    }
+}
+
+/// The IPv6 address among several.
+pub(crate) fn ipv6(addresses: &[IpAddr]) -> Option<Ipv6Addr> {
+    addresses.iter().find_map(|address| match address {
+        IpAddr::V6(address) => Some(*address),
+        IpAddr::V4(_) => None,
+    })
+}

@@ -1,0 +1,89 @@
+//! What happens to bytes between two hosts.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use rand_chacha::ChaCha20Rng;
+use rand_core::Rng;
+
+/// How one direction between two hosts treats datagrams. Streams see only the latency: TCP hides
+/// the rest, at the cost of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quality {
+    /// Least time from one end to the other.
+    pub latency: Duration,
+    /// At random up to this much more, which reorders datagrams.
+    pub jitter: Duration,
+    /// Datagrams lost, of a thousand.
+    pub loss_permille: u32,
+    /// Datagrams that arrive twice, of a thousand.
+    pub duplication_permille: u32,
+}
+
+impl Quality {
+    /// Five milliseconds, nothing lost.
+    pub const GOOD: Self = Self {
+        latency: Duration::from_millis(5),
+        jitter: Duration::ZERO,
+        loss_permille: 0,
+        duplication_permille: 0,
+    };
+
+    /// A bad mobile connection: one datagram in ten is lost, most are out of order.
+    pub const BAD: Self = Self {
+        latency: Duration::from_millis(20),
+        jitter: Duration::from_millis(30),
+        loss_permille: 100,
+        duplication_permille: 30,
+    };
+
+    /// When the copies of one datagram arrive: none, one or two of them.
+    pub fn arrivals(&self, rng: &mut ChaCha20Rng, now: Instant) -> Vec<Instant> {
+        if permille(rng) < self.loss_permille {
+            return Vec::new();
+        }
+        let copies = if permille(rng) < self.duplication_permille { 2 } else { 1 };
+        (0..copies).map(|_| now + self.latency + self.random_jitter(rng)).collect()
+    }
+
+    fn random_jitter(&self, rng: &mut ChaCha20Rng) -> Duration {
+        let nanos = u64::try_from(self.jitter.as_nanos()).unwrap_or(u64::MAX - 1);
+        Duration::from_nanos(rng.next_u64() % (nanos + 1))
+    }
+}
+
+fn permille(rng: &mut ChaCha20Rng) -> u32 {
+    rng.next_u32() % 1000
+}
+
+/// Things that will happen, in order of time and then of insertion.
+#[derive(Debug)]
+pub struct Agenda<T> {
+    entries: BTreeMap<(Instant, u64), T>,
+    inserted: u64,
+}
+
+impl<T> Default for Agenda<T> {
+    fn default() -> Self {
+        Self { entries: BTreeMap::new(), inserted: 0 }
+    }
+}
+
+impl<T> Agenda<T> {
+    /// Lets something happen at `at`.
+    pub fn insert(&mut self, at: Instant, entry: T) {
+        self.inserted += 1;
+        self.entries.insert((at, self.inserted), entry);
+    }
+
+    /// When the next thing happens.
+    pub fn next(&self) -> Option<Instant> {
+        self.entries.keys().next().map(|(at, _)| *at)
+    }
+
+    /// Takes the next thing if it is due.
+    pub fn pop_due(&mut self, now: Instant) -> Option<T> {
+        let entry = self.entries.first_entry()?;
+        (entry.key().0 <= now).then(|| entry.remove())
+    }
+}

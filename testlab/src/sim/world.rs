@@ -1,0 +1,683 @@
+//! All hosts, the network between them, and the clock.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use control_proto::{
+    AdminAnswer, AdminRequest, Change, ClientEvent, ConnectionId, InviteRequest, Output,
+    StreamAction, Ticket,
+};
+use engine::{EngineEvent, Now, Purpose, StreamCommand, StreamId, UnixMillis};
+use identity::{DeviceId, Invite};
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
+use relay_proto::ServerEvent;
+
+use super::hosts::{ControllerHost, NodeHost, RelayHost};
+use super::packets::{Echo, ipv6};
+use super::wire::{Agenda, Quality};
+
+/// From one end of a stream to the other.
+const STREAM_LATENCY: Duration = Duration::from_millis(10);
+
+/// What a world begins with.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    /// Where all randomness comes from.
+    pub seed: u64,
+    /// Relays.
+    pub relays: usize,
+    /// Nodes.
+    pub nodes: usize,
+    /// How datagrams fare between any two hosts.
+    pub quality: Quality,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self { seed: 1, relays: 2, nodes: 2, quality: Quality::GOOD }
+    }
+}
+
+/// A network of simulated hosts.
+#[derive(Debug)]
+pub struct World {
+    /// The controller.
+    pub controller: ControllerHost,
+    /// The relays.
+    pub relays: Vec<RelayHost>,
+    /// The nodes.
+    pub nodes: Vec<NodeHost>,
+    /// How datagrams fare between any two hosts.
+    pub quality: Quality,
+    start: Instant,
+    now: Now,
+    rng: ChaCha20Rng,
+    agenda: Agenda<Delivery>,
+    wires: BTreeMap<u64, Wire>,
+    last_number: u64,
+    answers: BTreeMap<Ticket, AdminAnswer>,
+}
+
+/// One stream between a client and a server.
+#[derive(Clone, Debug)]
+struct Wire {
+    client: Client,
+    server: Server,
+    path: String,
+    accepted: Option<Accepted>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Client {
+    Node(usize, StreamId),
+    Relay(usize, ConnectionId),
+    /// The process that opened it is no more.
+    Gone,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Server {
+    Controller,
+    Relay(usize),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Accepted {
+    Controller(ConnectionId),
+    Relay(relay_proto::ConnectionId),
+}
+
+#[derive(Debug)]
+enum Delivery {
+    Datagram { from: SocketAddr, to: SocketAddr, payload: Vec<u8> },
+    Connect { wire: u64 },
+    Connected { wire: u64 },
+    ToServer { wire: u64, message: Vec<u8> },
+    ToClient { wire: u64, message: Vec<u8> },
+    ClosedByServer { wire: u64 },
+    ClosedByClient { wire: u64 },
+}
+
+impl World {
+    /// A world in which everybody has an invite and everything has just been started.
+    pub fn new(setup: Setup) -> Self {
+        let mut rng = ChaCha20Rng::seed_from_u64(setup.seed);
+        let start = Instant::now();
+        let now = Now { instant: start, wall: UnixMillis(1_800_000_000_000) };
+        let controller = ControllerHost::new(&mut rng, now);
+        let mut world = Self {
+            controller,
+            relays: Vec::new(),
+            nodes: Vec::new(),
+            quality: setup.quality,
+            start,
+            now,
+            rng,
+            agenda: Agenda::default(),
+            wires: BTreeMap::new(),
+            last_number: 0,
+            answers: BTreeMap::new(),
+        };
+        world.controller.start(now);
+        for index in 0..setup.relays {
+            let invite = world.invite(InviteRequest { relay: true, ..InviteRequest::default() });
+            let relay = RelayHost::new(&invite, index, &mut world.rng, now);
+            world.relays.push(relay);
+        }
+        world.run_for(Duration::from_secs(1));
+        for _ in 0..setup.nodes {
+            world.add_node();
+        }
+        world
+    }
+
+    /// A further node, which joins at once.
+    pub fn add_node(&mut self) -> usize {
+        let invite = self.invite(InviteRequest::default());
+        let index = self.nodes.len();
+        let node = NodeHost::new(invite, index, &mut self.rng);
+        self.nodes.push(node);
+        self.start_node(index);
+        index
+    }
+
+    /// An invite made by the administrator.
+    pub fn invite(&mut self, request: InviteRequest) -> Invite {
+        match self.admin(AdminRequest::CreateInvite(request)) {
+            AdminAnswer::InvitesCreated { invites } => {
+                invites[0].invite.parse().expect("the controller's invites can be read")
+            }
+            other => panic!("not the answer to an invite: {other:?}"),
+        }
+    }
+
+    /// Removes a device from the network.
+    pub fn remove(&mut self, device: DeviceId) {
+        self.admin(AdminRequest::RemoveDevice { device });
+    }
+
+    /// Asks the controller, which must run.
+    pub fn admin(&mut self, request: AdminRequest) -> AdminAnswer {
+        let ticket = Ticket(self.next_number());
+        let controller = self.controller.machine.as_mut().expect("the controller runs");
+        controller.handle_admin(ticket, request, &mut self.rng, self.now);
+        self.drain_controller();
+        self.answers.remove(&ticket).expect("the request is granted at once")
+    }
+
+    /// Ends the controller's process, as with `kill -9`.
+    pub fn stop_controller(&mut self) {
+        self.controller.machine = None;
+        self.break_wires(|wire| wire.server == Server::Controller);
+    }
+
+    /// Starts the controller from its disk.
+    pub fn start_controller(&mut self) {
+        self.controller.start(self.now);
+        self.drain_controller();
+    }
+
+    /// Ends a relay for good.
+    pub fn stop_relay(&mut self, index: usize) {
+        self.relays[index].running = false;
+        self.break_wires(|wire| {
+            wire.server == Server::Relay(index)
+                || matches!(wire.client, Client::Relay(relay, _) if relay == index)
+        });
+    }
+
+    /// Ends a node's process, as with `kill -9`.
+    pub fn stop_node(&mut self, index: usize) {
+        self.nodes[index].engine = None;
+        self.break_wires(|wire| matches!(wire.client, Client::Node(node, _) if node == index));
+    }
+
+    /// Starts a node from what it saved.
+    pub fn start_node(&mut self, index: usize) {
+        self.nodes[index].start(&mut self.rng, self.now);
+        self.drain_node(index);
+    }
+
+    /// Lets an application of one node ask an application of another; answers the question's
+    /// number, or nothing while one of them has no address.
+    pub fn ping(&mut self, from: usize, to: usize) -> Option<u64> {
+        let address = |node: &NodeHost| ipv6(&node.interface.as_ref()?.addresses);
+        let source = address(&self.nodes[from])?;
+        let destination = address(&self.nodes[to])?;
+        let number = self.next_number();
+        let echo = Echo { source, destination, answer: false, number };
+        self.send_packet(from, &echo.to_packet());
+        Some(number)
+    }
+
+    /// Whether a question was answered.
+    pub fn is_answered(&self, node: usize, number: Option<u64>) -> bool {
+        number.is_some_and(|number| self.nodes[node].answers.contains_key(&number))
+    }
+
+    /// Asks once a second until there is an answer; false if there is none in time.
+    pub fn ping_until_answered(&mut self, from: usize, to: usize, patience: Duration) -> bool {
+        let deadline = self.now.instant + patience;
+        while self.now.instant < deadline {
+            let number = self.ping(from, to);
+            let second = Duration::from_secs(1).min(deadline - self.now.instant);
+            if self.run_until(second, |world| world.is_answered(from, number)) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The path from one node to another, as `status` shows it.
+    pub fn path(&self, from: usize, to: usize) -> String {
+        let Some(engine) = &self.nodes[from].engine else { return "none".to_owned() };
+        let why = engine.why(self.nodes[to].device, self.now);
+        why.map_or_else(|| "none".to_owned(), |why| why.path)
+    }
+
+    /// How long the world has existed.
+    pub fn elapsed(&self) -> Duration {
+        self.now.instant - self.start
+    }
+
+    /// The time in the world.
+    pub fn now(&self) -> Now {
+        self.now
+    }
+
+    /// Lets time pass.
+    pub fn run_for(&mut self, duration: Duration) {
+        self.run_until(duration, |_| false);
+    }
+
+    /// Lets time pass until something holds; false if it does not within `patience`.
+    pub fn run_until(&mut self, patience: Duration, holds: impl Fn(&Self) -> bool) -> bool {
+        let end = self.now.instant + patience;
+        loop {
+            if holds(self) {
+                return true;
+            }
+            let next = self.next_instant().filter(|next| *next <= end);
+            let to = next.unwrap_or(end).max(self.now.instant);
+            self.now = self.now.after(to - self.now.instant);
+            if next.is_none() {
+                return holds(self);
+            }
+            self.step();
+        }
+    }
+
+    fn next_instant(&self) -> Option<Instant> {
+        let controller = self.controller.machine.as_ref().and_then(|c| c.poll_timeout());
+        let relays = self
+            .relays
+            .iter()
+            .filter(|relay| relay.running)
+            .flat_map(|relay| [relay.client.poll_timeout(), relay.server.poll_timeout()]);
+        let nodes = self.nodes.iter().filter_map(|node| node.engine.as_ref());
+        let nodes = nodes.map(engine::Engine::poll_timeout);
+        let timers = relays.chain(nodes).chain([controller]).flatten().map(|(at, _)| at);
+        timers.chain(self.agenda.next()).min()
+    }
+
+    /// Everything that is due now.
+    fn step(&mut self) {
+        while let Some(delivery) = self.agenda.pop_due(self.now.instant) {
+            self.deliver(delivery);
+        }
+        let now = self.now;
+        let due =
+            |timeout: Option<(Instant, &str)>| timeout.is_some_and(|(at, _)| at <= now.instant);
+        if let Some(controller) = &mut self.controller.machine
+            && due(controller.poll_timeout())
+        {
+            controller.handle_timeout(&mut self.rng, now);
+            self.drain_controller();
+        }
+        for index in 0..self.relays.len() {
+            let relay = &mut self.relays[index];
+            if relay.running
+                && (due(relay.client.poll_timeout()) || due(relay.server.poll_timeout()))
+            {
+                relay.client.handle_timeout(&mut self.rng, now);
+                relay.server.handle_timeout(&mut self.rng, now);
+                self.drain_relay(index);
+            }
+        }
+        for index in 0..self.nodes.len() {
+            if let Some(engine) = &mut self.nodes[index].engine
+                && due(engine.poll_timeout())
+            {
+                engine.handle_timeout(&mut self.rng, now);
+                self.drain_node(index);
+            }
+        }
+    }
+
+    fn next_number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+}
+
+/// What happens at the hosts.
+impl World {
+    fn deliver(&mut self, delivery: Delivery) {
+        match delivery {
+            Delivery::Datagram { from, to, payload } => self.deliver_datagram(from, to, payload),
+            Delivery::Connect { wire } => self.accept(wire),
+            Delivery::Connected { wire } => self.to_client(wire, Client::opened),
+            Delivery::ToClient { wire, message } => {
+                self.to_client(wire, |client, world| client.message(&message, world));
+            }
+            Delivery::ClosedByServer { wire } => {
+                self.to_client(wire, Client::closed);
+                self.wires.remove(&wire);
+            }
+            Delivery::ToServer { wire, message } => self.to_server(wire, Some(message)),
+            Delivery::ClosedByClient { wire } => {
+                self.to_server(wire, None);
+                self.wires.remove(&wire);
+            }
+        }
+    }
+
+    fn deliver_datagram(&mut self, from: SocketAddr, to: SocketAddr, mut payload: Vec<u8>) {
+        if let Some(relay) = self.relays.iter().find(|relay| relay.running && relay.stun == to) {
+            if let Some(answer) = path::stun::answer(&payload, from) {
+                let stun = relay.stun;
+                self.send_datagram(stun, from, answer);
+            }
+            return;
+        }
+        let found = self.nodes.iter().position(|node| node.address == to && !node.udp_blocked);
+        let Some(index) = found else { return };
+        if let Some(engine) = &mut self.nodes[index].engine {
+            engine.handle_datagram(from, &mut payload, &mut self.rng, self.now);
+            self.drain_node(index);
+        }
+    }
+
+    fn accept(&mut self, number: u64) {
+        let Some(wire) = self.wires.get_mut(&number) else { return };
+        let accepted = match wire.server {
+            Server::Controller => self.controller.machine.as_mut().and_then(|controller| {
+                let mask = controller.recognise(&wire.path)?;
+                controller.handle_opened(ConnectionId(number), mask, self.now);
+                Some(Accepted::Controller(ConnectionId(number)))
+            }),
+            Server::Relay(index) => {
+                let relay = &mut self.relays[index];
+                relay
+                    .server
+                    .recognise(&wire.path)
+                    .filter(|_| relay.running)
+                    .and_then(|recognised| relay.server.handle_open(recognised, self.now).ok())
+                    .map(Accepted::Relay)
+            }
+        };
+        wire.accepted = accepted;
+        let delivery = match accepted {
+            Some(_) => Delivery::Connected { wire: number },
+            None => Delivery::ClosedByServer { wire: number },
+        };
+        self.agenda.insert(self.now.instant + STREAM_LATENCY, delivery);
+    }
+
+    fn to_client(&mut self, wire: u64, act: impl FnOnce(Client, &mut Self)) {
+        if let Some(client) = self.wires.get(&wire).map(|wire| wire.client) {
+            act(client, self);
+        }
+    }
+
+    /// A message, or the end, for the server of a wire.
+    fn to_server(&mut self, wire: u64, message: Option<Vec<u8>>) {
+        let Some(Wire { server, accepted: Some(accepted), .. }) = self.wires.get(&wire) else {
+            return;
+        };
+        match (*server, *accepted, message) {
+            (Server::Controller, Accepted::Controller(connection), message) => {
+                let Some(controller) = &mut self.controller.machine else { return };
+                match message {
+                    Some(message) => {
+                        controller.handle_message(connection, &message, &mut self.rng, self.now);
+                    }
+                    None => controller.handle_closed(connection, self.now),
+                }
+                self.drain_controller();
+            }
+            (Server::Relay(index), Accepted::Relay(connection), message) => {
+                let server = &mut self.relays[index].server;
+                match message {
+                    Some(message) => {
+                        server.handle_message(connection, message, &mut self.rng, self.now);
+                    }
+                    None => server.handle_closed(connection, self.now.instant),
+                }
+                self.drain_relay(index);
+            }
+            (Server::Controller, Accepted::Relay(_), _)
+            | (Server::Relay(_), Accepted::Controller(_), _) => {}
+        }
+    }
+
+    fn send_packet(&mut self, index: usize, packet: &[u8]) {
+        if let Some(engine) = &mut self.nodes[index].engine {
+            engine.handle_packet(packet, &mut self.rng, self.now);
+            self.drain_node(index);
+        }
+    }
+
+    fn drain_controller(&mut self) {
+        while let Some(output) = self.controller.machine.as_mut().and_then(|c| c.poll_output()) {
+            match output {
+                Output::Send { connection, message } => {
+                    let wire = connection.0;
+                    self.later(Delivery::ToClient { wire, message });
+                }
+                Output::Close { connection } => {
+                    self.later(Delivery::ClosedByServer { wire: connection.0 });
+                }
+                Output::Persist { id, changes } => {
+                    for change in &changes {
+                        self.controller.disk.apply(change);
+                        if let Change::Event(event) = change {
+                            self.controller.events.push(event.clone());
+                        }
+                    }
+                    if let Some(controller) = &mut self.controller.machine {
+                        controller.handle_persisted(id, self.now);
+                    }
+                }
+                Output::Answer { ticket, result } => {
+                    self.answers.insert(ticket, result.expect("scenarios ask what is granted"));
+                }
+            }
+        }
+    }
+
+    fn drain_relay(&mut self, index: usize) {
+        while let Some(event) = self.relays[index].client.poll_event() {
+            if let ClientEvent::MapChanged(_) = event {
+                let relay = &mut self.relays[index];
+                let map = relay.client.map();
+                let (network, revocations) = (map.network(), map.revocations().clone());
+                relay.server.set_revocations(network, revocations, self.now);
+            }
+        }
+        while let Some(action) = self.relays[index].client.poll_action() {
+            self.carry_out(index, action);
+        }
+        while let Some(connection) = self.relays[index].server.poll_ready() {
+            let Some(wire) = self.wire_of_relay(index, connection) else { continue };
+            let now = self.now.instant;
+            while let Some(message) = self.relays[index].server.poll_message(connection, now) {
+                self.relays[index].sent_bytes += message.len() as u64;
+                self.later(Delivery::ToClient { wire, message });
+            }
+        }
+        while let Some(event) = self.relays[index].server.poll_event() {
+            if let ServerEvent::Close { connection, .. } = event
+                && let Some(wire) = self.wire_of_relay(index, connection)
+            {
+                self.relays[index].server.handle_closed(connection, self.now.instant);
+                self.later(Delivery::ClosedByServer { wire });
+            }
+        }
+    }
+
+    fn carry_out(&mut self, index: usize, action: StreamAction) {
+        let wire_of =
+            |world: &Self, connection| world.wire_of_client(Client::Relay(index, connection));
+        match action {
+            StreamAction::Dial { connection, path, .. } => {
+                self.connect(Client::Relay(index, connection), Server::Controller, path);
+            }
+            StreamAction::Send { connection, message } => {
+                if let Some(wire) = wire_of(self, connection) {
+                    self.later(Delivery::ToServer { wire, message });
+                }
+            }
+            StreamAction::Close { connection } => {
+                if let Some(wire) = wire_of(self, connection) {
+                    self.later(Delivery::ClosedByClient { wire });
+                }
+            }
+        }
+    }
+
+    fn drain_node(&mut self, index: usize) {
+        while let Some(engine) = &mut self.nodes[index].engine {
+            if let Some(transmit) = engine.poll_transmit() {
+                let from = self.nodes[index].address;
+                if !self.nodes[index].udp_blocked {
+                    self.send_datagram(from, transmit.to, transmit.payload);
+                }
+            } else if let Some(command) = engine.poll_stream() {
+                self.handle_stream_command(index, command);
+            } else if let Some(packet) = engine.poll_packet() {
+                self.handle_application(index, &packet);
+            } else if let Some(event) = engine.poll_event() {
+                match event {
+                    EngineEvent::Save(bytes) => self.nodes[index].save(bytes),
+                    EngineEvent::Interface(settings) => {
+                        self.nodes[index].interface = Some(settings);
+                    }
+                    _ => {}
+                }
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn handle_stream_command(&mut self, index: usize, command: StreamCommand) {
+        match command {
+            StreamCommand::Dial { stream, target } => {
+                let server = match target.purpose {
+                    Purpose::Controller => Some(Server::Controller),
+                    Purpose::Relay(device) => {
+                        let found = self.relays.iter().position(|relay| relay.device == device);
+                        found.map(Server::Relay)
+                    }
+                };
+                if let Some(server) = server {
+                    self.connect(Client::Node(index, stream), server, target.path);
+                }
+            }
+            StreamCommand::Wake { stream } => {
+                let wire = self.wire_of_client(Client::Node(index, stream));
+                let now = self.now.instant;
+                while let Some(engine) = &mut self.nodes[index].engine {
+                    let Some(message) = engine.poll_message(stream, now) else { break };
+                    if let Some(wire) = wire {
+                        self.later(Delivery::ToServer { wire, message });
+                    }
+                }
+            }
+            StreamCommand::Close { stream } => {
+                if let Some(wire) = self.wire_of_client(Client::Node(index, stream)) {
+                    self.later(Delivery::ClosedByClient { wire });
+                }
+            }
+        }
+    }
+
+    /// An application gets a packet: it answers questions and notes answers.
+    fn handle_application(&mut self, index: usize, packet: &[u8]) {
+        let node = &mut self.nodes[index];
+        node.received += 1;
+        let Some(echo) = Echo::from_packet(packet) else { return };
+        if echo.answer {
+            node.answers.insert(echo.number, self.now.instant);
+        } else {
+            self.send_packet(index, &echo.answered().to_packet());
+        }
+    }
+}
+
+/// What happens between the hosts.
+impl World {
+    fn send_datagram(&mut self, from: SocketAddr, to: SocketAddr, payload: Vec<u8>) {
+        for at in self.quality.arrivals(&mut self.rng, self.now.instant) {
+            self.agenda.insert(at, Delivery::Datagram { from, to, payload: payload.clone() });
+        }
+    }
+
+    fn connect(&mut self, client: Client, server: Server, path: String) {
+        let wire = self.next_number();
+        self.wires.insert(wire, Wire { client, server, path, accepted: None });
+        self.later(Delivery::Connect { wire });
+    }
+
+    fn later(&mut self, delivery: Delivery) {
+        self.agenda.insert(self.now.instant + STREAM_LATENCY, delivery);
+    }
+
+    fn wire_of_client(&self, client: Client) -> Option<u64> {
+        self.wires.iter().find(|(_, wire)| wire.client == client).map(|(number, _)| *number)
+    }
+
+    fn wire_of_relay(&self, index: usize, connection: relay_proto::ConnectionId) -> Option<u64> {
+        let end = (Server::Relay(index), Some(Accepted::Relay(connection)));
+        self.wires
+            .iter()
+            .find(|(_, wire)| (wire.server, wire.accepted) == end)
+            .map(|(number, _)| *number)
+    }
+
+    /// One end of these wires is gone: the other end hears of it.
+    fn break_wires(&mut self, broken: impl Fn(&Wire) -> bool) {
+        let mut deliveries = Vec::new();
+        for (wire, state) in self.wires.iter_mut().filter(|(_, wire)| broken(wire)) {
+            let gone = match state.client {
+                Client::Node(index, _) => self.nodes[index].engine.is_none(),
+                Client::Relay(index, _) => !self.relays[index].running,
+                Client::Gone => true,
+            };
+            if gone {
+                state.client = Client::Gone;
+                deliveries.push(Delivery::ClosedByClient { wire: *wire });
+            } else {
+                deliveries.push(Delivery::ClosedByServer { wire: *wire });
+            }
+        }
+        deliveries.into_iter().for_each(|delivery| self.later(delivery));
+    }
+}
+
+impl Client {
+    fn opened(self, world: &mut World) {
+        let now = world.now;
+        match self {
+            Self::Node(index, stream) => {
+                if let Some(engine) = &mut world.nodes[index].engine {
+                    engine.handle_stream_opened(stream, &mut world.rng, now);
+                    world.drain_node(index);
+                }
+            }
+            Self::Relay(index, connection) => {
+                world.relays[index].client.handle_opened(connection, &mut world.rng, now);
+                world.drain_relay(index);
+            }
+            Self::Gone => {}
+        }
+    }
+
+    fn message(self, message: &[u8], world: &mut World) {
+        let now = world.now;
+        match self {
+            Self::Node(index, stream) => {
+                if let Some(engine) = &mut world.nodes[index].engine {
+                    engine.handle_stream_message(stream, message, &mut world.rng, now);
+                    world.drain_node(index);
+                }
+            }
+            Self::Relay(index, connection) => {
+                let client = &mut world.relays[index].client;
+                client.handle_message(connection, message, &mut world.rng, now);
+                world.drain_relay(index);
+            }
+            Self::Gone => {}
+        }
+    }
+
+    fn closed(self, world: &mut World) {
+        let now = world.now;
+        match self {
+            Self::Node(index, stream) => {
+                if let Some(engine) = &mut world.nodes[index].engine {
+                    engine.handle_stream_closed(stream, &mut world.rng, now);
+                    world.drain_node(index);
+                }
+            }
+            Self::Relay(index, connection) => {
+                world.relays[index].client.handle_closed(connection, &mut world.rng, now);
+                world.drain_relay(index);
+            }
+            Self::Gone => {}
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Whole networks on a virtual clock.
+
+use std::time::Duration;
+
+use testlab::sim::{Quality, Setup, World};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn joined(setup: Setup) -> World {
+    let mut world = World::new(setup);
+    let all_have_addresses =
+        |world: &World| world.nodes.iter().all(|node| node.interface.is_some());
+    assert!(world.run_until(MINUTE, all_have_addresses), "every node joins");
+    world
+}
+
+fn ping_both_ways(world: &mut World, patience: Duration) {
+    assert!(world.ping_until_answered(0, 1, patience), "0 reaches 1");
+    assert!(world.ping_until_answered(1, 0, patience), "1 reaches 0");
+}
+
+#[test]
+fn two_nodes_reach_each_other_through_a_relay_and_then_directly() {
+    let mut world = joined(Setup::default());
+    world.run_for(SECOND);
+    ping_both_ways(&mut world, 10 * SECOND);
+    let is_direct = |world: &World| {
+        world.path(0, 1).starts_with("direct") && world.path(1, 0).starts_with("direct")
+    };
+    assert!(world.run_until(10 * SECOND, is_direct), "{} {}", world.path(0, 1), world.path(1, 0));
+    let before: u64 = world.relays.iter().map(|relay| relay.sent_bytes).sum();
+    ping_both_ways(&mut world, 10 * SECOND);
+    let after: u64 = world.relays.iter().map(|relay| relay.sent_bytes).sum();
+    assert!(after - before < 500, "{} bytes over relays", after - before);
+}
+
+#[test]
+fn the_first_answer_over_a_relay_comes_within_two_round_trips_of_the_handshake() {
+    let mut world = joined(Setup::default());
+    world.run_for(2 * SECOND);
+    let begin = world.elapsed();
+    let number = world.ping(0, 1);
+    assert!(world.run_until(SECOND, |world| world.is_answered(0, number)));
+    // Over a relay a round trip is four times 10 ms: one for the handshake, one for the answer.
+    let took = world.elapsed() - begin;
+    assert!(took <= Duration::from_millis(2 * 40 + 10), "{took:?}");
+}
+
+#[test]
+fn a_node_without_udp_is_reached_through_a_relay() {
+    let mut world = joined(Setup::default());
+    world.nodes[1].udp_blocked = true;
+    world.run_for(SECOND);
+    ping_both_ways(&mut world, 5 * SECOND);
+    world.run_for(20 * SECOND);
+    ping_both_ways(&mut world, 5 * SECOND);
+    assert_eq!(world.path(0, 1), "relay");
+    assert_eq!(world.path(1, 0), "relay");
+}
+
+#[test]
+fn a_direct_path_that_dies_is_replaced_by_the_relay_and_found_again() {
+    let mut world = joined(Setup::default());
+    world.run_for(SECOND);
+    ping_both_ways(&mut world, 10 * SECOND);
+    assert!(world.run_until(10 * SECOND, |world| world.path(0, 1).starts_with("direct")));
+    world.nodes[1].udp_blocked = true;
+    assert!(world.ping_until_answered(0, 1, 5 * SECOND), "the relay takes over within 5 s");
+    world.nodes[1].udp_blocked = false;
+    for _ in 0..60 {
+        world.ping(0, 1);
+        world.run_for(SECOND);
+    }
+    assert!(world.path(0, 1).starts_with("direct"), "{}", world.path(0, 1));
+}
+
+#[test]
+fn traffic_goes_on_and_nodes_restart_while_the_controller_is_down() {
+    let mut world = joined(Setup { nodes: 3, ..Setup::default() });
+    world.run_for(5 * SECOND);
+    ping_both_ways(&mut world, 10 * SECOND);
+    world.stop_controller();
+    world.run_for(MINUTE);
+    ping_both_ways(&mut world, 5 * SECOND);
+    world.stop_node(1);
+    world.run_for(SECOND);
+    world.start_node(1);
+    assert!(world.ping_until_answered(1, 2, 20 * SECOND), "a new session without a controller");
+    assert!(world.ping_until_answered(1, 0, 20 * SECOND), "an old peer after a restart");
+}
+
+#[test]
+fn a_removed_device_is_cut_off_within_five_seconds() {
+    let mut world = joined(Setup { nodes: 3, ..Setup::default() });
+    world.run_for(2 * SECOND);
+    ping_both_ways(&mut world, 10 * SECOND);
+    let removed = world.nodes[1].device;
+    world.remove(removed);
+    world.run_for(5 * SECOND);
+    let received = world.nodes[0].received;
+    assert!(!world.ping_until_answered(0, 1, 5 * SECOND));
+    assert!(!world.ping_until_answered(1, 0, 5 * SECOND));
+    assert_eq!(world.nodes[0].received, received, "nothing of the removed device gets through");
+    assert!(world.ping_until_answered(0, 2, 5 * SECOND), "the others go on");
+}
+
+#[test]
+fn a_controller_that_restarts_from_its_disk_admits_further_nodes() {
+    let mut world = joined(Setup::default());
+    world.stop_controller();
+    world.run_for(10 * SECOND);
+    world.start_controller();
+    let new = world.add_node();
+    assert!(world.run_until(MINUTE, |world| world.nodes[new].interface.is_some()));
+    assert!(world.ping_until_answered(new, 0, MINUTE));
+}
+
+#[test]
+fn the_second_relay_takes_over_when_the_first_dies() {
+    let mut world = joined(Setup::default());
+    world.nodes[0].udp_blocked = true;
+    world.run_for(2 * SECOND);
+    ping_both_ways(&mut world, 10 * SECOND);
+    world.stop_relay(0);
+    ping_both_ways(&mut world, 15 * SECOND);
+}
+
+#[test]
+fn twenty_nodes_with_loss_and_reordering_become_a_complete_mesh() {
+    const NODES: usize = 20;
+    let mut world = joined(Setup { nodes: NODES, quality: Quality::BAD, ..Setup::default() });
+    world.run_for(5 * SECOND);
+    for from in 0..NODES {
+        for to in (0..NODES).filter(|to| *to != from) {
+            assert!(world.ping_until_answered(from, to, MINUTE), "{from} reaches {to}");
+        }
+    }
+}
+
+#[test]
+fn a_run_is_the_same_every_time() {
+    let run = || {
+        let mut world = joined(Setup { quality: Quality::BAD, ..Setup::default() });
+        let begin = world.elapsed();
+        ping_both_ways(&mut world, MINUTE);
+        world.run_for(MINUTE);
+        let bytes: Vec<_> = world.relays.iter().map(|relay| relay.sent_bytes).collect();
+        (begin, world.elapsed(), bytes, world.path(0, 1))
+    };
+    assert_eq!(run(), run());
+}
