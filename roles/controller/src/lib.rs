@@ -1,11 +1,34 @@
 //! The controller: persistence, listener and administration around the controller machine.
 //!
-//! - [`network`]: a network on disk: created, backed up, restored
-//! - [`secrets`]: its keys
-//! - [`store`]: what survives a restart
+//! All decisions are those of [`control_proto::Controller`]. This crate gives it sockets, a disk and
+//! a clock. One task owns the machine; a second one writes its batches of changes, in order and
+//! several to a transaction when they come faster than the disk; the machine holds back whatever
+//! follows from a batch until that is durable. If a batch cannot be written the controller ends:
+//! it may not promise what it cannot keep, and starts again from what is on disk.
+//!
+//! A [`Controller`] has no port of its own. Whoever listens asks [`Controller::claims`] with the
+//! path of a request and hands the upgrade over, so that a relay and several networks' controllers
+//! share one port and look like one web server.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`network`] | a network on disk: created, backed up, restored |
+//! | [`secrets`] | its keys |
+//! | [`store`] | what survives a restart |
+//! | `server` | a running controller and its connections |
+//! | `driver`, `keeper` | the loop around the machine, the way to the disk |
+//! | `admin` | administration over a unix socket, and its client |
 
 #![forbid(unsafe_code)]
 
+mod admin;
+mod clock;
+mod driver;
+mod keeper;
 pub mod network;
 pub mod secrets;
+mod server;
 pub mod store;
+
+pub use admin::{AdminClient, AdminClientError};
+pub use server::{Config, Controller, Ended, StartError};

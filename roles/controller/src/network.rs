@@ -94,6 +94,12 @@ impl NetworkFolder {
         Self(folder.into())
     }
 
+    /// The folder itself.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// The folder of the keystore.
     #[must_use]
     pub fn keys(&self) -> PathBuf {

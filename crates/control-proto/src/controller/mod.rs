@@ -271,6 +271,12 @@ impl Controller {
         }
     }
 
+    /// How many batches are to be confirmed after this one.
+    #[must_use]
+    pub fn unpersisted_after(&self, id: PersistId) -> u64 {
+        self.journal.last.saturating_sub(id.0)
+    }
+
     /// Does what is due.
     pub fn handle_timeout(&mut self, rng: &mut dyn CryptoRng, now: Now) {
         self.last_now = now.instant;

@@ -1,0 +1,143 @@
+//! Bytes and items from hostile hands.
+
+mod world;
+
+use control_proto::{
+    ControllerMessage, InviteRequest, MapChunk, MapItem, MapVersion, NetworkMap, NodeMessage,
+    PeerEntry, SecurityEvent,
+};
+use identity::{NetworkKey, UnixTime};
+use proptest::prelude::*;
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
+use world::World;
+
+const VERSION: MapVersion = MapVersion { epoch: 0, number: 1 };
+
+fn two_nodes() -> World {
+    let mut world = World::simple();
+    for name in ["first", "second"] {
+        let invite = world.invite(InviteRequest::default());
+        world.join(&invite, name);
+    }
+    world
+}
+
+fn chunk(items: Vec<MapItem>) -> MapChunk {
+    let items = items.into_iter().map(|item| item.to_bytes().into()).collect();
+    MapChunk { base: None, version: VERSION, items, last: true }
+}
+
+fn entry(world: &World, index: usize) -> PeerEntry {
+    world.map(0).peer(world.id(index)).unwrap().entry.clone()
+}
+
+#[test]
+fn a_member_of_another_network_is_left_out() {
+    let world = two_nodes();
+    let foreign = NetworkKey::generate(&mut ChaCha20Rng::seed_from_u64(99)).id();
+    let mut map = NetworkMap::new(foreign);
+    let item = MapItem::Peer(world.id(0), entry(&world, 0));
+    let applied = map.apply(&chunk(vec![item]), world.wall());
+    assert_eq!(applied.events, [SecurityEvent::ForeignCertificate]);
+    assert_eq!(map.peers().count(), 0);
+}
+
+#[test]
+fn a_member_with_the_keys_of_another_is_left_out() {
+    let world = two_nodes();
+    let mut forged = entry(&world, 0);
+    forged.binding = entry(&world, 1).binding;
+    let mut map = NetworkMap::new(world.network_key.id());
+    let item = MapItem::Peer(world.id(0), forged);
+    let applied = map.apply(&chunk(vec![item]), world.wall());
+    assert!(matches!(&applied.events[..], [SecurityEvent::ForgedStatement { what, .. }] if what == "binding"));
+    assert_eq!(map.peers().count(), 0);
+}
+
+#[test]
+fn an_expired_member_is_left_out_and_a_member_expires_in_place() {
+    let world = two_nodes();
+    let mut map = NetworkMap::new(world.network_key.id());
+    let peers = chunk(vec![MapItem::Peer(world.id(0), entry(&world, 0))]);
+    assert!(map.apply(&peers, world.wall()).events.is_empty());
+    let end = map.next_expiry().unwrap();
+    assert!(map.expire(UnixTime(end.0 - 1)).changes.is_empty());
+    assert!(map.expire(end).changes.peers.contains(&world.id(0)));
+    let again = map.apply(&peers, end);
+    assert!(matches!(again.events[..], [SecurityEvent::ExpiredCertificate { .. }]));
+}
+
+#[test]
+fn changes_to_a_version_that_is_not_here_are_not_applied() {
+    let world = two_nodes();
+    let mut map = NetworkMap::new(world.network_key.id());
+    let mut delta = chunk(vec![MapItem::Peer(world.id(0), entry(&world, 0))]);
+    delta.base = Some(VERSION);
+    assert!(map.apply(&delta, world.wall()).needs_resync);
+    assert_eq!(map.peers().count(), 0);
+}
+
+#[test]
+fn a_whole_map_without_a_member_drops_it_but_no_revocation() {
+    let mut world = two_nodes();
+    let device = world.id(1);
+    let mut map = world.map(0).clone();
+    let applied = map.apply(&chunk(Vec::new()), world.wall());
+    assert_eq!(map.peers().count(), 0);
+    assert_eq!(applied.changes.peers.len(), 2);
+    let request = control_proto::AdminRequest::RemoveDevice { device };
+    world.admin(request).unwrap();
+    let mut map = world.map(0).clone();
+    let _ = map.apply(&chunk(Vec::new()), world.wall());
+    assert_eq!(map.revocations().number(), 1);
+    let again = map.apply(&chunk(vec![MapItem::Peer(device, world_entry(&world))]), world.wall());
+    assert!(matches!(again.events[..], [SecurityEvent::Revoked { .. }]));
+}
+
+/// What the removed node itself still has of itself.
+fn world_entry(world: &World) -> PeerEntry {
+    world.map(1).peer(world.id(1)).unwrap().entry.clone()
+}
+
+#[test]
+fn the_cache_of_another_network_is_refused() {
+    let world = two_nodes();
+    let other = NetworkKey::generate(&mut ChaCha20Rng::seed_from_u64(99)).id();
+    let bytes = world.map(0).to_bytes();
+    assert!(NetworkMap::from_bytes(other, &bytes, world.wall()).is_err());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn any_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
+        let _ = NodeMessage::from_bytes(&bytes);
+        let _ = ControllerMessage::from_bytes(&bytes);
+        let _ = MapItem::from_bytes(&bytes);
+        let network = identity::NetworkId::from_bytes([7; 32]);
+        let _ = NetworkMap::from_bytes(network, &bytes, UnixTime(0));
+        let chunk = MapChunk {
+            base: None,
+            version: VERSION,
+            items: vec![bytes.into()],
+            last: true,
+        };
+        let _ = NetworkMap::new(network).apply(&chunk, UnixTime(0));
+    }
+}
+
+#[test]
+fn a_damaged_cache_never_panics_and_never_adds_a_member() {
+    let world = two_nodes();
+    let good = world.map(0).to_bytes();
+    let network = world.network_key.id();
+    for position in (0..good.len()).step_by(37) {
+        let mut bytes = good.clone();
+        bytes[position] ^= 0x55;
+        if let Ok((map, _)) = NetworkMap::from_bytes(network, &bytes, world.wall()) {
+            assert!(map.peers().all(|(device, _)| world.map(0).peer(device).is_some()));
+        }
+    }
+}
