@@ -51,7 +51,9 @@ fn a_member_with_the_keys_of_another_is_left_out() {
     let mut map = NetworkMap::new(world.network_key.id());
     let item = MapItem::Peer(world.id(0), forged);
     let applied = map.apply(&chunk(vec![item]), world.wall());
-    assert!(matches!(&applied.events[..], [SecurityEvent::ForgedStatement { what, .. }] if what == "binding"));
+    assert!(
+        matches!(&applied.events[..], [SecurityEvent::ForgedStatement { what, .. }] if what == "binding")
+    );
     assert_eq!(map.peers().count(), 0);
 }
 

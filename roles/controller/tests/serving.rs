@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use control_proto::{
-    Admission, AdminAnswer, AdminError, AdminRequest, ClientConfig, ClientStatus, ClockOffset,
+    AdminAnswer, AdminError, AdminRequest, Admission, ClientConfig, ClientStatus, ClockOffset,
     ControlClient, ControllerAddress, InviteRequest, NetworkMap, Now, StreamAction, UnixMillis,
 };
 use controller::network::{NetworkFolder, NewNetwork};
@@ -160,9 +160,7 @@ async fn drive(client: &mut ControlClient, done: impl Fn(&ControlClient) -> bool
 }
 
 fn is_complete(peers: usize) -> impl Fn(&ControlClient) -> bool {
-    move |client| {
-        client.status() == ClientStatus::Online && client.map().peers().count() == peers
-    }
+    move |client| client.status() == ClientStatus::Online && client.map().peers().count() == peers
 }
 
 #[tokio::test]

@@ -143,9 +143,11 @@ impl World {
         admission: Admission,
         map: NetworkMap,
     ) -> usize {
+        // A device that comes again has newer keys.
+        let number = self.nodes.len() as u64 + 1;
         let config = ClientConfig {
             controller,
-            binding: self.binding(&key, &channel_key, 1),
+            binding: self.binding(&key, &channel_key, number),
             device_key: key.clone(),
             channel_key: channel_key.clone(),
             admission,
