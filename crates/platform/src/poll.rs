@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    mem::MaybeUninit,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::{Duration, Instant},
 };
@@ -50,22 +51,17 @@ pub struct Ready {
 }
 
 /// Waits for handles, level-triggered: what is not read is reported again.
+#[derive(Debug)]
 pub struct Poller {
     epoll: OwnedFd,
-    events: Vec<epoll::Event>,
-}
-
-impl std::fmt::Debug for Poller {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Poller").field("epoll", &self.epoll).finish_non_exhaustive()
-    }
+    ready: Vec<Ready>,
 }
 
 impl Poller {
     /// A poller that waits for nothing yet.
     pub fn new() -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        Ok(Self { epoll, events: Vec::with_capacity(MAX_EVENTS) })
+        Ok(Self { epoll, ready: Vec::with_capacity(MAX_EVENTS) })
     }
 
     /// Waits for `handle` from now on; `token` comes back with its events.
@@ -92,21 +88,25 @@ impl Poller {
         timeout: Option<Duration>,
     ) -> io::Result<impl Iterator<Item = Ready> + '_> {
         let timeout = timeout.map(timespec);
-        self.events.clear();
-        let buffer = rustix::buffer::spare_capacity(&mut self.events);
-        match epoll::wait(&self.epoll, buffer, timeout.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+        self.ready.clear();
+        let mut buffer = [MaybeUninit::uninit(); MAX_EVENTS];
+        let events = match epoll::wait(&self.epoll, &mut buffer, timeout.as_ref()) {
+            Ok((events, _)) => &*events,
+            Err(rustix::io::Errno::INTR) => &[],
             Err(error) => return Err(error.into()),
-        }
-        Ok(self.events.iter().map(|event| {
-            let (flags, data) = (event.flags, event.data);
-            let failed = epoll::EventFlags::ERR | epoll::EventFlags::HUP;
-            Ready {
-                token: data.u64(),
-                readable: flags.intersects(epoll::EventFlags::IN | failed),
-                writable: flags.intersects(epoll::EventFlags::OUT | failed),
-            }
-        }))
+        };
+        self.ready.extend(events.iter().map(ready_of));
+        Ok(self.ready.iter().copied())
+    }
+}
+
+fn ready_of(event: &epoll::Event) -> Ready {
+    let (flags, data) = (event.flags, event.data);
+    let failed = epoll::EventFlags::ERR | epoll::EventFlags::HUP;
+    Ready {
+        token: data.u64(),
+        readable: flags.intersects(epoll::EventFlags::IN | failed),
+        writable: flags.intersects(epoll::EventFlags::OUT | failed),
     }
 }
 
