@@ -9,7 +9,6 @@
 //! The loop writes what the engine itself delivers with [`DataThread::deliver`], and sends the
 //! engine's datagrams over the same [`Sockets`].
 
-mod interface;
 mod sockets;
 mod worker;
 
@@ -28,7 +27,6 @@ use packet::Offload;
 use platform::{Tun, Waker};
 use tokio::sync::mpsc;
 
-pub(crate) use interface::Interface;
 pub(crate) use sockets::Sockets;
 
 /// Something for the network's loop.
@@ -70,8 +68,7 @@ impl DataThread {
         let shared = Arc::new(Shared { waker: Waker::new()?, stop: AtomicBool::new(false) });
         let worker =
             worker::Worker::new(tun.clone(), sockets.clone(), plane, upcalls, shared.clone())?;
-        let thread =
-            std::thread::Builder::new().name("data".into()).spawn(move || worker.run())?;
+        let thread = std::thread::Builder::new().name("data".into()).spawn(move || worker.run())?;
         Ok(Self { tun, shared, thread: Some(thread) })
     }
 

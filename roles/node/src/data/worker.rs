@@ -9,7 +9,7 @@ use std::{
 
 use bytes::BytesMut;
 use engine::{DataPlane, DataPlaneHandle, Inbound, Notice, Outbound};
-use packet::{Coalescer, Offload, Packet, Segments};
+use packet::{Coalescer, Offload, Packet, Segments, offload::MAX_HEADER};
 use platform::{
     Interest, Poller, ReceiveBatch, Tun, TunError, UdpSocket, tun::MAX_PACKET, udp::MAX_SEGMENTS,
 };
@@ -45,7 +45,7 @@ pub(super) struct Worker {
 struct Buffers {
     /// A packet or super-packet as the host gave it.
     packet: Vec<u8>,
-    /// Its parts, back to back.
+    /// Its parts, back to back, each with the headers.
     parts: Vec<u8>,
     /// Their sealed datagrams, back to back.
     sealed: Vec<u8>,
@@ -68,7 +68,7 @@ impl Worker {
         let batch = ReceiveBatch::new(RECEIVE_SLOTS);
         let buffers = Buffers {
             packet: vec![0; MAX_PACKET],
-            parts: Vec::with_capacity(MAX_PACKET),
+            parts: vec![0; MAX_PACKET + MAX_SEGMENTS * MAX_HEADER],
             sealed: Vec::with_capacity(2 * MAX_PACKET),
         };
         Ok(Self { tun, sockets, plane, upcalls, shared, poller, batch, buffers })
@@ -208,21 +208,18 @@ struct Outlet<'a> {
 
 impl Outlet<'_> {
     /// Splits, seals and sends one packet or super-packet, as many parts at once as one send takes.
-    fn send(&self, segments: &Segments<'_>, parts: &mut Vec<u8>, sealed: &mut Vec<u8>) {
+    fn send(&self, segments: &Segments<'_>, parts: &mut [u8], sealed: &mut Vec<u8>) {
         for first in (0..segments.count()).step_by(MAX_SEGMENTS) {
-            let indices = first..segments.count().min(first + MAX_SEGMENTS);
-            parts.clear();
-            for index in indices.clone() {
-                let start = parts.len();
-                parts.resize(start + segments.length(index), 0);
-                segments.write(index, &mut parts[start..]);
-            }
             let mut slices: [&[u8]; MAX_SEGMENTS] = [&[]; MAX_SEGMENTS];
-            let each = parts.chunks(segments.longest().max(1));
-            for (slice, part) in slices.iter_mut().zip(each) {
-                *slice = part;
+            let mut rest = &mut *parts;
+            let indices = first..segments.count().min(first + MAX_SEGMENTS);
+            let count = indices.len();
+            for (slice, index) in slices.iter_mut().zip(indices) {
+                let (part, after) = rest.split_at_mut(segments.length(index));
+                segments.write(index, part);
+                (*slice, rest) = (part, after);
             }
-            self.send_parts(&slices[..indices.len()], sealed);
+            self.send_parts(&slices[..count], sealed);
         }
     }
 
