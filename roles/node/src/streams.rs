@@ -5,24 +5,19 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use bytes::Bytes;
-use tokio::{
-    net::lookup_host,
-    sync::mpsc,
-    task::JoinHandle,
-    time::timeout,
-};
+use tokio::{net::lookup_host, sync::mpsc, time::timeout};
 use tracing::debug;
 use websocket::{Endpoint, Receiver, Sender, dial};
 
-/// Messages of one connection may wait up to this many bytes for the network. The engine drops what
-/// is late long before; a connection that reaches this is broken.
-const MAX_BACKLOG: usize = 8 << 20;
+/// A connection takes messages while fewer bytes than this wait for the network. Beyond it they stay
+/// with the engine, whose queue drops what is late.
+const ROOM: usize = 128 * 1024;
 /// Finding a server's addresses may take this long.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -38,14 +33,25 @@ pub(crate) struct Streams {
 pub(crate) enum StreamEvent {
     Opened,
     Message(Bytes),
-    Closed { reason: String },
+    /// A connection that had no room has some again.
+    Writable,
+    Closed {
+        reason: String,
+    },
 }
 
 #[derive(Debug)]
 struct Stream {
     queue: mpsc::UnboundedSender<Bytes>,
-    backlog: Arc<AtomicUsize>,
-    task: JoinHandle<()>,
+    backlog: Arc<Backlog>,
+}
+
+/// What waits for the network.
+#[derive(Debug, Default)]
+struct Backlog {
+    bytes: AtomicUsize,
+    /// Somebody was told that there is no room, and waits to hear that there is.
+    awaited: AtomicBool,
 }
 
 impl Streams {
@@ -57,35 +63,30 @@ impl Streams {
     /// Connects; [`StreamEvent::Opened`] or [`StreamEvent::Closed`] follows.
     pub(crate) fn dial(&mut self, stream: u64, endpoint: Endpoint) {
         let (queue, waiting) = mpsc::unbounded_channel();
-        let backlog = Arc::new(AtomicUsize::new(0));
+        let backlog = Arc::new(Backlog::default());
         let connection =
             Connection { stream, events: self.events.clone(), backlog: Arc::clone(&backlog) };
-        let task = tokio::spawn(connection.run(endpoint, waiting));
-        self.open.insert(stream, Stream { queue, backlog, task });
+        tokio::spawn(connection.run(endpoint, waiting));
+        self.open.insert(stream, Stream { queue, backlog });
     }
 
-    /// Queues a message; a connection that is too far behind is given up.
-    pub(crate) fn send(&mut self, stream: u64, message: Bytes) {
-        let Some(open) = self.open.get(&stream) else { return };
-        let length = message.len();
-        if open.backlog.fetch_add(length, Ordering::Relaxed) + length > MAX_BACKLOG {
-            open.task.abort();
-            self.open.remove(&stream);
-            let events = self.events.clone();
-            let reason = "the connection takes no more data".to_owned();
-            tokio::spawn(async move {
-                // Without a receiver the engine is gone, and nobody has to know.
-                let _ = events.send((stream, StreamEvent::Closed { reason })).await;
-            });
-            return;
+    /// Whether a message may be sent now. After a no, [`StreamEvent::Writable`] follows.
+    pub(crate) fn has_room(&self, stream: u64) -> bool {
+        let Some(open) = self.open.get(&stream) else { return false };
+        if open.backlog.bytes.load(Ordering::SeqCst) < ROOM {
+            return true;
         }
+        open.backlog.awaited.store(true, Ordering::SeqCst);
+        // The connection may have caught up before it could see that somebody waits.
+        open.backlog.bytes.load(Ordering::SeqCst) < ROOM
+    }
+
+    /// Queues a message.
+    pub(crate) fn send(&self, stream: u64, message: Bytes) {
+        let Some(open) = self.open.get(&stream) else { return };
+        open.backlog.bytes.fetch_add(message.len(), Ordering::SeqCst);
         // A connection that has just ended reports that itself.
         let _ = open.queue.send(message);
-    }
-
-    /// Bytes that wait for the network on this connection.
-    pub(crate) fn backlog(&self, stream: u64) -> usize {
-        self.open.get(&stream).map_or(0, |open| open.backlog.load(Ordering::Relaxed))
     }
 
     /// Closes a connection after what is queued; it is not mentioned again.
@@ -96,7 +97,9 @@ impl Streams {
     /// Whether events of this connection still matter, forgetting it if it has ended.
     pub(crate) fn observe(&mut self, stream: u64, event: &StreamEvent) -> bool {
         match event {
-            StreamEvent::Opened | StreamEvent::Message(_) => self.open.contains_key(&stream),
+            StreamEvent::Opened | StreamEvent::Message(_) | StreamEvent::Writable => {
+                self.open.contains_key(&stream)
+            }
             StreamEvent::Closed { .. } => self.open.remove(&stream).is_some(),
         }
     }
@@ -105,7 +108,7 @@ impl Streams {
 struct Connection {
     stream: u64,
     events: mpsc::Sender<(u64, StreamEvent)>,
-    backlog: Arc<AtomicUsize>,
+    backlog: Arc<Backlog>,
 }
 
 impl Connection {
@@ -140,11 +143,14 @@ impl Connection {
                 if let Err(error) = sender.feed(message).await {
                     return error.to_string();
                 }
-                self.backlog.fetch_sub(length, Ordering::Relaxed);
+                self.backlog.bytes.fetch_sub(length, Ordering::SeqCst);
                 next = waiting.try_recv().ok();
             }
             if let Err(error) = sender.flush().await {
                 return error.to_string();
+            }
+            if self.backlog.awaited.swap(false, Ordering::SeqCst) {
+                self.report(StreamEvent::Writable).await;
             }
         }
         sender.close().await;

@@ -19,7 +19,7 @@ mod server;
 mod types;
 
 pub use client::{Client, ClientError, Events};
-pub(crate) use server::{Command, Reply, Server};
+pub(crate) use server::{Command, Reply, serve};
 pub use types::{
     ApiError, Event, JoinRequest, Joined, LeaveRequest, Membership, Netcheck, NetworkStatus,
     PathKind, PathView, PeerStatus, PingReply, PingRequest, Problem, RelayCheck, Running, Status,

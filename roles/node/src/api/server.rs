@@ -1,12 +1,5 @@
 //! Serving the local API.
 
-use std::{
-    fs, io,
-    os::unix::fs::{FileTypeExt, PermissionsExt},
-    path::{Path, PathBuf},
-    time::Duration,
-};
-
 use axum::{
     Json, Router,
     body::Body,
@@ -14,16 +7,12 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::{get, post},
-    serve::Listener,
 };
 use futures_util::stream;
+use local_api::OwnerListener;
 use serde::{Deserialize, Serialize};
-use tokio::{
-    net::{UnixListener, UnixStream, unix::SocketAddr},
-    sync::{broadcast, mpsc, oneshot},
-    time::sleep,
-};
-use tracing::{debug, warn};
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tracing::warn;
 
 use super::{
     ApiError, Event, JoinRequest, Joined, LeaveRequest, Netcheck, PingReply, PingRequest, Problem,
@@ -32,8 +21,6 @@ use super::{
 
 /// An invite is the longest thing in any request.
 const MAX_BODY: usize = 64 * 1024;
-/// Without file descriptors there is no point in asking for a connection again at once.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Where the answer to a command goes.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, ApiError>>;
@@ -50,101 +37,30 @@ pub(crate) enum Command {
     Down(Reply<()>),
 }
 
-/// The API's socket, which disappears with it.
-#[derive(Debug)]
-pub(crate) struct Server {
-    socket: UnixListener,
-    path: PathBuf,
-}
-
-impl Server {
-    /// Takes the socket's path, which must not be in use by a running node.
-    pub(crate) async fn bind(path: &Path) -> io::Result<Self> {
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        if UnixStream::connect(path).await.is_ok() {
-            return Err(io::ErrorKind::AddrInUse.into());
-        }
-        if fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
-            fs::remove_file(path)?;
-        }
-        let socket = UnixListener::bind(path)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-        Ok(Self { socket, path: path.to_owned() })
-    }
-
-    /// Serves until the future is dropped.
-    pub(crate) async fn run(
-        self,
-        commands: mpsc::Sender<Command>,
-        events: broadcast::Sender<Event>,
-    ) {
-        let Self { socket, path } = self;
-        let _removed_at_the_end = SocketFile(path);
-        let own_uid = socket.local_addr().ok().and_then(|_| own_uid(&_removed_at_the_end.0));
-        let listener = OwnerOnly { socket, own_uid };
-        let router = Router::new()
-            .route("/v1/status", get(status))
-            .route("/v1/netcheck", get(netcheck))
-            .route("/v1/why", get(why))
-            .route("/v1/ping", post(ping))
-            .route("/v1/join", post(join))
-            .route("/v1/leave", post(leave))
-            .route("/v1/down", post(down))
-            .route("/v1/events", get(follow))
-            .layer(DefaultBodyLimit::max(MAX_BODY))
-            .with_state(Shared { commands, events });
-        if let Err(error) = axum::serve(listener, router).await {
-            warn!(%error, "the local API ended");
-        }
-    }
-}
-
-/// The socket file belongs to the user who runs the node.
-fn own_uid(path: &Path) -> Option<u32> {
-    fs::metadata(path).ok().map(|found| std::os::unix::fs::MetadataExt::uid(&found))
-}
-
-struct SocketFile(PathBuf);
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        // If it stays, the next start finds that nobody answers on it and replaces it.
-        let _ = fs::remove_file(&self.0);
-    }
-}
-
-/// Accepts root and the user who runs the node, whatever the socket's permissions say.
-struct OwnerOnly {
-    socket: UnixListener,
-    own_uid: Option<u32>,
-}
-
-impl Listener for OwnerOnly {
-    type Io = UnixStream;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        loop {
-            match self.socket.accept().await {
-                Ok((stream, address)) => match stream.peer_cred() {
-                    Ok(peer) if peer.uid() == 0 || Some(peer.uid()) == self.own_uid => {
-                        return (stream, address);
-                    }
-                    Ok(peer) => debug!(uid = peer.uid(), "another user asked the local API"),
-                    Err(error) => warn!(%error, "cannot tell who asks the local API"),
-                },
-                Err(error) => {
-                    warn!(%error, "cannot accept on the local API");
-                    sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<Self::Addr> {
-        self.socket.local_addr()
+/// Serves until `stop`, and then until requests under way are answered.
+pub(crate) async fn serve(
+    listener: OwnerListener,
+    commands: mpsc::Sender<Command>,
+    events: broadcast::Sender<Event>,
+    stop: oneshot::Receiver<()>,
+) {
+    let router = Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/netcheck", get(netcheck))
+        .route("/v1/why", get(why))
+        .route("/v1/ping", post(ping))
+        .route("/v1/join", post(join))
+        .route("/v1/leave", post(leave))
+        .route("/v1/down", post(down))
+        .route("/v1/events", get(follow))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(Shared { commands, events });
+    let stopped = async {
+        // Whoever drops the sender wants the same.
+        let _ = stop.await;
+    };
+    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stopped).await {
+        warn!(%error, "the local API ended");
     }
 }
 

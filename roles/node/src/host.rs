@@ -1,0 +1,120 @@
+//! Where packets go on this host: a TUN interface for each network, or one userspace stack for all.
+
+use std::{io, net::SocketAddr};
+
+use bytes::BytesMut;
+use engine::{DataPlaneHandle, InterfaceSettings};
+use netstack::NetstackHandle;
+use tokio::sync::mpsc;
+
+use crate::{
+    data::{DataThread, Interface, Sockets, Upcall},
+    directory::Directory,
+    udp::Udp,
+    userspace::Userspace,
+};
+
+/// What a network needs of the host, before its engine exists.
+#[derive(Debug)]
+pub(crate) enum HostPlan {
+    /// The stack that all networks share; the loop itself has the UDP sockets.
+    Userspace { to_stack: mpsc::Sender<BytesMut>, stack: NetstackHandle, udp: Option<Udp> },
+    /// An interface; a data thread works between it and the UDP sockets.
+    Tun { interface: Interface, sockets: Sockets },
+}
+
+impl HostPlan {
+    pub(crate) fn userspace(userspace: &Userspace, udp: Option<Udp>) -> Self {
+        Self::Userspace { to_stack: userspace.packets(), stack: userspace.stack(), udp }
+    }
+
+    pub(crate) fn port(&self) -> Option<u16> {
+        match self {
+            Self::Userspace { udp, .. } => udp.as_ref().map(Udp::port),
+            Self::Tun { sockets, .. } => Some(sockets.port()).filter(|port| *port != 0),
+        }
+    }
+}
+
+/// One network's way to the host.
+#[derive(Debug)]
+pub(crate) enum Host {
+    Userspace { to_stack: mpsc::Sender<BytesMut>, stack: NetstackHandle, udp: Option<Udp> },
+    Tun(TunHost),
+}
+
+/// An interface at work; it disappears with this value.
+#[derive(Debug)]
+pub(crate) struct TunHost {
+    name: String,
+    interface: Interface,
+    sockets: Sockets,
+    thread: DataThread,
+}
+
+impl Host {
+    /// Begins to move packets.
+    pub(crate) fn start(
+        plan: HostPlan,
+        plane: DataPlaneHandle,
+        upcalls: mpsc::Sender<Upcall>,
+    ) -> io::Result<Self> {
+        match plan {
+            HostPlan::Userspace { to_stack, stack, udp } => {
+                Ok(Self::Userspace { to_stack, stack, udp })
+            }
+            HostPlan::Tun { interface, sockets } => {
+                let tun = interface.tun();
+                let name = tun.name().to_owned();
+                let thread = DataThread::start(tun, &sockets, plane, upcalls)?;
+                Ok(Self::Tun(TunHost { name, interface, sockets, thread }))
+            }
+        }
+    }
+
+    /// The UDP sockets that the loop itself reads.
+    pub(crate) fn udp(&self) -> Option<&Udp> {
+        match self {
+            Self::Userspace { udp, .. } => udp.as_ref(),
+            Self::Tun(_) => None,
+        }
+    }
+
+    /// Sends a datagram of the engine's own.
+    pub(crate) fn transmit(&self, payload: &[u8], to: SocketAddr) {
+        match self {
+            Self::Userspace { udp, .. } => {
+                if let Some(udp) = udp {
+                    udp.send(payload, to);
+                }
+            }
+            Self::Tun(host) => host.sockets.send(to, payload, None),
+        }
+    }
+
+    /// Delivers a packet; one that finds the queue full is lost, as on any wire.
+    pub(crate) fn deliver(&self, packet: &[u8]) {
+        match self {
+            Self::Userspace { to_stack, .. } => {
+                let _ = to_stack.try_send(BytesMut::from(packet));
+            }
+            Self::Tun(host) => host.thread.deliver(packet),
+        }
+    }
+
+    /// The interface's name and index.
+    pub(crate) fn interface(&self) -> Option<(&str, u32)> {
+        match self {
+            Self::Userspace { .. } => None,
+            Self::Tun(host) => Some((&host.name, host.interface.index())),
+        }
+    }
+
+    /// Takes over this device's addresses and the network's prefixes.
+    pub(crate) fn configure(&mut self, settings: &InterfaceSettings, directory: &Directory) {
+        match self {
+            Self::Userspace { stack, .. } => stack.set_addresses(&directory.own_addresses()),
+            Self::Tun(host) => host.interface.configure(settings),
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! What the node keeps in its keystore.
+//!
+//! `network-ID` holds a device's keys and the invite of one network, written once before anything is
+//! sent; `state-ID` holds what the engine wants to remember, replaced as a whole.
+
+use std::fmt;
+
+use engine::DeviceSecrets;
+use identity::{ChannelKey, DeviceKey, DeviceName, Invite, NetworkId, TunnelKey};
+use keystore::{Keystore, KeystoreError};
+use minicbor::{Decode, Encode};
+use rand_core::CryptoRng;
+use zeroize::{Zeroize, Zeroizing};
+
+const NETWORK_PREFIX: &str = "network-";
+const STATE_PREFIX: &str = "state-";
+
+/// A device's place in one network.
+pub(crate) struct Place {
+    pub(crate) invite: Invite,
+    pub(crate) name: DeviceName,
+    pub(crate) secrets: DeviceSecrets,
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Place").field("network", &self.invite.network).finish_non_exhaustive()
+    }
+}
+
+#[derive(Encode, Decode)]
+#[cbor(array)]
+struct Record {
+    #[n(0)]
+    invite: Invite,
+    #[n(1)]
+    name: String,
+    #[cbor(n(2), with = "minicbor::bytes")]
+    device: [u8; 32],
+    #[cbor(n(3), with = "minicbor::bytes")]
+    tunnel: [u8; 32],
+    #[cbor(n(4), with = "minicbor::bytes")]
+    channel: [u8; 32],
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.device.zeroize();
+        self.tunnel.zeroize();
+        self.channel.zeroize();
+    }
+}
+
+impl Place {
+    /// A new place with fresh keys.
+    pub(crate) fn new(invite: Invite, name: DeviceName, rng: &mut impl CryptoRng) -> Self {
+        let secrets = DeviceSecrets {
+            device: DeviceKey::generate(rng),
+            tunnel: TunnelKey::generate(rng),
+            channel: ChannelKey::generate(rng),
+        };
+        Self { invite, name, secrets }
+    }
+
+    pub(crate) fn network(&self) -> NetworkId {
+        self.invite.network
+    }
+
+    /// Keeps the place; it is durable on return.
+    pub(crate) fn store(&self, keys: &dyn Keystore) -> Result<(), MemoryError> {
+        let record = Record {
+            invite: self.invite.clone(),
+            name: self.name.to_string(),
+            device: *self.secrets.device.to_bytes(),
+            tunnel: *self.secrets.tunnel.to_bytes(),
+            channel: *self.secrets.channel.to_bytes(),
+        };
+        let bytes =
+            Zeroizing::new(minicbor::to_vec(&record).expect("writing to memory cannot fail"));
+        Ok(keys.store(&secret_name(NETWORK_PREFIX, self.network()), &bytes)?)
+    }
+
+    fn load(keys: &dyn Keystore, secret: &str) -> Result<Self, MemoryError> {
+        let damaged = || MemoryError::Damaged(secret.to_owned());
+        let bytes = keys.load(secret)?.ok_or_else(damaged)?;
+        let record: Record = minicbor::decode(&bytes).map_err(|_| damaged())?;
+        Ok(Self {
+            invite: record.invite.clone(),
+            name: record.name.parse().map_err(|_| damaged())?,
+            secrets: DeviceSecrets {
+                device: DeviceKey::from_bytes(&record.device),
+                tunnel: TunnelKey::from_bytes(&record.tunnel),
+                channel: ChannelKey::from_bytes(&record.channel),
+            },
+        })
+    }
+}
+
+/// All places that are kept.
+pub(crate) fn places(keys: &dyn Keystore) -> Result<Vec<Place>, MemoryError> {
+    let names = keys.list()?;
+    let places = names.iter().filter(|name| name.starts_with(NETWORK_PREFIX));
+    places.map(|name| Place::load(keys, name)).collect()
+}
+
+/// What the engine of a network wanted to remember.
+pub(crate) fn load_state(
+    keys: &dyn Keystore,
+    network: NetworkId,
+) -> Result<Option<Vec<u8>>, MemoryError> {
+    Ok(keys.load(&secret_name(STATE_PREFIX, network))?.map(|bytes| bytes.to_vec()))
+}
+
+/// Remembers for the engine of a network; it is durable on return.
+pub(crate) fn store_state(
+    keys: &dyn Keystore,
+    network: NetworkId,
+    state: &[u8],
+) -> Result<(), MemoryError> {
+    Ok(keys.store(&secret_name(STATE_PREFIX, network), state)?)
+}
+
+/// Forgets a place and everything about it.
+pub(crate) fn forget(keys: &dyn Keystore, network: NetworkId) -> Result<(), MemoryError> {
+    keys.remove(&secret_name(NETWORK_PREFIX, network))?;
+    Ok(keys.remove(&secret_name(STATE_PREFIX, network))?)
+}
+
+fn secret_name(prefix: &str, network: NetworkId) -> String {
+    format!("{prefix}{network}")
+}
+
+/// Why the keystore did not give or take what the node keeps there.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MemoryError {
+    #[error(transparent)]
+    Keystore(#[from] KeystoreError),
+    #[error("the keystore's entry {0} is damaged; remove it and join again with a new invite")]
+    Damaged(String),
+}

@@ -1,0 +1,79 @@
+//! The stub resolver as the system's resolver, for as long as the node runs with an interface.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+};
+
+use identity::NetworkId;
+use platform::{
+    journal::Journal,
+    resolver::{Resolver, Setup},
+};
+use tokio::task::JoinHandle;
+use tracing::warn;
+
+use crate::dns::{DnsState, StubResolver};
+
+/// A loopback address of our own, so that no other resolver is in the way; `resolv.conf` cannot name
+/// another port than 53.
+const STUB: (Ipv4Addr, u16) = (Ipv4Addr::new(127, 0, 83, 77), 53);
+/// All private names, those of unknown networks too: they never leave the host (RFC 9476).
+const ZONE: &str = "alt";
+
+/// The system's resolver as we changed it.
+#[derive(Debug)]
+pub(crate) struct Names {
+    state: DnsState,
+    journal: Journal,
+    stub: JoinHandle<()>,
+    installed: BTreeMap<NetworkId, Resolver>,
+}
+
+impl Names {
+    /// Undoes what a crash left behind, and serves the stub.
+    pub(crate) async fn start(journal: &Path, state: DnsState) -> io::Result<Self> {
+        let journal = Journal::open(journal)?;
+        let stub = StubResolver::bind(SocketAddr::from(STUB), state.clone()).await?;
+        let stub = tokio::spawn(stub.serve());
+        Ok(Self { state, journal, stub, installed: BTreeMap::new() })
+    }
+
+    /// Makes the stub the resolver of the private names behind a network's interface.
+    pub(crate) async fn install(&mut self, network: NetworkId, interface: u32) {
+        // One file serves every network; systemd-resolved has settings for each interface.
+        let done = self.installed.contains_key(&network)
+            || self.installed.values().any(|resolver| !resolver.splits());
+        if done {
+            return;
+        }
+        let setup = Setup::new(SocketAddr::from(STUB), vec![ZONE.to_owned()], interface);
+        match Resolver::install(&setup, &mut self.journal).await {
+            Ok(resolver) => {
+                let upstreams: Vec<_> = resolver
+                    .upstreams()
+                    .iter()
+                    .map(|address| SocketAddr::new(*address, STUB.1))
+                    .collect();
+                self.state.replace_upstreams(&upstreams);
+                self.installed.insert(network, resolver);
+            }
+            Err(error) => warn!(
+                %error,
+                "names are not resolved by the system; `shadowmesh status` shows addresses"
+            ),
+        }
+    }
+
+    /// Puts everything back as it was.
+    pub(crate) async fn stop(mut self) {
+        for (_, resolver) in std::mem::take(&mut self.installed) {
+            if let Err(error) = resolver.revert(&mut self.journal).await {
+                warn!(%error, "cannot put the system's resolver back; the next start tries again");
+            }
+        }
+        self.stub.abort();
+    }
+}

@@ -1,0 +1,512 @@
+//! The event loop of one network.
+
+use std::{
+    collections::BTreeSet,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use bytes::{Bytes, BytesMut};
+use engine::{
+    ConnectionState, DialTarget, Engine, EngineConfig, EngineEvent, InterfaceSettings,
+    StreamCommand, StreamId,
+};
+use getrandom::SysRng;
+use identity::{DeviceId, NetworkId, TlsMode};
+use keystore::Keystore;
+use noise_channel::{Now, UnixMillis};
+use rand_core::UnwrapErr;
+use tokio::{
+    sync::{broadcast, mpsc, oneshot},
+    time::sleep_until,
+};
+use tracing::{debug, info, warn};
+use websocket::{Endpoint, SpkiPin, Tls};
+
+use crate::{
+    addresses::local_addresses,
+    api::{ApiError, Event, Membership, Netcheck, NetworkStatus, PingReply, Problem, Reply, Why},
+    data::Upcall,
+    directory::{Directory, Listing},
+    host::{Host, HostPlan},
+    memory,
+    streams::{StreamEvent, Streams},
+    udp::Udp,
+    view,
+};
+
+/// Events of connections that wait for the loop; behind them TCP holds the senders back.
+const STREAM_EVENTS: usize = 64;
+/// Packets from this device that wait for the loop.
+const PACKETS: usize = 512;
+/// Packets and datagrams taken in one turn, so that timers and control get theirs.
+const BATCH: usize = 64;
+/// How often the device's own addresses are looked at.
+const ADDRESS_INTERVAL: Duration = Duration::from_secs(2);
+/// A peer has this long to answer a ping.
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// The controller has this long to take note of a device that leaves.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
+/// The largest UDP payload.
+const MAX_DATAGRAM: usize = 65_535;
+
+/// What the node asks of one network.
+#[derive(Debug)]
+pub(crate) enum NetworkCommand {
+    Status(oneshot::Sender<NetworkStatus>),
+    Netcheck(oneshot::Sender<Netcheck>),
+    Why(String, oneshot::Sender<Option<Why>>),
+    /// Answered with [`Problem::NotFound`] when the peer is of another network.
+    Ping(String, Reply<PingReply>),
+    /// Leaves the network for good; the loop ends when the controller knows, or soon in any case.
+    Leave,
+}
+
+/// What a network tells the node.
+#[derive(Debug)]
+pub(crate) enum Note {
+    /// The network's interface has its addresses.
+    Configured { network: NetworkId, interface: u32 },
+    /// The network's keys are of no use any more; somebody may want to hear that they are gone.
+    Forget { network: NetworkId, reply: Option<Reply<()>> },
+}
+
+/// What a network's loop works with.
+#[derive(Debug)]
+pub(crate) struct NetworkParts {
+    pub(crate) config: EngineConfig,
+    pub(crate) host: HostPlan,
+    pub(crate) keys: Arc<dyn Keystore>,
+    pub(crate) directory: Directory,
+    pub(crate) events: broadcast::Sender<Event>,
+    pub(crate) commands: mpsc::Receiver<NetworkCommand>,
+    pub(crate) notes: mpsc::UnboundedSender<Note>,
+}
+
+/// One network at work.
+pub(crate) struct Network {
+    id: NetworkId,
+    name: String,
+    engine: Engine,
+    rng: UnwrapErr<SysRng>,
+    membership: Membership,
+    streams: Streams,
+    stream_events: mpsc::Receiver<(u64, StreamEvent)>,
+    /// Connections for which the engine has messages.
+    awake: BTreeSet<StreamId>,
+    port: Option<u16>,
+    loopback: bool,
+    host: Host,
+    upcalls: mpsc::Receiver<Upcall>,
+    from_host: mpsc::Receiver<BytesMut>,
+    packets: mpsc::Sender<BytesMut>,
+    keys: Arc<dyn Keystore>,
+    directory: Directory,
+    events: broadcast::Sender<Event>,
+    commands: mpsc::Receiver<NetworkCommand>,
+    notes: mpsc::UnboundedSender<Note>,
+    settings: Option<InterfaceSettings>,
+    pings: Vec<PendingPing>,
+    /// When leaving, the time to stop waiting for the controller.
+    leaving: Option<Instant>,
+    removed: bool,
+}
+
+struct PendingPing {
+    peer: DeviceId,
+    name: String,
+    deadline: Instant,
+    reply: Reply<PingReply>,
+}
+
+impl Network {
+    pub(crate) fn new(parts: NetworkParts) -> io::Result<Self> {
+        let NetworkParts { config, host, keys, directory, events, commands, notes } = parts;
+        let (stream_sender, stream_events) = mpsc::channel(STREAM_EVENTS);
+        let (packets, from_host) = mpsc::channel(PACKETS);
+        let (upcall_sender, upcalls) = mpsc::channel(PACKETS);
+        let mut rng = UnwrapErr(SysRng);
+        let (id, name) = (config.invite.network, config.invite.network_name.to_string());
+        let (port, loopback) = (host.port(), config.loopback);
+        let engine = Engine::new(config, &mut rng, now());
+        let host = Host::start(host, engine.data_plane(), upcall_sender)?;
+        Ok(Self {
+            id,
+            name,
+            engine,
+            rng,
+            membership: Membership::Joining,
+            streams: Streams::new(stream_sender),
+            stream_events,
+            awake: BTreeSet::new(),
+            port,
+            loopback,
+            host,
+            upcalls,
+            from_host,
+            packets,
+            keys,
+            directory,
+            events,
+            commands,
+            notes,
+            settings: None,
+            pings: Vec::new(),
+            leaving: None,
+            removed: false,
+        })
+    }
+
+    /// Runs until the node drops the sender of commands, or the network does not want this device.
+    pub(crate) async fn run(mut self) {
+        let mut datagram = vec![0; MAX_DATAGRAM];
+        let mut packets = Vec::with_capacity(BATCH);
+        let mut addresses = tokio::time::interval(ADDRESS_INTERVAL);
+        loop {
+            self.drain();
+            if self.removed {
+                break;
+            }
+            let deadline = self.deadline();
+            tokio::select! {
+                command = self.commands.recv() => match command {
+                    Some(command) => self.handle_command(command),
+                    None => break,
+                },
+                Some((stream, event)) = self.stream_events.recv() => {
+                    self.handle_stream(stream, event);
+                }
+                () = readable(self.host.udp()) => self.receive_datagrams(&mut datagram),
+                Some(upcall) = self.upcalls.recv() => self.handle_upcall(upcall),
+                count = self.from_host.recv_many(&mut packets, BATCH), if packets.is_empty() => {
+                    debug_assert!(count > 0, "the loop itself holds a sender");
+                    for packet in packets.drain(..) {
+                        self.engine.handle_packet(&packet, &mut self.rng, now());
+                    }
+                }
+                () = sleep_until(deadline.into()) => self.handle_deadline(),
+                _ = addresses.tick() => {
+                    self.look_at_addresses();
+                }
+            }
+        }
+        self.directory.remove(self.id);
+        if let Some(settings) = self.settings.take() {
+            // The userspace stack outlives the network; an interface does not.
+            self.host.configure(&settings, &self.directory);
+        }
+    }
+
+    fn look_at_addresses(&mut self) {
+        let Some(port) = self.port else { return };
+        let own = local_addresses(port, self.loopback, &self.directory.own_addresses());
+        self.engine.handle_local_addresses(&own, &mut self.rng, now());
+    }
+
+    fn deadline(&self) -> Instant {
+        // Nothing may be due for a long time; waking up once in a while costs nothing.
+        let idle = Instant::now() + Duration::from_secs(3_600);
+        let pings = self.pings.iter().map(|ping| ping.deadline);
+        let engine = self.engine.poll_timeout().map(|(at, _reason)| at);
+        pings.chain(engine).chain(self.leaving).min().unwrap_or(idle)
+    }
+
+    fn handle_deadline(&mut self) {
+        let now = now();
+        self.engine.handle_timeout(&mut self.rng, now);
+        self.removed |= self.leaving.is_some_and(|deadline| deadline <= now.instant);
+        let expired =
+            self.pings.extract_if(.., |ping| ping.deadline <= now.instant).collect::<Vec<_>>();
+        for ping in expired {
+            let message = format!(
+                "{} does not answer; `shadowmesh why {}` tells which ways were tried",
+                ping.name, ping.name
+            );
+            answer(ping.reply, Err(ApiError { problem: Problem::Timeout, message }));
+        }
+    }
+
+    fn handle_stream(&mut self, stream: u64, event: StreamEvent) {
+        if !self.streams.observe(stream, &event) {
+            return;
+        }
+        let id = StreamId(stream);
+        match event {
+            StreamEvent::Opened => self.engine.handle_stream_opened(id, &mut self.rng, now()),
+            StreamEvent::Message(message) => {
+                self.engine.handle_stream_message(id, &message, &mut self.rng, now());
+            }
+            StreamEvent::Writable => {
+                self.awake.insert(id);
+            }
+            StreamEvent::Closed { reason } => {
+                debug!(network = self.name, reason, "connection closed");
+                self.awake.remove(&id);
+                self.engine.handle_stream_closed(id, &mut self.rng, now());
+            }
+        }
+    }
+
+    fn handle_upcall(&mut self, upcall: Upcall) {
+        match upcall {
+            Upcall::Packet(packet) => self.engine.handle_packet(&packet, &mut self.rng, now()),
+            Upcall::Datagram { from, mut bytes } => {
+                self.engine.handle_datagram(from, &mut bytes, &mut self.rng, now());
+            }
+            Upcall::Notice(notice) => self.engine.handle_notice(notice, &mut self.rng, now()),
+            Upcall::InterfaceGone => {
+                warn!(
+                    network = self.name,
+                    "the interface was deleted; `shadowmesh down` and `up` make it again"
+                );
+            }
+        }
+    }
+
+    fn receive_datagrams(&mut self, buffer: &mut [u8]) {
+        for _ in 0..BATCH {
+            let Some((length, from)) = self.host.udp().and_then(|udp| udp.receive(buffer)) else {
+                return;
+            };
+            let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+            self.engine.handle_datagram(from, &mut buffer[..length], &mut self.rng, now());
+        }
+    }
+
+    /// Carries out everything that the engine wants done.
+    fn drain(&mut self) {
+        loop {
+            let mut idle = true;
+            while let Some(command) = self.engine.poll_stream() {
+                idle = false;
+                self.handle_stream_command(command);
+            }
+            idle &= !self.send_messages();
+            while let Some(transmit) = self.engine.poll_transmit() {
+                idle = false;
+                self.host.transmit(&transmit.payload, transmit.to);
+            }
+            while let Some(packet) = self.engine.poll_packet() {
+                idle = false;
+                self.host.deliver(&packet);
+            }
+            while let Some(event) = self.engine.poll_event() {
+                idle = false;
+                self.handle_event(event);
+            }
+            if idle {
+                return;
+            }
+        }
+    }
+
+    fn handle_stream_command(&mut self, command: StreamCommand) {
+        match command {
+            StreamCommand::Dial { stream, target } => {
+                debug!(network = self.name, purpose = ?target.purpose, "dialling");
+                self.streams.dial(stream.0, endpoint(target));
+            }
+            StreamCommand::Wake { stream } => {
+                self.awake.insert(stream);
+            }
+            StreamCommand::Close { stream } => {
+                self.awake.remove(&stream);
+                self.streams.close(stream.0);
+            }
+        }
+    }
+
+    /// Moves messages to every connection that has room; says whether there were any.
+    fn send_messages(&mut self) -> bool {
+        let mut moved = false;
+        for stream in std::mem::take(&mut self.awake) {
+            while self.streams.has_room(stream.0) {
+                let Some(message) = self.engine.poll_message(stream, Instant::now()) else { break };
+                self.streams.send(stream.0, Bytes::from(message));
+                moved = true;
+            }
+        }
+        moved
+    }
+
+    fn handle_event(&mut self, event: EngineEvent) {
+        match event {
+            EngineEvent::Interface(settings) => self.configure(settings),
+            EngineEvent::ZoneChanged => self.publish(),
+            EngineEvent::Save(state) => self.save(&state),
+            EngineEvent::Connection(state) => self.handle_connection(&state),
+            EngineEvent::Pong { peer, path, latency } => {
+                self.handle_pong(peer, &path.to_string(), latency);
+            }
+            EngineEvent::Path { peer, decision } => {
+                let text = format!("{}: {}", decision.path, decision.reason);
+                debug!(network = self.name, %peer, text, "path");
+                self.tell(Event::Path {
+                    network: self.id.to_string(),
+                    peer: peer.to_string(),
+                    text,
+                });
+            }
+            EngineEvent::ClockWrong { offset_ms } => {
+                warn!(
+                    network = self.name,
+                    seconds = offset_ms / 1000,
+                    "this device's clock differs from the network's; set it, for instance with NTP"
+                );
+            }
+            EngineEvent::Removed => {
+                self.removed = true;
+                let reason = "this device is no longer in the network; coming back takes a new \
+                              invite";
+                self.change_membership(Membership::Refused, Some(reason.to_owned()));
+            }
+            EngineEvent::Security(event) => {
+                warn!(network = self.name, ?event, "security event");
+                let text = format!("{event:?}");
+                self.tell(Event::Security { network: self.id.to_string(), text });
+            }
+        }
+    }
+
+    fn configure(&mut self, settings: InterfaceSettings) {
+        self.settings = Some(settings.clone());
+        self.publish();
+        self.host.configure(&settings, &self.directory);
+        if let Some((_, interface)) = self.host.interface() {
+            // Without a node there is no resolver to change.
+            let _ = self.notes.send(Note::Configured { network: self.id, interface });
+        }
+    }
+
+    /// Makes names, addresses and prefixes known to the rest of the node.
+    fn publish(&self) {
+        let Some(settings) = &self.settings else { return };
+        match self.engine.zone(now()) {
+            Ok(zone) => {
+                let listing = Listing {
+                    zone,
+                    own: settings.addresses.clone(),
+                    routes: settings.routes.clone(),
+                    packets: self.packets.clone(),
+                };
+                self.directory.publish(self.id, listing);
+            }
+            Err(error) => {
+                warn!(network = self.name, %error, "the network has a name that DNS cannot have")
+            }
+        }
+    }
+
+    fn save(&self, state: &[u8]) {
+        if let Err(error) = memory::store_state(self.keys.as_ref(), self.id, state) {
+            warn!(network = self.name, %error, "cannot keep the network's state; is the disk full?");
+        }
+    }
+
+    fn handle_connection(&mut self, state: &ConnectionState) {
+        let admitted = self.engine.status(now()).name.is_some();
+        let (membership, reason) = view::membership(state, admitted);
+        self.change_membership(membership, reason);
+    }
+
+    fn change_membership(&mut self, membership: Membership, reason: Option<String>) {
+        self.membership = membership;
+        info!(network = self.name, ?membership, reason, "membership");
+        self.tell(Event::Membership { network: self.id.to_string(), membership, reason });
+    }
+
+    fn tell(&self, event: Event) {
+        // Without anybody who listens there is nobody to tell.
+        let _ = self.events.send(event);
+    }
+
+    fn handle_pong(&mut self, peer: DeviceId, path: &str, latency: Duration) {
+        let latency_ms = latency.as_secs_f64() * 1_000.0;
+        for ping in self.pings.extract_if(.., |ping| ping.peer == peer) {
+            let reply = view::path(path, Some(latency_ms))
+                .map(|path| PingReply { peer: ping.name, path })
+                .ok_or_else(|| not_found("the peer"));
+            answer(ping.reply, reply);
+        }
+    }
+
+    fn handle_command(&mut self, command: NetworkCommand) {
+        match command {
+            NetworkCommand::Status(reply) => answer(reply, self.status()),
+            NetworkCommand::Netcheck(reply) => {
+                answer(reply, view::netcheck(self.engine.status(now()), self.membership));
+            }
+            NetworkCommand::Why(peer, reply) => {
+                let why = self.find(&peer).and_then(|(id, _)| self.engine.why(id, now()));
+                answer(reply, why.map(view::why));
+            }
+            NetworkCommand::Ping(peer, reply) => self.ping(&peer, reply),
+            NetworkCommand::Leave => {
+                let now = now();
+                self.engine.leave(&mut self.rng, now);
+                self.leaving = Some(now.instant + LEAVE_TIMEOUT);
+            }
+        }
+    }
+
+    fn status(&self) -> NetworkStatus {
+        let interface = self.host.interface().map(|(name, _)| name.to_owned());
+        view::network(self.engine.status(now()), self.membership, interface)
+    }
+
+    fn ping(&mut self, peer: &str, reply: Reply<PingReply>) {
+        let Some((peer, name)) = self.find(peer) else {
+            return answer(reply, Err(not_found(peer)));
+        };
+        let now = now();
+        self.engine.handle_ping_request(peer, &mut self.rng, now);
+        self.pings.push(PendingPing { peer, name, deadline: now.instant + PING_TIMEOUT, reply });
+    }
+
+    /// A peer by name, full name, id or address.
+    fn find(&self, wanted: &str) -> Option<(DeviceId, String)> {
+        let short = wanted.strip_suffix(&format!(".{}.alt", self.name)).unwrap_or(wanted);
+        let peer = self.engine.find_peer(short)?;
+        Some((peer, short.to_owned()))
+    }
+}
+
+pub(crate) fn not_found(peer: &str) -> ApiError {
+    let message = format!("no device is called {peer}; `shadowmesh status` lists all");
+    ApiError { problem: Problem::NotFound, message }
+}
+
+/// The present on both clocks.
+pub(crate) fn now() -> Now {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let millis = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+    Now { instant: Instant::now(), wall: UnixMillis(millis) }
+}
+
+async fn readable(udp: Option<&Udp>) {
+    match udp {
+        Some(udp) => udp.readable().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn endpoint(target: DialTarget) -> Endpoint {
+    let addresses = target.server.socket_addresses().collect();
+    let tls = match target.server.tls {
+        TlsMode::Plain => Tls::Plain,
+        TlsMode::WebPki => Tls::WebPki,
+        TlsMode::Pin(pin) => Tls::Pin(SpkiPin(pin)),
+    };
+    let host = match target.server.host.parse::<IpAddr>() {
+        Ok(IpAddr::V6(address)) => format!("[{address}]:{}", target.server.port),
+        Ok(IpAddr::V4(_)) | Err(_) => format!("{}:{}", target.server.host, target.server.port),
+    };
+    Endpoint { addresses, host, tls, path: target.path, mark: None }
+}
+
+fn answer<T>(reply: oneshot::Sender<T>, value: T) {
+    // Whoever asked may have gone away.
+    drop(reply.send(value));
+}

@@ -1,0 +1,118 @@
+//! What the engine says, in the words of the local API.
+
+use engine::{ConnectionState, EngineStatus, RelayStatus, WhyStatus};
+
+use crate::api::{
+    Membership, Netcheck, NetworkStatus, PathKind, PathView, PeerStatus, RelayCheck, Why, WhyEntry,
+};
+
+/// A node verifies chains of certificates and cannot tell who else has a key that can issue them.
+const ADMISSION: &str =
+    "by invite; a controller in simple mode, the default, could admit devices by itself";
+
+/// How a device stands with its network.
+pub(crate) fn membership(state: &ConnectionState, admitted: bool) -> (Membership, Option<String>) {
+    match state {
+        ConnectionState::Offline => (Membership::Offline, None),
+        ConnectionState::Connecting if admitted => (Membership::Offline, None),
+        ConnectionState::Connecting => (Membership::Joining, None),
+        ConnectionState::AwaitingApproval => (
+            Membership::AwaitingApproval,
+            Some("ask whoever runs the network for `shadowmesh device approve`".to_owned()),
+        ),
+        ConnectionState::Online => (Membership::Online, None),
+        ConnectionState::Refused { reason } => (Membership::Refused, Some(reason.clone())),
+    }
+}
+
+/// A network for `status`.
+pub(crate) fn network(
+    engine: EngineStatus,
+    state: Membership,
+    interface: Option<String>,
+) -> NetworkStatus {
+    let mut advice = engine.warnings;
+    advice.extend(engine.connection_detail);
+    NetworkStatus {
+        zone: format!("{}.alt", engine.network),
+        id: engine.network_id,
+        name: engine.network,
+        device: engine.device_id,
+        device_name: engine.name.unwrap_or_default(),
+        addresses: engine.addresses,
+        interface,
+        membership: state,
+        advice,
+        inbound: engine.inbound,
+        admission: ADMISSION.to_owned(),
+        relays: engine.relays.iter().filter(|relay| relay.connected).map(relay_name).collect(),
+        peers: engine.peers.into_iter().map(peer).collect(),
+    }
+}
+
+/// A network for `netcheck`.
+pub(crate) fn netcheck(engine: EngineStatus, state: Membership) -> Netcheck {
+    let relays = engine
+        .relays
+        .iter()
+        .map(|relay| RelayCheck { name: relay_name(relay), attached: relay.connected });
+    Netcheck {
+        udp: engine.udp && !engine.candidates.is_empty(),
+        controller: state == Membership::Online,
+        relays: relays.collect(),
+        reflexive: engine.candidates,
+        local: Vec::new(),
+    }
+}
+
+/// The answer to `why`.
+pub(crate) fn why(why: WhyStatus) -> Why {
+    let candidates = why.candidates.iter().map(|candidate| {
+        let proven = if candidate.proven { "answers" } else { "does not answer" };
+        let latency =
+            candidate.latency_ms.map_or_else(String::new, |latency| format!(", {latency:.1} ms"));
+        let loss = candidate.loss_percent;
+        format!(
+            "direct {} ({}): {proven}{latency}, {loss} % lost",
+            candidate.address, candidate.kind
+        )
+    });
+    let relays = why.relays.iter().map(|relay| format!("relay {relay}"));
+    let decisions = why.decisions.into_iter().map(|decision| WhyEntry {
+        seconds_ago: decision.age as u64,
+        text: format!("{}: {}", decision.path, decision.reason),
+    });
+    Why {
+        peer: why.name,
+        path: path(&why.path, None),
+        candidates: candidates.chain(relays).collect(),
+        decisions: decisions.collect(),
+    }
+}
+
+/// A path from the engine's words for it: `direct ADDRESS`, `relay` or `none`.
+pub(crate) fn path(text: &str, latency_ms: Option<f64>) -> Option<PathView> {
+    let (kind, via) = text.split_once(' ').unwrap_or((text, ""));
+    let kind = match kind {
+        "direct" => PathKind::Direct,
+        "relay" => PathKind::Relay,
+        _ => return None,
+    };
+    Some(PathView { kind, via: via.to_owned(), latency_ms })
+}
+
+fn peer(peer: engine::PeerStatus) -> PeerStatus {
+    PeerStatus {
+        path: path(&peer.path, peer.latency_ms),
+        id: peer.device_id,
+        name: peer.name,
+        addresses: peer.addresses,
+        handshake_seconds: peer.session_age,
+        received: peer.received_bytes,
+        sent: peer.sent_bytes,
+    }
+}
+
+fn relay_name(relay: &RelayStatus) -> String {
+    if relay.region.is_empty() { relay.device_id.clone() } else { relay.region.clone() }
+}
