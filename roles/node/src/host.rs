@@ -8,8 +8,9 @@ use netstack::NetstackHandle;
 use tokio::sync::mpsc;
 
 use crate::{
-    data::{DataThread, Interface, Sockets, Upcall},
+    data::{DataThread, Sockets, Upcall},
     directory::Directory,
+    interface::Interface,
     udp::Udp,
     userspace::Userspace,
 };

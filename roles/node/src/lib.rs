@@ -18,7 +18,7 @@
 //! | `node` | starting, joining, leaving, stopping |
 //! | `network` | the event loop of one network |
 //! | `streams`, `udp`, `addresses` | the underlay |
-//! | `host`, `data`, `userspace` | where packets go on this host |
+//! | `host`, `interface`, `data`, `userspace` | where packets go on this host |
 //! | `directory`, `names` | by which names, and making them the system's |
 //! | `memory` | what is kept between runs |
 //! | `view` | the engine's words in those of the local API |
@@ -33,6 +33,7 @@ mod directory;
 pub mod dns;
 mod error;
 mod host;
+mod interface;
 mod memory;
 mod names;
 mod network;
