@@ -100,7 +100,7 @@ impl Node {
     pub async fn start(config: NodeConfig) -> Result<Self, StartError> {
         let listener = OwnerListener::bind(&config.socket).await.map_err(|error| match error {
             BindError::InUse(path) => StartError::AlreadyRunning(path),
-            other => StartError::Socket(other.to_string()),
+            other @ (BindError::Io { .. } | _) => StartError::Socket(other.to_string()),
         })?;
         let places = memory::places(config.keys.as_ref())
             .map_err(|error| StartError::Keys(error.to_string()))?;
