@@ -55,7 +55,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         return commands::wireguard(args, &config);
     }
     let mut builder = match &cli.command {
-        Command::Serve(_) | Command::Controller(_) | Command::Relay(_) => {
+        Command::Serve(_) | Command::Controller(_) | Command::Relay(_) | Command::Demo(_) => {
             tokio::runtime::Builder::new_multi_thread()
         }
         _ => tokio::runtime::Builder::new_current_thread(),

@@ -4,7 +4,7 @@ mod admin;
 mod manual;
 mod network;
 mod queries;
-mod serve;
+pub(crate) mod serve;
 mod up;
 
 use controller::AdminClient;
