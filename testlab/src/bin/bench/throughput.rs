@@ -15,8 +15,9 @@ const PEER: &str = "gotatun-cli 0.10.2";
 
 /// Ours and the peer in turns, so that a noisy moment hits both.
 pub(crate) fn one_tcp_stream() -> Table {
-    let (mut ours, mut peer) = (Vec::new(), Vec::new());
+    let (mut wire, mut ours, mut peer) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..RUNS {
+        wire.push(run_bare());
         ours.push(run(&shadowmesh(), &["wireguard", "-f"]));
         peer.push(run(&tool("gotatun"), &["--disable-drop-privileges", "-f"]));
     }
@@ -29,7 +30,11 @@ pub(crate) fn one_tcp_stream() -> Table {
             std::thread::available_parallelism().map_or(0, usize::from)
         ),
         unit: "Gbit/s",
-        rows: vec![Row { name: OURS, runs: ours }, Row { name: PEER, runs: peer }],
+        rows: vec![
+            Row { name: "the bare wire", runs: wire },
+            Row { name: OURS, runs: ours },
+            Row { name: PEER, runs: peer },
+        ],
     }
 }
 
@@ -42,10 +47,22 @@ struct End {
     _process: Process,
 }
 
-fn run(program: &Path, args: &[&str]) -> f64 {
+/// The veth without a tunnel: the measure of the machine.
+fn run_bare() -> f64 {
     let folder = tempfile::tempdir().expect("a temporary folder");
+    let (a, b) = hosts();
+    measure(&a, &b, "192.0.2.2", folder.path())
+}
+
+fn hosts() -> (Namespace, Namespace) {
     let (a, b) = (Namespace::new("a"), Namespace::new("b"));
     wire((&a, "eth0", &["192.0.2.1/24"]), (&b, "eth0", &["192.0.2.2/24"]));
+    (a, b)
+}
+
+fn run(program: &Path, args: &[&str]) -> f64 {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (a, b) = hosts();
     let a = start(program, args, a, &folder.path().join("a"));
     let b = start(program, args, b, &folder.path().join("b"));
     configure(&a, &b, "10.77.0.1/24", "192.0.2.2:51820");
@@ -54,12 +71,16 @@ fn run(program: &Path, args: &[&str]) -> f64 {
         let ping = ["-c", "1", "-W", "1", "10.77.0.2"];
         a.namespace.attempt("ping", &ping).status.success().then_some(())
     });
-    let log = folder.path().join("iperf");
-    let mut server = b.namespace.spawn("iperf3", &["-s", "-1", "--forceflush"], &log);
+    measure(&a.namespace, &b.namespace, "10.77.0.2", folder.path())
+}
+
+/// Gbit/s that arrive at `address` of b.
+fn measure(a: &Namespace, b: &Namespace, address: &str, folder: &Path) -> f64 {
+    let mut server = b.spawn("iperf3", &["-s", "-1", "--forceflush"], &folder.join("iperf"));
     server.wait_for_output("Server listening", PATIENCE);
-    let args = ["-c", "10.77.0.2", "-t", SECONDS, "-O", "1", "-J"];
+    let args = ["-c", address, "-t", SECONDS, "-O", "1", "-J"];
     let measured: serde_json::Value =
-        serde_json::from_str(&a.namespace.run("iperf3", &args)).expect("iperf3 prints JSON");
+        serde_json::from_str(&a.run("iperf3", &args)).expect("iperf3 prints JSON");
     let bits = measured["end"]["sum_received"]["bits_per_second"].as_f64();
     bits.expect("iperf3 says how much arrived") / 1e9
 }
