@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rand_chacha::ChaCha20Rng;
+use rand_core::{Rng, SeedableRng};
 use testlab::sim::{Quality, Setup, World};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -149,4 +151,33 @@ fn a_run_is_the_same_every_time() {
         (begin, world.elapsed(), bytes, world.path(0, 1))
     };
     assert_eq!(run(), run());
+}
+
+#[test]
+fn no_datagram_and_no_packet_panics_an_engine() {
+    let mut world = joined(Setup::default());
+    world.run_for(2 * SECOND);
+    ping_both_ways(&mut world, 10 * SECOND);
+    let mut rng = ChaCha20Rng::seed_from_u64(5);
+    let (now, from) = (world.now(), world.nodes[1].address);
+    let sender = *world.nodes[1].device.as_bytes();
+    let engine = world.nodes[0].engine.as_mut().unwrap();
+    for round in 0..4_000_usize {
+        let mut bytes = vec![0; rng.next_u32() as usize % 1_400];
+        rng.fill_bytes(&mut bytes);
+        if bytes.len() >= 40 {
+            let kind = (round / 4 % 16) as u8;
+            match round % 4 {
+                0 => bytes[..4].copy_from_slice(&[kind, 0, 0, 0]),
+                1 => bytes[..2].copy_from_slice(&[0x10 | kind, 1]),
+                2 => bytes[4..8].copy_from_slice(&[0x21, 0x12, 0xa4, 0x42]),
+                _ => bytes[0] = kind << 4,
+            }
+            bytes[8..40].copy_from_slice(&sender);
+        }
+        engine.handle_packet(&bytes, &mut rng, now);
+        engine.handle_datagram(from, &mut bytes, &mut rng, now);
+    }
+    assert_eq!(world.nodes[0].received, 2, "nothing of it reaches an application");
+    ping_both_ways(&mut world, 10 * SECOND);
 }

@@ -205,6 +205,7 @@ impl Engine {
         match outbound {
             Outbound::Datagrams { to, notice, .. } => {
                 self.output.transmits.push_back(Transmit { to, payload });
+                self.schedule.traffic(now.instant);
                 self.take_notice(notice, &mut cx);
             }
             Outbound::ToEngine => self.send_packet(packet, &mut cx),

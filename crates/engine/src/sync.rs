@@ -34,6 +34,8 @@ impl Engine {
                 ClientEvent::Removed => self.retire(cx),
                 ClientEvent::ClockWrong { offset } => {
                     self.saved.set_clock_offset(offset);
+                    let wall = Duration::from_millis(cx.now.wall.with_offset(offset).0);
+                    self.wireguard.set_wall_clock(wall, cx.instant());
                     self.schedule.save_soon(cx.instant());
                     self.output.events.push_back(EngineEvent::ClockWrong { offset_ms: offset.0 });
                 }

@@ -126,9 +126,10 @@ impl Engine {
     /// Hands a packet of a peer to this device, if it may come from there.
     fn deliver(&mut self, device: DeviceId, payload: &[u8]) {
         let plane = self.plane.load();
-        let Some(index) = plane.peers.iter().position(|peer| peer.device == device) else {
-            return;
-        };
+        let index = crate::routes::addresses(payload)
+            .and_then(|(source, _)| plane.routes.lookup(source))
+            .filter(|index| plane.peers[*index].device == device);
+        let Some(index) = index else { return };
         if let Ok(len) = plane.check(index, payload) {
             plane.peers[index].counters.count_received(1, len as u64);
             self.output.packets.push_back(payload[..len].to_vec());

@@ -98,7 +98,14 @@ pub struct PathAgent {
 #[derive(Clone, Copy, Debug)]
 struct Unanswered {
     since: Instant,
+    demote_at: Instant,
     probed: bool,
+}
+
+impl Unanswered {
+    fn since(now: Instant) -> Self {
+        Self { since: now, demote_at: now + DEMOTE_AFTER, probed: false }
+    }
 }
 
 impl PathAgent {
@@ -183,6 +190,7 @@ impl PathAgent {
             Message::Ping { transaction } => self.handle_ping(path, transaction, now),
             Message::Pong { transaction } => self.handle_pong(path, transaction, now),
             Message::CallMeMaybe { candidates } => {
+                self.suspect(now);
                 let candidates: Vec<_> = candidates
                     .into_iter()
                     .map(|address| Candidate::new(CandidateKind::Reflexive, address))
@@ -197,15 +205,17 @@ impl PathAgent {
     /// Traffic for the peer left over the chosen path.
     pub fn handle_sent(&mut self, now: Instant) {
         if self.is_direct() && self.unanswered.is_none() {
-            self.unanswered = Some(Unanswered { since: now, probed: false });
+            self.unanswered = Some(Unanswered::since(now));
         }
         self.wake(now);
     }
 
     /// Authenticated traffic of the peer arrived over `path`.
     pub fn handle_received(&mut self, path: Path, now: Instant) {
-        if let Path::Direct(address) = path {
-            self.hear(canonical(address), now);
+        match path {
+            Path::Direct(address) => self.hear(canonical(address), now),
+            Path::Relay => self.suspect(now),
+            Path::None => {}
         }
         self.wake(now);
     }
@@ -264,7 +274,7 @@ impl PathAgent {
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
         let unanswered = self.unanswered.map(|unanswered| {
             if unanswered.probed {
-                (unanswered.since + DEMOTE_AFTER, "path demotion")
+                (unanswered.demote_at, "path demotion")
             } else {
                 (unanswered.since + PROBE_AFTER, "probes for unanswered traffic")
             }
@@ -369,6 +379,22 @@ impl PathAgent {
         self.remotes.insert(address, remote);
     }
 
+    /// The peer uses the relay while we use a direct path: perhaps it has found the path dead
+    /// already. A probe that stays unanswered for [`PROBE_AFTER`] settles it.
+    fn suspect(&mut self, now: Instant) {
+        let Path::Direct(address) = self.chosen else { return };
+        let Some(remote) = self.remotes.get_mut(&address) else { return };
+        if remote.heard().is_some_and(|heard| now < heard + PROBE_AFTER) {
+            return;
+        }
+        let demote_at = now + PROBE_AFTER;
+        if self.unanswered.is_none_or(|unanswered| demote_at < unanswered.demote_at) {
+            let since = self.unanswered.map_or(now, |unanswered| unanswered.since);
+            self.unanswered = Some(Unanswered { since, demote_at, probed: true });
+            remote.start_burst(now);
+        }
+    }
+
     fn is_active(&self, now: Instant) -> bool {
         self.active_until.is_some_and(|until| until > now)
     }
@@ -409,7 +435,7 @@ impl PathAgent {
             self.unanswered = None;
             return;
         };
-        if now >= unanswered.since + DEMOTE_AFTER {
+        if now >= unanswered.demote_at {
             self.unanswered = None;
             if let Some(remote) = self.remotes.get_mut(&address) {
                 remote.disprove();
@@ -487,7 +513,7 @@ impl PathAgent {
             let path = Path::Direct(*address);
             self.transmits.push_back(Transmit { path, payload });
             if path == self.chosen && self.unanswered.is_none() {
-                self.unanswered = Some(Unanswered { since: now, probed: false });
+                self.unanswered = Some(Unanswered::since(now));
             }
         }
     }

@@ -11,8 +11,9 @@
 //! - [`World`]: hosts and the clock; what a scenario drives
 //! - [`Quality`]: how datagrams fare
 //! - `hosts`: a node, a relay and a controller around their machines
-//! - `wire`: what happens between hosts
+//! - `delivery`, `wire`: what happens between hosts
 
+mod delivery;
 mod hosts;
 mod packets;
 mod wire;

@@ -1,25 +1,21 @@
 //! All hosts, the network between them, and the clock.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use control_proto::{
-    AdminAnswer, AdminRequest, Change, ClientEvent, ConnectionId, InviteRequest, Output,
-    StreamAction, Ticket,
+    AdminAnswer, AdminRequest, Change, ClientEvent, InviteRequest, Output, StreamAction, Ticket,
 };
-use engine::{EngineEvent, Now, Purpose, StreamCommand, StreamId, UnixMillis};
+use engine::{EngineEvent, Now, Purpose, StreamCommand, UnixMillis};
 use identity::{DeviceId, Invite};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use relay_proto::ServerEvent;
 
+use super::delivery::{Client, Delivery, Server, Wire};
 use super::hosts::{ControllerHost, NodeHost, RelayHost};
 use super::packets::{Echo, ipv6};
 use super::wire::{Agenda, Quality};
-
-/// From one end of a stream to the other.
-const STREAM_LATENCY: Duration = Duration::from_millis(10);
 
 /// What a world begins with.
 #[derive(Clone, Copy, Debug)]
@@ -52,52 +48,12 @@ pub struct World {
     /// How datagrams fare between any two hosts.
     pub quality: Quality,
     start: Instant,
-    now: Now,
-    rng: ChaCha20Rng,
-    agenda: Agenda<Delivery>,
-    wires: BTreeMap<u64, Wire>,
+    pub(super) now: Now,
+    pub(super) rng: ChaCha20Rng,
+    pub(super) agenda: Agenda<Delivery>,
+    pub(super) wires: BTreeMap<u64, Wire>,
     last_number: u64,
     answers: BTreeMap<Ticket, AdminAnswer>,
-}
-
-/// One stream between a client and a server.
-#[derive(Clone, Debug)]
-struct Wire {
-    client: Client,
-    server: Server,
-    path: String,
-    accepted: Option<Accepted>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Client {
-    Node(usize, StreamId),
-    Relay(usize, ConnectionId),
-    /// The process that opened it is no more.
-    Gone,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Server {
-    Controller,
-    Relay(usize),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Accepted {
-    Controller(ConnectionId),
-    Relay(relay_proto::ConnectionId),
-}
-
-#[derive(Debug)]
-enum Delivery {
-    Datagram { from: SocketAddr, to: SocketAddr, payload: Vec<u8> },
-    Connect { wire: u64 },
-    Connected { wire: u64 },
-    ToServer { wire: u64, message: Vec<u8> },
-    ToClient { wire: u64, message: Vec<u8> },
-    ClosedByServer { wire: u64 },
-    ClosedByClient { wire: u64 },
 }
 
 impl World {
@@ -145,12 +101,11 @@ impl World {
 
     /// An invite made by the administrator.
     pub fn invite(&mut self, request: InviteRequest) -> Invite {
-        match self.admin(AdminRequest::CreateInvite(request)) {
-            AdminAnswer::InvitesCreated { invites } => {
-                invites[0].invite.parse().expect("the controller's invites can be read")
-            }
-            other => panic!("not the answer to an invite: {other:?}"),
-        }
+        let answer = self.admin(AdminRequest::CreateInvite(request));
+        let AdminAnswer::InvitesCreated { invites } = answer else {
+            panic!("not the answer to an invite: {answer:?}");
+        };
+        invites[0].invite.parse().expect("the controller's invites can be read")
     }
 
     /// Removes a device from the network.
@@ -316,7 +271,7 @@ impl World {
         }
     }
 
-    fn next_number(&mut self) -> u64 {
+    pub(super) fn next_number(&mut self) -> u64 {
         self.last_number += 1;
         self.last_number
     }
@@ -324,105 +279,6 @@ impl World {
 
 /// What happens at the hosts.
 impl World {
-    fn deliver(&mut self, delivery: Delivery) {
-        match delivery {
-            Delivery::Datagram { from, to, payload } => self.deliver_datagram(from, to, payload),
-            Delivery::Connect { wire } => self.accept(wire),
-            Delivery::Connected { wire } => self.to_client(wire, Client::opened),
-            Delivery::ToClient { wire, message } => {
-                self.to_client(wire, |client, world| client.message(&message, world));
-            }
-            Delivery::ClosedByServer { wire } => {
-                self.to_client(wire, Client::closed);
-                self.wires.remove(&wire);
-            }
-            Delivery::ToServer { wire, message } => self.to_server(wire, Some(message)),
-            Delivery::ClosedByClient { wire } => {
-                self.to_server(wire, None);
-                self.wires.remove(&wire);
-            }
-        }
-    }
-
-    fn deliver_datagram(&mut self, from: SocketAddr, to: SocketAddr, mut payload: Vec<u8>) {
-        if let Some(relay) = self.relays.iter().find(|relay| relay.running && relay.stun == to) {
-            if let Some(answer) = path::stun::answer(&payload, from) {
-                let stun = relay.stun;
-                self.send_datagram(stun, from, answer);
-            }
-            return;
-        }
-        let found = self.nodes.iter().position(|node| node.address == to && !node.udp_blocked);
-        let Some(index) = found else { return };
-        if let Some(engine) = &mut self.nodes[index].engine {
-            engine.handle_datagram(from, &mut payload, &mut self.rng, self.now);
-            self.drain_node(index);
-        }
-    }
-
-    fn accept(&mut self, number: u64) {
-        let Some(wire) = self.wires.get_mut(&number) else { return };
-        let accepted = match wire.server {
-            Server::Controller => self.controller.machine.as_mut().and_then(|controller| {
-                let mask = controller.recognise(&wire.path)?;
-                controller.handle_opened(ConnectionId(number), mask, self.now);
-                Some(Accepted::Controller(ConnectionId(number)))
-            }),
-            Server::Relay(index) => {
-                let relay = &mut self.relays[index];
-                relay
-                    .server
-                    .recognise(&wire.path)
-                    .filter(|_| relay.running)
-                    .and_then(|recognised| relay.server.handle_open(recognised, self.now).ok())
-                    .map(Accepted::Relay)
-            }
-        };
-        wire.accepted = accepted;
-        let delivery = match accepted {
-            Some(_) => Delivery::Connected { wire: number },
-            None => Delivery::ClosedByServer { wire: number },
-        };
-        self.agenda.insert(self.now.instant + STREAM_LATENCY, delivery);
-    }
-
-    fn to_client(&mut self, wire: u64, act: impl FnOnce(Client, &mut Self)) {
-        if let Some(client) = self.wires.get(&wire).map(|wire| wire.client) {
-            act(client, self);
-        }
-    }
-
-    /// A message, or the end, for the server of a wire.
-    fn to_server(&mut self, wire: u64, message: Option<Vec<u8>>) {
-        let Some(Wire { server, accepted: Some(accepted), .. }) = self.wires.get(&wire) else {
-            return;
-        };
-        match (*server, *accepted, message) {
-            (Server::Controller, Accepted::Controller(connection), message) => {
-                let Some(controller) = &mut self.controller.machine else { return };
-                match message {
-                    Some(message) => {
-                        controller.handle_message(connection, &message, &mut self.rng, self.now);
-                    }
-                    None => controller.handle_closed(connection, self.now),
-                }
-                self.drain_controller();
-            }
-            (Server::Relay(index), Accepted::Relay(connection), message) => {
-                let server = &mut self.relays[index].server;
-                match message {
-                    Some(message) => {
-                        server.handle_message(connection, message, &mut self.rng, self.now);
-                    }
-                    None => server.handle_closed(connection, self.now.instant),
-                }
-                self.drain_relay(index);
-            }
-            (Server::Controller, Accepted::Relay(_), _)
-            | (Server::Relay(_), Accepted::Controller(_), _) => {}
-        }
-    }
-
     fn send_packet(&mut self, index: usize, packet: &[u8]) {
         if let Some(engine) = &mut self.nodes[index].engine {
             engine.handle_packet(packet, &mut self.rng, self.now);
@@ -430,7 +286,7 @@ impl World {
         }
     }
 
-    fn drain_controller(&mut self) {
+    pub(super) fn drain_controller(&mut self) {
         while let Some(output) = self.controller.machine.as_mut().and_then(|c| c.poll_output()) {
             match output {
                 Output::Send { connection, message } => {
@@ -458,7 +314,7 @@ impl World {
         }
     }
 
-    fn drain_relay(&mut self, index: usize) {
+    pub(super) fn drain_relay(&mut self, index: usize) {
         while let Some(event) = self.relays[index].client.poll_event() {
             if let ClientEvent::MapChanged(_) = event {
                 let relay = &mut self.relays[index];
@@ -508,7 +364,7 @@ impl World {
         }
     }
 
-    fn drain_node(&mut self, index: usize) {
+    pub(super) fn drain_node(&mut self, index: usize) {
         while let Some(engine) = &mut self.nodes[index].engine {
             if let Some(transmit) = engine.poll_transmit() {
                 let from = self.nodes[index].address;
@@ -525,7 +381,13 @@ impl World {
                     EngineEvent::Interface(settings) => {
                         self.nodes[index].interface = Some(settings);
                     }
-                    _ => {}
+                    EngineEvent::ZoneChanged
+                    | EngineEvent::Connection(_)
+                    | EngineEvent::Pong { .. }
+                    | EngineEvent::Path { .. }
+                    | EngineEvent::ClockWrong { .. }
+                    | EngineEvent::Removed
+                    | EngineEvent::Security(_) => {}
                 }
             } else {
                 return;
@@ -574,110 +436,6 @@ impl World {
             node.answers.insert(echo.number, self.now.instant);
         } else {
             self.send_packet(index, &echo.answered().to_packet());
-        }
-    }
-}
-
-/// What happens between the hosts.
-impl World {
-    fn send_datagram(&mut self, from: SocketAddr, to: SocketAddr, payload: Vec<u8>) {
-        for at in self.quality.arrivals(&mut self.rng, self.now.instant) {
-            self.agenda.insert(at, Delivery::Datagram { from, to, payload: payload.clone() });
-        }
-    }
-
-    fn connect(&mut self, client: Client, server: Server, path: String) {
-        let wire = self.next_number();
-        self.wires.insert(wire, Wire { client, server, path, accepted: None });
-        self.later(Delivery::Connect { wire });
-    }
-
-    fn later(&mut self, delivery: Delivery) {
-        self.agenda.insert(self.now.instant + STREAM_LATENCY, delivery);
-    }
-
-    fn wire_of_client(&self, client: Client) -> Option<u64> {
-        self.wires.iter().find(|(_, wire)| wire.client == client).map(|(number, _)| *number)
-    }
-
-    fn wire_of_relay(&self, index: usize, connection: relay_proto::ConnectionId) -> Option<u64> {
-        let end = (Server::Relay(index), Some(Accepted::Relay(connection)));
-        self.wires
-            .iter()
-            .find(|(_, wire)| (wire.server, wire.accepted) == end)
-            .map(|(number, _)| *number)
-    }
-
-    /// One end of these wires is gone: the other end hears of it.
-    fn break_wires(&mut self, broken: impl Fn(&Wire) -> bool) {
-        let mut deliveries = Vec::new();
-        for (wire, state) in self.wires.iter_mut().filter(|(_, wire)| broken(wire)) {
-            let gone = match state.client {
-                Client::Node(index, _) => self.nodes[index].engine.is_none(),
-                Client::Relay(index, _) => !self.relays[index].running,
-                Client::Gone => true,
-            };
-            if gone {
-                state.client = Client::Gone;
-                deliveries.push(Delivery::ClosedByClient { wire: *wire });
-            } else {
-                deliveries.push(Delivery::ClosedByServer { wire: *wire });
-            }
-        }
-        deliveries.into_iter().for_each(|delivery| self.later(delivery));
-    }
-}
-
-impl Client {
-    fn opened(self, world: &mut World) {
-        let now = world.now;
-        match self {
-            Self::Node(index, stream) => {
-                if let Some(engine) = &mut world.nodes[index].engine {
-                    engine.handle_stream_opened(stream, &mut world.rng, now);
-                    world.drain_node(index);
-                }
-            }
-            Self::Relay(index, connection) => {
-                world.relays[index].client.handle_opened(connection, &mut world.rng, now);
-                world.drain_relay(index);
-            }
-            Self::Gone => {}
-        }
-    }
-
-    fn message(self, message: &[u8], world: &mut World) {
-        let now = world.now;
-        match self {
-            Self::Node(index, stream) => {
-                if let Some(engine) = &mut world.nodes[index].engine {
-                    engine.handle_stream_message(stream, message, &mut world.rng, now);
-                    world.drain_node(index);
-                }
-            }
-            Self::Relay(index, connection) => {
-                let client = &mut world.relays[index].client;
-                client.handle_message(connection, message, &mut world.rng, now);
-                world.drain_relay(index);
-            }
-            Self::Gone => {}
-        }
-    }
-
-    fn closed(self, world: &mut World) {
-        let now = world.now;
-        match self {
-            Self::Node(index, stream) => {
-                if let Some(engine) = &mut world.nodes[index].engine {
-                    engine.handle_stream_closed(stream, &mut world.rng, now);
-                    world.drain_node(index);
-                }
-            }
-            Self::Relay(index, connection) => {
-                world.relays[index].client.handle_closed(connection, &mut world.rng, now);
-                world.drain_relay(index);
-            }
-            Self::Gone => {}
         }
     }
 }
