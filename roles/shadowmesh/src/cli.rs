@@ -277,9 +277,6 @@ pub(crate) enum NetworkCommand {
         /// How long a membership lasts without renewal: 24h, 7d
         #[arg(long, value_parser = duration)]
         validity: Option<Duration>,
-        /// URL at which nodes reach the controller, for invites; may be repeated
-        #[arg(long = "controller", value_name = "URL")]
-        controllers: Vec<String>,
     },
     /// List the relays
     Relays,

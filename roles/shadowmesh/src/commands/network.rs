@@ -41,11 +41,10 @@ pub(crate) async fn network(
             Ok(())
         }
         NetworkCommand::Show => admin::show(&client, as_json).await,
-        NetworkCommand::Set { approval, validity, controllers } => {
+        NetworkCommand::Set { approval, validity } => {
             let change = SettingsChange {
                 approval,
                 validity: validity.map(|validity| validity.as_secs()),
-                controllers: (!controllers.is_empty()).then_some(controllers),
             };
             admin::set(&client, change).await
         }

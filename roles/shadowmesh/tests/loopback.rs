@@ -1,0 +1,238 @@
+//! The real program on the loopback interface: a server and two nodes without privileges.
+
+use std::io::{BufRead as _, BufReader, Read, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_shadowmesh");
+/// What takes longer than this has failed.
+const DEADLINE: Duration = Duration::from_secs(60);
+const PAGE: &str = "a page of node a";
+
+/// A process whose lines on standard error can be waited for.
+struct Running {
+    child: Child,
+    lines: Receiver<String>,
+    seen: Vec<String>,
+}
+
+impl Running {
+    fn start(state: &Path, arguments: &[&str]) -> Self {
+        let mut child = command(state, arguments)
+            .stderr(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let (sender, lines) = mpsc::channel();
+        let outputs: [Box<dyn Read + Send>; 2] = [
+            Box::new(child.stderr.take().expect("it is piped")),
+            Box::new(child.stdout.take().expect("it is piped")),
+        ];
+        for output in outputs {
+            let sender = sender.clone();
+            thread::spawn(move || {
+                for line in BufReader::new(output).lines().map_while(Result::ok) {
+                    if sender.send(line).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        Self { child, lines, seen: Vec::new() }
+    }
+
+    /// The part of a line that follows `marker`.
+    fn wait_for(&mut self, marker: &str) -> String {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok(line) = self.lines.recv_timeout(left) else {
+                panic!("no {marker:?} in\n{}", self.seen.join("\n"));
+            };
+            let found = line.split_once(marker).map(|(_, rest)| rest.trim().to_owned());
+            self.seen.push(line);
+            if let Some(rest) = found {
+                return rest;
+            }
+        }
+    }
+
+    /// As `kill -9` does.
+    fn kill(mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it is ours");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn command(state: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.arg("--state-dir").arg(state).args(arguments).env_remove("SHADOWMESH_CONFIG");
+    command.stdin(Stdio::null());
+    command
+}
+
+fn run(state: &Path, arguments: &[&str]) -> Output {
+    command(state, arguments).output().expect("the program starts")
+}
+
+/// Tries until it works; each try takes its own time.
+fn until<T>(what: &str, mut attempt: impl FnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        match attempt() {
+            Ok(value) => return value,
+            Err(error) if Instant::now() > deadline => panic!("{what}: {error}"),
+            Err(_) => thread::yield_now(),
+        }
+    }
+}
+
+struct Network {
+    folder: tempfile::TempDir,
+    port: u16,
+}
+
+impl Network {
+    fn state(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn serve(&self) -> Running {
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)).to_string();
+        let arguments = ["serve", "--listen", &listen, "--host", "127.0.0.1", "--network", "home"];
+        Running::start(&self.state("server"), &arguments)
+    }
+
+    fn invite(&self) -> String {
+        let output = run(&self.state("server"), &["invite", "create"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text").trim().to_owned()
+    }
+
+    fn node(&self, name: &str, more: &[&str]) -> Running {
+        let mut arguments =
+            vec!["up", "--mode", "userspace", "--name", name, "--proxy", "127.0.0.1:0"];
+        arguments.extend(more);
+        Running::start(&self.state(name), &arguments)
+    }
+
+    fn ping(&self, from: &str, to: &str) {
+        until("ping", || {
+            let output = run(&self.state(from), &["ping", "--count", "1", to]);
+            let error = String::from_utf8_lossy(&output.stderr).into_owned();
+            output.status.success().then_some(()).ok_or(error)
+        });
+    }
+
+    /// Fetches by name through a node's SOCKS5 proxy.
+    fn fetch(&self, from: &str, host: &str) -> String {
+        until("fetch", || {
+            let output = run(&self.state(from), &["--json", "status"]);
+            let status: serde_json::Value =
+                serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
+            let proxy = status["proxy"].as_str().ok_or("no proxy")?;
+            let proxy: SocketAddr = proxy.parse().map_err(|_| "no address")?;
+            fetch_through(proxy, host).map_err(|error| error.to_string())
+        })
+    }
+}
+
+/// SOCKS5 with a name (RFC 1928), then HTTP/1.0.
+fn fetch_through(proxy: SocketAddr, host: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(proxy)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.write_all(&[5, 1, 0])?;
+    let mut method = [0; 2];
+    stream.read_exact(&mut method)?;
+    let mut request = vec![5, 1, 0, 3, u8::try_from(host.len()).expect("a short name")];
+    request.extend_from_slice(host.as_bytes());
+    request.extend_from_slice(&80_u16.to_be_bytes());
+    stream.write_all(&request)?;
+    let mut reply = [0; 4];
+    stream.read_exact(&mut reply)?;
+    if reply[1] != 0 {
+        return Err(std::io::Error::other(format!("SOCKS5 reply {}", reply[1])));
+    }
+    let mut bound = vec![0; if reply[3] == 4 { 18 } else { 6 }];
+    stream.read_exact(&mut bound)?;
+    stream.write_all(format!("GET / HTTP/1.0\r\nHost: {host}\r\n\r\n").as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (_, body) = answer.split_once("\r\n\r\n").ok_or(std::io::ErrorKind::InvalidData)?;
+    Ok(body.to_owned())
+}
+
+/// Serves one page for ever.
+fn web_server() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut head = BufReader::new(&stream).lines().map_while(Result::ok);
+            let _ = head.by_ref().take_while(|line| !line.is_empty()).count();
+            let page = format!("HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n{PAGE}", PAGE.len());
+            // A client that has gone away wants no page.
+            let _ = (&stream).write_all(page.as_bytes());
+        }
+    });
+    address
+}
+
+#[test]
+fn two_nodes_meet_by_invite_and_outlive_their_server() {
+    let mut network = Network { folder: tempfile::tempdir().expect("a temporary folder"), port: 0 };
+    let mut server = network.serve();
+    let place = server.wait_for("wss://127.0.0.1:");
+    network.port = place.trim_end_matches('.').parse().expect("a port");
+    let first = server.wait_for("shadowmesh up ");
+    let second = network.invite();
+
+    let publish = format!("80={}", web_server());
+    let mut a = network.node("a", &[&first, "--publish", &publish]);
+    a.wait_for("Joined home");
+    let mut b = network.node("b", &[&second]);
+    b.wait_for("Joined home");
+    network.ping("b", "a");
+    assert_eq!(network.fetch("b", "a.home.alt"), PAGE);
+
+    let used = run(&network.state("c"), &["up", "--mode", "userspace", &second]);
+    assert_eq!(used.status.code(), Some(5), "{}", String::from_utf8_lossy(&used.stderr));
+
+    server.kill();
+    assert_eq!(network.fetch("b", "a.home.alt"), PAGE);
+
+    b.kill();
+    let _b = network.node("b", &[]);
+    network.ping("b", "a");
+    assert_eq!(network.fetch("b", "a.home.alt"), PAGE);
+
+    let mut server = network.serve();
+    server.wait_for("wss://127.0.0.1:");
+    let third = network.invite();
+    let mut d = network.node("d", &[&third]);
+    d.wait_for("Joined home");
+    network.ping("d", "a");
+    assert_eq!(network.fetch("d", "a.home.alt"), PAGE);
+}
+
+#[test]
+fn what_is_not_there_is_said_with_an_exit_code() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let code = |arguments: &[&str]| run(folder.path(), arguments).status.code();
+    assert_eq!(code(&["status"]), Some(3));
+    assert_eq!(code(&["invite", "list"]), Some(3));
+    assert_eq!(code(&["no-such-command"]), Some(2));
+    assert_eq!(code(&["--help"]), Some(0));
+}
