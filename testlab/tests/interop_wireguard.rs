@@ -40,6 +40,16 @@ struct Node {
     inner6: String,
     process: Process,
     folder: tempfile::TempDir,
+    _socket: SocketFile,
+}
+
+/// A control socket's file; a process that is killed leaves it behind.
+struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 impl Node {
@@ -95,6 +105,7 @@ impl Node {
             inner6: format!("fd77::{number}"),
             process,
             folder,
+            _socket: SocketFile(socket),
         };
         node.wg(&["private-key", &key_file, "listen-port", "51820"]);
         node.address();
