@@ -1,5 +1,11 @@
 //! A running controller, its sockets and its disk.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "test equipment: a panic is a failed test"
+)]
+
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

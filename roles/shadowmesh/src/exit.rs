@@ -101,7 +101,7 @@ impl From<node::api::ClientError> for Failure {
                 Problem::System => Exit::Host,
             },
             ClientError::Timeout => Exit::Timeout,
-            _ => Exit::Other,
+            ClientError::Protocol | _ => Exit::Other,
         };
         Self::new(exit, error.to_string())
     }

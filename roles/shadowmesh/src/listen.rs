@@ -153,12 +153,12 @@ async fn servers(hosts: &[String], found: bool, port: u16, tls: TlsMode) -> Vec<
 }
 
 fn not_bound(address: SocketAddr, source: &io::Error) -> Failure {
-    let advice = match source.kind() {
-        io::ErrorKind::AddrInUse => "another program listens there; choose another with --listen",
-        io::ErrorKind::PermissionDenied => {
-            "ports below 1024 take root; choose another with --listen"
-        }
-        _ => "choose another with --listen",
+    let advice = if source.kind() == io::ErrorKind::AddrInUse {
+        "another program listens there; choose another with --listen"
+    } else if source.kind() == io::ErrorKind::PermissionDenied {
+        "ports below 1024 take root; choose another with --listen"
+    } else {
+        "choose another with --listen"
     };
     Failure::new(Exit::Host, format!("cannot listen at {address}: {source}; {advice}"))
 }

@@ -54,11 +54,14 @@ fn run(cli: Cli) -> Result<(), Failure> {
     if let Command::Wireguard(args) = cli.command {
         return commands::wireguard(args, &config);
     }
-    let mut builder = match &cli.command {
-        Command::Serve(_) | Command::Controller(_) | Command::Relay(_) | Command::Demo(_) => {
-            tokio::runtime::Builder::new_multi_thread()
-        }
-        _ => tokio::runtime::Builder::new_current_thread(),
+    let serves_many = matches!(
+        cli.command,
+        Command::Serve(_) | Command::Controller(_) | Command::Relay(_) | Command::Demo(_)
+    );
+    let mut builder = if serves_many {
+        tokio::runtime::Builder::new_multi_thread()
+    } else {
+        tokio::runtime::Builder::new_current_thread()
     };
     let runtime = builder.enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(Exit::Host, error.to_string()))?;
@@ -72,7 +75,10 @@ mod tests {
     #[test]
     fn a_link_of_another_name_is_a_command() {
         let called = |name: &str| arguments(vec![name.into(), "wg0".into()]);
-        assert_eq!(called("/usr/bin/shadowmesh-wireguard"), ["/usr/bin/shadowmesh-wireguard", "wireguard", "wg0"]);
+        assert_eq!(
+            called("/usr/bin/shadowmesh-wireguard"),
+            ["/usr/bin/shadowmesh-wireguard", "wireguard", "wg0"]
+        );
         assert_eq!(called("shadowmesh"), ["shadowmesh", "wg0"]);
     }
 }

@@ -17,7 +17,8 @@ fn the_demonstration_succeeds_and_the_relay_reads_nothing() {
     let (text, errors) =
         (String::from_utf8(output.stdout).unwrap(), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{text}\n{errors}");
-    for expected in ["directly over UDP", "through the relay", "none is there", "Everything works"] {
+    for expected in ["directly over UDP", "through the relay", "none is there", "Everything works"]
+    {
         assert!(text.contains(expected), "{expected:?} in {text}");
     }
     assert!(!text.contains('\u{1b}'), "no colour without a terminal");

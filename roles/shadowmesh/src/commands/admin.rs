@@ -152,31 +152,33 @@ pub(crate) async fn created(
     client: &AdminClient,
     request: InviteRequest,
 ) -> Result<Vec<CreatedInvite>, Failure> {
-    match client.request(&AdminRequest::CreateInvite(request)).await? {
-        AdminAnswer::InvitesCreated { invites } => Ok(invites),
-        _ => Err(unexpected()),
-    }
+    let AdminAnswer::InvitesCreated { invites } =
+        client.request(&AdminRequest::CreateInvite(request)).await?
+    else {
+        return Err(unexpected());
+    };
+    Ok(invites)
 }
 
 async fn network(client: &AdminClient) -> Result<NetworkView, Failure> {
-    match client.request(&AdminRequest::Network).await? {
-        AdminAnswer::Network(network) => Ok(network),
-        _ => Err(unexpected()),
-    }
+    let AdminAnswer::Network(network) = client.request(&AdminRequest::Network).await? else {
+        return Err(unexpected());
+    };
+    Ok(network)
 }
 
 async fn invites(client: &AdminClient) -> Result<Vec<InviteView>, Failure> {
-    match client.request(&AdminRequest::Invites).await? {
-        AdminAnswer::Invites { invites } => Ok(invites),
-        _ => Err(unexpected()),
-    }
+    let AdminAnswer::Invites { invites } = client.request(&AdminRequest::Invites).await? else {
+        return Err(unexpected());
+    };
+    Ok(invites)
 }
 
 async fn devices(client: &AdminClient) -> Result<Vec<DeviceView>, Failure> {
-    match client.request(&AdminRequest::Devices).await? {
-        AdminAnswer::Devices { devices } => Ok(devices),
-        _ => Err(unexpected()),
-    }
+    let AdminAnswer::Devices { devices } = client.request(&AdminRequest::Devices).await? else {
+        return Err(unexpected());
+    };
+    Ok(devices)
 }
 
 fn invite_row(invite: &InviteView) -> Vec<String> {
@@ -269,10 +271,8 @@ fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T,
 }
 
 fn done(answer: AdminAnswer) -> Result<(), Failure> {
-    match answer {
-        AdminAnswer::Done => Ok(()),
-        _ => Err(unexpected()),
-    }
+    let AdminAnswer::Done = answer else { return Err(unexpected()) };
+    Ok(())
 }
 
 fn unexpected() -> Failure {
@@ -291,7 +291,10 @@ impl From<AdminClientError> for Failure {
                 format!("{text}; start it with `shadowmesh serve`, or name its --state-dir"),
             ),
             AdminClientError::Refused(refusal) => Self::new(exit_of(&refusal), text),
-            _ => Self::new(Exit::Other, text),
+            AdminClientError::Timeout => Self::new(Exit::Timeout, text),
+            AdminClientError::Protocol | AdminClientError::Failed(_) | _ => {
+                Self::new(Exit::Other, text)
+            }
         }
     }
 }

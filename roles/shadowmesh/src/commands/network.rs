@@ -42,10 +42,8 @@ pub(crate) async fn network(
         }
         NetworkCommand::Show => admin::show(&client, as_json).await,
         NetworkCommand::Set { approval, validity } => {
-            let change = SettingsChange {
-                approval,
-                validity: validity.map(|validity| validity.as_secs()),
-            };
+            let change =
+                SettingsChange { approval, validity: validity.map(|validity| validity.as_secs()) };
             admin::set(&client, change).await
         }
         NetworkCommand::Relays => admin::relays(&client, as_json).await,

@@ -306,7 +306,12 @@ impl From<NetworkError> for Failure {
             | NetworkError::OtherNetwork { .. } => Exit::Usage,
             NetworkError::Missing(_) => Exit::NotFound,
             NetworkError::Keystore(keystore::KeystoreError::Sealed) => Exit::Refused,
-            _ => Exit::Host,
+            NetworkError::Io { .. }
+            | NetworkError::WrongFile { .. }
+            | NetworkError::Keystore(_)
+            | NetworkError::Secrets(_)
+            | NetworkError::Store(_)
+            | _ => Exit::Host,
         };
         Self::new(exit, error.to_string())
     }

@@ -102,7 +102,13 @@ async fn join(client: &Client, invite: &str) -> Result<(), Failure> {
             "Joined {}: waiting until somebody there runs `shadowmesh device approve`.",
             joined.name
         )),
-        _ => note(format_args!("Joined {}. `shadowmesh status` shows who is there.", joined.name)),
+        Membership::Online
+        | Membership::Offline
+        | Membership::Joining
+        | Membership::Refused
+        | Membership::ClockWrong => {
+            note(format_args!("Joined {}. `shadowmesh status` shows who is there.", joined.name))
+        }
     }
     Ok(())
 }

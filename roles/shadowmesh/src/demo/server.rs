@@ -72,12 +72,13 @@ impl DemoServer {
     pub(super) async fn invite(&self, name: &str) -> Result<String, Failure> {
         let name = name.parse().map_err(failed)?;
         let request = InviteRequest { name: Some(name), ..InviteRequest::default() };
-        match self.ask(AdminRequest::CreateInvite(request)).await? {
-            AdminAnswer::InvitesCreated { invites } if !invites.is_empty() => {
-                Ok(invites[0].invite.clone())
-            }
-            _ => Err(Failure::new(Exit::Other, "the controller made no invite")),
-        }
+        let none = Failure::new(Exit::Other, "the controller made no invite");
+        let AdminAnswer::InvitesCreated { invites } =
+            self.ask(AdminRequest::CreateInvite(request)).await?
+        else {
+            return Err(none);
+        };
+        invites.into_iter().next().map(|created| created.invite).ok_or(none)
     }
 
     /// What the relay has received.

@@ -1,9 +1,8 @@
 //! A controller and its nodes, from the first invite to the last revocation.
 
-mod world;
-
 use std::time::Duration;
 
+use crate::world::World;
 use control_proto::{
     AdminAnswer, AdminError, AdminRequest, Admission, ClientEvent, ClientStatus, ControllerAddress,
     InviteRequest, InviteState, LoadReport, NetworkMap, Refusal, SecurityEvent,
@@ -11,7 +10,6 @@ use control_proto::{
 use identity::{
     Candidate, CandidateKind, Endpoints, Epoch, RelayEntry, Scope, ServerAddress, Signed, TlsMode,
 };
-use world::World;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 

@@ -1,7 +1,6 @@
 //! Bytes and items from hostile hands.
 
-mod world;
-
+use crate::world::World;
 use control_proto::{
     ControllerMessage, InviteRequest, MapChunk, MapItem, MapVersion, NetworkMap, NodeMessage,
     PeerEntry, SecurityEvent,
@@ -10,7 +9,6 @@ use identity::{NetworkKey, UnixTime};
 use proptest::prelude::*;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
-use world::World;
 
 const VERSION: MapVersion = MapVersion { epoch: 0, number: 1 };
 
