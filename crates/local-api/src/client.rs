@@ -41,6 +41,9 @@ pub enum RequestError<R> {
     /// The other side said no.
     #[error(transparent)]
     Refused(R),
+    /// The other side failed; its words.
+    #[error("it failed: {0}")]
+    Failed(String),
     /// What came back is not an answer.
     #[error("the answer makes no sense; is it of another version?")]
     Protocol,
@@ -86,7 +89,11 @@ impl Client {
         self.ask(Method::POST, path, body.into()).await
     }
 
-    async fn ask<T: DeserializeOwned, R: DeserializeOwned>(
+    /// Asks with any method and body.
+    ///
+    /// # Errors
+    /// See [`RequestError`].
+    pub async fn ask<T: DeserializeOwned, R: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
@@ -100,7 +107,8 @@ impl Client {
             if succeeded {
                 return serde_json::from_slice(&body).map_err(|_| RequestError::Protocol);
             }
-            Err(serde_json::from_slice(&body).map_or(RequestError::Protocol, RequestError::Refused))
+            let failed = |_| RequestError::Failed(String::from_utf8_lossy(&body).into_owned());
+            Err(serde_json::from_slice(&body).map_or_else(failed, RequestError::Refused))
         };
         timeout(ANSWER_TIMEOUT, exchange).await.unwrap_or(Err(RequestError::Timeout))
     }

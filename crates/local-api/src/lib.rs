@@ -9,5 +9,7 @@
 mod client;
 mod listener;
 
+pub use bytes::Bytes;
 pub use client::{Client, RequestError};
+pub use hyper::Method;
 pub use listener::{BindError, OwnerListener};

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use control_proto::{AdminAnswer, AdminError, AdminRequest, ConnectionId, ControllerConfig};
 use identity::{NetworkId, ServerAddress};
+use local_api::BindError;
 use noise_channel::{PathSecret, Service};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinHandle};
@@ -48,13 +49,8 @@ pub enum StartError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The administration socket cannot be had.
-    #[error("{}: {source}; another controller may be running, or name another --state-dir", path.display())]
-    Socket {
-        /// The socket.
-        path: PathBuf,
-        /// What the operating system said.
-        source: std::io::Error,
-    },
+    #[error("{0}; another controller may be running, or name another --state-dir")]
+    Socket(#[from] BindError),
 }
 
 /// The controller has ended, by itself because a change could not be kept, or because it was told.
@@ -99,8 +95,7 @@ impl Controller {
             clock::now(),
         );
         let (commands, inbox) = mpsc::channel(COMMANDS);
-        let api = admin::serve(&config.socket, commands.clone(), store.clone())
-            .map_err(|source| StartError::Socket { path: config.socket.clone(), source })?;
+        let api = admin::serve(&config.socket, commands.clone(), store.clone()).await?;
         let driver = Driver {
             machine,
             keeper: Keeper::start(store.clone()),

@@ -1,8 +1,5 @@
 //! Serving administrators.
 
-use std::fs;
-use std::io;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use axum::extract::{DefaultBodyLimit, Path as Segment, Query, State};
@@ -11,8 +8,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, patch, post};
 use axum::{Json, Router};
 use control_proto::{AdminError, AdminRequest, InviteRequest, SettingsChange};
+use local_api::{BindError, OwnerListener};
 use serde::{Deserialize, Serialize};
-use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tracing::warn;
@@ -34,12 +31,12 @@ struct Shared {
 }
 
 /// Serves until aborted.
-pub(crate) fn serve(
+pub(crate) async fn serve(
     socket: &Path,
     commands: mpsc::Sender<Command>,
     store: SqliteStore,
-) -> io::Result<AbortHandle> {
-    let listener = bind(socket)?;
+) -> Result<AbortHandle, BindError> {
+    let listener = OwnerListener::bind(socket).await?;
     let router = Router::new()
         .route("/v1/network", get(network).patch(change_settings))
         .route("/v1/invites", get(invites).post(create_invite))
@@ -60,22 +57,6 @@ pub(crate) fn serve(
         }
     });
     Ok(task.abort_handle())
-}
-
-/// Takes the socket's path unless somebody answers there.
-fn bind(path: &Path) -> io::Result<UnixListener> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    if fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
-            return Err(io::ErrorKind::AddrInUse.into());
-        }
-        fs::remove_file(path)?;
-    }
-    let listener = UnixListener::bind(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
 }
 
 /// The body of a renaming.

@@ -14,7 +14,7 @@ mod site;
 
 use std::time::{Duration, Instant};
 
-use ::node::api::{Membership, PathKind, PathView};
+use ::node::api::{Membership, NetworkStatus, PathKind, PathView};
 
 use crate::exit::{Exit, Failure};
 use crate::output::note;
@@ -114,7 +114,7 @@ impl Demo {
                 if let Ok(status) = node.client().status().await
                     && let Some(network) = status.networks.first()
                     && network.membership == Membership::Online
-                    && network.peers.len() == 2
+                    && knows_the_others(network)
                 {
                     node.set_proxy(status.proxy);
                     break;
@@ -199,6 +199,12 @@ impl Demo {
             let _ = node.client().down().await;
         }
     }
+}
+
+/// Whether both other nodes are there; the relay is a member besides.
+fn knows_the_others(network: &NetworkStatus) -> bool {
+    let named = |name: &str| network.peers.iter().any(|peer| peer.name == name);
+    [PUBLISHER, READER, SHUT_IN].into_iter().filter(|name| named(name)).count() == 2
 }
 
 fn is_direct(path: &PathView) -> bool {
