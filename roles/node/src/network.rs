@@ -132,12 +132,15 @@ impl Network {
         let (port, loopback) = (host.port(), config.loopback);
         let engine = Engine::new(config, &mut rng, now());
         let host = Host::start(host, engine.data_plane(), upcall_sender)?;
+        // A device that was admitted before is a member, whoever answers.
+        let admitted = engine.status(now()).name.is_some();
+        let membership = if admitted { Membership::Offline } else { Membership::Joining };
         Ok(Self {
             id,
             name,
             engine,
             rng,
-            membership: Membership::Joining,
+            membership,
             streams: Streams::new(stream_sender),
             stream_events,
             awake: BTreeSet::new(),

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 const PROGRAM: &str = env!("CARGO_BIN_EXE_shadowmesh");
 /// What takes longer than this has failed.
 const DEADLINE: Duration = Duration::from_secs(60);
-const PAGE: &str = "a page of node a";
+const PAGE: &str = "a page of the nas";
 
 /// A process whose lines on standard error can be waited for.
 struct Running {
@@ -128,6 +128,21 @@ impl Network {
         Running::start(&self.state(name), &arguments)
     }
 
+    /// Changes are collected for a moment before they reach the disk.
+    fn wait_until_kept(&self, node: &str, name: &str) {
+        until("state on disk", || {
+            let folder = self.state(node).join("node");
+            let files = std::fs::read_dir(folder).map_err(|error| error.to_string())?;
+            let states = files
+                .filter_map(Result::ok)
+                .filter(|file| file.file_name().to_string_lossy().starts_with("state-"));
+            let holds =
+                |bytes: Vec<u8>| bytes.windows(name.len()).any(|part| part == name.as_bytes());
+            let kept = states.filter_map(|file| std::fs::read(file.path()).ok()).any(holds);
+            kept.then_some(()).ok_or_else(|| format!("{name} is not in it"))
+        });
+    }
+
     fn ping(&self, from: &str, to: &str) {
         until("ping", || {
             let output = run(&self.state(from), &["ping", "--count", "1", to]);
@@ -200,31 +215,32 @@ fn two_nodes_meet_by_invite_and_outlive_their_server() {
     let second = network.invite();
 
     let publish = format!("80={}", web_server());
-    let mut a = network.node("a", &[&first, "--publish", &publish]);
-    a.wait_for("Joined home");
+    let mut nas = network.node("nas", &[&first, "--publish", &publish]);
+    nas.wait_for("Joined home");
     let mut b = network.node("b", &[&second]);
     b.wait_for("Joined home");
-    network.ping("b", "a");
-    assert_eq!(network.fetch("b", "a.home.alt"), PAGE);
+    network.ping("b", "nas");
+    assert_eq!(network.fetch("b", "nas.home.alt"), PAGE);
 
     let used = run(&network.state("c"), &["up", "--mode", "userspace", &second]);
     assert_eq!(used.status.code(), Some(5), "{}", String::from_utf8_lossy(&used.stderr));
 
     server.kill();
-    assert_eq!(network.fetch("b", "a.home.alt"), PAGE);
+    assert_eq!(network.fetch("b", "nas.home.alt"), PAGE);
 
+    network.wait_until_kept("b", "nas");
     b.kill();
     let _b = network.node("b", &[]);
-    network.ping("b", "a");
-    assert_eq!(network.fetch("b", "a.home.alt"), PAGE);
+    network.ping("b", "nas");
+    assert_eq!(network.fetch("b", "nas.home.alt"), PAGE);
 
     let mut server = network.serve();
     server.wait_for("wss://127.0.0.1:");
     let third = network.invite();
     let mut d = network.node("d", &[&third]);
     d.wait_for("Joined home");
-    network.ping("d", "a");
-    assert_eq!(network.fetch("d", "a.home.alt"), PAGE);
+    network.ping("d", "nas");
+    assert_eq!(network.fetch("d", "nas.home.alt"), PAGE);
 }
 
 #[test]
