@@ -17,7 +17,7 @@ help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
 
 demo: ## a whole network on this machine, without root; ends by itself when the output is not a terminal
-	cargo build --release --locked -p shadowmesh
+	cargo build --release --workspace --locked --bin shadowmesh
 	@if [ -t 1 ]; then $(CARGO_TARGET_DIR)/release/shadowmesh demo; else $(CARGO_TARGET_DIR)/release/shadowmesh demo --once; fi
 
 test: tools fmt lint doc deny unit sim e2e interop ## everything that has to pass
@@ -29,36 +29,37 @@ tools: ## install the peers and instruments that the tests use
 fmt: ## formatting
 	cargo fmt --all --check
 
+# Every call names the whole workspace, so that dependencies are built once, with one set of features.
+
 lint: ## clippy, warnings are errors
-	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy --workspace --all-targets --features testlab/namespaces --locked -- -D warnings
 
 doc: ## documentation builds without warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked
 
 deny: ## licences, sources and bans of every dependency
-	$(SHADOWMESH_TOOLS)/bin/cargo-deny --locked check licenses bans sources
+	$(SHADOWMESH_TOOLS)/bin/cargo-deny --locked --offline check licenses bans sources
 
-unit: ## units, properties, vectors and in-process integration
-	cargo test --workspace --locked --exclude testlab
-	cargo test --locked -p testlab --lib --bins --test architecture
+unit: ## units, properties, vectors, and roles in process or on loopback (root or sudo: some make namespaces)
+	cargo test --workspace --locked $(rooted)
 
 sim: ## the shipped machines on a virtual clock
-	cargo test --locked -p testlab --test sim
+	cargo test --workspace --locked --test sim
 
 e2e: ## real binaries and TUN devices in network namespaces (root or sudo)
-	cargo build --locked -p shadowmesh
-	cargo test --locked $(rooted) -p testlab --test e2e -- --test-threads=2
+	cargo build --workspace --locked --bin shadowmesh
+	cargo test --workspace --locked $(rooted) --features testlab/namespaces --test e2e -- --test-threads=2
 
 interop: ## other implementations of WireGuard as the other end (root or sudo)
-	cargo build --locked -p shadowmesh
-	cargo test --locked $(rooted) -p testlab --test interop_wireguard -- --test-threads=2
+	cargo build --workspace --locked --bin shadowmesh
+	cargo test --workspace --locked $(rooted) --features testlab/namespaces --test interop_wireguard -- --test-threads=2
 
 bench: ## throughput, latency and memory beside peers, in one run (root or sudo)
 	scripts/install-test-tools gotatun
-	cargo build --release --locked -p shadowmesh -p testlab
+	cargo build --release --workspace --locked --bins
 	$(as_root) $(CARGO_TARGET_DIR)/release/bench
 
 install: ## the program, its manual, completions and systemd units below $(prefix)
-	cargo build --release --locked -p shadowmesh
+	cargo build --release --workspace --locked --bin shadowmesh
 	$(as_root) install -Dm755 $(CARGO_TARGET_DIR)/release/shadowmesh $(DESTDIR)$(prefix)/bin/shadowmesh
 	$(as_root) scripts/install-files "$(DESTDIR)$(prefix)" "$(DESTDIR)"

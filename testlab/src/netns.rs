@@ -91,16 +91,11 @@ impl Namespace {
     /// Forbids UDP in both directions, as many guest networks do; TCP goes on.
     pub fn block_udp(&self) {
         self.run("nft", &["add", "table", "inet", "udpblock"]);
-        for hook in ["input", "output"] {
+        for (hook, interface) in [("input", "iif"), ("output", "oif")] {
             let chain = format!("{{ type filter hook {hook} priority 0; }}");
             self.run("nft", &["add", "chain", "inet", "udpblock", hook, &chain]);
-            self.run(
-                "nft",
-                &[
-                    "add", "rule", "inet", "udpblock", hook, "iif", "!=", "lo", "meta", "l4proto",
-                    "udp", "drop",
-                ],
-            );
+            let rule = [interface, "!=", "lo", "meta", "l4proto", "udp", "drop"];
+            self.run("nft", &[&["add", "rule", "inet", "udpblock", hook][..], &rule].concat());
         }
     }
 

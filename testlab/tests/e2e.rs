@@ -78,10 +78,11 @@ fn traffic_goes_on_and_a_node_restarts_while_the_controller_is_away() {
     let mut lab = Lab::new();
     let (mut alice, bob) = (lab.device("alice"), lab.device("bob"));
     alice.wait_for_path(&bob, "direct", PATIENCE);
+    bob.wait_for_path(&alice, "direct", PATIENCE);
 
     lab.kill_server();
     assert!(alice.reaches(&bob.full_name()));
-    alice.kill();
+    alice.down();
     alice.up(&[]);
     alice.wait_until_reaches(&bob.full_name(), PATIENCE);
 
@@ -118,7 +119,7 @@ fn an_invite_admits_one_device_and_the_second_is_told_why_not() {
     let thief = lab.host("thief");
     let output = thief.ask(&["up", "--name", "thief", &invite]);
     assert_eq!(output.status.code(), Some(5), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("shadowmesh invite create"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("ask for a new one"));
 }
 
 #[test]

@@ -50,6 +50,17 @@ fn the_first_answer_over_a_relay_comes_within_two_round_trips_of_the_handshake()
 }
 
 #[test]
+fn whoever_has_just_joined_is_answered_within_a_second() {
+    let mut world = joined(Setup::default());
+    world.run_for(5 * SECOND);
+    let newcomer = world.add_node();
+    let has_address = |world: &World| world.nodes[newcomer].interface.is_some();
+    assert!(world.run_until(MINUTE, has_address), "the newcomer joins");
+    let number = world.ping(newcomer, 0);
+    assert!(world.run_until(SECOND, |world| world.is_answered(newcomer, number)));
+}
+
+#[test]
 fn a_node_without_udp_is_reached_through_a_relay() {
     let mut world = joined(Setup::default());
     world.nodes[1].udp_blocked = true;

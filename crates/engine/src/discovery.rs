@@ -29,7 +29,7 @@ impl Engine {
                         self.schedule.announce_soon(cx.instant());
                     }
                 }
-                RelayEvent::Frame(frame) => self.receive_frame(frame, cx),
+                RelayEvent::Frame(relay, frame) => self.receive_frame(relay, frame, cx),
                 RelayEvent::Unreachable { relay, peer } => {
                     if let Some(peer) = self.peers.get_mut(peer) {
                         peer.prefer_another_relay(relay);

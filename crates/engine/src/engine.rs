@@ -20,6 +20,7 @@ use crate::peers::{PeerSettings, Peers, overlay};
 use crate::psk::End;
 use crate::relays::{Credentials, RelaySettings, Relays};
 use crate::saved::Saved;
+use crate::strangers::Strangers;
 use crate::streams::{Owner, Streams};
 use crate::timers::{BINDING_VALIDITY, REKEY_AFTER_BYTES, Schedule};
 use crate::via::Via;
@@ -38,6 +39,7 @@ pub struct Engine {
     pub(crate) streams: Streams,
     pub(crate) wireguard: Interface<Via>,
     pub(crate) peers: Peers,
+    pub(crate) strangers: Strangers,
     pub(crate) settings: PeerSettings,
     pub(crate) stun: StunClient,
     pub(crate) budget: ProbeBudget,
@@ -143,6 +145,7 @@ impl Engine {
                 now.instant,
             ),
             peers: Peers::default(),
+            strangers: Strangers::default(),
             settings,
             stun: StunClient::new(),
             budget: ProbeBudget::new(),
@@ -437,6 +440,11 @@ impl Engine {
         if self.schedule.take_save(cx.instant()) {
             self.save();
         }
+    }
+
+    /// Asks for the state to be kept now, without waiting for further changes: for a clean stop.
+    pub fn flush(&mut self) {
+        self.save();
     }
 
     fn save(&mut self) {

@@ -57,6 +57,7 @@ mod relays;
 mod routes;
 mod saved;
 mod status;
+mod strangers;
 mod streams;
 mod sync;
 mod timers;

@@ -86,6 +86,14 @@ impl Peer {
         self.relays.sort_by_key(|relay| *relay == absent);
     }
 
+    /// The peer is at this relay now, whatever it announced last, so answers find it there.
+    pub(crate) fn heard_through(&mut self, relay: DeviceId, now: Instant) {
+        if !self.relays.contains(&relay) {
+            self.relays.push(relay);
+            self.agent.handle_relay(true, now);
+        }
+    }
+
     /// Keeps a packet until there is a session; the oldest makes room.
     pub(crate) fn wait(&mut self, packet: &[u8], now: Instant) {
         if self.waiting.len() == MAX_WAITING {

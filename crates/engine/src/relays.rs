@@ -48,8 +48,8 @@ pub(crate) struct RelaySettings {
 pub(crate) enum RelayEvent {
     /// The set of links that work has changed.
     Changed,
-    /// A frame arrived.
-    Frame(Vec<u8>),
+    /// A frame arrived through this relay.
+    Frame(DeviceId, Vec<u8>),
     /// A peer is not attached to this relay.
     Unreachable { relay: DeviceId, peer: DeviceId },
     /// A relay's clock differs from ours; the next link uses the offset.
@@ -374,7 +374,9 @@ impl Relays {
                     }
                     self.events.push_back(RelayEvent::Changed);
                 }
-                ClientEvent::Frame(frame) => self.events.push_back(RelayEvent::Frame(frame)),
+                ClientEvent::Frame(frame) => {
+                    self.events.push_back(RelayEvent::Frame(relay, frame));
+                }
                 ClientEvent::Unreachable(peer) => {
                     self.events.push_back(RelayEvent::Unreachable { relay, peer });
                 }

@@ -104,6 +104,7 @@ impl Engine {
             let available = self.relays.reaches(&peer.relays);
             peer.agent.handle_relay(available, now);
         }
+        self.receive_kept(device, cx);
     }
 
     fn add_tunnel(

@@ -42,7 +42,8 @@ impl Engine {
         match (usable, peer.agent.chosen()) {
             (Some(session), Path::Relay) => self.send_frame(device, &session, packet, cx),
             (Some(session), Path::Direct(to)) => self.send_datagram(to, &session, packet, cx),
-            (Some(_), Path::None) => peer.wait(packet, now),
+            // The handshake begins when there is a way for it.
+            (_, Path::None) => peer.wait(packet, now),
             (None, _) => {
                 peer.wait(packet, now);
                 let key = peer.key();
@@ -107,8 +108,17 @@ impl Engine {
     }
 
     /// A frame that came through a relay.
-    pub(crate) fn receive_frame(&mut self, mut frame: Vec<u8>, cx: &mut Context<'_>) {
+    pub(crate) fn receive_frame(
+        &mut self,
+        relay: DeviceId,
+        mut frame: Vec<u8>,
+        cx: &mut Context<'_>,
+    ) {
         let Ok(header) = parse(&frame) else { return };
+        match self.peers.touch(header.peer) {
+            Some(peer) => peer.heard_through(relay, cx.instant()),
+            None => return self.strangers.keep(header.peer, relay, frame, cx.instant()),
+        }
         if header.is_hello() {
             return self.receive_hello(header.peer, Path::Relay, &mut frame, cx);
         }
@@ -121,6 +131,13 @@ impl Engine {
             self.wireguard.handle_activity(session.peer(), cx.rng, cx.now.instant);
         }
         self.deliver(header.peer, &frame[range]);
+    }
+
+    /// A device has become a peer: what it sent a moment too early counts now.
+    pub(crate) fn receive_kept(&mut self, device: DeviceId, cx: &mut Context<'_>) {
+        for (relay, frame) in self.strangers.take(device, cx.instant()) {
+            self.receive_frame(relay, frame, cx);
+        }
     }
 
     /// Hands a packet of a peer to this device, if it may come from there.

@@ -195,6 +195,10 @@ impl Network {
                 }
             }
         }
+        if !self.removed {
+            self.engine.flush();
+            self.drain();
+        }
         self.directory.remove(self.id);
         if let Some(settings) = self.settings.take() {
             // The userspace stack outlives the network; an interface does not.

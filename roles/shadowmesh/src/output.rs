@@ -47,14 +47,15 @@ pub(crate) fn table(heading: &[&str], rows: &[Vec<String>]) {
         .iter()
         .enumerate()
         .map(|(column, title)| {
-            let cells = rows.iter().map(|row| row[column].chars().count());
+            let cells = rows.iter().map(|row| width(&row[column]));
             cells.chain([title.chars().count()]).max().unwrap_or_default()
         })
         .collect();
     let format = |cells: &mut dyn Iterator<Item = &str>| {
         let mut text = String::new();
         for (cell, width) in cells.zip(&widths) {
-            write!(text, "{cell:width$}  ").expect("a string grows");
+            let padding = width.saturating_sub(self::width(cell));
+            write!(text, "{cell}{:padding$}  ", "").expect("a string grows");
         }
         text.trim_end().to_owned()
     };
@@ -62,6 +63,11 @@ pub(crate) fn table(heading: &[&str], rows: &[Vec<String>]) {
     for row in rows {
         line(format(&mut row.iter().map(String::as_str)));
     }
+}
+
+/// The columns that a cell takes on the screen, where styles take none.
+fn width(cell: &str) -> usize {
+    anstream::adapter::strip_str(cell).to_string().chars().count()
 }
 
 /// `1.5 MB` and the like, in powers of 1,000.
@@ -98,6 +104,7 @@ mod tests {
         assert_eq!(bytes(u64::MAX), "18446744.1 TB");
         assert_eq!(rough(Duration::from_secs(40)), "40 s");
         assert_eq!(rough(Duration::from_secs(7_199)), "119 min");
+        assert_eq!(width(&styled(GOOD, "fine")), 4);
         assert_eq!(rough(Duration::from_secs(6 * 86_400)), "6 d");
     }
 }

@@ -201,7 +201,7 @@ fn device_row(device: &DeviceView) -> Vec<String> {
     let state = if device.pending {
         styled(WARN, "waiting")
     } else if device.online {
-        styled(GOOD, "online ")
+        styled(GOOD, "online")
     } else {
         "offline".to_owned()
     };
