@@ -69,8 +69,8 @@ pub struct PeerCounters {
     pub(crate) received_bytes: AtomicU64,
     /// Packets that the tunnel authenticated but whose source is not the peer's.
     pub(crate) refused_sources: AtomicU64,
-    /// Packets received straight over UDP; what proves a direct path.
-    pub(crate) received_direct: AtomicU64,
+    /// Packets received from where ours are sent to; what proves that the chosen path is alive.
+    pub(crate) received_on_chosen: AtomicU64,
 }
 
 /// What became of packets from this device.
@@ -182,8 +182,10 @@ impl DataPlane {
         };
         let peer = &self.peers[*index];
         let wake = session.record_received(bytes, !payload.is_empty(), now);
-        peer.counters.received_direct.fetch_add(1, Relaxed);
         let moved = peer.direct.as_ref().is_none_or(|(_, chosen)| *chosen != from);
+        if !moved {
+            peer.counters.received_on_chosen.fetch_add(1, Relaxed);
+        }
         let notice =
             (wake || moved).then_some(Notice { peer: peer.device, from: moved.then_some(from) });
         if payload.is_empty() {

@@ -46,7 +46,7 @@ pub(crate) struct Peer {
 #[derive(Clone, Copy, Debug, Default)]
 struct Sample {
     sent: u64,
-    received_direct: u64,
+    received_on_chosen: u64,
 }
 
 impl Peer {
@@ -119,10 +119,10 @@ impl Peer {
     pub(crate) fn sample(&mut self, now: Instant) -> bool {
         let sample = Sample {
             sent: self.counters.sent_packets.load(Relaxed),
-            received_direct: self.counters.received_direct.load(Relaxed),
+            received_on_chosen: self.counters.received_on_chosen.load(Relaxed),
         };
         let sent = sample.sent != self.sample.sent;
-        let received = sample.received_direct != self.sample.received_direct;
+        let received = sample.received_on_chosen != self.sample.received_on_chosen;
         self.sample = sample;
         if sent {
             self.agent.handle_sent(now);

@@ -213,7 +213,13 @@ impl PathAgent {
     /// Authenticated traffic of the peer arrived over `path`.
     pub fn handle_received(&mut self, path: Path, now: Instant) {
         match path {
-            Path::Direct(address) => self.hear(canonical(address), now),
+            Path::Direct(address) => {
+                let address = canonical(address);
+                if self.chosen != Path::Direct(address) {
+                    self.suspect(now);
+                }
+                self.hear(address, now);
+            }
             Path::Relay => self.suspect(now),
             Path::None => {}
         }
@@ -379,8 +385,8 @@ impl PathAgent {
         self.remotes.insert(address, remote);
     }
 
-    /// The peer uses the relay while we use a direct path: perhaps it has found the path dead
-    /// already. A probe that stays unanswered for [`PROBE_AFTER`] settles it.
+    /// The peer uses another path than the direct one that we use: perhaps it has found that path
+    /// dead already, or has moved. A probe that stays unanswered for [`PROBE_AFTER`] settles it.
     fn suspect(&mut self, now: Instant) {
         let Path::Direct(address) = self.chosen else { return };
         let Some(remote) = self.remotes.get_mut(&address) else { return };
