@@ -29,7 +29,7 @@ pub struct Certificate {
     /// Its address, which this certificate proves.
     #[n(3)]
     pub address: Ipv6Addr,
-    /// How often the proposed address was taken; see [`interface_identifier`](crate::interface_identifier).
+    /// How often the proposed address was taken; see [`interface_identifier`](fn@crate::interface_identifier).
     #[n(4)]
     pub counter: u32,
     /// When it is a member, unless a renewal says otherwise.

@@ -1,5 +1,5 @@
 //! Interfaces, addresses and routes, by rtnetlink, in the calling thread's network namespace
-//! (see [`Namespace`](crate::process::Namespace) for another).
+//! (see [`Namespace`] for another).
 //!
 //! Calls are short and synchronous. What is added to a TUN disappears with it; a [`Route`] through
 //! another interface does not, so the

@@ -1,6 +1,6 @@
 //! WebSocket connections that carry binary messages over TCP or TLS.
 //!
-//! [`dial`] connects to an [`Endpoint`]: several IP addresses that are tried in order, a host name for
+//! [`dial()`] connects to an [`Endpoint`]: several IP addresses that are tried in order, a host name for
 //! the request and for TLS, and a path. [`Listener`] accepts connections and hands out an [`Upgrade`]
 //! for each well-formed request, so that its owner decides by the path alone whether there is anything
 //! here; every other request gets the same page that an unknown path gets. Either way the result is a
