@@ -26,7 +26,7 @@ impl Engine {
                 | ClientEvent::Disconnected
                 | ClientEvent::Refused(_) => self.report_connection(),
                 ClientEvent::Membership(_) => {
-                    self.schedule.save_soon(cx.instant());
+                    self.schedule.save_now(cx.instant());
                     self.report_interface(cx.now);
                     self.report_connection();
                 }

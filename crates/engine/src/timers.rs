@@ -64,6 +64,11 @@ impl Schedule {
         self.save.get_or_insert(now + SAVE_DELAY);
     }
 
+    /// For what is not to be had again: an invite counts once.
+    pub(crate) fn save_now(&mut self, now: Instant) {
+        self.save = Some(now);
+    }
+
     pub(crate) fn take_save(&mut self, now: Instant) -> bool {
         take_due(&mut self.save, now)
     }

@@ -21,6 +21,8 @@ pub(crate) struct Summary {
 
 /// Reads the destination, and the flow of a SYN; `None` for anything that is not a whole IP packet.
 pub(crate) fn inspect(packet: &[u8]) -> Option<Summary> {
+    // smoltcp reads the version without looking at the length.
+    packet.first()?;
     let (source, destination, protocol, payload) = match IpVersion::of_packet(packet).ok()? {
         IpVersion::Ipv4 => {
             let view = Ipv4Packet::new_checked(packet).ok()?;

@@ -64,6 +64,15 @@ async fn an_ipv4_echo_request_is_answered() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_empty_packet_is_passed_over() {
+    let (stack, wire) = Netstack::start(&[address(A6)], MTU, Names::new()).unwrap();
+    echo(&stack, 7);
+    wire.to_stack.send(BytesMut::new()).await.unwrap();
+    let stream = stack.connect(at(A6, 7)).await.unwrap();
+    assert_eq!(exchange(stream, b"alive").await, b"alive");
+}
+
 /// Noise, and noise behind the beginning of a packet that is for us.
 fn hostile_packet() -> impl Strategy<Value = Vec<u8>> {
     let noise = prop::collection::vec(any::<u8>(), 0..200);
