@@ -104,6 +104,32 @@ fn traffic_goes_on_and_nodes_restart_while_the_controller_is_down() {
 }
 
 #[test]
+fn a_node_that_restarts_is_answered_at_once() {
+    for server_is_there in [true, false] {
+        let mut world = joined(Setup::default());
+        world.run_for(5 * SECOND);
+        ping_both_ways(&mut world, 10 * SECOND);
+        let is_direct = |world: &World| world.path(1, 0).starts_with("direct");
+        assert!(world.run_until(10 * SECOND, is_direct), "{}", world.path(1, 0));
+        world.run_for(2 * SECOND);
+        if !server_is_there {
+            world.stop_controller();
+            (0..world.relays.len()).for_each(|relay| world.stop_relay(relay));
+        }
+        world.stop_node(0);
+        world.run_for(SECOND);
+        world.start_node(0);
+        world.run_for(if server_is_there { SECOND } else { Duration::ZERO });
+
+        let number = world.ping(0, 1);
+        let begin = world.elapsed();
+        assert!(world.run_until(MINUTE, |world| world.is_answered(0, number)));
+        let took = world.elapsed() - begin;
+        assert!(took < Duration::from_millis(200), "server: {server_is_there}, {took:?}");
+    }
+}
+
+#[test]
 fn a_removed_device_is_cut_off_within_five_seconds() {
     let mut world = joined(Setup { nodes: 3, ..Setup::default() });
     world.run_for(2 * SECOND);

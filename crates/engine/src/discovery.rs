@@ -91,13 +91,14 @@ impl Engine {
         match event {
             PathEvent::Chosen(decision) => {
                 self.publish(cx.now);
-                let waiting = self
-                    .peers
-                    .get_mut(device)
-                    .filter(|_| decision.path != Path::None)
-                    .map(|peer| peer.take_waiting(cx.instant()));
-                for packet in waiting.into_iter().flatten() {
-                    self.send_packet(&packet, cx);
+                if decision.path != Path::None
+                    && let Some(peer) = self.peers.get_mut(device)
+                {
+                    let (key, waiting) = (peer.key(), peer.take_waiting(cx.instant()));
+                    self.wireguard.handle_path_change(&key, cx.instant());
+                    for packet in waiting {
+                        self.send_packet(&packet, cx);
+                    }
                 }
                 self.output.events.push_back(EngineEvent::Path { peer: device, decision });
             }

@@ -16,8 +16,9 @@ use crate::psk::End;
 
 /// Packets kept while a session is being made: a SYN and its like, not a stream.
 const MAX_WAITING: usize = 32;
-/// A packet that waited longer is worth less than its retransmission.
-const MAX_WAIT: Duration = Duration::from_secs(5);
+/// Long enough for the first repetition of a lost handshake (REKEY_TIMEOUT and its jitter); a packet
+/// that waited longer is worth less than its retransmission.
+const MAX_WAIT: Duration = Duration::from_secs(6);
 
 /// A member with a current binding.
 #[derive(Debug)]

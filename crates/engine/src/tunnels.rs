@@ -226,7 +226,13 @@ impl Engine {
                 self.schedule.publish();
             }
             Event::SessionReady(session) => {
-                let Some(peer) = self.peer_by_key(session.peer()) else { return };
+                let tunnel = self.wireguard.tunnel(session.peer());
+                let made_over = tunnel.and_then(|tunnel| tunnel.endpoint().copied());
+                let Some(device) = self.peers.device_of(session.peer()) else { return };
+                let Some(peer) = self.peers.touch(device) else { return };
+                if let Some(via) = made_over {
+                    peer.agent.handle_session(via.path(), cx.instant());
+                }
                 peer.session = Some(session);
                 let waiting = peer.take_waiting(cx.instant());
                 self.publish(cx.now);

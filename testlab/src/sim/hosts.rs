@@ -182,6 +182,8 @@ impl NodeHost {
     }
 
     pub(crate) fn start(&mut self, rng: &mut ChaCha20Rng, now: Now) {
+        // The port of the run before may be taken.
+        self.address.set_port(self.address.port() + 1);
         let config = EngineConfig { saved: self.saved.clone(), ..self.config.clone() };
         let mut engine = Engine::new(config, rng, now);
         engine.handle_local_addresses(&[self.address], rng, now);
