@@ -125,9 +125,8 @@ impl Engine {
         {
             return;
         }
-        let wall = self.wall(cx.now);
         let endpoints = Endpoints {
-            number: self.saved.next_number(wall.0),
+            number: self.saved.next_number(cx.now),
             candidates: announced(&candidates),
             relays: homes.clone(),
         };

@@ -211,8 +211,7 @@ impl Engine {
             let Some(transmit) = self.wireguard.poll_transmit() else { break };
             self.send_wireguard(&transmit.peer, transmit.endpoint, &transmit.message, cx);
         }
-        if self.wireguard.last_timestamp() > self.saved.timestamp() {
-            self.saved.reserve_timestamps(self.wireguard.last_timestamp());
+        if self.saved.reserve_timestamps(self.wireguard.last_timestamp()) {
             self.schedule.save_soon(cx.instant());
         }
     }

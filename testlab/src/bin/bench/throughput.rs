@@ -11,19 +11,27 @@ use crate::report::{Row, Table};
 const RUNS: usize = 5;
 const SECONDS: &str = "4";
 const PATIENCE: Duration = Duration::from_secs(30);
-const PEER: &str = "gotatun-cli 0.10.2";
 
 /// Ours and the peer in turns, so that a noisy moment hits both.
 pub(crate) fn one_tcp_stream() -> Table {
-    let (mut bare, mut plain, mut peer) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut direct, mut relayed) = (Vec::new(), Vec::new());
     let (members, cut_off) = (Members::new(true), Members::new(false));
+    let variants: [(&'static str, &dyn Fn() -> f64); 7] = [
+        ("the bare wire", &run_bare),
+        ("shadowmesh wireguard", &|| run(&shadowmesh(), &["wireguard", "-f"])),
+        ("shadowmesh up, direct", &|| members.run()),
+        ("shadowmesh up, through the relay", &|| cut_off.run()),
+        ("wireguard-go 2026-05-22", &|| run(&tool("wireguard-go"), &["-f"])),
+        ("boringtun-cli 0.7.1", &|| {
+            run(&tool("boringtun-cli"), &["--disable-drop-privileges", "-f"])
+        }),
+        ("gotatun-cli 0.10.2", &|| run(&tool("gotatun"), &["--disable-drop-privileges", "-f"])),
+    ];
+    let mut rows: Vec<Row> =
+        variants.iter().map(|(name, _)| Row { name, runs: Vec::new() }).collect();
     for _ in 0..RUNS {
-        bare.push(run_bare());
-        plain.push(run(&shadowmesh(), &["wireguard", "-f"]));
-        direct.push(members.run());
-        relayed.push(cut_off.run());
-        peer.push(run(&tool("gotatun"), &["--disable-drop-privileges", "-f"]));
+        for (row, (_, measure)) in rows.iter_mut().zip(&variants) {
+            row.runs.push(measure());
+        }
     }
     Table {
         title: "TCP, one stream, two namespaces",
@@ -36,13 +44,7 @@ pub(crate) fn one_tcp_stream() -> Table {
         ),
         unit: "Gbit/s",
         digits: 2,
-        rows: vec![
-            Row { name: "the bare wire", runs: bare },
-            Row { name: "shadowmesh wireguard", runs: plain },
-            Row { name: "shadowmesh up, direct", runs: direct },
-            Row { name: "shadowmesh up, through the relay", runs: relayed },
-            Row { name: PEER, runs: peer },
-        ],
+        rows,
     }
 }
 
