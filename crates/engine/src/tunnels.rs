@@ -318,7 +318,9 @@ impl Engine {
                 Path::Direct(to) => peer.session.clone().map(|session| (session, to)),
                 Path::Relay | Path::None => None,
             };
-            for session in peer.frames.sessions() {
+            // The packet that confirms a session goes through the engine: its answer must find the
+            // session, and the path that it was made over, already in use.
+            for session in peer.frames.sessions().filter(|session| session.is_confirmed()) {
                 plane.sessions.insert(session.local_index(), (Arc::clone(session), index));
             }
             let counters = Arc::clone(&peer.counters);
