@@ -95,7 +95,7 @@ impl Engine {
                     .peers
                     .get_mut(device)
                     .filter(|_| decision.path != Path::None)
-                    .map(|peer| peer.take_waiting(cx.instant()));
+                    .map(|peer| peer.traffic.take_waiting(cx.instant()));
                 for packet in waiting.into_iter().flatten() {
                     self.send_packet(&packet, cx);
                 }

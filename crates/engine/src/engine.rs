@@ -20,7 +20,6 @@ use crate::peers::{PeerSettings, Peers, overlay};
 use crate::psk::End;
 use crate::relays::{Credentials, RelaySettings, Relays};
 use crate::saved::Saved;
-use crate::strangers::Strangers;
 use crate::streams::{Owner, Streams};
 use crate::timers::{BINDING_VALIDITY, REKEY_AFTER_BYTES, Schedule};
 use crate::via::Via;
@@ -39,7 +38,6 @@ pub struct Engine {
     pub(crate) streams: Streams,
     pub(crate) wireguard: Interface<Via>,
     pub(crate) peers: Peers,
-    pub(crate) strangers: Strangers,
     pub(crate) settings: PeerSettings,
     pub(crate) stun: StunClient,
     pub(crate) budget: ProbeBudget,
@@ -145,7 +143,6 @@ impl Engine {
                 now.instant,
             ),
             peers: Peers::default(),
-            strangers: Strangers::default(),
             settings,
             stun: StunClient::new(),
             budget: ProbeBudget::new(),

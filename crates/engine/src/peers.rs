@@ -14,11 +14,18 @@ use wireguard_proto::PublicKey;
 use crate::engine::Own;
 use crate::frames::Frames;
 use crate::peer::{Peer, wireguard_key};
+use crate::plain::PlainPeers;
 use crate::psk::End;
+use crate::strangers::Strangers;
+use crate::traffic::Traffic;
 
 /// All peers, by identity and by tunnel key.
 #[derive(Debug, Default)]
 pub(crate) struct Peers {
+    /// Those without a certificate.
+    pub(crate) plain: PlainPeers,
+    /// Those that are none yet.
+    pub(crate) strangers: Strangers,
     by_device: BTreeMap<DeviceId, Peer>,
     by_key: BTreeMap<PublicKey, DeviceId>,
     /// Peers whose path agents may have something to say.
@@ -101,6 +108,22 @@ impl Peers {
 
     pub(crate) fn device_of(&self, key: &PublicKey) -> Option<DeviceId> {
         self.by_key.get(key).copied()
+    }
+
+    /// What goes through the tunnel with this key, a member's or a plain peer's.
+    pub(crate) fn traffic(&self, key: &PublicKey) -> Option<&Traffic> {
+        match self.by_key.get(key) {
+            Some(device) => self.by_device.get(device).map(|peer| &peer.traffic),
+            None => self.plain.get(key).map(|peer| &peer.traffic),
+        }
+    }
+
+    /// The same, to change it.
+    pub(crate) fn traffic_mut(&mut self, key: &PublicKey) -> Option<&mut Traffic> {
+        match self.by_key.get(key) {
+            Some(device) => self.by_device.get_mut(device).map(|peer| &mut peer.traffic),
+            None => self.plain.get_mut(key).map(|peer| &mut peer.traffic),
+        }
     }
 
     /// Takes over what the map says of a peer.

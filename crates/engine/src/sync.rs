@@ -76,6 +76,7 @@ impl Engine {
             self.sync_peer(*device, cx);
         }
         self.refresh_leases();
+        self.sync_plain(cx);
         self.schedule.publish();
         self.schedule.save_soon(cx.instant());
         self.report_interface(cx.now);
@@ -113,6 +114,8 @@ impl Engine {
         key: &wireguard_proto::PublicKey,
         cx: &mut Context<'_>,
     ) {
+        // A plain peer of that key has no certificate that could stand against the member's.
+        self.cut_plain(key, cx);
         let Some(peer) = self.peers.get(device) else { return };
         let psk = preshared_key(self.own.network, self.own.end, peer.end);
         let config = PeerConfig { preshared_keys: vec![psk], ..PeerConfig::default() };
@@ -133,6 +136,7 @@ impl Engine {
         for device in devices {
             self.cut(device, cx);
         }
+        self.cut_all_plain(cx);
         self.relays.handle_entries([], &mut self.streams, cx.instant());
         self.stun.handle_servers(&[], cx.instant());
         self.own.removed = true;

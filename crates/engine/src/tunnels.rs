@@ -18,12 +18,15 @@ impl Engine {
     /// Acts upon what a data thread, or the data plane in this thread, could not do by itself.
     pub(crate) fn take_notice(&mut self, notice: Option<Notice>, cx: &mut Context<'_>) {
         let Some(notice) = notice else { return };
-        let Some(peer) = self.peers.touch(notice.peer) else { return };
-        if let Some(from) = notice.from {
-            peer.agent.handle_received(Path::Direct(from), cx.instant());
+        let device = self.peers.device_of(&notice.peer);
+        match (device.and_then(|device| self.peers.touch(device)), notice.from) {
+            (Some(peer), Some(from)) => {
+                peer.agent.handle_received(Path::Direct(from), cx.instant());
+            }
+            (None, Some(from)) => self.move_plain(&notice.peer, from),
+            (_, None) => {}
         }
-        let key = peer.key();
-        self.wireguard.handle_activity(&key, cx.rng, cx.now.instant);
+        self.wireguard.handle_activity(&notice.peer, cx.rng, cx.now.instant);
     }
 
     /// Sends a packet that the data plane has no answer for.
@@ -31,22 +34,24 @@ impl Engine {
         let now = cx.instant();
         let destination = crate::routes::addresses(packet).map(|(_, destination)| destination);
         let plane = self.plane.load();
-        let device = destination
+        let key = destination
             .and_then(|destination| plane.routes.lookup(destination))
-            .map(|index| plane.peers[index].device);
-        let Some(device) = device else { return };
+            .map(|index| plane.peers[index].key);
+        let Some(key) = key else { return };
+        let Some(device) = self.peers.device_of(&key) else {
+            return self.send_to_plain(&key, packet, cx);
+        };
         let Some(peer) = self.peers.touch(device) else { return };
         peer.agent.handle_sent(now);
         self.schedule.traffic(now);
-        let usable = peer.session.clone().filter(|session| session.check_usable(now).is_ok());
+        let usable = peer.traffic.usable(now).cloned();
         match (usable, peer.agent.chosen()) {
             (Some(session), Path::Relay) => self.send_frame(device, &session, packet, cx),
             (Some(session), Path::Direct(to)) => self.send_datagram(to, &session, packet, cx),
             // The handshake begins when there is a way for it.
-            (_, Path::None) => peer.wait(packet, now),
+            (_, Path::None) => peer.traffic.wait(packet, now),
             (None, _) => {
-                peer.wait(packet, now);
-                let key = peer.key();
+                peer.traffic.wait(packet, now);
                 self.wireguard.initiate(&key, cx.rng, now);
             }
         }
@@ -63,7 +68,7 @@ impl Engine {
         let Some(peer) = self.peers.get_mut(device) else { return };
         let Some(relay) = self.relays.route(&peer.relays) else { return };
         let Some(frame) = peer.frames.seal_packet(session, relay, packet) else { return };
-        peer.counters.count_sent(1, packet.len() as u64);
+        peer.traffic.counters.count_sent(1, packet.len() as u64);
         let wake = session.record_sent(frame.len() as u64, true, now);
         let key = peer.key();
         self.relays.send(relay, frame, &mut self.streams, now);
@@ -72,20 +77,19 @@ impl Engine {
         }
     }
 
-    fn send_datagram(
+    pub(crate) fn send_datagram(
         &mut self,
         to: SocketAddr,
         session: &Arc<Session>,
         packet: &[u8],
         cx: &mut Context<'_>,
     ) {
-        let Some(device) = self.peers.device_of(session.peer()) else { return };
-        let Some(peer) = self.peers.get(device) else { return };
+        let key = *session.peer();
+        let Some(traffic) = self.peers.traffic(&key) else { return };
         let direct = Some((Arc::clone(session), to));
-        let one = PeerPlane { device, direct, counters: Arc::clone(&peer.counters) };
+        let one = PeerPlane { key, direct, counters: Arc::clone(&traffic.counters) };
         let mut payload = Vec::new();
         if one.seal(&[packet], &mut payload, self.own.mtu, cx.instant()) == Some(true) {
-            let key = *session.peer();
             self.wireguard.handle_activity(&key, cx.rng, cx.now.instant);
         }
         if !payload.is_empty() {
@@ -117,7 +121,7 @@ impl Engine {
         let Ok(header) = parse(&frame) else { return };
         match self.peers.touch(header.peer) {
             Some(peer) => peer.heard_through(relay, cx.instant()),
-            None => return self.strangers.keep(header.peer, relay, frame, cx.instant()),
+            None => return self.peers.strangers.keep(header.peer, relay, frame, cx.instant()),
         }
         if header.is_hello() {
             return self.receive_hello(header.peer, Path::Relay, &mut frame, cx);
@@ -130,22 +134,22 @@ impl Engine {
         if session.record_received(bytes, true, cx.instant()) {
             self.wireguard.handle_activity(session.peer(), cx.rng, cx.now.instant);
         }
-        self.deliver(header.peer, &frame[range]);
+        self.deliver(session.peer(), &frame[range]);
     }
 
     /// A device has become a peer: what it sent a moment too early counts now.
     pub(crate) fn receive_kept(&mut self, device: DeviceId, cx: &mut Context<'_>) {
-        for (relay, frame) in self.strangers.take(device, cx.instant()) {
+        for (relay, frame) in self.peers.strangers.take(device, cx.instant()) {
             self.receive_frame(relay, frame, cx);
         }
     }
 
     /// Hands a packet of a peer to this device, if it may come from there.
-    fn deliver(&mut self, device: DeviceId, payload: &[u8]) {
+    fn deliver(&mut self, key: &PublicKey, payload: &[u8]) {
         let plane = self.plane.load();
         let index = crate::routes::addresses(payload)
             .and_then(|(source, _)| plane.routes.lookup(source))
-            .filter(|index| plane.peers[*index].device == device);
+            .filter(|index| plane.peers[*index].key == *key);
         let Some(index) = index else { return };
         if let Ok(len) = plane.check(index, payload) {
             plane.peers[index].counters.count_received(1, len as u64);
@@ -191,14 +195,19 @@ impl Engine {
             Received::Handshake(key) | Received::Cookie(key) => (key, None),
             Received::Packet { session, payload } => (*session.peer(), Some(payload)),
         };
-        let Some(device) = self.peers.device_of(&key) else { return };
-        if let (Some(peer), Via::Direct(from)) = (self.peers.touch(device), via) {
-            peer.agent.handle_received(Path::Direct(from), now);
+        let device = self.peers.device_of(&key);
+        match (device.and_then(|device| self.peers.touch(device)), via) {
+            (Some(peer), Via::Direct(from)) => {
+                peer.agent.handle_received(Path::Direct(from), now);
+            }
+            (Some(_), Via::Relay(_)) => {}
+            // It may have been heard from elsewhere than before.
+            (None, _) => self.schedule.publish(),
         }
         if let Some(payload) = payload.filter(|payload| !payload.is_empty()) {
             let payload = payload.to_vec();
             self.drain_wireguard(cx);
-            self.deliver(device, &payload);
+            self.deliver(&key, &payload);
         }
     }
 
@@ -220,38 +229,43 @@ impl Engine {
     fn handle_session_event(&mut self, event: Event, cx: &mut Context<'_>) {
         match event {
             Event::SessionAdded(session) => {
-                if let Some(peer) = self.peer_by_key(session.peer()) {
+                if let Some(peer) = self.member_by_key(session.peer()) {
                     peer.frames.add(&session);
+                } else if let Some(peer) = self.peers.plain.get_mut(session.peer()) {
+                    peer.sessions.insert(session.local_index(), session);
                 }
                 self.schedule.publish();
             }
             Event::SessionReady(session) => {
-                let Some(peer) = self.peer_by_key(session.peer()) else { return };
-                peer.session = Some(session);
-                let waiting = peer.take_waiting(cx.instant());
+                let key = *session.peer();
+                let Some(traffic) = self.peers.traffic_mut(&key) else { return };
+                traffic.session = Some(session);
+                let waiting = traffic.take_waiting(cx.instant());
                 self.publish(cx.now);
                 for packet in waiting {
                     self.send_packet(&packet, cx);
                 }
             }
-            Event::SessionRemoved { peer, local_index } => {
-                if let Some(peer) = self.peer_by_key(&peer) {
+            Event::SessionRemoved { peer: key, local_index } => {
+                if let Some(peer) = self.member_by_key(&key) {
                     peer.frames.remove(local_index);
-                    if peer.session.as_ref().is_some_and(|s| s.local_index() == local_index) {
-                        peer.session = None;
-                    }
+                } else if let Some(peer) = self.peers.plain.get_mut(&key) {
+                    peer.sessions.remove(&local_index);
+                }
+                if let Some(traffic) = self.peers.traffic_mut(&key) {
+                    traffic.forget(local_index);
                 }
                 self.schedule.publish();
             }
             Event::HandshakeGivenUp { peer } => {
-                if let Some(peer) = self.peer_by_key(&peer) {
-                    peer.drop_waiting();
+                if let Some(traffic) = self.peers.traffic_mut(&peer) {
+                    traffic.drop_waiting();
                 }
             }
         }
     }
 
-    fn peer_by_key(&mut self, key: &PublicKey) -> Option<&mut crate::peer::Peer> {
+    fn member_by_key(&mut self, key: &PublicKey) -> Option<&mut crate::peer::Peer> {
         let device = self.peers.device_of(key)?;
         self.peers.get_mut(device)
     }
@@ -266,13 +280,14 @@ impl Engine {
     ) {
         let via = match (MessageKind::of(message), endpoint) {
             (Some(MessageKind::Response | MessageKind::CookieReply), Some(via)) => Some(via),
-            _ => self.peers.device_of(key).and_then(|device| {
-                match self.peers.get(device)?.agent.chosen() {
-                    Path::Direct(to) => Some(Via::Direct(to)),
-                    Path::Relay => Some(Via::Relay(device)),
-                    Path::None => None,
-                }
-            }),
+            _ => match self.peers.device_of(key) {
+                Some(device) => match self.peers.get(device).map(|peer| peer.agent.chosen()) {
+                    Some(Path::Direct(to)) => Some(Via::Direct(to)),
+                    Some(Path::Relay) => Some(Via::Relay(device)),
+                    Some(Path::None) | None => None,
+                },
+                None => self.plain_endpoint(key).map(Via::Direct),
+            },
         };
         match via {
             Some(Via::Direct(to)) => {
@@ -303,21 +318,20 @@ impl Engine {
     pub(crate) fn publish(&mut self, now: noise_channel::Now) {
         let mut plane = DataPlane { mtu: self.own.mtu, ..DataPlane::default() };
         plane.own = self.own_addresses(now);
-        for (index, peer) in self.peers.iter().enumerate() {
-            for address in peer.addresses() {
-                if !plane.own.contains(&address) {
-                    plane.routes.insert(address.into(), index);
-                }
-            }
+        for peer in self.peers.iter() {
             let direct = match peer.agent.chosen() {
-                Path::Direct(to) => peer.session.clone().map(|session| (session, to)),
+                Path::Direct(to) => Some(to),
                 Path::Relay | Path::None => None,
             };
-            for session in peer.frames.sessions() {
-                plane.sessions.insert(session.local_index(), (Arc::clone(session), index));
-            }
-            let counters = Arc::clone(&peer.counters);
-            plane.peers.push(PeerPlane { device: peer.device(), direct, counters });
+            let index = plane.add_peer(peer.key(), &peer.traffic, direct);
+            plane.add_sessions(index, peer.frames.sessions());
+            plane.add_routes(index, peer.addresses());
+        }
+        // Members come first: where an address is claimed twice, a certificate proves it.
+        for (key, peer) in self.peers.plain.iter() {
+            let index = plane.add_peer(*key, &peer.traffic, self.plain_endpoint(key));
+            plane.add_sessions(index, peer.sessions.values());
+            plane.add_routes(index, peer.addresses.iter().copied());
         }
         self.plane.publish(plane);
     }
