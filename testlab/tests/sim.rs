@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use control_proto::MapItem;
+use control_proto::{MapItem, SecurityEvent, TunnelRefusal};
 use identity::{NameEntry, NameTarget, UnixTime};
 use naming::{Lookup, Namespace};
 use rand_chacha::ChaCha20Rng;
@@ -62,6 +62,8 @@ fn whoever_has_just_joined_is_answered_within_a_second() {
     assert!(world.run_until(MINUTE, has_address), "the newcomer joins");
     let number = world.ping(newcomer, 0);
     assert!(world.run_until(SECOND, |world| world.is_answered(newcomer, number)));
+    world.run_for(2 * MINUTE);
+    assert!(world.controller.events.is_empty(), "{:?}", world.controller.events);
 }
 
 #[test]
@@ -195,6 +197,71 @@ fn no_datagram_and_no_packet_panics_an_engine() {
     }
     assert_eq!(world.nodes[0].received, 2, "nothing of it reaches an application");
     ping_both_ways(&mut world, 10 * SECOND);
+}
+
+/// How often the controller was told that a node refused foreign addresses of another, and how
+/// many packets that were.
+fn foreign_sources(world: &World, reporter: usize, sender: usize) -> (usize, u64) {
+    let (reporter, sender) = (world.nodes[reporter].device, world.nodes[sender].device);
+    let (sender, kind) = (Some(sender), TunnelRefusal::ForeignSource);
+    let events = world.controller.events.iter();
+    let of_reporter = events.filter(|record| record.reporter == Some(reporter));
+    let counts = of_reporter.filter_map(|record| {
+        if let SecurityEvent::TunnelRefusals { device, what, count } = record.event
+            && (device, what) == (sender, kind)
+        {
+            Some(count)
+        } else {
+            None
+        }
+    });
+    (counts.clone().count(), counts.sum())
+}
+
+fn send_from_foreign_address(world: &mut World, packets: usize) {
+    let IpAddr::V6(destination) = world.nodes[0].interface.as_ref().unwrap().addresses[0] else {
+        panic!("IPv6 comes first")
+    };
+    for _ in 0..packets {
+        world.send_from(1, "fd00::bad".parse().unwrap(), destination);
+    }
+}
+
+#[test]
+fn a_member_that_sends_from_a_foreign_address_is_reported_to_the_controller() {
+    for udp_blocked in [false, true] {
+        let mut world = joined(Setup::default());
+        world.nodes[1].udp_blocked = udp_blocked;
+        ping_both_ways(&mut world, 10 * SECOND);
+        world.run_for(10 * SECOND);
+        assert_eq!(world.path(1, 0) == "relay", udp_blocked);
+        let received = world.nodes[0].received;
+        send_from_foreign_address(&mut world, 1);
+        let is_told = |world: &World| foreign_sources(world, 0, 1) == (1, 1);
+        assert!(world.run_until(5 * SECOND, is_told), "{:?}", world.controller.events);
+        for _ in 0..50 {
+            send_from_foreign_address(&mut world, 20);
+            world.run_for(SECOND);
+        }
+        world.run_for(2 * MINUTE);
+        let (events, packets) = foreign_sources(&world, 0, 1);
+        assert_eq!((events, packets), (2, 1_001), "one event a minute, with the number");
+        assert_eq!(world.nodes[0].received, received, "nothing of it gets through");
+    }
+}
+
+#[test]
+fn what_is_noticed_while_the_controller_is_down_is_reported_when_it_is_back() {
+    let mut world = joined(Setup::default());
+    ping_both_ways(&mut world, 10 * SECOND);
+    world.stop_controller();
+    world.run_for(SECOND);
+    send_from_foreign_address(&mut world, 3);
+    world.run_for(10 * SECOND);
+    assert_eq!(foreign_sources(&world, 0, 1), (0, 0));
+    world.start_controller();
+    let is_told = |world: &World| foreign_sources(world, 0, 1) == (1, 3);
+    assert!(world.run_until(2 * MINUTE, is_told), "{:?}", world.controller.events);
 }
 
 const HOUR: u64 = 3_600;

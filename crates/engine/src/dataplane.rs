@@ -70,6 +70,10 @@ pub struct PeerCounters {
     pub(crate) received_bytes: AtomicU64,
     /// Packets that the tunnel authenticated but whose source is not the peer's.
     pub(crate) refused_sources: AtomicU64,
+    /// Packets that were received before.
+    pub(crate) replayed: AtomicU64,
+    /// Packets that name a session of the peer but were not sealed in it.
+    pub(crate) forged: AtomicU64,
     /// Packets received from where ours are sent to; what proves that the chosen path is alive.
     pub(crate) received_on_chosen: AtomicU64,
 }
@@ -212,7 +216,10 @@ impl DataPlane {
         let bytes = datagram.len() as u64;
         let payload = match session.open(datagram, now) {
             Ok(payload) => payload,
-            Err(error) => return Inbound::Dropped(error.into()),
+            Err(error) => {
+                self.peers[*index].counters.count_refused(error);
+                return Inbound::Dropped(error.into());
+            }
         };
         let peer = &self.peers[*index];
         let wake = session.record_received(bytes, !payload.is_empty(), now);
@@ -284,6 +291,14 @@ impl PeerCounters {
     pub(crate) fn count_sent(&self, packets: u64, bytes: u64) {
         self.sent_packets.fetch_add(packets, Relaxed);
         self.sent_bytes.fetch_add(bytes, Relaxed);
+    }
+
+    fn count_refused(&self, error: OpenError) {
+        match error {
+            OpenError::Replayed => drop(self.replayed.fetch_add(1, Relaxed)),
+            OpenError::NotAuthentic => drop(self.forged.fetch_add(1, Relaxed)),
+            OpenError::Malformed | OpenError::Ended => {}
+        }
     }
 
     pub(crate) fn count_received(&self, packets: u64, bytes: u64) {

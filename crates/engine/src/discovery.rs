@@ -160,11 +160,15 @@ impl Engine {
                 self.introduce(device, cx);
             }
         }
+        for (device, what, count) in self.peers.take_refusals() {
+            self.alarms.tally(device, what, count, now);
+        }
+        self.alarms.handle_timeout(now);
         let wall = self.wall(cx.now);
         if self.control.client().map().next_expiry().is_some_and(|at| at <= wall) {
             let applied = self.control.client_mut().map_mut().expire(wall);
             for event in applied.events {
-                self.output.events.push_back(EngineEvent::Security(event));
+                self.alarms.raise(event, now);
             }
             self.apply(&applied.changes, cx);
         }

@@ -38,12 +38,14 @@
 //! | `discovery` | paths, candidates, announcements |
 //! | `control`, `relays`, `streams` | connections to controller and relays |
 //! | `dataplane`, `routes` | what runs on data threads |
+//! | `alarms` | security events, counted and rate-limited |
 //! | `names` | the zone for the resolver |
 //! | `status` | what the command line shows |
 //! | `saved`, `timers`, `context` | memory, clock, and what each call brings |
 
 #![forbid(unsafe_code)]
 
+mod alarms;
 mod config;
 mod context;
 mod control;

@@ -1,10 +1,10 @@
 //! The other members, as the map has them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use control_proto::NetworkMap;
+use control_proto::{NetworkMap, TunnelRefusal};
 use frame_proto::Ends;
 use identity::{CandidateKind, DeviceId, NetworkId};
 use ipnet::IpNet;
@@ -18,6 +18,9 @@ use crate::plain::PlainPeers;
 use crate::psk::End;
 use crate::strangers::Strangers;
 use crate::traffic::Traffic;
+
+/// Devices that are remembered after they were cut off.
+const MAX_FORMER: usize = 64;
 
 /// All peers, by identity and by tunnel key.
 #[derive(Debug, Default)]
@@ -33,6 +36,8 @@ pub(crate) struct Peers {
     /// When agents want to be called, and the same by device.
     deadlines: BTreeSet<(Instant, DeviceId)>,
     scheduled: BTreeMap<DeviceId, Instant>,
+    /// Those that were cut off last, to know them when they try again.
+    former: VecDeque<(PublicKey, DeviceId)>,
 }
 
 /// What a change of a peer means for its tunnel.
@@ -126,6 +131,25 @@ impl Peers {
         }
     }
 
+    /// What data threads refused since the last call, by member if a member sent it.
+    pub(crate) fn take_refusals(&mut self) -> Vec<(Option<DeviceId>, TunnelRefusal, u64)> {
+        let mut refusals = Vec::new();
+        for (device, peer) in &mut self.by_device {
+            let of_peer = peer.traffic.take_refusals();
+            refusals.extend(of_peer.map(|(what, count)| (Some(*device), what, count)));
+        }
+        for peer in self.plain.iter_mut() {
+            let of_peer = peer.traffic.take_refusals();
+            refusals.extend(of_peer.map(|(what, count)| (None, what, count)));
+        }
+        refusals
+    }
+
+    /// The device that had this tunnel key before it was cut off.
+    pub(crate) fn former(&self, key: &PublicKey) -> Option<DeviceId> {
+        self.former.iter().find(|(former, _)| former == key).map(|(_, device)| *device)
+    }
+
     /// Takes over what the map says of a peer.
     pub(crate) fn upsert(
         &mut self,
@@ -171,6 +195,10 @@ impl Peers {
         let key = self.by_device.remove(&device)?.key();
         self.by_key.remove(&key);
         self.reschedule(device);
+        if self.former.len() == MAX_FORMER {
+            self.former.pop_front();
+        }
+        self.former.push_back((key, device));
         Some(key)
     }
 }

@@ -40,6 +40,10 @@ impl PlainPeers {
         self.0.iter()
     }
 
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut PlainPeer> {
+        self.0.values_mut()
+    }
+
     pub(crate) fn get(&self, key: &PublicKey) -> Option<&PlainPeer> {
         self.0.get(key)
     }

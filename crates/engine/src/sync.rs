@@ -39,9 +39,7 @@ impl Engine {
                     self.schedule.save_soon(cx.instant());
                     self.output.events.push_back(EngineEvent::ClockWrong { offset_ms: offset.0 });
                 }
-                ClientEvent::Security(event) => {
-                    self.output.events.push_back(EngineEvent::Security(event));
-                }
+                ClientEvent::Security(event) => self.alarms.raise(event, cx.instant()),
             }
         }
     }
@@ -228,7 +226,7 @@ impl Engine {
         let wall = self.wall(cx.now);
         let applied = self.control.client_mut().map_mut().introduce(device, &entry, wall);
         for event in applied.events {
-            self.output.events.push_back(EngineEvent::Security(event));
+            self.alarms.raise(event, cx.instant());
         }
         if !applied.changes.is_empty() {
             self.apply(&applied.changes, cx);

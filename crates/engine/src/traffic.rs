@@ -2,8 +2,10 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use control_proto::TunnelRefusal;
 use wireguard_proto::Session;
 
 use crate::dataplane::PeerCounters;
@@ -20,6 +22,8 @@ pub(crate) struct Traffic {
     /// The session to send on.
     pub(crate) session: Option<Arc<Session>>,
     waiting: VecDeque<(Instant, Vec<u8>)>,
+    /// The counters of refusals as they were when last looked at.
+    refused: [u64; 3],
 }
 
 impl Traffic {
@@ -47,6 +51,24 @@ impl Traffic {
 
     pub(crate) fn drop_waiting(&mut self) {
         self.waiting.clear();
+    }
+
+    /// What data threads refused since the last call.
+    pub(crate) fn take_refusals(&mut self) -> impl Iterator<Item = (TunnelRefusal, u64)> + use<> {
+        let counters = &self.counters;
+        let now = [&counters.refused_sources, &counters.replayed, &counters.forged]
+            .map(|counter| counter.load(Relaxed));
+        let before = std::mem::replace(&mut self.refused, now);
+        let kinds = [
+            TunnelRefusal::ForeignSource,
+            TunnelRefusal::ReplayedPacket,
+            TunnelRefusal::ForgedPacket,
+        ];
+        kinds
+            .into_iter()
+            .zip(now.into_iter().zip(before))
+            .map(|(what, (now, before))| (what, now - before))
+            .filter(|(_, count)| *count > 0)
     }
 
     /// A session has ended.

@@ -2,11 +2,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
+use control_proto::{SecurityEvent, TunnelRefusal};
 use frame_proto::{FrameType, parse, payload_mut};
-use identity::DeviceId;
+use identity::{DeviceId, RevocationTarget};
 use path::{Message, Path};
-use wireguard_proto::{Event, MessageKind, PublicKey, Received, Session};
+use wireguard_proto::{Dropped, Event, MessageKind, OpenError, PublicKey, Received, Session};
 
 use crate::context::Context;
 use crate::dataplane::{DataPlane, Notice, PeerPlane};
@@ -121,13 +124,21 @@ impl Engine {
         let Ok(header) = parse(&frame) else { return };
         match self.peers.touch(header.peer) {
             Some(peer) => peer.heard_through(relay, cx.instant()),
-            None => return self.peers.strangers.keep(header.peer, relay, frame, cx.instant()),
+            None => return self.receive_from_stranger(header.peer, relay, frame, cx),
         }
         if header.is_hello() {
             return self.receive_hello(header.peer, Path::Relay, &mut frame, cx);
         }
         let Some(peer) = self.peers.touch(header.peer) else { return };
-        let Some((session, range)) = peer.frames.open_packet(&mut frame) else { return };
+        let (session, range) = match peer.frames.open_packet(&mut frame) {
+            Ok(opened) => opened,
+            Err(refusal) => {
+                let what = refusal.into_iter();
+                return what.for_each(|what| {
+                    self.alarms.tally(Some(header.peer), what, 1, cx.now.instant);
+                });
+            }
+        };
         peer.agent.handle_received(Path::Relay, cx.instant());
         self.schedule.traffic(cx.instant());
         let bytes = frame.len() as u64;
@@ -135,6 +146,30 @@ impl Engine {
             self.wireguard.handle_activity(session.peer(), cx.rng, cx.now.instant);
         }
         self.deliver(session.peer(), &frame[range]);
+    }
+
+    /// A frame of a device that is no peer: of one that is none yet, or none any more.
+    fn receive_from_stranger(
+        &mut self,
+        device: DeviceId,
+        relay: DeviceId,
+        frame: Vec<u8>,
+        cx: &mut Context<'_>,
+    ) {
+        if !self.report_revoked(device, cx.instant()) {
+            self.peers.strangers.keep(device, relay, frame, cx.instant());
+        }
+    }
+
+    /// Raises an alarm if a device that turned up is revoked.
+    fn report_revoked(&mut self, device: DeviceId, now: Instant) -> bool {
+        let target = RevocationTarget::Device(device);
+        let is_revoked = self.control.client().map().revocations().contains(&target);
+        if is_revoked {
+            let (device, what) = (Some(device), target.to_string());
+            self.alarms.raise(SecurityEvent::Revoked { device, what }, now);
+        }
+        is_revoked
     }
 
     /// A device has become a peer: what it sent a moment too early counts now.
@@ -147,10 +182,14 @@ impl Engine {
     /// Hands a packet of a peer to this device, if it may come from there.
     fn deliver(&mut self, key: &PublicKey, payload: &[u8]) {
         let plane = self.plane.load();
-        let index = crate::routes::addresses(payload)
-            .and_then(|(source, _)| plane.routes.lookup(source))
-            .filter(|index| plane.peers[*index].key == *key);
-        let Some(index) = index else { return };
+        let Some((source, _)) = crate::routes::addresses(payload) else { return };
+        let owner = plane.routes.lookup(source);
+        let Some(index) = owner.filter(|index| plane.peers[*index].key == *key) else {
+            if let Some(traffic) = self.peers.traffic(key) {
+                traffic.counters.refused_sources.fetch_add(1, Relaxed);
+            }
+            return;
+        };
         if let Ok(len) = plane.check(index, payload) {
             plane.peers[index].counters.count_received(1, len as u64);
             self.output.packets.push_back(payload[..len].to_vec());
@@ -189,8 +228,10 @@ impl Engine {
 
     fn receive_wireguard(&mut self, via: Via, message: &mut [u8], cx: &mut Context<'_>) {
         let now = cx.instant();
-        let received = self.wireguard.handle_datagram(message, via, cx.rng, now);
-        let Ok(received) = received else { return };
+        let received = match self.wireguard.handle_datagram(message, via, cx.rng, now) {
+            Ok(received) => received,
+            Err(dropped) => return self.note_dropped(via, dropped, now),
+        };
         let (key, payload) = match received {
             Received::Handshake(key) | Received::Cookie(key) => (key, None),
             Received::Packet { session, payload } => (*session.peer(), Some(payload)),
@@ -209,6 +250,35 @@ impl Engine {
             self.drain_wireguard(cx);
             self.deliver(&key, &payload);
         }
+    }
+
+    /// Counts what a stranger, or a peer that means no good, may have sent.
+    fn note_dropped(&mut self, via: Via, dropped: Dropped, now: Instant) {
+        let what = match dropped {
+            Dropped::UnknownPeer(key) => {
+                let former = self.peers.former(&key);
+                if former.is_some_and(|device| self.report_revoked(device, now)) {
+                    return;
+                }
+                TunnelRefusal::UnknownPeer
+            }
+            Dropped::NotAuthentic => TunnelRefusal::FailedHandshake,
+            Dropped::ReplayedInitiation => TunnelRefusal::ReplayedHandshake,
+            Dropped::Transport(OpenError::NotAuthentic) => TunnelRefusal::ForgedPacket,
+            Dropped::Transport(OpenError::Replayed) => TunnelRefusal::ReplayedPacket,
+            Dropped::Transport(OpenError::Malformed | OpenError::Ended)
+            | Dropped::Malformed
+            | Dropped::WrongMac1
+            | Dropped::CookieSent
+            | Dropped::OverBudget
+            | Dropped::UnknownIndex
+            | Dropped::TooManyInitiations => return,
+        };
+        let device = match via {
+            Via::Relay(device) => Some(device),
+            Via::Direct(_) => None,
+        };
+        self.alarms.tally(device, what, 1, now);
     }
 
     /// Moves what the WireGuard interface wants sent, and takes over its sessions.
