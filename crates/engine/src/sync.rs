@@ -27,6 +27,7 @@ impl Engine {
                 | ClientEvent::Refused(_) => self.report_connection(),
                 ClientEvent::Membership(_) => {
                     self.schedule.save_now(cx.instant());
+                    self.relays.handle_membership(cx.instant());
                     self.report_interface(cx.now);
                     self.report_connection();
                 }
