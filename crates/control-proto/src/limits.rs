@@ -46,6 +46,12 @@ pub const MESSAGE_INTERVAL: Duration = Duration::from_millis(500);
 /// Security events that are kept per minute; the rest is counted and kept as one number.
 pub const EVENTS_PER_MINUTE: u32 = 120;
 
+/// The part of them that nodes may report, so that no node can hide what the controller itself sees.
+pub const REPORTS_PER_MINUTE: u32 = EVENTS_PER_MINUTE / 2;
+
+/// Largest security event that a node may report, in bytes: two ids and a sentence.
+pub const MAX_REPORT: usize = 512;
+
 /// How often the controller says that its revocation list is current (protocol.md, section 1).
 pub const FRESHNESS_INTERVAL: Duration = Duration::from_secs(300);
 

@@ -94,7 +94,7 @@ impl Engine {
                 if decision.path != Path::None
                     && let Some(peer) = self.peers.get_mut(device)
                 {
-                    let (key, waiting) = (peer.key(), peer.take_waiting(cx.instant()));
+                    let (key, waiting) = (peer.key(), peer.traffic.take_waiting(cx.instant()));
                     self.wireguard.handle_path_change(&key, cx.instant());
                     for packet in waiting {
                         self.send_packet(&packet, cx);
@@ -160,11 +160,15 @@ impl Engine {
                 self.introduce(device, cx);
             }
         }
+        for (device, what, count) in self.peers.take_refusals() {
+            self.alarms.tally(device, what, count, now);
+        }
+        self.alarms.handle_timeout(now);
         let wall = self.wall(cx.now);
         if self.control.client().map().next_expiry().is_some_and(|at| at <= wall) {
             let applied = self.control.client_mut().map_mut().expire(wall);
             for event in applied.events {
-                self.output.events.push_back(EngineEvent::Security(event));
+                self.alarms.raise(event, now);
             }
             self.apply(&applied.changes, cx);
         }

@@ -11,6 +11,7 @@ use path::{ProbeBudget, StunClient, stun};
 use rand_core::CryptoRng;
 use wireguard_proto::{Interface, InterfaceConfig, LoadLimits, PrivateKey, Tai64N};
 
+use crate::alarms::Alarms;
 use crate::config::{DeviceSecrets, EngineConfig};
 use crate::context::Context;
 use crate::control::Control;
@@ -20,7 +21,6 @@ use crate::peers::{PeerSettings, Peers, overlay};
 use crate::psk::End;
 use crate::relays::{Credentials, RelaySettings, Relays};
 use crate::saved::Saved;
-use crate::strangers::Strangers;
 use crate::streams::{Owner, Streams};
 use crate::timers::{BINDING_VALIDITY, REKEY_AFTER_BYTES, Schedule};
 use crate::via::Via;
@@ -39,7 +39,7 @@ pub struct Engine {
     pub(crate) streams: Streams,
     pub(crate) wireguard: Interface<Via>,
     pub(crate) peers: Peers,
-    pub(crate) strangers: Strangers,
+    pub(crate) alarms: Alarms,
     pub(crate) settings: PeerSettings,
     pub(crate) stun: StunClient,
     pub(crate) budget: ProbeBudget,
@@ -147,7 +147,7 @@ impl Engine {
                 now.instant,
             ),
             peers: Peers::default(),
-            strangers: Strangers::default(),
+            alarms: Alarms::default(),
             settings,
             stun: StunClient::new(),
             budget: ProbeBudget::new(),
@@ -433,6 +433,7 @@ impl Engine {
         if self.schedule.take_announce(cx.instant()) {
             self.announce(cx);
         }
+        self.drain_alarms(cx.instant());
         self.control.drain_actions(&mut self.streams);
         while let Some((to, payload)) = self.stun.poll_transmit() {
             self.output.transmits.push_back(Transmit { to, payload });
@@ -442,6 +443,14 @@ impl Engine {
         }
         if self.schedule.take_save(cx.instant()) {
             self.save();
+        }
+    }
+
+    /// Tells whoever runs this device, and whoever runs the network, what was noticed.
+    fn drain_alarms(&mut self, now: Instant) {
+        while let Some(event) = self.alarms.poll() {
+            self.control.client_mut().report(event.clone(), now);
+            self.output.events.push_back(EngineEvent::Security(event));
         }
     }
 

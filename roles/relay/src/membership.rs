@@ -319,7 +319,10 @@ impl Driver {
             ClientEvent::ClockWrong { offset } => {
                 warn!(%network, milliseconds = offset.0, "the clock is wrong: set it, by NTP for instance");
             }
-            ClientEvent::Security(event) => warn!(%network, ?event, "security event"),
+            ClientEvent::Security(event) => {
+                warn!(%network, ?event, "security event");
+                self.client.report(event, clock::now().instant);
+            }
         }
         Ok(())
     }

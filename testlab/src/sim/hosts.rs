@@ -11,7 +11,8 @@ use control_proto::{
 use engine::{DEFAULT_MTU, DeviceSecrets, Engine, EngineConfig, InterfaceSettings, Now};
 use identity::{
     Binding, ChannelKey, DelegatedKey, Delegation, DeviceId, DeviceKey, Invite, IssueLimits,
-    NetworkKey, RelayEntry, Scope, ServerAddress, Signed, TlsMode, TunnelKey, UnixTime, Validity,
+    NetworkKey, RelayEntry, Scope, ServerAddress, Signed, TlsMode, TunnelKey, TunnelPublicKey,
+    UnixTime, Validity,
 };
 use noise_channel::{ClockOffset, PathSecret, StaticSecret};
 use rand_chacha::ChaCha20Rng;
@@ -188,6 +189,11 @@ impl NodeHost {
         let mut engine = Engine::new(config, rng, now);
         engine.handle_local_addresses(&[self.address], rng, now);
         self.engine = Some(engine);
+    }
+
+    /// The key by which a plain WireGuard peer knows the node.
+    pub(crate) fn tunnel_key(&self) -> TunnelPublicKey {
+        self.config.secrets.tunnel.public()
     }
 
     pub(crate) fn save(&mut self, bytes: Vec<u8>) {

@@ -27,7 +27,7 @@ use self::session::{Phase, Session};
 use crate::client::failure_event;
 use crate::limits::{
     CAPABILITY, EVENTS_PER_MINUTE, FRESHNESS_INTERVAL, HELLO_DEADLINE, LOAD_REPORT_DEADLINE,
-    MAX_STRANGERS,
+    MAX_STRANGERS, REPORTS_PER_MINUTE,
 };
 use crate::{
     Actor, AdminAnswer, AdminError, AuditAction, AuditEntry, ConnectionId, ControllerMessage,
@@ -569,7 +569,8 @@ impl Controller {
                 }));
             }
         }
-        if budget.kept >= EVENTS_PER_MINUTE {
+        let limit = if reporter.is_some() { REPORTS_PER_MINUTE } else { EVENTS_PER_MINUTE };
+        if budget.kept >= limit {
             budget.suppressed = budget.suppressed.saturating_add(1);
             return;
         }
