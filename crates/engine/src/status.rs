@@ -9,7 +9,7 @@ use std::time::Instant;
 use control_proto::NetworkMap;
 use identity::{DeviceId, RelayEntry};
 use naming::{NameError, Zone};
-use noise_channel::Now;
+use noise_channel::{ClockOffset, Now, limits::CLOCK_TOLERANCE};
 use path::{CandidateKind, Path};
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +49,9 @@ pub struct EngineStatus {
     pub udp: bool,
     /// The other members.
     pub peers: Vec<PeerStatus>,
+    /// Seconds that this device's clock lacks, or has too much if below zero, when that is more than
+    /// the network tolerates; it is made up for.
+    pub clock_offset: Option<i64>,
     /// What the user should know of: a wrong clock, two devices with one address, and the like.
     pub warnings: Vec<String>,
 }
@@ -144,14 +147,7 @@ impl Engine {
         let wall = self.wall(now);
         let own = client.map().peer(self.own.end.device).map(|peer| &peer.member);
         let (connection, connection_detail) = connection_text(&self.connection());
-        let offset_ms = self.saved.clock_offset().0;
-        let warnings = (offset_ms != 0).then(|| {
-            format!(
-                "this device's clock differs from the network's by {:.1} s; set it, \
-                 for instance with `timedatectl set-ntp true`",
-                std::time::Duration::from_millis(offset_ms.unsigned_abs()).as_secs_f64()
-            )
-        });
+        let clock_offset = clock_offset(self.saved.clock_offset());
         EngineStatus {
             network: self.own.network_name.to_string(),
             network_id: self.own.network.to_string(),
@@ -170,7 +166,8 @@ impl Engine {
             candidates: self.settings.local.iter().map(|candidate| candidate.address).collect(),
             udp: self.settings.path.udp,
             peers: self.peers.iter().map(|peer| peer_status(peer, now.instant)).collect(),
-            warnings: warnings.into_iter().collect(),
+            clock_offset,
+            warnings: clock_offset.map(clock_warning).into_iter().collect(),
         }
     }
 
@@ -241,6 +238,20 @@ impl Engine {
     }
 }
 
+/// The offset in seconds; nothing while the clock is as right as the network asks.
+fn clock_offset(ClockOffset(millis): ClockOffset) -> Option<i64> {
+    (u128::from(millis.unsigned_abs()) > CLOCK_TOLERANCE.as_millis()).then_some(millis / 1_000)
+}
+
+fn clock_warning(seconds: i64) -> String {
+    let direction = if seconds > 0 { "behind" } else { "ahead of" };
+    format!(
+        "this device's clock is {} s {direction} the network's, which is made up for here but not in \
+         other programs; set it, for instance with `timedatectl set-ntp true`",
+        seconds.unsigned_abs()
+    )
+}
+
 fn connection_text(state: &ConnectionState) -> (String, Option<String>) {
     let (text, detail) = match state {
         ConnectionState::Offline => {
@@ -298,4 +309,24 @@ fn kind_text(kind: CandidateKind) -> &'static str {
 
 fn millis(duration: std::time::Duration) -> f64 {
     duration.as_secs_f64() * 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_within_the_tolerance_is_right() {
+        assert_eq!(clock_offset(ClockOffset(0)), None);
+        assert_eq!(clock_offset(ClockOffset(-60_000)), None);
+        assert_eq!(clock_offset(ClockOffset(60_999)), Some(60));
+        assert_eq!(clock_offset(ClockOffset(i64::MIN)), Some(i64::MIN / 1_000));
+    }
+
+    #[test]
+    fn a_wrong_clock_is_told_with_its_direction_and_what_to_do() {
+        let text = clock_warning(7_200);
+        assert!(text.contains("7200 s behind") && text.contains("timedatectl set-ntp true"));
+        assert!(clock_warning(-90).contains("90 s ahead of"));
+    }
 }

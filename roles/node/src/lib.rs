@@ -16,24 +16,28 @@
 //! | [`api`] | the local API: types, server, client |
 //! | [`dns`] | the stub resolver |
 //! | `node` | starting, joining, leaving, stopping |
+//! | `join` | waiting for a network's answer |
 //! | `network` | the event loop of one network |
 //! | `streams`, `udp`, `addresses` | the underlay |
 //! | `host`, `interface`, `data`, `userspace` | where packets go on this host |
 //! | `directory`, `names` | by which names, and making them the system's |
 //! | `memory` | what is kept between runs |
 //! | `view` | the engine's words in those of the local API |
+//! | `clock` | the present |
 //! | `settings` | everything that may be set |
 
 #![forbid(unsafe_code)]
 
 mod addresses;
 pub mod api;
+mod clock;
 mod data;
 mod directory;
 pub mod dns;
 mod error;
 mod host;
 mod interface;
+mod join;
 mod memory;
 mod names;
 mod network;
@@ -44,6 +48,7 @@ mod udp;
 mod userspace;
 mod view;
 
+pub use clock::Clock;
 pub use error::StartError;
 pub use node::{Node, NodeConfig};
 pub use settings::{Forward, Mode, NodeSettings, Publish};

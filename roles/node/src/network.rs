@@ -5,7 +5,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use bytes::{Bytes, BytesMut};
@@ -16,7 +16,6 @@ use engine::{
 use getrandom::SysRng;
 use identity::{DeviceId, NetworkId, TlsMode};
 use keystore::Keystore;
-use noise_channel::{Now, UnixMillis};
 use rand_core::UnwrapErr;
 use tokio::{
     sync::{broadcast, mpsc, oneshot},
@@ -26,6 +25,7 @@ use tracing::{debug, info, warn};
 use websocket::{Endpoint, SpkiPin, Tls};
 
 use crate::{
+    Clock,
     addresses::local_addresses,
     api::{ApiError, Event, Membership, Netcheck, NetworkStatus, PingReply, Problem, Reply, Why},
     data::Upcall,
@@ -77,6 +77,7 @@ pub(crate) enum Note {
 #[derive(Debug)]
 pub(crate) struct NetworkParts {
     pub(crate) config: EngineConfig,
+    pub(crate) clock: Clock,
     pub(crate) host: HostPlan,
     pub(crate) keys: Arc<dyn Keystore>,
     pub(crate) directory: Directory,
@@ -90,6 +91,7 @@ pub(crate) struct Network {
     id: NetworkId,
     name: String,
     engine: Engine,
+    clock: Clock,
     rng: UnwrapErr<SysRng>,
     membership: Membership,
     streams: Streams,
@@ -123,22 +125,23 @@ struct PendingPing {
 
 impl Network {
     pub(crate) fn new(parts: NetworkParts) -> io::Result<Self> {
-        let NetworkParts { config, host, keys, directory, events, commands, notes } = parts;
+        let NetworkParts { config, clock, host, keys, directory, events, commands, notes } = parts;
         let (stream_sender, stream_events) = mpsc::channel(STREAM_EVENTS);
         let (packets, from_host) = mpsc::channel(PACKETS);
         let (upcall_sender, upcalls) = mpsc::channel(PACKETS);
         let mut rng = UnwrapErr(SysRng);
         let (id, name) = (config.invite.network, config.invite.network_name.to_string());
         let (port, loopback) = (host.port(), config.loopback);
-        let engine = Engine::new(config, &mut rng, now());
+        let engine = Engine::new(config, &mut rng, clock.now());
         let host = Host::start(host, engine.data_plane(), upcall_sender)?;
         // A device that was admitted before is a member, whoever answers.
-        let admitted = engine.status(now()).name.is_some();
+        let admitted = engine.status(clock.now()).name.is_some();
         let membership = if admitted { Membership::Offline } else { Membership::Joining };
         Ok(Self {
             id,
             name,
             engine,
+            clock,
             rng,
             membership,
             streams: Streams::new(stream_sender),
@@ -167,6 +170,9 @@ impl Network {
         let mut datagram = vec![0; MAX_DATAGRAM];
         let mut packets = Vec::with_capacity(BATCH);
         let mut addresses = tokio::time::interval(ADDRESS_INTERVAL);
+        if self.engine.status(self.clock.now()).clock_offset.is_some() {
+            self.tell_clock();
+        }
         loop {
             self.drain();
             if self.removed {
@@ -186,7 +192,7 @@ impl Network {
                 count = self.from_host.recv_many(&mut packets, BATCH), if packets.is_empty() => {
                     debug_assert!(count > 0, "the loop itself holds a sender");
                     for packet in packets.drain(..) {
-                        self.engine.handle_packet(&packet, &mut self.rng, now());
+                        self.engine.handle_packet(&packet, &mut self.rng, self.clock.now());
                     }
                 }
                 () = sleep_until(deadline.into()) => self.handle_deadline(),
@@ -209,7 +215,7 @@ impl Network {
     fn look_at_addresses(&mut self) {
         let Some(port) = self.port else { return };
         let own = local_addresses(port, self.loopback, &self.directory.own_addresses());
-        self.engine.handle_local_addresses(&own, &mut self.rng, now());
+        self.engine.handle_local_addresses(&own, &mut self.rng, self.clock.now());
     }
 
     fn deadline(&self) -> Instant {
@@ -221,7 +227,7 @@ impl Network {
     }
 
     fn handle_deadline(&mut self) {
-        let now = now();
+        let now = self.clock.now();
         self.engine.handle_timeout(&mut self.rng, now);
         self.removed |= self.leaving.is_some_and(|deadline| deadline <= now.instant);
         let expired =
@@ -241,9 +247,11 @@ impl Network {
         }
         let id = StreamId(stream);
         match event {
-            StreamEvent::Opened => self.engine.handle_stream_opened(id, &mut self.rng, now()),
+            StreamEvent::Opened => {
+                self.engine.handle_stream_opened(id, &mut self.rng, self.clock.now())
+            }
             StreamEvent::Message(message) => {
-                self.engine.handle_stream_message(id, &message, &mut self.rng, now());
+                self.engine.handle_stream_message(id, &message, &mut self.rng, self.clock.now());
             }
             StreamEvent::Writable => {
                 self.awake.insert(id);
@@ -251,18 +259,22 @@ impl Network {
             StreamEvent::Closed { reason } => {
                 debug!(network = self.name, reason, "connection closed");
                 self.awake.remove(&id);
-                self.engine.handle_stream_closed(id, &mut self.rng, now());
+                self.engine.handle_stream_closed(id, &mut self.rng, self.clock.now());
             }
         }
     }
 
     fn handle_upcall(&mut self, upcall: Upcall) {
         match upcall {
-            Upcall::Packet(packet) => self.engine.handle_packet(&packet, &mut self.rng, now()),
-            Upcall::Datagram { from, mut bytes } => {
-                self.engine.handle_datagram(from, &mut bytes, &mut self.rng, now());
+            Upcall::Packet(packet) => {
+                self.engine.handle_packet(&packet, &mut self.rng, self.clock.now())
             }
-            Upcall::Notice(notice) => self.engine.handle_notice(notice, &mut self.rng, now()),
+            Upcall::Datagram { from, mut bytes } => {
+                self.engine.handle_datagram(from, &mut bytes, &mut self.rng, self.clock.now());
+            }
+            Upcall::Notice(notice) => {
+                self.engine.handle_notice(notice, &mut self.rng, self.clock.now())
+            }
             Upcall::InterfaceGone => {
                 warn!(
                     network = self.name,
@@ -278,7 +290,12 @@ impl Network {
                 return;
             };
             let from = SocketAddr::new(from.ip().to_canonical(), from.port());
-            self.engine.handle_datagram(from, &mut buffer[..length], &mut self.rng, now());
+            self.engine.handle_datagram(
+                from,
+                &mut buffer[..length],
+                &mut self.rng,
+                self.clock.now(),
+            );
         }
     }
 
@@ -356,13 +373,7 @@ impl Network {
                     text,
                 });
             }
-            EngineEvent::ClockWrong { offset_ms } => {
-                warn!(
-                    network = self.name,
-                    seconds = offset_ms / 1000,
-                    "this device's clock differs from the network's; set it, for instance with NTP"
-                );
-            }
+            EngineEvent::ClockWrong { offset_ms: _ } => self.tell_clock(),
             EngineEvent::Removed => {
                 self.removed = true;
                 let reason = "this device is no longer in the network; coming back takes a new \
@@ -390,7 +401,7 @@ impl Network {
     /// Makes names, addresses and prefixes known to the rest of the node.
     fn publish(&self) {
         let Some(settings) = &self.settings else { return };
-        match self.engine.zone(now()) {
+        match self.engine.zone(self.clock.now()) {
             Ok(zone) => {
                 let listing = Listing {
                     zone,
@@ -413,7 +424,7 @@ impl Network {
     }
 
     fn handle_connection(&mut self, state: &ConnectionState) {
-        let admitted = self.engine.status(now()).name.is_some();
+        let admitted = self.engine.status(self.clock.now()).name.is_some();
         let (membership, reason) = view::membership(state, admitted);
         self.change_membership(membership, reason);
     }
@@ -422,6 +433,18 @@ impl Network {
         self.membership = membership;
         info!(network = self.name, ?membership, reason, "membership");
         self.tell(Event::Membership { network: self.id.to_string(), membership, reason });
+    }
+
+    /// Says how wrong the clock is, or that it is right again.
+    fn tell_clock(&self) {
+        let status = self.engine.status(self.clock.now());
+        let advice = status.clock_offset.map(|_| status.warnings.join("; "));
+        match &advice {
+            Some(advice) => warn!(network = self.name, "{advice}"),
+            None => info!(network = self.name, "this device's clock is right again"),
+        }
+        let (network, offset_seconds) = (self.id.to_string(), status.clock_offset);
+        self.tell(Event::Clock { network, offset_seconds, advice });
     }
 
     fn tell(&self, event: Event) {
@@ -443,15 +466,19 @@ impl Network {
         match command {
             NetworkCommand::Status(reply) => answer(reply, self.status()),
             NetworkCommand::Netcheck(reply) => {
-                answer(reply, view::netcheck(self.engine.status(now()), self.membership));
+                answer(
+                    reply,
+                    view::netcheck(self.engine.status(self.clock.now()), self.membership),
+                );
             }
             NetworkCommand::Why(peer, reply) => {
-                let why = self.find(&peer).and_then(|(id, _)| self.engine.why(id, now()));
+                let why =
+                    self.find(&peer).and_then(|(id, _)| self.engine.why(id, self.clock.now()));
                 answer(reply, why.map(view::why));
             }
             NetworkCommand::Ping(peer, reply) => self.ping(&peer, reply),
             NetworkCommand::Leave => {
-                let now = now();
+                let now = self.clock.now();
                 self.engine.leave(&mut self.rng, now);
                 self.leaving = Some(now.instant + LEAVE_TIMEOUT);
             }
@@ -460,14 +487,14 @@ impl Network {
 
     fn status(&self) -> NetworkStatus {
         let interface = self.host.interface().map(|(name, _)| name.to_owned());
-        view::network(self.engine.status(now()), self.membership, interface)
+        view::network(self.engine.status(self.clock.now()), self.membership, interface)
     }
 
     fn ping(&mut self, peer: &str, reply: Reply<PingReply>) {
         let Some((peer, name)) = self.find(peer) else {
             return answer(reply, Err(not_found(peer)));
         };
-        let now = now();
+        let now = self.clock.now();
         self.engine.handle_ping_request(peer, &mut self.rng, now);
         self.pings.push(PendingPing { peer, name, deadline: now.instant + PING_TIMEOUT, reply });
     }
@@ -485,11 +512,18 @@ pub(crate) fn not_found(peer: &str) -> ApiError {
     ApiError { problem: Problem::NotFound, message }
 }
 
-/// The present on both clocks.
-pub(crate) fn now() -> Now {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let millis = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-    Now { instant: Instant::now(), wall: UnixMillis(millis) }
+pub(crate) fn stopping() -> ApiError {
+    ApiError { problem: Problem::System, message: "the node is stopping".to_owned() }
+}
+
+/// Asks a network; nothing if it has ended.
+pub(crate) async fn ask<T>(
+    network: &mpsc::Sender<NetworkCommand>,
+    command: impl FnOnce(oneshot::Sender<T>) -> NetworkCommand,
+) -> Option<T> {
+    let (reply, answer) = oneshot::channel();
+    network.send(command(reply)).await.ok()?;
+    answer.await.ok()
 }
 
 async fn readable(udp: Option<&Udp>) {

@@ -17,18 +17,19 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
-    Mode, NodeSettings, StartError,
+    Clock, Mode, NodeSettings, StartError,
     api::{
-        self, ApiError, Command, Event, Joined, Membership, Netcheck, PingReply, PingRequest,
-        Problem, Reply, Running, Status, Why,
+        self, ApiError, Command, Event, Joined, Netcheck, PingReply, PingRequest, Problem, Reply,
+        Running, Status, Why,
     },
     data::Sockets,
     directory::Directory,
     host::HostPlan,
     interface::Interface,
+    join::Applicant,
     memory::{self, Place},
     names::Names,
-    network::{Network, NetworkCommand, NetworkParts, Note, not_found},
+    network::{Network, NetworkCommand, NetworkParts, Note, ask, not_found, stopping},
     udp::Udp,
     userspace::Userspace,
 };
@@ -37,8 +38,6 @@ use crate::{
 const COMMANDS: usize = 16;
 /// Events that a slow listener may lag behind.
 const EVENTS: usize = 256;
-/// Whoever joins waits this long for the network's answer.
-const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// At the end, answers under way have this long.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -53,6 +52,8 @@ pub struct NodeConfig {
     pub settings: NodeSettings,
     /// The program's version, for `status`.
     pub version: String,
+    /// The time of day.
+    pub clock: Clock,
 }
 
 /// All networks of a device.
@@ -190,6 +191,7 @@ impl Node {
         let (sender, commands) = mpsc::channel(COMMANDS);
         let network = Network::new(NetworkParts {
             config,
+            clock: self.config.clock,
             host,
             keys: Arc::clone(&self.config.keys),
             directory: self.directory.clone(),
@@ -334,33 +336,19 @@ impl Node {
             Ok(admitted) => admitted,
             Err(error) => return answer(reply, Err(error)),
         };
+        let Some(commands) = self.networks.get(&id).map(|entry| entry.commands.clone()) else {
+            return answer(reply, Err(stopping()));
+        };
         let events = self.events.subscribe();
-        let sender = self.networks.get(&id).map(|entry| entry.commands.clone());
+        let applicant = Applicant { network: id, name, servers, commands, events };
         let forget = self.note_sender.clone();
         tokio::spawn(async move {
-            // A network that was joined before may have nothing new to say.
-            let status = match sender {
-                Some(sender) => ask(&sender, NetworkCommand::Status).await,
-                None => None,
-            };
-            let present = status.map_or(Membership::Joining, |status| status.membership);
-            let outcome = match present {
-                Membership::Online | Membership::AwaitingApproval => Ok(present),
-                Membership::Joining
-                | Membership::Offline
-                | Membership::Refused
-                | Membership::ClockWrong => {
-                    let outcome = timeout(JOIN_TIMEOUT, admission(events, id)).await;
-                    outcome.unwrap_or_else(|_| Err(no_controller(&servers)))
-                }
-            };
+            let outcome = applicant.join().await;
             if outcome.as_ref().is_err_and(|error| error.problem == Problem::Refused) {
                 // Without a node there is nothing to forget either.
                 let _ = forget.send(Note::Forget { network: id, reply: None });
             }
-            let joined =
-                outcome.map(|membership| Joined { network: id.to_string(), name, membership });
-            answer(reply, joined);
+            answer(reply, outcome);
         });
     }
 
@@ -465,52 +453,6 @@ async fn start_names(config: &NodeConfig, directory: &Directory) -> Option<Names
             None
         }
     }
-}
-
-/// Waits for the network's answer to a device that wants in.
-async fn admission(
-    mut events: broadcast::Receiver<Event>,
-    id: NetworkId,
-) -> Result<Membership, ApiError> {
-    let id = id.to_string();
-    loop {
-        let (membership, reason) = match events.recv().await {
-            Ok(Event::Membership { network, membership, reason }) if network == id => {
-                (membership, reason)
-            }
-            Ok(Event::Membership { .. } | Event::Path { .. } | Event::Security { .. })
-            | Err(broadcast::error::RecvError::Lagged(_)) => continue,
-            Err(broadcast::error::RecvError::Closed) => {
-                let message = "the node is stopping".to_owned();
-                return Err(ApiError { problem: Problem::System, message });
-            }
-        };
-        match membership {
-            Membership::Online | Membership::AwaitingApproval => return Ok(membership),
-            Membership::Refused => {
-                let message = reason.unwrap_or_else(|| "the network refuses".to_owned());
-                return Err(ApiError { problem: Problem::Refused, message });
-            }
-            Membership::Joining | Membership::Offline | Membership::ClockWrong => {}
-        }
-    }
-}
-
-fn no_controller(servers: &str) -> ApiError {
-    let message = format!(
-        "no controller answers at {servers}; the node goes on trying. Is `shadowmesh serve` running \
-         there, and does a firewall let its port through?"
-    );
-    ApiError { problem: Problem::Timeout, message }
-}
-
-async fn ask<T>(
-    network: &mpsc::Sender<NetworkCommand>,
-    command: impl FnOnce(oneshot::Sender<T>) -> NetworkCommand,
-) -> Option<T> {
-    let (reply, answer) = oneshot::channel();
-    network.send(command(reply)).await.ok()?;
-    answer.await.ok()
 }
 
 fn answer<T>(reply: Reply<T>, value: Result<T, ApiError>) {

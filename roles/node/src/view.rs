@@ -42,6 +42,7 @@ pub(crate) fn network(
         addresses: engine.addresses,
         interface,
         membership: state,
+        clock_offset_seconds: engine.clock_offset,
         advice,
         inbound: engine.inbound,
         admission: ADMISSION.to_owned(),

@@ -13,7 +13,7 @@ Exit codes:
   4  no such device, network or invite
   5  refused: invite used or revoked, device removed, no permission
   6  nobody answered in time
-  7  this device's clock is wrong
+  7  this device's clock is wrong, and nobody answered in time
   8  this host is in the way: port taken, no TUN device, no privilege";
 
 /// Why a command failed.

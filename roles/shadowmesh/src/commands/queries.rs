@@ -150,7 +150,6 @@ fn show_network(network: &NetworkStatus) {
         Membership::Joining => styled(WARN, "joining"),
         Membership::AwaitingApproval => styled(WARN, "waiting for approval"),
         Membership::Refused => styled(BAD, "refused"),
-        Membership::ClockWrong => styled(BAD, "this device's clock is wrong"),
     };
     line(format_args!("{}  {state}", styled(BOLD, &network.zone)));
     let addresses: Vec<String> = network.addresses.iter().map(ToString::to_string).collect();

@@ -1,0 +1,94 @@
+//! Joining a network, on behalf of somebody who waits for the outcome.
+
+use std::time::Duration;
+
+use identity::NetworkId;
+use tokio::{
+    sync::{broadcast, mpsc},
+    time::timeout,
+};
+
+use crate::{
+    api::{ApiError, Event, Joined, Membership, NetworkStatus, Problem},
+    network::{NetworkCommand, ask, stopping},
+};
+
+/// Whoever joins waits this long for the network's answer.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A device before its network.
+#[derive(Debug)]
+pub(crate) struct Applicant {
+    pub(crate) network: NetworkId,
+    pub(crate) name: String,
+    /// Where the controllers are, for errors.
+    pub(crate) servers: String,
+    pub(crate) commands: mpsc::Sender<NetworkCommand>,
+    pub(crate) events: broadcast::Receiver<Event>,
+}
+
+impl Applicant {
+    /// Waits for the network's answer. The network goes on trying after a [`Problem::Timeout`].
+    pub(crate) async fn join(mut self) -> Result<Joined, ApiError> {
+        // A network that was joined before may have nothing new to say.
+        let present = self.status().await.map_or(Membership::Joining, |status| status.membership);
+        let membership = match present {
+            Membership::Online | Membership::AwaitingApproval => present,
+            Membership::Joining | Membership::Offline | Membership::Refused => {
+                match timeout(JOIN_TIMEOUT, self.answer()).await {
+                    Ok(answer) => answer?,
+                    Err(_) => return Err(self.silence().await),
+                }
+            }
+        };
+        let advice = self.status().await.map_or_else(Vec::new, |status| status.advice);
+        Ok(Joined { network: self.network.to_string(), name: self.name, membership, advice })
+    }
+
+    async fn status(&self) -> Option<NetworkStatus> {
+        ask(&self.commands, NetworkCommand::Status).await
+    }
+
+    async fn answer(&mut self) -> Result<Membership, ApiError> {
+        let id = self.network.to_string();
+        loop {
+            let (membership, reason) = match self.events.recv().await {
+                Ok(Event::Membership { network, membership, reason }) if network == id => {
+                    (membership, reason)
+                }
+                Ok(
+                    Event::Membership { .. }
+                    | Event::Clock { .. }
+                    | Event::Path { .. }
+                    | Event::Security { .. },
+                )
+                | Err(broadcast::error::RecvError::Lagged(_)) => continue,
+                Err(broadcast::error::RecvError::Closed) => {
+                    return Err(stopping());
+                }
+            };
+            match membership {
+                Membership::Online | Membership::AwaitingApproval => return Ok(membership),
+                Membership::Refused => {
+                    let message = reason.unwrap_or_else(|| "the network refuses".to_owned());
+                    return Err(ApiError { problem: Problem::Refused, message });
+                }
+                Membership::Joining | Membership::Offline => {}
+            }
+        }
+    }
+
+    /// Why nobody answered.
+    async fn silence(&self) -> ApiError {
+        let status = self.status().await;
+        if let Some(status) = status.filter(|status| status.clock_offset_seconds.is_some()) {
+            return ApiError { problem: Problem::Clock, message: status.advice.join("; ") };
+        }
+        let message = format!(
+            "no controller answers at {}; the node goes on trying. Is `shadowmesh serve` running \
+             there, and does a firewall let its port through?",
+            self.servers
+        );
+        ApiError { problem: Problem::Timeout, message }
+    }
+}
