@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use control_proto::NetworkMap;
-use identity::{DeviceId, RelayEntry};
+use identity::{DeviceId, RelayEntry, RevocationTarget, Scope, UnixTime};
 use naming::{NameError, Zone};
 use noise_channel::{ClockOffset, Now, limits::CLOCK_TOLERANCE};
 use path::{CandidateKind, Path};
@@ -41,6 +41,8 @@ pub struct EngineStatus {
     pub map_version: Option<String>,
     /// What inbound packets are let in.
     pub inbound: String,
+    /// Whether the controller holds a key that admits devices; nothing before there is a map.
+    pub controller_admits: Option<bool>,
     /// The relays of the network.
     pub relays: Vec<RelayStatus>,
     /// This device's own addresses as others see them.
@@ -162,6 +164,7 @@ impl Engine {
                 .version()
                 .map(|version| format!("{}.{}", version.epoch, version.number)),
             inbound: "all members may connect".to_owned(),
+            controller_admits: controller_admits(client.map(), wall),
             relays: self.relays.status().map(relay_status).collect(),
             candidates: self.settings.local.iter().map(|candidate| candidate.address).collect(),
             udp: self.settings.path.udp,
@@ -236,6 +239,19 @@ impl Engine {
         }
         Ok(zone)
     }
+}
+
+/// Whether the controller could admit devices by itself: it publishes the delegation of every key that
+/// it holds. One that kept quiet about a key would not be found out here.
+fn controller_admits(map: &NetworkMap, wall: UnixTime) -> Option<bool> {
+    map.version()?;
+    let mut delegations = map.authorities().signed_delegations();
+    Some(delegations.any(|signed| {
+        signed.verify_scope(map.network(), Scope::Issue).is_ok_and(|delegation| {
+            let revoked = RevocationTarget::Delegated(delegation.key);
+            delegation.validity.check(wall).is_ok() && !map.revocations().contains(&revoked)
+        })
+    }))
 }
 
 /// The offset in seconds; nothing while the clock is as right as the network asks.
@@ -314,6 +330,37 @@ fn millis(duration: std::time::Duration) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use control_proto::{MapChunk, MapItem, MapVersion};
+    use identity::{DelegatedKey, Delegation, NetworkKey, Signed, Validity};
+
+    fn map_with(scope: Option<Scope>) -> NetworkMap {
+        let root = NetworkKey::from_bytes(&[7; 32]);
+        let network = root.id();
+        let items = scope.map(|scope| {
+            let key = DelegatedKey::from_bytes(&[8; 32]).id();
+            let validity = Validity::starting(UnixTime(1_000), 1_000);
+            let limits = Default::default();
+            let delegation = Delegation { network, key, scope, validity, limits };
+            MapItem::Delegation(Signed::sign(network, &root, &delegation)).to_bytes().into()
+        });
+        let version = MapVersion { epoch: 0, number: 1 };
+        let items = items.into_iter().collect();
+        let chunk = MapChunk { base: None, version, items, last: true };
+        let mut map = NetworkMap::new(network);
+        assert!(map.apply(&chunk, UnixTime(1_500)).events.is_empty());
+        map
+    }
+
+    #[test]
+    fn a_controller_admits_if_it_holds_a_key_to_issue() {
+        let admits = |map: &NetworkMap, wall| controller_admits(map, UnixTime(wall));
+        assert_eq!(admits(&map_with(Some(Scope::Issue)), 1_500), Some(true));
+        assert_eq!(admits(&map_with(Some(Scope::Issue)), 2_000), Some(false), "it ended");
+        assert_eq!(admits(&map_with(Some(Scope::Renew)), 1_500), Some(false));
+        assert_eq!(admits(&map_with(None), 1_500), Some(false));
+        let network = NetworkKey::from_bytes(&[7; 32]).id();
+        assert_eq!(admits(&NetworkMap::new(network), 1_500), None);
+    }
 
     #[test]
     fn a_clock_within_the_tolerance_is_right() {

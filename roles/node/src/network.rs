@@ -486,8 +486,7 @@ impl Network {
     }
 
     fn status(&self) -> NetworkStatus {
-        let interface = self.host.interface().map(|(name, _)| name.to_owned());
-        view::network(self.engine.status(self.clock.now()), self.membership, interface)
+        view::network(self.engine.status(self.clock.now()), self.membership, &self.host)
     }
 
     fn ping(&mut self, peer: &str, reply: Reply<PingReply>) {

@@ -2,13 +2,13 @@
 
 use engine::{ConnectionState, EngineStatus, RelayStatus, WhyStatus};
 
-use crate::api::{
-    Membership, Netcheck, NetworkStatus, PathKind, PathView, PeerStatus, RelayCheck, Why, WhyEntry,
+use crate::{
+    api::{
+        Membership, Netcheck, NetworkStatus, PathKind, PathView, PeerStatus, RelayCheck, Why,
+        WhyEntry,
+    },
+    host::Host,
 };
-
-/// A node verifies chains of certificates and cannot tell who else has a key that can issue them.
-const ADMISSION: &str =
-    "by invite; a controller in simple mode, the default, could admit devices by itself";
 
 /// How a device stands with its network.
 pub(crate) fn membership(state: &ConnectionState, admitted: bool) -> (Membership, Option<String>) {
@@ -26,11 +26,7 @@ pub(crate) fn membership(state: &ConnectionState, admitted: bool) -> (Membership
 }
 
 /// A network for `status`.
-pub(crate) fn network(
-    engine: EngineStatus,
-    state: Membership,
-    interface: Option<String>,
-) -> NetworkStatus {
+pub(crate) fn network(engine: EngineStatus, state: Membership, host: &Host) -> NetworkStatus {
     let mut advice = engine.warnings;
     advice.extend(engine.connection_detail);
     NetworkStatus {
@@ -40,14 +36,25 @@ pub(crate) fn network(
         device: engine.device_id,
         device_name: engine.name.unwrap_or_default(),
         addresses: engine.addresses,
-        interface,
+        interface: host.interface().map(|(name, _)| name.to_owned()),
         membership: state,
         clock_offset_seconds: engine.clock_offset,
         advice,
-        inbound: engine.inbound,
-        admission: ADMISSION.to_owned(),
+        inbound: format!("{}, {}", engine.inbound, host.reach()),
+        admission: admission(engine.controller_admits).to_owned(),
+        controller_admits: engine.controller_admits,
         relays: engine.relays.iter().filter(|relay| relay.connected).map(relay_name).collect(),
         peers: engine.peers.into_iter().map(peer).collect(),
+    }
+}
+
+fn admission(controller_admits: Option<bool>) -> &'static str {
+    match controller_admits {
+        Some(true) => "by invite; the controller could admit devices by itself (simple mode)",
+        Some(false) => {
+            "by invite; the controller holds no key to admit devices by itself (strict mode)"
+        }
+        None => "by invite; whether the controller could admit devices by itself shows in its map",
     }
 }
 

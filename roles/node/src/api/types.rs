@@ -57,10 +57,12 @@ pub struct NetworkStatus {
     pub clock_offset_seconds: Option<i64>,
     /// What to do when it does not stand well, and what else is wrong.
     pub advice: Vec<String>,
-    /// Who may connect to this device.
+    /// Who may connect to this device, and to what.
     pub inbound: String,
-    /// Whether the controller by itself could admit devices.
+    /// How devices are admitted, and by whom.
     pub admission: String,
+    /// Whether the controller by itself could admit devices; nothing before it was reached once.
+    pub controller_admits: Option<bool>,
     /// The relays that this device is attached to.
     pub relays: Vec<String>,
     /// Every other member, by name.

@@ -133,7 +133,8 @@ fn running(status: &Status) -> String {
         Running::Tun => "with a TUN interface".to_owned(),
         Running::Userspace => "in userspace mode".to_owned(),
         Running::UserspaceWithoutPrivilege => {
-            "in userspace mode, since there is no privilege for a TUN interface".to_owned()
+            "in userspace mode, for want of the privilege or the device for a TUN interface"
+                .to_owned()
         }
     };
     let proxy = status
