@@ -66,6 +66,12 @@ impl Directory {
         shared.networks.values().flat_map(|listing| listing.own.iter().copied()).collect()
     }
 
+    /// Whether an address belongs to one of the device's networks: nothing underneath goes there, or a
+    /// tunnel would run through itself or through another network's.
+    pub(crate) fn is_overlay(&self, address: IpAddr) -> bool {
+        self.lock().listing(address.to_canonical()).is_some()
+    }
+
     /// Hands a packet to the network that its destination belongs to. What belongs to none, or finds
     /// its queue full, is lost, as on any wire.
     pub(crate) fn forward(&self, packet: BytesMut) {
@@ -132,7 +138,7 @@ mod tests {
         let listing = Listing {
             zone,
             own: Vec::new(),
-            routes: vec!["fd42::/48".parse().expect("a prefix")],
+            routes: ["fd42::/48", "100.99.0.0/16"].map(|one| one.parse().expect("one")).to_vec(),
             packets,
         };
         let directory = Directory::default();
@@ -149,6 +155,16 @@ mod tests {
         assert_eq!(directory.resolve("example.com").await, Err(ResolveError::Outside));
         directory.remove(NetworkId::from_bytes([1; 32]));
         assert_eq!(directory.resolve("nas.home.alt").await, Err(ResolveError::NotFound));
+    }
+
+    #[test]
+    fn an_overlay_address_is_known_in_every_form() {
+        let (directory, _queue) = directory();
+        let is_overlay = |text: &str| directory.is_overlay(text.parse().expect("an address"));
+        assert!(
+            is_overlay("fd42::1") && is_overlay("100.99.0.1") && is_overlay("::ffff:100.99.0.1")
+        );
+        assert!(!is_overlay("fd43::1") && !is_overlay("100.98.0.1"));
     }
 
     #[test]

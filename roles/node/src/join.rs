@@ -10,6 +10,7 @@ use tokio::{
 
 use crate::{
     api::{ApiError, Event, Joined, Membership, NetworkStatus, Problem},
+    fault::{Cause, Fault},
     network::{NetworkCommand, ask, stopping},
 };
 
@@ -84,11 +85,49 @@ impl Applicant {
         if let Some(status) = status.filter(|status| status.clock_offset_seconds.is_some()) {
             return ApiError { problem: Problem::Clock, message: status.advice.join("; ") };
         }
+        no_answer(
+            &self.servers,
+            ask(&self.commands, NetworkCommand::Fault).await.flatten().as_ref(),
+        )
+    }
+}
+
+fn no_answer(servers: &str, fault: Option<&Fault>) -> ApiError {
+    let Some(fault) = fault else {
         let message = format!(
-            "no controller answers at {}; the node goes on trying. Is `shadowmesh serve` running \
-             there, and does a firewall let its port through?",
-            self.servers
+            "no controller answers at {servers}; the node goes on trying; check whether a firewall \
+             lets the server's port through"
         );
-        ApiError { problem: Problem::Timeout, message }
+        return ApiError { problem: Problem::Timeout, message };
+    };
+    let problem = match fault.cause() {
+        Cause::CertificateTime => Problem::Clock,
+        Cause::Ended
+        | Cause::Unresolved
+        | Cause::Overlay
+        | Cause::Silent
+        | Cause::Unreachable
+        | Cause::Closed
+        | Cause::Foreign
+        | Cause::Certificate
+        | Cause::UnknownPath
+        | Cause::WrongPin => Problem::Timeout,
+    };
+    let message = format!("no controller answers; the node goes on trying; the last time: {fault}");
+    ApiError { problem, message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_waited_in_vain_hears_the_last_failure_and_what_to_do() {
+        let fault = Fault::unresolved("server.example:443");
+        let error = no_answer("wss://server.example", Some(&fault));
+        assert_eq!(error.problem, Problem::Timeout);
+        assert!(error.message.contains("server.example:443 has no address"), "{error}");
+        assert!(error.message.ends_with("name resolution"), "{error}");
+        assert!(no_answer("wss://server.example", None).message.contains("wss://server.example"));
     }
 }

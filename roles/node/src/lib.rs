@@ -19,6 +19,7 @@
 //! | `join` | waiting for a network's answer |
 //! | `network` | the event loop of one network |
 //! | `streams`, `udp`, `addresses` | the underlay |
+//! | `fault` | why connections fail, and what to do |
 //! | `host`, `interface`, `data`, `userspace` | where packets go on this host |
 //! | `directory`, `names` | by which names, and making them the system's |
 //! | `memory` | what is kept between runs |
@@ -35,6 +36,7 @@ mod data;
 mod directory;
 pub mod dns;
 mod error;
+mod fault;
 mod host;
 mod interface;
 mod join;

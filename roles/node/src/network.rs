@@ -10,7 +10,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use engine::{
-    ConnectionState, DialTarget, Engine, EngineConfig, EngineEvent, InterfaceSettings,
+    ConnectionState, DialTarget, Engine, EngineConfig, EngineEvent, InterfaceSettings, Purpose,
     StreamCommand, StreamId,
 };
 use getrandom::SysRng;
@@ -30,6 +30,7 @@ use crate::{
     api::{ApiError, Event, Membership, Netcheck, NetworkStatus, PingReply, Problem, Reply, Why},
     data::Upcall,
     directory::{Directory, Listing},
+    fault::Fault,
     host::{Host, HostPlan},
     memory,
     streams::{StreamEvent, Streams},
@@ -60,6 +61,8 @@ pub(crate) enum NetworkCommand {
     Why(String, oneshot::Sender<Option<Why>>),
     /// Answered with [`Problem::NotFound`] when the peer is of another network.
     Ping(String, Reply<PingReply>),
+    /// Why the controller is not reached, where that is known.
+    Fault(oneshot::Sender<Option<Fault>>),
     /// Leaves the network for good; the loop ends when the controller knows, or soon in any case.
     Leave,
 }
@@ -94,6 +97,7 @@ pub(crate) struct Network {
     clock: Clock,
     rng: UnwrapErr<SysRng>,
     membership: Membership,
+    controller: ControllerLink,
     streams: Streams,
     stream_events: mpsc::Receiver<(u64, StreamEvent)>,
     /// Connections for which the engine has messages.
@@ -114,6 +118,14 @@ pub(crate) struct Network {
     /// When leaving, the time to stop waiting for the controller.
     leaving: Option<Instant>,
     removed: bool,
+}
+
+/// The connection to the controller, as far as the shell sees it.
+#[derive(Debug, Default)]
+struct ControllerLink {
+    stream: Option<StreamId>,
+    /// Why the last one is not there.
+    fault: Option<Fault>,
 }
 
 struct PendingPing {
@@ -144,7 +156,8 @@ impl Network {
             clock,
             rng,
             membership,
-            streams: Streams::new(stream_sender),
+            controller: ControllerLink::default(),
+            streams: Streams::new(directory.clone(), stream_sender),
             stream_events,
             awake: BTreeSet::new(),
             port,
@@ -256,9 +269,11 @@ impl Network {
             StreamEvent::Writable => {
                 self.awake.insert(id);
             }
-            StreamEvent::Closed { reason } => {
-                debug!(network = self.name, reason, "connection closed");
+            StreamEvent::Closed(fault) => {
                 self.awake.remove(&id);
+                if self.controller.stream == Some(id) {
+                    self.handle_controller_fault(fault);
+                }
                 self.engine.handle_stream_closed(id, &mut self.rng, self.clock.now());
             }
         }
@@ -330,6 +345,9 @@ impl Network {
         match command {
             StreamCommand::Dial { stream, target } => {
                 debug!(network = self.name, purpose = ?target.purpose, "dialling");
+                if target.purpose == Purpose::Controller {
+                    self.controller.stream = Some(stream);
+                }
                 self.streams.dial(stream.0, endpoint(target));
             }
             StreamCommand::Wake { stream } => {
@@ -426,7 +444,30 @@ impl Network {
     fn handle_connection(&mut self, state: &ConnectionState) {
         let admitted = self.engine.status(self.clock.now()).name.is_some();
         let (membership, reason) = view::membership(state, admitted);
+        if membership == Membership::Online || membership == Membership::AwaitingApproval {
+            self.controller.fault = None;
+        }
         self.change_membership(membership, reason);
+    }
+
+    /// Remembers why the controller is not reached, and says so once.
+    fn handle_controller_fault(&mut self, fault: Fault) {
+        self.controller.stream = None;
+        if self.controller.fault.as_ref() == Some(&fault) {
+            return;
+        }
+        info!(network = self.name, "the controller is not reached: {}", fault.cause());
+        let reason = Some(fault.to_string());
+        self.controller.fault = Some(fault);
+        if self.is_alone() {
+            let (network, membership) = (self.id.to_string(), self.membership);
+            self.tell(Event::Membership { network, membership, reason });
+        }
+    }
+
+    /// Whether the network has not answered, or not lately.
+    fn is_alone(&self) -> bool {
+        matches!(self.membership, Membership::Joining | Membership::Offline)
     }
 
     fn change_membership(&mut self, membership: Membership, reason: Option<String>) {
@@ -477,6 +518,7 @@ impl Network {
                 answer(reply, why.map(view::why));
             }
             NetworkCommand::Ping(peer, reply) => self.ping(&peer, reply),
+            NetworkCommand::Fault(reply) => answer(reply, self.controller.fault.clone()),
             NetworkCommand::Leave => {
                 let now = self.clock.now();
                 self.engine.leave(&mut self.rng, now);
@@ -486,7 +528,9 @@ impl Network {
     }
 
     fn status(&self) -> NetworkStatus {
-        view::network(self.engine.status(self.clock.now()), self.membership, &self.host)
+        let fault = self.controller.fault.as_ref().filter(|_| self.is_alone());
+        let status = self.engine.status(self.clock.now());
+        view::network(status, self.membership, fault, &self.host)
     }
 
     fn ping(&mut self, peer: &str, reply: Reply<PingReply>) {

@@ -368,7 +368,7 @@ impl Node {
             let text = format!(
                 "this device is in another network called {name}; `shadowmesh leave {name}` leaves it"
             );
-            return Err(refuse(Problem::Refused, text));
+            return Err(refuse(Problem::System, text));
         }
         let grant = invite.grant().map_err(|error| refuse(Problem::Refused, error.to_string()))?;
         let device = match grant.name {
@@ -378,7 +378,13 @@ impl Node {
         let place = Place::new(invite, device, &mut UnwrapErr(SysRng));
         let system = |text: String| refuse(Problem::System, text);
         place.store(self.config.keys.as_ref()).map_err(|error| system(error.to_string()))?;
-        self.start_network(place).map_err(|error| system(error.to_string()))?;
+        if let Err(error) = self.start_network(place) {
+            // Nothing was sent yet, so the keys are of no use to anybody.
+            if let Err(error) = memory::forget(self.config.keys.as_ref(), id) {
+                warn!(%error, "cannot forget a network");
+            }
+            return Err(system(error.to_string()));
+        }
         Ok((id, name, servers))
     }
 

@@ -7,6 +7,7 @@ use crate::{
         Membership, Netcheck, NetworkStatus, PathKind, PathView, PeerStatus, RelayCheck, Why,
         WhyEntry,
     },
+    fault::Fault,
     host::Host,
 };
 
@@ -26,9 +27,17 @@ pub(crate) fn membership(state: &ConnectionState, admitted: bool) -> (Membership
 }
 
 /// A network for `status`.
-pub(crate) fn network(engine: EngineStatus, state: Membership, host: &Host) -> NetworkStatus {
+pub(crate) fn network(
+    engine: EngineStatus,
+    state: Membership,
+    fault: Option<&Fault>,
+    host: &Host,
+) -> NetworkStatus {
     let mut advice = engine.warnings;
-    advice.extend(engine.connection_detail);
+    match fault {
+        Some(fault) => advice.push(format!("the controller is not reached: {fault}")),
+        None => advice.extend(engine.connection_detail),
+    }
     NetworkStatus {
         zone: format!("{}.alt", engine.network),
         id: engine.network_id,

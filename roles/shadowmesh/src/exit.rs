@@ -14,7 +14,8 @@ Exit codes:
   5  refused: invite used or revoked, device removed, no permission
   6  nobody answered in time
   7  this device's clock is wrong, and nobody answered in time
-  8  this host is in the way: port taken, no TUN device, no privilege";
+  8  this host is in the way: port taken, no TUN device, no privilege,
+     another network of the same name";
 
 /// Why a command failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
