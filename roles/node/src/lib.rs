@@ -18,7 +18,7 @@
 //! | `node` | starting, joining, leaving, stopping |
 //! | `join` | waiting for a network's answer |
 //! | `network` | the event loop of one network |
-//! | `streams`, `udp`, `addresses` | the underlay |
+//! | `streams`, `udp`, `underlay`, `ready` | the underlay |
 //! | `fault` | why connections fail, and what to do |
 //! | `host`, `interface`, `data`, `userspace` | where packets go on this host |
 //! | `directory`, `names` | by which names, and making them the system's |
@@ -29,7 +29,6 @@
 
 #![forbid(unsafe_code)]
 
-mod addresses;
 pub mod api;
 mod clock;
 mod data;
@@ -44,9 +43,11 @@ mod memory;
 mod names;
 mod network;
 mod node;
+mod ready;
 mod settings;
 mod streams;
 mod udp;
+mod underlay;
 mod userspace;
 mod view;
 

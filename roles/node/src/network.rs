@@ -18,7 +18,7 @@ use identity::{DeviceId, NetworkId, TlsMode};
 use keystore::Keystore;
 use rand_core::UnwrapErr;
 use tokio::{
-    sync::{broadcast, mpsc, oneshot},
+    sync::{broadcast, mpsc, oneshot, watch},
     time::sleep_until,
 };
 use tracing::{debug, info, warn};
@@ -26,7 +26,6 @@ use websocket::{Endpoint, SpkiPin, Tls};
 
 use crate::{
     Clock,
-    addresses::local_addresses,
     api::{ApiError, Event, Membership, Netcheck, NetworkStatus, PingReply, Problem, Reply, Why},
     data::Upcall,
     directory::{Directory, Listing},
@@ -35,6 +34,7 @@ use crate::{
     memory,
     streams::{StreamEvent, Streams},
     udp::Udp,
+    underlay::Surroundings,
     view,
 };
 
@@ -44,8 +44,6 @@ const STREAM_EVENTS: usize = 64;
 const PACKETS: usize = 512;
 /// Packets and datagrams taken in one turn, so that timers and control get theirs.
 const BATCH: usize = 64;
-/// How often the device's own addresses are looked at.
-const ADDRESS_INTERVAL: Duration = Duration::from_secs(2);
 /// A peer has this long to answer a ping.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// The controller has this long to take note of a device that leaves.
@@ -84,6 +82,7 @@ pub(crate) struct NetworkParts {
     pub(crate) host: HostPlan,
     pub(crate) keys: Arc<dyn Keystore>,
     pub(crate) directory: Directory,
+    pub(crate) surroundings: watch::Receiver<Surroundings>,
     pub(crate) events: broadcast::Sender<Event>,
     pub(crate) commands: mpsc::Receiver<NetworkCommand>,
     pub(crate) notes: mpsc::UnboundedSender<Note>,
@@ -104,6 +103,9 @@ pub(crate) struct Network {
     awake: BTreeSet<StreamId>,
     port: Option<u16>,
     loopback: bool,
+    surroundings: watch::Receiver<Surroundings>,
+    /// The surroundings that the engine was told of.
+    known: Option<Surroundings>,
     host: Host,
     upcalls: mpsc::Receiver<Upcall>,
     from_host: mpsc::Receiver<BytesMut>,
@@ -137,7 +139,17 @@ struct PendingPing {
 
 impl Network {
     pub(crate) fn new(parts: NetworkParts) -> io::Result<Self> {
-        let NetworkParts { config, clock, host, keys, directory, events, commands, notes } = parts;
+        let NetworkParts {
+            config,
+            clock,
+            host,
+            keys,
+            directory,
+            surroundings,
+            events,
+            commands,
+            notes,
+        } = parts;
         let (stream_sender, stream_events) = mpsc::channel(STREAM_EVENTS);
         let (packets, from_host) = mpsc::channel(PACKETS);
         let (upcall_sender, upcalls) = mpsc::channel(PACKETS);
@@ -162,6 +174,8 @@ impl Network {
             awake: BTreeSet::new(),
             port,
             loopback,
+            surroundings,
+            known: None,
             host,
             upcalls,
             from_host,
@@ -182,7 +196,7 @@ impl Network {
     pub(crate) async fn run(mut self) {
         let mut datagram = vec![0; MAX_DATAGRAM];
         let mut packets = Vec::with_capacity(BATCH);
-        let mut addresses = tokio::time::interval(ADDRESS_INTERVAL);
+        self.look_around();
         if self.engine.status(self.clock.now()).clock_offset.is_some() {
             self.tell_clock();
         }
@@ -209,9 +223,7 @@ impl Network {
                     }
                 }
                 () = sleep_until(deadline.into()) => self.handle_deadline(),
-                _ = addresses.tick() => {
-                    self.look_at_addresses();
-                }
+                Ok(()) = self.surroundings.changed() => self.look_around(),
             }
         }
         if !self.removed {
@@ -225,10 +237,21 @@ impl Network {
         }
     }
 
-    fn look_at_addresses(&mut self) {
-        let Some(port) = self.port else { return };
-        let own = local_addresses(port, self.loopback, &self.directory.own_addresses());
-        self.engine.handle_local_addresses(&own, &mut self.rng, self.clock.now());
+    /// Tells the engine of the surroundings. With the same addresses but another way to them, as after
+    /// a change of routers, everything is dialled anew too.
+    fn look_around(&mut self) {
+        let surroundings = self.surroundings.borrow_and_update().clone();
+        let now = self.clock.now();
+        let endpoints = |surroundings: &Surroundings| {
+            self.port.map(|port| surroundings.endpoints(port, self.loopback)).unwrap_or_default()
+        };
+        let present = endpoints(&surroundings);
+        match self.known.replace(surroundings) {
+            Some(known) if endpoints(&known) == present => {
+                self.engine.handle_network_change(&mut self.rng, now);
+            }
+            Some(_) | None => self.engine.handle_local_addresses(&present, &mut self.rng, now),
+        }
     }
 
     fn deadline(&self) -> Instant {

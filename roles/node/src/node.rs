@@ -31,6 +31,7 @@ use crate::{
     names::Names,
     network::{Network, NetworkCommand, NetworkParts, Note, ask, not_found, stopping},
     udp::Udp,
+    underlay::Lookout,
     userspace::Userspace,
 };
 
@@ -65,6 +66,7 @@ pub struct Node {
     userspace: Option<Userspace>,
     running: Running,
     names: Option<Names>,
+    lookout: Lookout,
     directory: Directory,
     networks: BTreeMap<NetworkId, Entry>,
     tasks: JoinSet<NetworkId>,
@@ -123,6 +125,7 @@ impl Node {
             userspace,
             running,
             names,
+            lookout: Lookout::start(directory.clone()),
             directory,
             networks: BTreeMap::new(),
             tasks: JoinSet::new(),
@@ -195,6 +198,7 @@ impl Node {
             host,
             keys: Arc::clone(&self.config.keys),
             directory: self.directory.clone(),
+            surroundings: self.lookout.surroundings(),
             events: self.events.clone(),
             commands,
             notes: self.note_sender.clone(),
