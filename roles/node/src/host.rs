@@ -1,16 +1,16 @@
 //! Where packets go on this host: a TUN interface for each network, or one userspace stack for all.
 
-use std::{io, net::SocketAddr};
+use std::io;
 
 use bytes::BytesMut;
 use engine::{DataPlaneHandle, InterfaceSettings};
 use tokio::sync::mpsc;
 
 use crate::{
-    data::{DataThread, Sockets, Upcall},
+    data::{DataThread, Upcall},
     directory::Directory,
     interface::Interface,
-    udp::Udp,
+    udp::{Inbox, Sockets},
     userspace::{StackWay, Userspace},
 };
 
@@ -18,20 +18,19 @@ use crate::{
 #[derive(Debug)]
 pub(crate) enum HostPlan {
     /// The stack that all networks share; the loop itself has the UDP sockets.
-    Userspace { way: StackWay, udp: Option<Udp> },
+    Userspace { way: StackWay, udp: Sockets },
     /// An interface; a data thread works between it and the UDP sockets.
     Tun { interface: Interface, sockets: Sockets },
 }
 
 impl HostPlan {
-    pub(crate) fn userspace(userspace: &Userspace, udp: Option<Udp>) -> Self {
+    pub(crate) fn userspace(userspace: &Userspace, udp: Sockets) -> Self {
         Self::Userspace { way: userspace.way(), udp }
     }
 
     pub(crate) fn port(&self) -> Option<u16> {
         match self {
-            Self::Userspace { udp, .. } => udp.as_ref().map(Udp::port),
-            Self::Tun { sockets, .. } => Some(sockets.port()).filter(|port| *port != 0),
+            Self::Userspace { udp: sockets, .. } | Self::Tun { sockets, .. } => sockets.port(),
         }
     }
 }
@@ -39,7 +38,7 @@ impl HostPlan {
 /// One network's way to the host.
 #[derive(Debug)]
 pub(crate) enum Host {
-    Userspace { way: StackWay, udp: Option<Udp> },
+    Userspace { way: StackWay, udp: Inbox },
     Tun(TunHost),
 }
 
@@ -60,7 +59,7 @@ impl Host {
         upcalls: mpsc::Sender<Upcall>,
     ) -> io::Result<Self> {
         match plan {
-            HostPlan::Userspace { way, udp } => Ok(Self::Userspace { way, udp }),
+            HostPlan::Userspace { way, udp } => Ok(Self::Userspace { way, udp: Inbox::new(udp)? }),
             HostPlan::Tun { interface, sockets } => {
                 let tun = interface.tun();
                 let name = tun.name().to_owned();
@@ -71,22 +70,18 @@ impl Host {
     }
 
     /// The UDP sockets that the loop itself reads.
-    pub(crate) fn udp(&self) -> Option<&Udp> {
+    pub(crate) fn inbox(&self) -> Option<&Inbox> {
         match self {
-            Self::Userspace { udp, .. } => udp.as_ref(),
+            Self::Userspace { udp, .. } => Some(udp),
             Self::Tun(_) => None,
         }
     }
 
-    /// Sends a datagram of the engine's own.
-    pub(crate) fn transmit(&self, payload: &[u8], to: SocketAddr) {
+    /// The UDP sockets.
+    pub(crate) fn sockets(&self) -> &Sockets {
         match self {
-            Self::Userspace { udp, .. } => {
-                if let Some(udp) = udp {
-                    udp.send(payload, to);
-                }
-            }
-            Self::Tun(host) => host.sockets.send(to, payload, None),
+            Self::Userspace { udp, .. } => udp.sockets(),
+            Self::Tun(host) => &host.sockets,
         }
     }
 

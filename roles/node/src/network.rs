@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     io,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,11 +11,12 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use engine::{
     ConnectionState, DialTarget, Engine, EngineConfig, EngineEvent, InterfaceSettings, Purpose,
-    StreamCommand, StreamId,
+    StreamCommand, StreamId, Transmit,
 };
 use getrandom::SysRng;
 use identity::{DeviceId, NetworkId, TlsMode};
 use keystore::Keystore;
+use platform::ReceiveBatch;
 use rand_core::UnwrapErr;
 use tokio::{
     sync::{broadcast, mpsc, oneshot, watch},
@@ -33,7 +34,7 @@ use crate::{
     host::{Host, HostPlan},
     memory,
     streams::{StreamEvent, Streams},
-    udp::Udp,
+    udp::Inbox,
     underlay::Surroundings,
     view,
 };
@@ -48,8 +49,8 @@ const BATCH: usize = 64;
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// The controller has this long to take note of a device that leaves.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
-/// The largest UDP payload.
-const MAX_DATAGRAM: usize = 65_535;
+/// Super-datagrams taken in one turn.
+const RECEIVE_SLOTS: usize = 8;
 
 /// What the node asks of one network.
 #[derive(Debug)]
@@ -194,7 +195,7 @@ impl Network {
 
     /// Runs until the node drops the sender of commands, or the network does not want this device.
     pub(crate) async fn run(mut self) {
-        let mut datagram = vec![0; MAX_DATAGRAM];
+        let mut batch = ReceiveBatch::new(RECEIVE_SLOTS);
         let mut packets = Vec::with_capacity(BATCH);
         self.look_around();
         if self.engine.status(self.clock.now()).clock_offset.is_some() {
@@ -214,7 +215,7 @@ impl Network {
                 Some((stream, event)) = self.stream_events.recv() => {
                     self.handle_stream(stream, event);
                 }
-                () = readable(self.host.udp()) => self.receive_datagrams(&mut datagram),
+                socket = readable(self.host.inbox()) => self.receive_datagrams(socket, &mut batch),
                 Some(upcall) = self.upcalls.recv() => self.handle_upcall(upcall),
                 count = self.from_host.recv_many(&mut packets, BATCH), if packets.is_empty() => {
                     debug_assert!(count > 0, "the loop itself holds a sender");
@@ -241,6 +242,7 @@ impl Network {
     /// a change of routers, everything is dialled anew too.
     fn look_around(&mut self) {
         let surroundings = self.surroundings.borrow_and_update().clone();
+        self.host.sockets().forget_sources();
         let now = self.clock.now();
         let endpoints = |surroundings: &Surroundings| {
             self.port.map(|port| surroundings.endpoints(port, self.loopback)).unwrap_or_default()
@@ -322,18 +324,17 @@ impl Network {
         }
     }
 
-    fn receive_datagrams(&mut self, buffer: &mut [u8]) {
-        for _ in 0..BATCH {
-            let Some((length, from)) = self.host.udp().and_then(|udp| udp.receive(buffer)) else {
-                return;
-            };
-            let from = SocketAddr::new(from.ip().to_canonical(), from.port());
-            self.engine.handle_datagram(
-                from,
-                &mut buffer[..length],
-                &mut self.rng,
-                self.clock.now(),
-            );
+    fn receive_datagrams(&mut self, socket: usize, batch: &mut ReceiveBatch) {
+        let Some(inbox) = self.host.inbox() else { return };
+        if !inbox.receive(socket, batch) {
+            return;
+        }
+        for datagram in batch.datagrams() {
+            let from = datagram.remote;
+            inbox.sockets().learn_source(from, datagram.local);
+            for bytes in datagram.segments() {
+                self.engine.handle_datagram(from, bytes, &mut self.rng, self.clock.now());
+            }
         }
     }
 
@@ -348,7 +349,7 @@ impl Network {
             idle &= !self.send_messages();
             while let Some(transmit) = self.engine.poll_transmit() {
                 idle = false;
-                self.host.transmit(&transmit.payload, transmit.to);
+                self.transmit(&transmit);
             }
             while let Some(packet) = self.engine.poll_packet() {
                 idle = false;
@@ -361,6 +362,14 @@ impl Network {
             if idle {
                 return;
             }
+        }
+    }
+
+    /// Sends a datagram, unless it would go into a network of this device: those that the engine itself
+    /// does not know are the others'.
+    fn transmit(&self, transmit: &Transmit) {
+        if !self.directory.is_overlay(transmit.to.ip()) {
+            self.host.sockets().send(transmit.to, &transmit.payload, None);
         }
     }
 
@@ -592,9 +601,9 @@ pub(crate) async fn ask<T>(
     answer.await.ok()
 }
 
-async fn readable(udp: Option<&Udp>) {
-    match udp {
-        Some(udp) => udp.readable().await,
+async fn readable(inbox: Option<&Inbox>) -> usize {
+    match inbox {
+        Some(inbox) => inbox.readable().await,
         None => std::future::pending().await,
     }
 }

@@ -22,7 +22,6 @@ use crate::{
         self, ApiError, Command, Event, Joined, Netcheck, PingReply, PingRequest, Problem, Reply,
         Running, Status, Why,
     },
-    data::Sockets,
     directory::Directory,
     host::HostPlan,
     interface::Interface,
@@ -30,7 +29,7 @@ use crate::{
     memory::{self, Place},
     names::Names,
     network::{Network, NetworkCommand, NetworkParts, Note, ask, not_found, stopping},
-    udp::Udp,
+    udp::Sockets,
     underlay::Lookout,
     userspace::Userspace,
 };
@@ -216,16 +215,19 @@ impl Node {
     fn plan_host(&self, slot: u16) -> Result<HostPlan, StartError> {
         let settings = &self.config.settings;
         let port = if slot == 0 { settings.listen_port } else { 0 };
-        let failed = |source| StartError::Udp { port, source };
+        let sockets = if settings.udp {
+            let failed = |source| StartError::Udp { port, source };
+            Sockets::bind(port, 0).map_err(failed)?
+        } else {
+            Sockets::none()
+        };
         if let Some(userspace) = &self.userspace {
-            let udp = settings.udp.then(|| Udp::bind(port)).transpose().map_err(failed)?;
-            return Ok(HostPlan::userspace(userspace, udp));
+            return Ok(HostPlan::userspace(userspace, sockets));
         }
-        let sockets = settings.udp.then(|| Sockets::bind(port, 0)).transpose().map_err(failed)?;
         let number = if slot == 0 { String::new() } else { slot.to_string() };
         let name = format!("{}{number}", settings.interface);
         let interface = Interface::open(&name, &settings.tun_path, u32::from(settings.mtu))?;
-        Ok(HostPlan::Tun { interface, sockets: sockets.unwrap_or_else(Sockets::none) })
+        Ok(HostPlan::Tun { interface, sockets })
     }
 
     async fn handle_note(&mut self, note: Note) {
