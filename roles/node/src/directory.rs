@@ -14,13 +14,14 @@ use netstack::{Resolve, ResolveError, Resolving};
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use crate::dns::DnsState;
+use crate::{dns::DnsState, mark::Mark};
 
 /// What is known of every network; cheap to clone, all clones are one.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Directory {
     shared: Arc<Mutex<Shared>>,
     dns: DnsState,
+    mark: Mark,
 }
 
 #[derive(Debug, Default)]
@@ -43,6 +44,16 @@ pub(crate) struct Listing {
 }
 
 impl Directory {
+    /// Nothing known yet; what goes underneath will bear the mark.
+    pub(crate) fn new(mark: Mark) -> Self {
+        Self { shared: Arc::default(), dns: DnsState::marked(mark), mark }
+    }
+
+    /// The mark on what goes underneath.
+    pub(crate) fn mark(&self) -> Mark {
+        self.mark
+    }
+
     /// What the stub resolver answers from.
     pub(crate) fn dns(&self) -> DnsState {
         self.dns.clone()

@@ -18,7 +18,7 @@
 //! | `node` | starting, joining, leaving, stopping |
 //! | `join` | waiting for a network's answer |
 //! | `network` | the event loop of one network |
-//! | `streams`, `udp`, `underlay`, `ready` | the underlay |
+//! | `streams`, `udp`, `mark`, `underlay`, `ready` | the underlay |
 //! | `fault` | why connections fail, and what to do |
 //! | `host`, `interface`, `data`, `userspace` | where packets go on this host |
 //! | `directory`, `names` | by which names, and making them the system's |
@@ -39,6 +39,7 @@ mod fault;
 mod host;
 mod interface;
 mod join;
+mod mark;
 mod memory;
 mod names;
 mod network;

@@ -52,12 +52,12 @@ impl Names {
         let setup = Setup::new(SocketAddr::from(STUB), vec![ZONE.to_owned()], interface);
         match Resolver::install(&setup, &mut self.journal).await {
             Ok(resolver) => {
-                let upstreams: Vec<_> = resolver
-                    .upstreams()
-                    .iter()
-                    .map(|address| SocketAddr::new(*address, STUB.1))
-                    .collect();
-                self.state.replace_upstreams(&upstreams);
+                // Where the system asks the stub for our zones only, it asks the others itself.
+                if !resolver.splits() {
+                    let upstreams = resolver.upstreams().iter();
+                    let upstreams = upstreams.map(|address| SocketAddr::new(*address, STUB.1));
+                    self.state.replace_upstreams(&upstreams.collect::<Vec<_>>());
+                }
                 self.installed.insert(network, resolver);
             }
             Err(error) => warn!(

@@ -26,6 +26,7 @@ use crate::{
     host::HostPlan,
     interface::Interface,
     join::Applicant,
+    mark::Mark,
     memory::{self, Place},
     names::Names,
     network::{Network, NetworkCommand, NetworkParts, Note, ask, not_found, stopping},
@@ -106,7 +107,7 @@ impl Node {
         })?;
         let places = memory::places(config.keys.as_ref())
             .map_err(|error| StartError::Keys(error.to_string()))?;
-        let directory = Directory::default();
+        let directory = Directory::new(Mark::permitted(config.settings.mark));
         let running = choose(&config.settings)?;
         let (userspace, names) = match running {
             Running::Tun => (None, start_names(&config, &directory).await),
@@ -217,7 +218,7 @@ impl Node {
         let port = if slot == 0 { settings.listen_port } else { 0 };
         let sockets = if settings.udp {
             let failed = |source| StartError::Udp { port, source };
-            Sockets::bind(port, 0).map_err(failed)?
+            Sockets::bind(port, self.directory.mark().number().unwrap_or(0)).map_err(failed)?
         } else {
             Sockets::none()
         };

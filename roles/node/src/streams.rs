@@ -7,21 +7,18 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
 use bytes::Bytes;
-use tokio::{net::lookup_host, sync::mpsc, time::timeout};
+use tokio::sync::mpsc;
 use tracing::debug;
 use websocket::{Endpoint, Receiver, Sender, WebSocket, dial};
 
-use crate::{directory::Directory, fault::Fault};
+use crate::{directory::Directory, dns::lookup, fault::Fault};
 
 /// A connection takes messages while fewer bytes than this wait for the network. Beyond it they stay
 /// with the engine, whose queue drops what is late.
 const ROOM: usize = 128 * 1024;
-/// Finding a server's addresses may take this long.
-const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The connections of one engine, by the engine's own numbers.
 #[derive(Debug)]
@@ -63,7 +60,8 @@ impl Streams {
     }
 
     /// Connects; [`StreamEvent::Opened`] or [`StreamEvent::Closed`] follows.
-    pub(crate) fn dial(&mut self, stream: u64, endpoint: Endpoint) {
+    pub(crate) fn dial(&mut self, stream: u64, mut endpoint: Endpoint) {
+        endpoint.mark = self.directory.mark().number();
         let (queue, waiting) = mpsc::unbounded_channel();
         let backlog = Arc::new(Backlog::default());
         let connection = Connection {
@@ -179,7 +177,7 @@ impl Connection {
 
 async fn connect(mut endpoint: Endpoint, directory: &Directory) -> Result<WebSocket, Fault> {
     if endpoint.addresses.is_empty() {
-        endpoint.addresses = resolve(&endpoint.host).await;
+        endpoint.addresses = resolve(&endpoint.host, directory).await;
         if endpoint.addresses.is_empty() {
             return Err(Fault::unresolved(&endpoint.host));
         }
@@ -191,14 +189,11 @@ async fn connect(mut endpoint: Endpoint, directory: &Directory) -> Result<WebSoc
     Ok(dial(&endpoint).await?)
 }
 
-/// The addresses of a host with a port; none when it cannot be found, which dialling then says.
-async fn resolve(host: &str) -> Vec<SocketAddr> {
-    match timeout(RESOLVE_TIMEOUT, lookup_host(host)).await {
-        Ok(Ok(addresses)) => addresses.collect(),
-        Ok(Err(error)) => {
-            debug!(%error, "cannot resolve a server's name");
-            Vec::new()
-        }
-        Err(_) => Vec::new(),
-    }
+/// The addresses of a host with a port; none when it cannot be found.
+async fn resolve(host: &str, directory: &Directory) -> Vec<SocketAddr> {
+    let Some((name, Ok(port))) = host.rsplit_once(':').map(|(name, port)| (name, port.parse()))
+    else {
+        return Vec::new();
+    };
+    lookup(&directory.dns(), name, port).await
 }
