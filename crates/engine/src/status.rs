@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use control_proto::NetworkMap;
 use identity::{DeviceId, RelayEntry, RevocationTarget, Scope, UnixTime};
+use ipnet::IpNet;
 use naming::{NameError, Zone};
 use noise_channel::{ClockOffset, Now, limits::CLOCK_TOLERANCE};
 use path::{CandidateKind, Path};
@@ -226,16 +227,29 @@ impl Engine {
     /// # Errors
     /// If a name of the network cannot stand in DNS.
     pub fn zone(&self, now: Now) -> Result<Zone, NameError> {
+        self.zone_without(&[], now)
+    }
+
+    /// The zone as [`Self::zone`] gives it, without addresses in these prefixes: on a device where
+    /// another network has them.
+    ///
+    /// # Errors
+    /// If a name of the network cannot stand in DNS.
+    pub fn zone_without(&self, left_out: &[IpNet], now: Now) -> Result<Zone, NameError> {
+        let stays = |address: &IpAddr| !left_out.iter().any(|prefix| prefix.contains(address));
         let mut zone = Zone::new(self.own.network_name.as_str())?;
-        for prefix in overlay(self.own.network, self.map()) {
+        let prefixes = overlay(self.own.network, self.map()).into_iter();
+        for prefix in prefixes.filter(|prefix| !left_out.contains(prefix)) {
             zone.add_prefix(prefix.addr(), prefix.prefix_len())?;
         }
         for peer in self.peers.iter() {
-            let addresses: Vec<_> = peer.addresses().collect();
+            let addresses: Vec<_> = peer.addresses().filter(stays).collect();
             zone.add_host(peer.member.name.as_str(), &addresses)?;
         }
         if let Some(own) = self.map().peer(self.own.end.device) {
-            zone.add_host(own.member.name.as_str(), &self.own_addresses(now))?;
+            let mut addresses = self.own_addresses(now);
+            addresses.retain(stays);
+            zone.add_host(own.member.name.as_str(), &addresses)?;
         }
         Ok(zone)
     }

@@ -77,6 +77,20 @@ impl Directory {
         shared.networks.values().flat_map(|listing| listing.own.iter().copied()).collect()
     }
 
+    /// Which of a network's prefixes overlap with those that another network of the device has already.
+    pub(crate) fn taken(&self, network: NetworkId, prefixes: &[IpNet]) -> Vec<IpNet> {
+        let shared = self.lock();
+        let is_taken = |prefix: &&IpNet| shared.owner_of(prefix).is_some_and(|id| id != network);
+        prefixes.iter().filter(is_taken).copied().collect()
+    }
+
+    /// The network that has addresses of this prefix, by its zone.
+    pub(crate) fn owner_of(&self, prefix: &IpNet) -> Option<String> {
+        let shared = self.lock();
+        let owner = shared.networks.get(&shared.owner_of(prefix)?)?;
+        Some(owner.zone.network().to_owned())
+    }
+
     /// Whether an address belongs to one of the device's networks: nothing underneath goes there, or a
     /// tunnel would run through itself or through another network's.
     pub(crate) fn is_overlay(&self, address: IpAddr) -> bool {
@@ -108,6 +122,12 @@ impl Directory {
 }
 
 impl Shared {
+    fn owner_of(&self, prefix: &IpNet) -> Option<NetworkId> {
+        let overlaps = |route: &IpNet| route.contains(prefix) || prefix.contains(route);
+        let mut all = self.networks.iter();
+        all.find(|(_, listing)| listing.routes.iter().any(overlaps)).map(|(id, _)| *id)
+    }
+
     fn listing(&self, address: IpAddr) -> Option<&Listing> {
         let mut listings = self.networks.values();
         listings.find(|listing| listing.routes.iter().any(|route| route.contains(&address)))
@@ -166,6 +186,18 @@ mod tests {
         assert_eq!(directory.resolve("example.com").await, Err(ResolveError::Outside));
         directory.remove(NetworkId::from_bytes([1; 32]));
         assert_eq!(directory.resolve("nas.home.alt").await, Err(ResolveError::NotFound));
+    }
+
+    #[test]
+    fn a_prefix_that_another_network_has_is_taken() {
+        let (directory, _queue) = directory();
+        let prefixes = ["fd43::/48", "100.99.0.0/16"].map(|one| one.parse().expect("one"));
+        let (first, second) = (NetworkId::from_bytes([1; 32]), NetworkId::from_bytes([2; 32]));
+        assert_eq!(directory.taken(second, &prefixes), prefixes[1..]);
+        assert!(directory.taken(first, &prefixes).is_empty(), "it has them itself");
+        assert_eq!(directory.owner_of(&prefixes[1]).as_deref(), Some("home"));
+        directory.remove(first);
+        assert!(directory.taken(second, &prefixes).is_empty());
     }
 
     #[test]

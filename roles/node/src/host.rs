@@ -117,6 +117,14 @@ impl Host {
         }
     }
 
+    /// Takes the network's addresses back; the userspace stack outlives it, an interface does not.
+    pub(crate) fn end(&self, directory: &Directory) {
+        match self {
+            Self::Userspace { way, .. } => way.stack.set_addresses(&directory.own_addresses()),
+            Self::Tun(_) => {}
+        }
+    }
+
     /// Takes over this device's addresses and the network's prefixes.
     pub(crate) fn configure(&mut self, settings: &InterfaceSettings, directory: &Directory) {
         match self {

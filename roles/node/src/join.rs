@@ -31,6 +31,18 @@ pub(crate) struct Applicant {
 impl Applicant {
     /// Waits for the network's answer. The network goes on trying after a [`Problem::Timeout`].
     pub(crate) async fn join(mut self) -> Result<Joined, ApiError> {
+        let outcome = self.outcome().await;
+        if outcome.as_ref().is_err_and(|error| error.problem == Problem::Refused)
+            && self.status().await.is_some_and(|status| status.device_name.is_empty())
+            && self.commands.send(NetworkCommand::Abandon).await.is_ok()
+        {
+            // The device was never let in, so that its keys are of no use.
+            self.commands.closed().await;
+        }
+        outcome
+    }
+
+    async fn outcome(&mut self) -> Result<Joined, ApiError> {
         // A network that was joined before may have nothing new to say.
         let present = self.status().await.map_or(Membership::Joining, |status| status.membership);
         let membership = match present {
@@ -43,7 +55,12 @@ impl Applicant {
             }
         };
         let advice = self.status().await.map_or_else(Vec::new, |status| status.advice);
-        Ok(Joined { network: self.network.to_string(), name: self.name, membership, advice })
+        Ok(Joined {
+            network: self.network.to_string(),
+            name: self.name.clone(),
+            membership,
+            advice,
+        })
     }
 
     async fn status(&self) -> Option<NetworkStatus> {

@@ -1,6 +1,9 @@
 //! What the engine says, in the words of the local API.
 
+use std::net::IpAddr;
+
 use engine::{ConnectionState, EngineStatus, RelayStatus, WhyStatus};
+use ipnet::IpNet;
 
 use crate::{
     api::{
@@ -31,6 +34,7 @@ pub(crate) fn network(
     engine: EngineStatus,
     state: Membership,
     fault: Option<&Fault>,
+    taken: &[IpNet],
     host: &Host,
 ) -> NetworkStatus {
     let mut advice = engine.warnings;
@@ -38,13 +42,23 @@ pub(crate) fn network(
         Some(fault) => advice.push(format!("the controller is not reached: {fault}")),
         None => advice.extend(engine.connection_detail),
     }
+    let here = |addresses: Vec<IpAddr>| -> Vec<IpAddr> {
+        let is_taken = |address: &IpAddr| taken.iter().any(|prefix| prefix.contains(address));
+        addresses.into_iter().filter(|address| !is_taken(address)).collect()
+    };
+    advice.extend(taken.iter().map(|prefix| {
+        format!(
+            "another network of this device has addresses of {prefix} too, so here this network goes \
+             without; `shadowmesh leave` of the other makes room"
+        )
+    }));
     NetworkStatus {
         zone: format!("{}.alt", engine.network),
         id: engine.network_id,
         name: engine.network,
         device: engine.device_id,
         device_name: engine.name.unwrap_or_default(),
-        addresses: engine.addresses,
+        addresses: here(engine.addresses),
         interface: host.interface().map(|(name, _)| name.to_owned()),
         membership: state,
         clock_offset_seconds: engine.clock_offset,
@@ -53,7 +67,12 @@ pub(crate) fn network(
         admission: admission(engine.controller_admits).to_owned(),
         controller_admits: engine.controller_admits,
         relays: engine.relays.iter().filter(|relay| relay.connected).map(relay_name).collect(),
-        peers: engine.peers.into_iter().map(peer).collect(),
+        peers: engine
+            .peers
+            .into_iter()
+            .map(peer)
+            .map(|peer| PeerStatus { addresses: here(peer.addresses), ..peer })
+            .collect(),
     }
 }
 
