@@ -104,15 +104,7 @@ impl From<DialError> for Fault {
 
 fn cause(error: &AttemptError) -> Cause {
     match error {
-        AttemptError::Connect(error) => match error.kind() {
-            io::ErrorKind::ConnectionRefused => Cause::Closed,
-            io::ErrorKind::NetworkUnreachable
-            | io::ErrorKind::HostUnreachable
-            | io::ErrorKind::NetworkDown
-            | io::ErrorKind::AddrNotAvailable => Cause::Unreachable,
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => Cause::Ended,
-            _ => Cause::Silent,
-        },
+        AttemptError::Connect(error) => cause_of_kind(error.kind()),
         AttemptError::Tls(_) | AttemptError::Malformed => Cause::Foreign,
         AttemptError::WrongPin => Cause::WrongPin,
         AttemptError::Certificate(_) => Cause::Certificate,
@@ -120,6 +112,19 @@ fn cause(error: &AttemptError) -> Cause {
         AttemptError::Status(_) => Cause::UnknownPath,
         AttemptError::Timeout | _ => Cause::Silent,
     }
+}
+
+fn cause_of_kind(kind: io::ErrorKind) -> Cause {
+    const CAUSES: [(io::ErrorKind, Cause); 7] = [
+        (io::ErrorKind::ConnectionRefused, Cause::Closed),
+        (io::ErrorKind::NetworkUnreachable, Cause::Unreachable),
+        (io::ErrorKind::HostUnreachable, Cause::Unreachable),
+        (io::ErrorKind::NetworkDown, Cause::Unreachable),
+        (io::ErrorKind::AddrNotAvailable, Cause::Unreachable),
+        (io::ErrorKind::UnexpectedEof, Cause::Ended),
+        (io::ErrorKind::ConnectionReset, Cause::Ended),
+    ];
+    CAUSES.iter().find(|(known, _)| *known == kind).map_or(Cause::Silent, |(_, cause)| *cause)
 }
 
 #[cfg(test)]

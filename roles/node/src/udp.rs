@@ -103,11 +103,14 @@ impl Sockets {
     }
 }
 
+/// A remote with the address of ours that it talks to.
+type Place = Option<(SocketAddr, Source)>;
+
 /// Which address of ours each remote talks to: a table with one place for each hash, so that strangers
 /// cannot make it grow.
 #[derive(Debug)]
 struct Sources {
-    places: Box<[Mutex<Option<(SocketAddr, Source)>>]>,
+    places: Box<[Mutex<Place>]>,
     /// Seeded at random, so that nobody can aim at another's place.
     hasher: RandomState,
 }
@@ -142,7 +145,7 @@ impl Sources {
         }
     }
 
-    fn place(&self, remote: SocketAddr) -> &Mutex<Option<(SocketAddr, Source)>> {
+    fn place(&self, remote: SocketAddr) -> &Mutex<Place> {
         let hash = self.hasher.hash_one(remote) % SOURCES as u64;
         &self.places[usize::try_from(hash).expect("there are few places")]
     }

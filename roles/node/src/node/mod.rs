@@ -161,13 +161,13 @@ impl Node {
                     self.handle(command);
                 }
                 Some(note) = self.notes.recv() => self.handle_note(note).await,
-                Some(ended) = self.tasks.join_next() => self.handle_ended(ended).await,
+                Some(ended) = self.tasks.join_next() => self.handle_ended(ended),
             }
         }
         // Without senders of commands the loops end.
         self.networks.clear();
         while let Some(ended) = self.tasks.join_next().await {
-            self.handle_ended(ended).await;
+            self.handle_ended(ended);
         }
         if let Some(names) = self.names {
             names.stop().await;
@@ -248,7 +248,7 @@ impl Node {
     }
 
     /// Tidies up after a network; when the device is no member any more its keys are erased.
-    async fn handle_ended(&mut self, ended: Result<(NetworkId, Ended), JoinError>) {
+    fn handle_ended(&mut self, ended: Result<(NetworkId, Ended), JoinError>) {
         let (network, ended) = match ended {
             Ok(ended) => ended,
             Err(error) => {
