@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use control_proto::NetworkMap;
 use identity::{DeviceId, DeviceName, NameTarget};
+use ipnet::IpNet;
 use naming::{NameError, Zone};
 use noise_channel::Now;
 
@@ -29,24 +30,37 @@ impl Engine {
     /// # Errors
     /// If a name of the network cannot stand in DNS.
     pub fn zone(&self, now: Now) -> Result<Zone, NameError> {
+        self.zone_without(&[], now)
+    }
+
+    /// The zone as [`Self::zone`] gives it, without addresses in these prefixes: on a device where
+    /// another network has them.
+    ///
+    /// # Errors
+    /// If a name of the network cannot stand in DNS.
+    pub fn zone_without(&self, left_out: &[IpNet], now: Now) -> Result<Zone, NameError> {
+        let staying = |mut addresses: Vec<IpAddr>| {
+            addresses.retain(|address| !left_out.iter().any(|prefix| prefix.contains(address)));
+            addresses
+        };
         let mut zone = Zone::new(self.own.network_name.as_str())?;
-        for prefix in overlay(self.own.network, self.map()) {
+        let prefixes = overlay(self.own.network, self.map()).into_iter();
+        for prefix in prefixes.filter(|prefix| !left_out.contains(prefix)) {
             zone.add_prefix(prefix.addr(), prefix.prefix_len())?;
         }
         for peer in self.peers.iter() {
-            let addresses: Vec<_> = peer.addresses().collect();
-            zone.add_host(peer.member.name.as_str(), &addresses)?;
+            zone.add_host(peer.member.name.as_str(), &staying(peer.addresses().collect()))?;
         }
         if let Some(own) = self.map().peer(self.own.end.device) {
-            zone.add_host(own.member.name.as_str(), &self.own_addresses(now))?;
+            zone.add_host(own.member.name.as_str(), &staying(self.own_addresses(now)))?;
         }
         for (_, peer) in self.peers.plain.iter().filter(|(_, peer)| !self.is_member(&peer.name)) {
-            zone.add_host(peer.name.as_str(), &peer.addresses)?;
+            zone.add_host(peer.name.as_str(), &staying(peer.addresses.clone()))?;
         }
         for entry in self.map().names() {
             let name = self.relative(&entry.name);
             let is_taken = name.parse().is_ok_and(|name: DeviceName| self.is_device(&name));
-            let addresses = self.addresses_of_target(&entry.target, now);
+            let addresses = staying(self.addresses_of_target(&entry.target, now));
             if !is_taken && !addresses.is_empty() {
                 // A name that cannot stand in DNS costs nothing but itself.
                 let _ = zone.add_host(&name, &addresses);

@@ -6,8 +6,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use identity::{DeviceId, RelayEntry, TunnelPublicKey};
-use noise_channel::Now;
+use control_proto::NetworkMap;
+use identity::{DeviceId, RelayEntry, RevocationTarget, Scope, TunnelPublicKey, UnixTime};
+use noise_channel::{ClockOffset, Now, limits::CLOCK_TOLERANCE};
 use path::{CandidateKind, Path};
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +40,8 @@ pub struct EngineStatus {
     pub map_version: Option<String>,
     /// What inbound packets are let in.
     pub inbound: String,
+    /// Whether the controller holds a key that admits devices; nothing before there is a map.
+    pub controller_admits: Option<bool>,
     /// The relays of the network.
     pub relays: Vec<RelayStatus>,
     /// This device's own addresses as others see them.
@@ -47,6 +50,9 @@ pub struct EngineStatus {
     pub udp: bool,
     /// The other members, then the plain WireGuard peers.
     pub peers: Vec<PeerStatus>,
+    /// Seconds that this device's clock lacks, or has too much if below zero, when that is more than
+    /// the network tolerates; it is made up for.
+    pub clock_offset: Option<i64>,
     /// What the user should know of: a wrong clock, two devices with one address, and the like.
     pub warnings: Vec<String>,
 }
@@ -142,14 +148,7 @@ impl Engine {
         let wall = self.wall(now);
         let own = client.map().peer(self.own.end.device).map(|peer| &peer.member);
         let (connection, connection_detail) = connection_text(&self.connection());
-        let offset_ms = self.saved.clock_offset().0;
-        let warnings = (offset_ms != 0).then(|| {
-            format!(
-                "this device's clock differs from the network's by {:.1} s; set it, \
-                 for instance with `timedatectl set-ntp true`",
-                std::time::Duration::from_millis(offset_ms.unsigned_abs()).as_secs_f64()
-            )
-        });
+        let clock_offset = clock_offset(self.saved.clock_offset());
         EngineStatus {
             network: self.own.network_name.to_string(),
             network_id: self.own.network.to_string(),
@@ -164,11 +163,13 @@ impl Engine {
                 .version()
                 .map(|version| format!("{}.{}", version.epoch, version.number)),
             inbound: "all members may connect".to_owned(),
+            controller_admits: controller_admits(client.map(), wall),
             relays: self.relays.status().map(relay_status).collect(),
             candidates: self.settings.local.iter().map(|candidate| candidate.address).collect(),
             udp: self.settings.path.udp,
             peers: self.peer_statuses(now.instant),
-            warnings: warnings.into_iter().collect(),
+            clock_offset,
+            warnings: clock_offset.map(clock_warning).into_iter().collect(),
         }
     }
 
@@ -226,6 +227,33 @@ impl Engine {
             })
             .map(Peer::device)
     }
+}
+
+/// Whether the controller could admit devices by itself: it publishes the delegation of every key that
+/// it holds. One that kept quiet about a key would not be found out here.
+fn controller_admits(map: &NetworkMap, wall: UnixTime) -> Option<bool> {
+    map.version()?;
+    let mut delegations = map.authorities().signed_delegations();
+    Some(delegations.any(|signed| {
+        signed.verify_scope(map.network(), Scope::Issue).is_ok_and(|delegation| {
+            let revoked = RevocationTarget::Delegated(delegation.key);
+            delegation.validity.check(wall).is_ok() && !map.revocations().contains(&revoked)
+        })
+    }))
+}
+
+/// The offset in seconds; nothing while the clock is as right as the network asks.
+fn clock_offset(ClockOffset(millis): ClockOffset) -> Option<i64> {
+    (u128::from(millis.unsigned_abs()) > CLOCK_TOLERANCE.as_millis()).then_some(millis / 1_000)
+}
+
+fn clock_warning(seconds: i64) -> String {
+    let direction = if seconds > 0 { "behind" } else { "ahead of" };
+    format!(
+        "this device's clock is {} s {direction} the network's, which is made up for here but not in \
+         other programs; set it, for instance with `timedatectl set-ntp true`",
+        seconds.unsigned_abs()
+    )
 }
 
 fn connection_text(state: &ConnectionState) -> (String, Option<String>) {
@@ -302,4 +330,55 @@ fn kind_text(kind: CandidateKind) -> &'static str {
 
 fn millis(duration: std::time::Duration) -> f64 {
     duration.as_secs_f64() * 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use control_proto::{MapChunk, MapItem, MapVersion};
+    use identity::{DelegatedKey, Delegation, NetworkKey, Signed, Validity};
+
+    fn map_with(scope: Option<Scope>) -> NetworkMap {
+        let root = NetworkKey::from_bytes(&[7; 32]);
+        let network = root.id();
+        let items = scope.map(|scope| {
+            let key = DelegatedKey::from_bytes(&[8; 32]).id();
+            let validity = Validity::starting(UnixTime(1_000), 1_000);
+            let limits = Default::default();
+            let delegation = Delegation { network, key, scope, validity, limits };
+            MapItem::Delegation(Signed::sign(network, &root, &delegation)).to_bytes().into()
+        });
+        let version = MapVersion { epoch: 0, number: 1 };
+        let items = items.into_iter().collect();
+        let chunk = MapChunk { base: None, version, items, last: true };
+        let mut map = NetworkMap::new(network);
+        assert!(map.apply(&chunk, UnixTime(1_500)).events.is_empty());
+        map
+    }
+
+    #[test]
+    fn a_controller_admits_if_it_holds_a_key_to_issue() {
+        let admits = |map: &NetworkMap, wall| controller_admits(map, UnixTime(wall));
+        assert_eq!(admits(&map_with(Some(Scope::Issue)), 1_500), Some(true));
+        assert_eq!(admits(&map_with(Some(Scope::Issue)), 2_000), Some(false), "it ended");
+        assert_eq!(admits(&map_with(Some(Scope::Renew)), 1_500), Some(false));
+        assert_eq!(admits(&map_with(None), 1_500), Some(false));
+        let network = NetworkKey::from_bytes(&[7; 32]).id();
+        assert_eq!(admits(&NetworkMap::new(network), 1_500), None);
+    }
+
+    #[test]
+    fn a_clock_within_the_tolerance_is_right() {
+        assert_eq!(clock_offset(ClockOffset(0)), None);
+        assert_eq!(clock_offset(ClockOffset(-60_000)), None);
+        assert_eq!(clock_offset(ClockOffset(60_999)), Some(60));
+        assert_eq!(clock_offset(ClockOffset(i64::MIN)), Some(i64::MIN / 1_000));
+    }
+
+    #[test]
+    fn a_wrong_clock_is_told_with_its_direction_and_what_to_do() {
+        let text = clock_warning(7_200);
+        assert!(text.contains("7200 s behind") && text.contains("timedatectl set-ntp true"));
+        assert!(clock_warning(-90).contains("90 s ahead of"));
+    }
 }
