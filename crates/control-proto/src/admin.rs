@@ -251,6 +251,8 @@ pub struct RelayView {
     pub healthy: bool,
     /// Attached nodes, by its last report.
     pub attached: Option<u32>,
+    /// Processor use in thousandths of one core, by its last report.
+    pub cpu_permille: Option<u32>,
 }
 
 /// Why a request was not done. The text says what to do.

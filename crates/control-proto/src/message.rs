@@ -84,6 +84,9 @@ pub struct LoadReport {
     /// Whether it wants no further nodes because it is about to stop.
     #[n(3)]
     pub draining: bool,
+    /// Processor use of the relay as a whole since the last report, in thousandths of one core.
+    #[cbor(n(4), default)]
+    pub cpu_permille: u32,
 }
 
 /// A message of a node to its controller.

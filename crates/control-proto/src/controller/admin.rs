@@ -346,12 +346,14 @@ impl Controller {
     fn relay_views(&self) -> Vec<RelayView> {
         let view = |entry: identity::RelayEntry| {
             let health = self.relays.get(&entry.device);
+            let report = health.and_then(|health| health.report);
             RelayView {
                 id: entry.device,
                 urls: entry.servers.iter().map(ToString::to_string).collect(),
                 stun: entry.stun,
                 healthy: health.is_some_and(|health| health.healthy),
-                attached: health.and_then(|health| Some(health.report?.attached)),
+                attached: report.map(|report| report.attached),
+                cpu_permille: report.map(|report| report.cpu_permille),
             }
         };
         self.relay_entries().into_iter().map(view).collect()

@@ -142,7 +142,7 @@ pub(crate) async fn relays(client: &AdminClient, as_json: bool) -> Result<(), Fa
         json(&relays);
     } else {
         let rows: Vec<Vec<String>> = relays.iter().map(relay_row).collect();
-        table(&["ID", "STATE", "ATTACHED", "ADDRESSES"], &rows);
+        table(&["ID", "STATE", "ATTACHED", "CPU", "ADDRESSES"], &rows);
     }
     Ok(())
 }
@@ -221,6 +221,7 @@ fn relay_row(relay: &RelayView) -> Vec<String> {
         short(&relay.id.to_string()),
         if relay.healthy { styled(GOOD, "healthy") } else { styled(WARN, "no reports") },
         relay.attached.map_or_else(|| "-".to_owned(), |attached| attached.to_string()),
+        relay.cpu_permille.map_or_else(|| "-".to_owned(), |cpu| format!("{} %", cpu / 10)),
         relay.urls.join(" "),
     ]
 }
