@@ -1,8 +1,9 @@
 //! What an administrator may ask of a controller, and the answers.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use identity::{DeviceId, DeviceName, GroupName, NetworkId, NetworkName, SignerId};
+use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 use crate::{Mode, text};
@@ -65,6 +66,28 @@ pub struct SettingsChange {
     pub approval: Option<bool>,
     /// How long a membership is valid without renewal, in seconds.
     pub validity: Option<u64>,
+    /// How many entries each log keeps.
+    pub log_entries: Option<u64>,
+    /// For how long the logs keep entries, in seconds.
+    pub log_seconds: Option<u64>,
+    /// Where nodes find the controller; an empty list means where it listens.
+    pub controllers: Option<Vec<ControllerPlace>>,
+}
+
+/// A place where nodes find a controller. TLS there is that of the controller itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[cbor(array)]
+pub struct ControllerPlace {
+    /// A DNS name, or an IP address without brackets.
+    #[n(0)]
+    pub host: String,
+    /// The TCP port.
+    #[n(1)]
+    pub port: u16,
+    /// The addresses to dial; if there are none, nodes resolve the host.
+    #[n(2)]
+    #[serde(default)]
+    pub addresses: Vec<IpAddr>,
 }
 
 /// What an invite should allow.
@@ -150,7 +173,11 @@ pub struct NetworkView {
     pub approval: bool,
     /// How long a membership is valid without renewal, in seconds.
     pub validity: u64,
-    /// Where nodes reach this controller.
+    /// How many entries each log keeps.
+    pub log_entries: u64,
+    /// For how long the logs keep entries, in seconds.
+    pub log_seconds: u64,
+    /// Where nodes find this controller.
     pub controllers: Vec<String>,
     /// The epoch of the records.
     pub epoch: u64,

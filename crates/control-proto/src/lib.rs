@@ -53,8 +53,8 @@ mod message;
 mod text;
 
 pub use admin::{
-    AdminAnswer, AdminError, AdminRequest, CreatedInvite, DeviceView, InviteRequest, InviteState,
-    InviteView, NetworkView, RelayView, SettingsChange,
+    AdminAnswer, AdminError, AdminRequest, ControllerPlace, CreatedInvite, DeviceView,
+    InviteRequest, InviteState, InviteView, NetworkView, RelayView, SettingsChange,
 };
 pub use client::{
     Admission, ClientConfig, ClientEvent, ClientStatus, ControlClient, ControllerAddress,
@@ -62,7 +62,7 @@ pub use client::{
 };
 pub use controller::{
     AuthorityKeys, Change, Controller, ControllerConfig, Counters, DeviceRecord, InviteRecord,
-    KeyMismatch, Output, PersistId, Settings, Stored, StoredItem, Ticket,
+    KeyMismatch, Output, PersistId, Retention, Settings, Stored, StoredItem, Ticket,
 };
 pub use event::{Actor, AuditAction, AuditEntry, EventRecord, SecurityEvent};
 pub use map::{Applied, CacheError, ItemKey, MapChanges, MapItem, NetworkMap, Peer, PeerEntry};

@@ -1,5 +1,6 @@
 //! Every limit as data; each constant carries the reason for its value.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// The version of these messages that this crate speaks.
@@ -45,6 +46,19 @@ pub const MESSAGE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Security events that are kept per minute; the rest is counted and kept as one number.
 pub const EVENTS_PER_MINUTE: u32 = 120;
+
+/// How often the logs are cut to what the settings keep: at the highest rate of events they exceed
+/// the bound by a few thousand.
+pub const PRUNE_INTERVAL: Duration = Duration::from_secs(3_600);
+
+/// Entries that each log may be told to keep: a database of a few gigabytes at most.
+pub const LOG_ENTRIES: RangeInclusive<u64> = 1_000..=10_000_000;
+
+/// For how long the logs may be told to keep entries, in seconds: a day to ten years.
+pub const LOG_SECONDS: RangeInclusive<u64> = 86_400..=3_650 * 86_400;
+
+/// Places that one controller may have.
+pub const MAX_PLACES: usize = 8;
 
 /// How often the controller says that its revocation list is current (protocol.md, section 1).
 pub const FRESHNESS_INTERVAL: Duration = Duration::from_secs(300);

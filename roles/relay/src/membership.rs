@@ -146,6 +146,7 @@ impl Membership {
     ) -> Result<Self, MembershipError> {
         if let Some(controllers) = &config.controllers {
             secrets.controller.servers.clone_from(controllers);
+            secrets.controller.follows_records = false;
         }
         let (network, device) = (secrets.network, secrets.device.id());
         let (driver, status) = Driver::new(relay.clone(), secrets, admission, config)?;

@@ -35,6 +35,8 @@ struct Stored {
     controller_key: ChannelPublicKey,
     #[cbor(n(4), with = "minicbor::bytes")]
     path_secret: [u8; 32],
+    #[n(5)]
+    follows_records: bool,
 }
 
 /// A relay's identity in one network.
@@ -70,6 +72,7 @@ impl Secrets {
             servers: secrets.controller.servers.clone(),
             controller_key: secrets.controller.channel_key,
             path_secret: *secrets.controller.path_secret.as_bytes(),
+            follows_records: secrets.controller.follows_records,
         };
         let bytes = minicbor::to_vec(&stored).expect("writing to memory cannot fail");
         keystore.store(&name(secrets.network, KEYS), &Zeroizing::new(bytes))?;
@@ -92,6 +95,7 @@ impl Secrets {
                 servers: stored.servers,
                 channel_key: stored.controller_key,
                 path_secret: PathSecret::from_bytes(stored.path_secret),
+                follows_records: stored.follows_records,
             },
         }))
     }
@@ -192,6 +196,7 @@ mod tests {
                 servers: Vec::new(),
                 channel_key: ChannelKey::generate(&mut rng).public(),
                 path_secret: PathSecret::from_bytes([7; 32]),
+                follows_records: true,
             },
         };
         let kept = || secrets.clock_offset(&keystore).expect("it reads");

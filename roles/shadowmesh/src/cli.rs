@@ -1,6 +1,6 @@
 //! The commands and their arguments.
 
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -277,6 +277,15 @@ pub(crate) enum NetworkCommand {
         /// How long a membership lasts without renewal: 24h, 7d
         #[arg(long, value_parser = duration)]
         validity: Option<Duration>,
+        /// Where nodes find the controller, or `auto` for where it listens; may be repeated
+        #[arg(long = "controller", value_name = "HOST:PORT", value_parser = place)]
+        controllers: Vec<Place>,
+        /// How many entries each of the logs keeps
+        #[arg(long, value_name = "NUMBER")]
+        log_entries: Option<u64>,
+        /// For how long the logs keep entries: 30d, 400d
+        #[arg(long, value_name = "TIME", value_parser = duration)]
+        log_age: Option<Duration>,
     },
     /// List the relays
     Relays,
@@ -295,6 +304,15 @@ pub(crate) enum NetworkCommand {
         #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
         key_file: PathBuf,
     },
+}
+
+/// Where nodes find a controller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Where it listens.
+    Listening,
+    /// At this host and port.
+    At(String, u16),
 }
 
 /// Arguments of `wireguard`.
@@ -328,6 +346,21 @@ fn duration(text: &str) -> Result<Duration, String> {
     };
     let number: u64 = text[..text.len() - unit.len_utf8()].parse().map_err(|_| SYNTAX)?;
     number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(|| "too long".to_owned())
+}
+
+fn place(text: &str) -> Result<Place, String> {
+    const SYNTAX: &str = "for instance vpn.example.org:443, [2001:db8::1]:443 or auto";
+    if text == "auto" {
+        return Ok(Place::Listening);
+    }
+    let (host, port) = text.rsplit_once(':').ok_or(SYNTAX)?;
+    let port = port.parse().map_err(|_| SYNTAX)?;
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    match bare {
+        Some(v6) if v6.parse::<Ipv6Addr>().is_ok() => Ok(Place::At(v6.to_owned(), port)),
+        None if !host.is_empty() && !host.contains(':') => Ok(Place::At(host.to_owned(), port)),
+        Some(_) | None => Err(SYNTAX.to_owned()),
+    }
 }
 
 fn publish(text: &str) -> Result<node::Publish, String> {
@@ -366,6 +399,16 @@ mod tests {
             ["", "7", "d", "1y", "-1h", "99999999999999999999d", "18446744073709551615d", "1é"]
         {
             assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn places_of_a_controller_have_a_port_and_brackets_where_needed() {
+        assert_eq!(place("auto"), Ok(Place::Listening));
+        assert_eq!(place("a.example:443"), Ok(Place::At("a.example".to_owned(), 443)));
+        assert_eq!(place("[2001:db8::1]:443"), Ok(Place::At("2001:db8::1".to_owned(), 443)));
+        for wrong in ["a.example", ":443", "a.example:", "2001:db8::1:443", "[a.example]:443"] {
+            assert!(place(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -1,5 +1,7 @@
 //! What administrators ask for.
 
+use std::ops::RangeInclusive;
+
 use identity::{
     Certificate, CertificateChain, DeviceId, DeviceName, GroupName, Invite, InviteGrant, InviteKey,
     InviteSecret, MAX_GROUPS, PathSecretBytes, RevocationTarget, Scope, Serial, Signed, SignerId,
@@ -9,11 +11,11 @@ use noise_channel::Now;
 use rand_core::CryptoRng;
 
 use super::{Change, Controller, InviteRecord, Reply, Ticket, wall};
-use crate::limits::{MAX_INVITES, MAX_INVITES_AT_ONCE};
+use crate::limits::{LOG_ENTRIES, LOG_SECONDS, MAX_INVITES, MAX_INVITES_AT_ONCE, MAX_PLACES};
 use crate::membership::claims;
 use crate::{
-    Actor, AdminAnswer, AdminError, AdminRequest, AuditAction, CreatedInvite, DeviceView,
-    InviteRequest, InviteState, InviteView, NetworkView, RelayView, SettingsChange,
+    Actor, AdminAnswer, AdminError, AdminRequest, AuditAction, ControllerPlace, CreatedInvite,
+    DeviceView, InviteRequest, InviteState, InviteView, NetworkView, RelayView, SettingsChange,
 };
 
 type Answer = Result<AdminAnswer, AdminError>;
@@ -75,30 +77,44 @@ impl Controller {
     fn change_settings(&mut self, change: &SettingsChange, now: Now) -> Answer {
         let mut settings = self.state.settings.clone();
         if let Some(validity) = change.validity {
-            let longest = [Scope::Issue, Scope::Renew]
-                .into_iter()
-                .filter_map(|scope| {
-                    let (key, _) = self.config.keys.get(scope)?;
-                    Some(self.authorities.delegation(key.id(), scope).ok()?.limits.max_validity)
-                })
-                .min()
-                .unwrap_or(identity::DEFAULT_VALIDITY);
-            if !(SHORTEST_VALIDITY..=longest).contains(&validity) {
-                let what =
-                    format!("a membership is valid for {SHORTEST_VALIDITY} to {longest} seconds");
-                return Err(AdminError::OutOfBounds { what });
-            }
-            settings.validity = validity;
+            settings.validity = self.checked_validity(validity)?;
         }
         if let Some(approval) = change.approval {
-            if !self.holds(Scope::Policy) {
-                return Err(not_held(Scope::Policy));
-            }
             settings.approval = approval;
+        }
+        settings.logs.entries = checked(change.log_entries, LOG_ENTRIES, "entries of a log")?
+            .unwrap_or(settings.logs.entries);
+        settings.logs.seconds = checked(change.log_seconds, LOG_SECONDS, "seconds in a log")?
+            .unwrap_or(settings.logs.seconds);
+        if let Some(controllers) = &change.controllers {
+            settings.controllers = checked_places(controllers)?;
+        }
+        let signs = change.approval.is_some() || change.controllers.is_some();
+        if signs && !self.holds(Scope::Policy) {
+            return Err(not_held(Scope::Policy));
         }
         self.change(Change::Settings(settings));
         self.publish_info(wall(now));
+        self.publish_controller(wall(now));
+        self.prune_logs(now);
         self.done(AuditAction::SettingsChanged, now)
+    }
+
+    fn checked_validity(&self, validity: u64) -> Result<u64, AdminError> {
+        let longest = [Scope::Issue, Scope::Renew]
+            .into_iter()
+            .filter_map(|scope| {
+                let (key, _) = self.config.keys.get(scope)?;
+                Some(self.authorities.delegation(key.id(), scope).ok()?.limits.max_validity)
+            })
+            .min()
+            .unwrap_or(identity::DEFAULT_VALIDITY);
+        if !(SHORTEST_VALIDITY..=longest).contains(&validity) {
+            let what =
+                format!("a membership is valid for {SHORTEST_VALIDITY} to {longest} seconds");
+            return Err(AdminError::OutOfBounds { what });
+        }
+        Ok(validity)
     }
 
     fn create_invites(
@@ -177,7 +193,7 @@ impl Controller {
         let invite = Invite {
             network: self.network(),
             network_name: self.state.settings.name.clone(),
-            controllers: self.config.servers.clone(),
+            controllers: self.servers(),
             controller_key: self.config.channel_key.public(),
             successor: SuccessorRule::ByRecord,
             path_secret: PathSecretBytes((*self.config.path_secret.as_bytes()).into()),
@@ -293,7 +309,9 @@ impl Controller {
             ipv4: settings.ipv4.to_string(),
             approval: settings.approval,
             validity: settings.validity,
-            controllers: self.config.servers.iter().map(ToString::to_string).collect(),
+            log_entries: settings.logs.entries,
+            log_seconds: settings.logs.seconds,
+            controllers: self.servers().iter().map(ToString::to_string).collect(),
             epoch: self.authorities.epoch(),
             devices: self.state.devices.len() as u64,
             online: self.by_device.len() as u64,
@@ -358,6 +376,39 @@ impl Controller {
         };
         self.relay_entries().into_iter().map(view).collect()
     }
+}
+
+fn checked(
+    wanted: Option<u64>,
+    bounds: RangeInclusive<u64>,
+    what: &str,
+) -> Result<Option<u64>, AdminError> {
+    match wanted {
+        Some(number) if !bounds.contains(&number) => {
+            let what = format!("{} to {} {what} are kept", bounds.start(), bounds.end());
+            Err(AdminError::OutOfBounds { what })
+        }
+        Some(_) | None => Ok(wanted),
+    }
+}
+
+/// A DNS name has 253 characters at most (RFC 1035 section 2.3.4).
+fn checked_places(places: &[ControllerPlace]) -> Result<Vec<ControllerPlace>, AdminError> {
+    let is_good = |place: &ControllerPlace| {
+        let host = &place.host;
+        let plain = host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.:".contains(&b));
+        (1..=253).contains(&host.len())
+            && plain
+            && place.port != 0
+            && place.addresses.len() <= MAX_PLACES
+    };
+    if places.len() <= MAX_PLACES && places.iter().all(is_good) {
+        return Ok(places.to_vec());
+    }
+    let what = format!(
+        "a controller has up to {MAX_PLACES} places, each a host name or address and a port"
+    );
+    Err(AdminError::OutOfBounds { what })
 }
 
 fn not_held(scope: Scope) -> AdminError {

@@ -4,15 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use identity::{
-    DeviceId, Lease4, NetworkInfo, Record, RecordBody, RelayEntry, RevocationTarget, Scope, Signed,
-    UnixTime,
+    ControllerEntry, DeviceId, Lease4, NetworkInfo, Record, RecordBody, RelayEntry,
+    RevocationTarget, Scope, ServerAddress, Signed, TlsMode, UnixTime,
 };
 use minicbor::bytes::ByteVec;
 
 use super::session::{Delivered, Phase};
 use super::{Change, Controller, DeviceRecord, StoredItem};
-use crate::limits::{CHUNK_BYTES, MAX_TOMBSTONES};
-use crate::{ConnectionId, ControllerMessage, ItemKey, MapChunk, MapItem, MapVersion, PeerEntry};
+use crate::limits::{CHUNK_BYTES, MAX_PLACES, MAX_TOMBSTONES};
+use crate::{
+    ConnectionId, ControllerMessage, ControllerPlace, ItemKey, MapChunk, MapItem, MapVersion,
+    PeerEntry,
+};
 use noise_channel::Now;
 
 /// Which item changed in which version, and what is on disk.
@@ -109,6 +112,37 @@ impl Controller {
         let is_current = known.is_some_and(|known| known == info);
         if !is_current && let Some(signed) = self.sign(info, at, false) {
             self.publish(&MapItem::Info(signed));
+        }
+    }
+
+    /// Where nodes find this controller.
+    pub(crate) fn servers(&self) -> Vec<ServerAddress> {
+        let listening = &self.config.servers;
+        let places = &self.state.settings.controllers;
+        if places.is_empty() {
+            return listening.iter().take(MAX_PLACES).cloned().collect();
+        }
+        let tls = listening.first().map_or(TlsMode::WebPki, |server| server.tls);
+        let place = |place: &ControllerPlace| ServerAddress {
+            host: place.host.clone(),
+            port: place.port,
+            addresses: place.addresses.clone(),
+            tls,
+        };
+        places.iter().map(place).collect()
+    }
+
+    /// Says where this controller is, so that nodes find it after it has moved.
+    pub(crate) fn publish_controller(&mut self, at: UnixTime) {
+        let channel_key = self.config.channel_key.public();
+        let entry = ControllerEntry { channel_key, servers: self.servers() };
+        let known = self.stored_item(&ItemKey::Controller(channel_key)).and_then(|item| {
+            let MapItem::Controller(_, signed) = item else { return None };
+            self.current_body(&signed)
+        });
+        let is_current = entry.servers.is_empty() || known.is_some_and(|known| known == entry);
+        if !is_current && let Some(signed) = self.sign(entry, at, false) {
+            self.publish(&MapItem::Controller(channel_key, signed));
         }
     }
 
@@ -217,14 +251,10 @@ impl Controller {
                         self.publish(&MapItem::Static(peer, signed));
                     }
                 }
-                Some(MapItem::Controller(channel, signed)) => {
-                    if let Some(signed) = self.sign_again(&signed, at) {
-                        self.publish(&MapItem::Controller(channel, signed));
-                    }
-                }
-                // Info is compared with the settings at every start.
+                // Info and our own entry are compared with the settings at every start.
                 Some(
                     MapItem::Info(_)
+                    | MapItem::Controller(..)
                     | MapItem::Delegation(_)
                     | MapItem::Epoch(_)
                     | MapItem::Revocation(..)

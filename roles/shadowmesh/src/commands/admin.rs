@@ -123,6 +123,11 @@ pub(crate) async fn show(client: &AdminClient, as_json: bool) -> Result<(), Fail
         rough(Duration::from_secs(network.validity))
     ));
     line(format_args!("  controllers  {}", network.controllers.join("  ")));
+    line(format_args!(
+        "  logs         {} entries each, {}",
+        network.log_entries,
+        rough(Duration::from_secs(network.log_seconds))
+    ));
     line(format_args!("  devices      {}, {} online", network.devices, network.online));
     line(format_args!("  epoch        {}", network.epoch));
     Ok(())

@@ -1,15 +1,16 @@
 //! The network as a whole: on disk, and by its running controller.
 
-use control_proto::SettingsChange;
+use control_proto::{ControllerPlace, SettingsChange};
 use controller::AdminClient;
 use controller::network::NewNetwork;
 use identity::NetworkName;
 
 use super::admin;
 use super::serve::network_folder;
-use crate::cli::NetworkCommand;
+use crate::cli::{NetworkCommand, Place};
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
+use crate::listen::addresses;
 use crate::output::line;
 use crate::{clock, passphrase};
 
@@ -41,9 +42,14 @@ pub(crate) async fn network(
             Ok(())
         }
         NetworkCommand::Show => admin::show(&client, as_json).await,
-        NetworkCommand::Set { approval, validity } => {
-            let change =
-                SettingsChange { approval, validity: validity.map(|validity| validity.as_secs()) };
+        NetworkCommand::Set { approval, validity, controllers, log_entries, log_age } => {
+            let change = SettingsChange {
+                approval,
+                validity: validity.map(|validity| validity.as_secs()),
+                log_entries,
+                log_seconds: log_age.map(|age| age.as_secs()),
+                controllers: places(controllers).await,
+            };
             admin::set(&client, change).await
         }
         NetworkCommand::Relays => admin::relays(&client, as_json).await,
@@ -67,6 +73,18 @@ pub(crate) async fn network(
             Ok(())
         }
     }
+}
+
+/// The places that are asked for, with the addresses that their hosts have now.
+async fn places(wanted: Vec<Place>) -> Option<Vec<ControllerPlace>> {
+    let is_asked = !wanted.is_empty();
+    let mut places = Vec::new();
+    for place in wanted {
+        let Place::At(host, port) = place else { return Some(Vec::new()) };
+        let addresses = addresses(&host, port).await;
+        places.push(ControllerPlace { host, port, addresses });
+    }
+    is_asked.then_some(places)
 }
 
 /// A host's name as a label: its first part, without what labels cannot have.
