@@ -49,6 +49,15 @@ pub enum AdminRequest {
         #[serde(with = "text")]
         device: DeviceId,
     },
+    /// What the owner needs to make invites where the network's key is.
+    Outline,
+    /// What waits for the owner's signature.
+    Unsigned,
+    /// Carry what the owner has signed.
+    Publish {
+        /// Items of the map as text, each after those that prove it.
+        items: Vec<String>,
+    },
     /// All relays.
     Relays,
     /// Withdraw the entry of a relay; it stays a member.
@@ -147,6 +156,16 @@ pub enum AdminAnswer {
         /// By id.
         devices: Vec<DeviceView>,
     },
+    /// What the owner needs to make invites.
+    Outline {
+        /// An [`crate::Outline`] as text.
+        outline: String,
+    },
+    /// What waits for the owner's signature.
+    Unsigned {
+        /// An [`crate::Unsigned`] as text.
+        unsigned: String,
+    },
     /// All relays.
     Relays {
         /// By id.
@@ -181,6 +200,8 @@ pub struct NetworkView {
     pub controllers: Vec<String>,
     /// The epoch of the records.
     pub epoch: u64,
+    /// Records that wait for the owner's signature.
+    pub unsigned: u64,
     /// Devices, members and pending.
     pub devices: u64,
     /// Devices with an open channel.
@@ -303,7 +324,9 @@ pub enum AdminError {
         name: DeviceName,
     },
     /// The controller lacks the key that is needed.
-    #[error("this controller holds no key for {scope} (strict mode); do it where that key is kept")]
+    #[error(
+        "this controller holds no key for {scope} (strict mode); give the network's own key with --key-file where a command takes it"
+    )]
     KeyNotHeld {
         /// The scope of the key.
         scope: String,
@@ -322,6 +345,17 @@ pub enum AdminError {
         /// How many there may be.
         limit: usize,
     },
+    /// Somebody else has signed, or what is signed is older than what is known.
+    #[error("{what} is not to be believed: {reason}; sign again with the network's own key")]
+    NotBelieved {
+        /// What was to be published.
+        what: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The key is another network's.
+    #[error("this is the key of another network; name the right --key-file or --state-dir")]
+    OtherNetwork,
     /// A name with a number of uses above one.
     #[error("one name fits one device; leave the name out or make one invite at a time")]
     NameForMany,

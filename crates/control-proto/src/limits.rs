@@ -28,6 +28,22 @@ pub const MAX_INVITES: usize = 10_000;
 /// Invites made by one request.
 pub const MAX_INVITES_AT_ONCE: u16 = 100;
 
+/// The longest time that an invite may be used, in seconds: 90 days.
+pub const LONGEST_INVITE: u64 = 90 * 24 * 3600;
+
+/// The longest outline or list of unsigned records as text, in characters: that many entries of
+/// relays, with room.
+pub const MAX_OUTLINE: usize = 512 * 1024;
+
+/// Entries of relays that may wait for the owner's signature.
+pub const MAX_OFFERS: usize = 64;
+
+/// Largest entry that a relay may offer, encoded: a record of it is at most twice as large.
+pub const MAX_RELAY_ENTRY: usize = 2_048;
+
+/// Items that are published by one request: they fit the largest body of the administration's API.
+pub const MAX_ITEMS_AT_ONCE: usize = 8;
+
 /// Devices that may wait for approval; an intercepted stack of invites must not fill the network.
 pub const MAX_PENDING_DEVICES: usize = 1_000;
 

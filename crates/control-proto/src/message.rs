@@ -222,7 +222,9 @@ pub enum Refusal {
     RateLimited,
     /// The controller lacks the key that is needed.
     #[n(10)]
-    #[error("the controller holds no key for this (strict mode)")]
+    #[error(
+        "the controller holds no key for this (strict mode); it waits until the owner runs `shadowmesh network sign`"
+    )]
     KeyNotHeld,
     /// Something that only a relay may do.
     #[n(11)]

@@ -128,6 +128,9 @@ pub(crate) struct ServerArgs {
     /// Name of the network that the first start creates; this host's name otherwise
     #[arg(long, value_name = "NAME")]
     pub(crate) network: Option<String>,
+    /// The network that the first start creates is strict: its controller cannot admit devices by itself
+    #[arg(long)]
+    pub(crate) strict: bool,
     /// Certificate chain (PEM); self-signed and pinned by the invite otherwise
     #[arg(long, requires = "tls_key", value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) tls_certificate: Option<PathBuf>,
@@ -224,6 +227,8 @@ pub(crate) enum InviteCommand {
         /// The device may serve as a relay
         #[arg(long)]
         relay: bool,
+        #[command(flatten)]
+        owner: OwnerArgs,
     },
     /// List the invites
     List,
@@ -232,6 +237,17 @@ pub(crate) enum InviteCommand {
         /// The invite's key, or the beginning of it
         key: String,
     },
+}
+
+/// By whom invites are made in strict mode.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct OwnerArgs {
+    /// Make it with the network's own key in this file, as strict mode needs
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) key_file: Option<PathBuf>,
+    /// What `shadowmesh network outline` printed, where no controller can be asked; `-` reads standard input
+    #[arg(long, requires = "key_file", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) outline: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -266,9 +282,23 @@ pub(crate) enum NetworkCommand {
         /// Where to write the network's key
         #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
         key_file: PathBuf,
+        /// Its controller cannot admit devices by itself: invites and records are made with the network's key
+        #[arg(long)]
+        strict: bool,
     },
     /// Show the network
     Show,
+    /// Print what `invite create --outline` needs where no controller can be asked; not to be published
+    Outline,
+    /// Sign settings and relays that wait for it in strict mode
+    Sign {
+        /// The file with the network's key
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        key_file: PathBuf,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
     /// Change settings
     Set {
         /// Whether devices wait for approval unless their invite says otherwise

@@ -5,6 +5,7 @@ mod hello;
 mod keys;
 mod logs;
 mod message;
+mod owned;
 mod publish;
 mod session;
 mod state;
@@ -31,8 +32,8 @@ use crate::limits::{
     CAPABILITY, FRESHNESS_INTERVAL, HELLO_DEADLINE, LOAD_REPORT_DEADLINE, MAX_STRANGERS,
 };
 use crate::{
-    Actor, AdminAnswer, AdminError, AuditAction, AuditEntry, ConnectionId, ControllerMessage,
-    EventRecord, LoadReport, MapItem, Mode, SecurityEvent,
+    AdminAnswer, AdminError, ConnectionId, ControllerMessage, LoadReport, MapItem, Mode,
+    SecurityEvent,
 };
 
 pub use keys::{AuthorityKeys, KeyMismatch};

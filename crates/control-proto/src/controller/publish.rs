@@ -27,6 +27,8 @@ pub(crate) struct Publication {
     pub(crate) tombstones: BTreeSet<u64>,
     /// The version that is on disk.
     pub(crate) published: u64,
+    /// Entries of relays that wait for the owner's signature.
+    pub(crate) offers: BTreeMap<DeviceId, RelayEntry>,
 }
 
 impl Controller {
@@ -97,7 +99,8 @@ impl Controller {
         }
     }
 
-    pub(crate) fn publish_info(&mut self, at: UnixTime) {
+    /// The settings of the network, unless the map has them already.
+    pub(crate) fn new_info(&self) -> Option<NetworkInfo> {
         let settings = &self.state.settings;
         let info = NetworkInfo {
             name: settings.name.clone(),
@@ -109,8 +112,14 @@ impl Controller {
             let MapItem::Info(signed) = item else { return None };
             self.current_body(&signed)
         });
-        let is_current = known.is_some_and(|known| known == info);
-        if !is_current && let Some(signed) = self.sign(info, at, false) {
+        (known.as_ref() != Some(&info)).then_some(info)
+    }
+
+    /// Publishes the settings of the network, if they are new and may be signed here.
+    pub(crate) fn publish_info(&mut self, at: UnixTime) {
+        if let Some(info) = self.new_info()
+            && let Some(signed) = self.sign(info, at, false)
+        {
             self.publish(&MapItem::Info(signed));
         }
     }
@@ -132,16 +141,24 @@ impl Controller {
         places.iter().map(place).collect()
     }
 
-    /// Says where this controller is, so that nodes find it after it has moved.
-    pub(crate) fn publish_controller(&mut self, at: UnixTime) {
+    /// Where this controller is, unless the map says so already.
+    pub(crate) fn new_entry(&self) -> Option<ControllerEntry> {
         let channel_key = self.config.channel_key.public();
         let entry = ControllerEntry { channel_key, servers: self.servers() };
         let known = self.stored_item(&ItemKey::Controller(channel_key)).and_then(|item| {
             let MapItem::Controller(_, signed) = item else { return None };
             self.current_body(&signed)
         });
-        let is_current = entry.servers.is_empty() || known.is_some_and(|known| known == entry);
-        if !is_current && let Some(signed) = self.sign(entry, at, false) {
+        let is_new = !entry.servers.is_empty() && known.as_ref() != Some(&entry);
+        is_new.then_some(entry)
+    }
+
+    /// Says where this controller is, so that nodes find it after it has moved.
+    pub(crate) fn publish_controller(&mut self, at: UnixTime) {
+        if let Some(entry) = self.new_entry()
+            && let Some(signed) = self.sign(entry, at, false)
+        {
+            let channel_key = self.config.channel_key.public();
             self.publish(&MapItem::Controller(channel_key, signed));
         }
     }
@@ -159,6 +176,7 @@ impl Controller {
 
     /// Withdraws a relay's entry; says whether there was one.
     pub(crate) fn withdraw_relay(&mut self, device: DeviceId, at: UnixTime) -> bool {
+        self.publication.offers.remove(&device);
         let Some(entry) = self.relay_entry(device) else { return false };
         self.relays.remove(&device);
         match self.sign(entry, at, true) {
@@ -296,7 +314,7 @@ impl Controller {
         (!record.withdrawn).then_some(record.body)
     }
 
-    fn stored_item(&self, key: &ItemKey) -> Option<MapItem> {
+    pub(crate) fn stored_item(&self, key: &ItemKey) -> Option<MapItem> {
         MapItem::from_bytes(&self.state.items.get(key)?.bytes)
     }
 

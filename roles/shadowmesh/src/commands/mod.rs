@@ -3,6 +3,7 @@
 mod admin;
 mod manual;
 mod network;
+mod owner;
 mod queries;
 pub(crate) mod serve;
 mod up;
