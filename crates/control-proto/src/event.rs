@@ -283,6 +283,11 @@ pub enum AuditAction {
     },
     /// The settings of the network changed.
     SettingsChanged,
+    /// Records that the owner has signed were published.
+    OwnerSigned {
+        /// How many.
+        records: u32,
+    },
 }
 
 /// One change with its time and actor.

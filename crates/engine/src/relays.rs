@@ -159,6 +159,16 @@ impl Relays {
         attached.or_else(known).copied()
     }
 
+    /// Shows all relays a renewed membership.
+    pub(crate) fn renew(&mut self, chain: &CertificateChain, streams: &mut Streams, now: Instant) {
+        for link in self.links.values_mut() {
+            if let (Some(client), Some(stream)) = (&mut link.client, link.stream) {
+                client.renew(chain.clone(), now);
+                streams.wake(stream);
+            }
+        }
+    }
+
     /// Sends a frame through a relay; dials there if need be.
     pub(crate) fn send(
         &mut self,

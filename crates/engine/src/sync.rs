@@ -25,7 +25,8 @@ impl Engine {
                 ClientEvent::Connected { .. }
                 | ClientEvent::Disconnected
                 | ClientEvent::Refused(_) => self.report_connection(),
-                ClientEvent::Membership(_) => {
+                ClientEvent::Membership(chain) => {
+                    self.relays.renew(&chain, &mut self.streams, cx.instant());
                     self.schedule.save_now(cx.instant());
                     self.relays.handle_membership(cx.instant());
                     self.report_interface(cx.now);

@@ -11,6 +11,7 @@ use noise_channel::{
 use rand_core::CryptoRng;
 
 use super::backoff::{Backoff, jittered};
+use super::places::Places;
 use super::reports::{Reports, failure_event};
 use super::{Admission, ClientConfig, ClientEvent, ClientStatus, StreamAction};
 use crate::limits::{
@@ -36,6 +37,7 @@ pub struct ControlClient {
     offset: ClockOffset,
     latest: Latest,
     join: Join,
+    places: Places,
     backoff: Backoff,
     timers: Timers,
     reports: Reports,
@@ -96,6 +98,7 @@ impl ControlClient {
             offset,
             latest: Latest::default(),
             join: Join::default(),
+            places: Places::default(),
             backoff: Backoff::default(),
             timers: Timers::default(),
             reports: Reports::default(),
@@ -113,12 +116,13 @@ impl ControlClient {
     pub fn handle_opened(&mut self, connection: ConnectionId, rng: &mut dyn CryptoRng, now: Now) {
         self.last_now = now.instant;
         let Link::Dialling { connection: dialled, mask, .. } = &self.link else { return };
+        let Some(channel_key) = self.places.channel_key() else { return };
         if *dialled != connection {
             return;
         }
         let config = InitiatorConfig {
             static_key: StaticSecret::from_bytes(*self.config.channel_key.to_bytes()),
-            remote_static: *self.config.controller.channel_key.as_bytes(),
+            remote_static: *channel_key.as_bytes(),
             prologue: self.config.controller.network.as_bytes().to_vec(),
             mask: mask.clone(),
             capability: CAPABILITY,
@@ -315,15 +319,10 @@ impl ControlClient {
     }
 
     fn dial(&mut self, rng: &mut dyn CryptoRng, now: Now) {
-        let servers = &self.config.controller.servers;
-        let Some(index) = usize::try_from(self.next_connection - 1)
-            .ok()
-            .and_then(|attempt| attempt.checked_rem(servers.len()))
-        else {
+        let Some(server) = self.places.next(&self.config.controller, &self.map) else {
             self.link = Link::Waiting { until: now.instant + REFUSED_RETRY, refusal: None };
             return;
         };
-        let server = servers[index].clone();
         let mut nonce = [0; 16];
         rng.fill_bytes(&mut nonce);
         let secret = &self.config.controller.path_secret;
@@ -437,6 +436,7 @@ impl ControlClient {
         let Link::Open { phase, .. } = &mut self.link else { return };
         *phase = Phase::Ready { pending: welcome.pending };
         self.backoff.reset();
+        self.places.note_answer();
         self.join = Join::default();
         self.latest.wants_whole_map = false;
         if let Some(chain) = self.latest.hello.take()

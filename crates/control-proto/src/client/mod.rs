@@ -2,11 +2,12 @@
 
 mod backoff;
 mod machine;
+mod places;
 mod reports;
 
 use identity::{
     Binding, CertificateChain, ChannelKey, ChannelPublicKey, DeviceKey, DeviceName, Invite,
-    NetworkId, ServerAddress, Signed,
+    NetworkId, ServerAddress, Signed, SuccessorRule,
 };
 use noise_channel::{ClockOffset, PathSecret};
 
@@ -26,6 +27,9 @@ pub struct ControllerAddress {
     pub channel_key: ChannelPublicKey,
     /// Hides the connection.
     pub path_secret: PathSecret,
+    /// Whether the network's records say where controllers are, and by which keys they are known,
+    /// before this address does.
+    pub follows_records: bool,
 }
 
 impl From<&Invite> for ControllerAddress {
@@ -35,6 +39,7 @@ impl From<&Invite> for ControllerAddress {
             servers: invite.controllers.clone(),
             channel_key: invite.controller_key,
             path_secret: PathSecret::from_bytes(*invite.path_secret.0),
+            follows_records: invite.successor == SuccessorRule::ByRecord,
         }
     }
 }

@@ -7,7 +7,7 @@ use noise_channel::Now;
 
 use super::session::Phase;
 use super::{Change, Controller, DeviceRecord, Health, Reply, wall};
-use crate::limits::MAX_REPORT;
+use crate::limits::{MAX_RELAY_ENTRY, MAX_REPORT};
 use crate::{
     Actor, AuditAction, ConnectionId, ControllerMessage, LoadReport, MapItem, MessageError,
     NodeMessage, Refusal, SecurityEvent,
@@ -186,8 +186,17 @@ impl Controller {
         if !is_own || !self.is_relay(device) {
             return self.refuse(connection, Refusal::NotARelay);
         }
-        match self.publish_relay(entry, wall(now)) {
-            None => self.refuse(connection, Refusal::KeyNotHeld),
+        let size = minicbor::to_vec(&entry).map_or(usize::MAX, |bytes| bytes.len());
+        if size > MAX_RELAY_ENTRY {
+            let reason = "the entry of a relay is too long".to_owned();
+            let device = Some(device);
+            return self.event(None, SecurityEvent::ProtocolViolation { device, reason }, now);
+        }
+        match self.publish_relay(entry.clone(), wall(now)) {
+            None => {
+                self.offer_relay(entry);
+                self.refuse(connection, Refusal::KeyNotHeld);
+            }
             Some(is_new) => {
                 let health = Health { heard: now.instant, report: None, healthy: true };
                 self.relays.insert(device, health);

@@ -4,6 +4,7 @@ mod admin;
 mod logs;
 mod manual;
 mod network;
+mod owner;
 mod queries;
 pub(crate) mod serve;
 mod up;
