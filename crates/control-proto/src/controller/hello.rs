@@ -1,7 +1,7 @@
 //! Who a node is, and whether it may come in.
 
 use identity::{
-    Binding, ChainError, DeviceId, DeviceName, Ipv4Prefix, ProvenRenewal, Renewal,
+    Binding, ChainError, ChainPart, DeviceId, DeviceName, Ipv4Prefix, ProvenRenewal, Renewal,
     RevocationTarget, Scope, Signed, UnixTime, Validity,
 };
 use noise_channel::Now;
@@ -135,6 +135,10 @@ impl Controller {
         let certificate = &claims.certificate;
         let device = certificate.device;
         let invite = self.check_invite(&claims, now)?;
+        // A member's membership goes on after its end; whoever is no member yet has none to go on.
+        claims.validity.check(wall(now)).map_err(|source| {
+            unworthy(device, ChainError::Validity { part: ChainPart::Certificate, source })
+        })?;
         if self.index.names.contains_key(&certificate.name) {
             let suggestion = self.free_name(&certificate.name);
             return Err(Refusal::NameTaken { suggestion }.into());

@@ -1,11 +1,13 @@
 //! Bytes and items from hostile hands.
 
 use crate::world::World;
+use std::time::Duration;
+
 use control_proto::{
-    ControllerMessage, InviteRequest, MapChunk, MapItem, MapVersion, NetworkMap, NodeMessage,
-    PeerEntry, SecurityEvent,
+    Admission, ClientStatus, ControllerAddress, ControllerMessage, InviteRequest, MapChunk,
+    MapItem, MapVersion, NetworkMap, NodeMessage, PeerEntry, Refusal, SecurityEvent,
 };
-use identity::{NetworkKey, UnixTime};
+use identity::{ChannelKey, DeviceKey, NetworkKey, UnixTime};
 use proptest::prelude::*;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
@@ -92,6 +94,25 @@ fn an_expired_member_is_left_out_and_a_member_expires_in_place() {
     assert!(map.expire(end).changes.peers.contains(&world.id(0)));
     let again = map.apply(&peers, end);
     assert!(matches!(again.events[..], [SecurityEvent::ExpiredCertificate { .. }]));
+}
+
+#[test]
+fn an_expired_certificate_admits_nobody_even_by_an_invite_that_is_open() {
+    let mut world = World::simple();
+    let month = 30 * 86_400;
+    let invite = world.invite(InviteRequest { expires_in: month, ..InviteRequest::default() });
+    let key = DeviceKey::generate(&mut world.rng);
+    let chain = invite.certify(key.id(), &"late".parse().unwrap(), 0, world.wall()).unwrap();
+    world.pass(Duration::from_secs(month / 2));
+    let channel_key = ChannelKey::generate(&mut world.rng);
+    let map = NetworkMap::new(invite.network);
+    let admission = Admission::Chain(Box::new(chain));
+    let late = world.add(key, channel_key, ControllerAddress::from(&invite), admission, map);
+    world.settle();
+    assert!(matches!(world.status(late), ClientStatus::Refused(Refusal::Chain { .. })));
+    let last = world.events.last().map(|record| &record.event);
+    assert!(matches!(last, Some(SecurityEvent::ExpiredCertificate { .. })), "{last:?}");
+    assert!(world.disk.devices.is_empty());
 }
 
 #[test]
