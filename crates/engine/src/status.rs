@@ -46,8 +46,10 @@ pub struct EngineStatus {
     pub controller_admits: Option<bool>,
     /// The relays of the network.
     pub relays: Vec<RelayStatus>,
-    /// This device's own addresses as others see them.
+    /// The addresses under which this device announces itself.
     pub candidates: Vec<SocketAddr>,
+    /// Those of them that STUN servers see.
+    pub reflexive: Vec<SocketAddr>,
     /// Whether datagrams can be sent at all.
     pub udp: bool,
     /// The other members.
@@ -168,6 +170,7 @@ impl Engine {
             controller_admits: controller_admits(client.map(), wall),
             relays: self.relays.status().map(relay_status).collect(),
             candidates: self.settings.local.iter().map(|candidate| candidate.address).collect(),
+            reflexive: self.stun.reflexive().into_iter().collect(),
             udp: self.settings.path.udp,
             peers: self.peers.iter().map(|peer| peer_status(peer, now.instant)).collect(),
             clock_offset,

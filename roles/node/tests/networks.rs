@@ -19,7 +19,7 @@ use keystore::{FileKeystore, Keystore};
 use node::api::{
     ApiError, Client, ClientError, Event, Events, Membership, NetworkStatus, PathKind, Problem,
 };
-use node::{Clock, Mode, Node, NodeConfig, NodeSettings};
+use node::{Clock, Mode, Node, NodeConfig, NodeSettings, StartError};
 use rand_core::UnwrapErr;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -105,19 +105,14 @@ impl Device {
     }
 
     async fn in_folder(folder: TempDir, name: &str, clock: Clock) -> Self {
-        let socket = folder.path().join("node.sock");
-        let settings = NodeSettings {
-            mode: Mode::Userspace,
-            device_name: Some(name.to_owned()),
-            proxy: None,
-            ..NodeSettings::default()
-        };
-        let keys = Arc::new(keys(folder.path()));
-        let version = "test".to_owned();
-        let config = NodeConfig { keys, socket: socket.clone(), settings, version, clock };
-        let node = Node::start(config).await.unwrap();
+        let node = Node::start(config(folder.path(), settings(name), clock)).await.unwrap();
+        Self::run(folder, node)
+    }
+
+    fn run(folder: TempDir, node: Node) -> Self {
+        let client = Client::new(folder.path().join("node.sock"));
         let node = tokio::spawn(node.run(std::future::pending()));
-        Self { folder, client: Client::new(socket), node }
+        Self { folder, client, node }
     }
 
     async fn join(&self, server: &Server) -> NetworkStatus {
@@ -160,6 +155,16 @@ impl Device {
     }
 }
 
+fn settings(name: &str) -> NodeSettings {
+    let device_name = Some(name.to_owned());
+    NodeSettings { mode: Mode::Userspace, device_name, proxy: None, ..NodeSettings::default() }
+}
+
+fn config(folder: &Path, settings: NodeSettings, clock: Clock) -> NodeConfig {
+    let (socket, version) = (folder.join("node.sock"), "test".to_owned());
+    NodeConfig { keys: Arc::new(keys(folder)), socket, settings, version, clock }
+}
+
 fn keys(folder: &Path) -> FileKeystore {
     FileKeystore::open(folder.join("node"), None).unwrap()
 }
@@ -192,6 +197,9 @@ async fn a_device_in_two_networks_leaves_one_and_goes_on_in_the_other() {
     assert_eq!(status.controller_admits, Some(true));
     assert!(status.inbound.contains("no port is published"), "{}", status.inbound);
     assert_eq!(status.clock_offset_seconds, None);
+    let check = laptop.client.netcheck().await.unwrap();
+    assert!(check.controller && !check.udp, "nobody here serves STUN: {check:?}");
+    assert!(check.reflexive.is_empty() && check.local.iter().any(|one| one.ip().is_loopback()));
     laptop.join(&work).await;
     nas.join(&work).await;
     laptop.ping("nas").await;
@@ -260,6 +268,41 @@ async fn a_used_invite_is_refused_and_leaves_no_keys() {
     assert!(error.message.ends_with("ask for a new one"), "{error}");
     let folder = thief.stop().await;
     assert!(keys(folder.path()).list().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_in_the_way_on_this_host_is_said_with_what_to_do() {
+    let start = async |folder: &Path, settings: NodeSettings| {
+        Node::start(config(folder, settings, Clock::default())).await
+    };
+    let folder = TempDir::new().unwrap();
+    let no_tun = NodeSettings {
+        mode: Mode::Tun,
+        tun_path: folder.path().join("no-tun"),
+        ..settings("laptop")
+    };
+    let error = start(folder.path(), no_tun).await.unwrap_err();
+    assert!(matches!(error, StartError::Tun(_)), "{error}");
+    assert!(error.to_string().contains("`--mode userspace`"), "{error}");
+
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let proxy = Some(taken.local_addr().unwrap());
+    let error = start(folder.path(), NodeSettings { proxy, ..settings("laptop") }).await;
+    let error = error.unwrap_err();
+    assert!(matches!(error, StartError::Listen { .. }), "{error}");
+    assert!(error.to_string().contains("--proxy"), "{error}");
+
+    let taken = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    let listen_port = taken.local_addr().unwrap().port();
+    let node = start(folder.path(), NodeSettings { listen_port, ..settings("laptop") }).await;
+    let laptop = Device::run(folder, node.unwrap());
+    let second = start(laptop.folder.path(), settings("laptop")).await.unwrap_err();
+    assert!(matches!(second, StartError::AlreadyRunning(_)), "{second}");
+    let home = Server::start("home").await;
+    let error = refusal(laptop.client.join(&home.invite().await).await.unwrap_err());
+    assert_eq!(error.problem, Problem::System);
+    assert!(error.message.contains("--listen-port"), "{error}");
+    assert!(laptop.kept().is_empty() && laptop.names().await.is_empty());
 }
 
 #[tokio::test]
