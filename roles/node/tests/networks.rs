@@ -14,13 +14,14 @@ use control_proto::{AdminAnswer, AdminRequest, InviteRequest};
 use controller::network::{NetworkFolder, NewNetwork};
 use controller::{AdminClient, Config, Controller};
 use getrandom::SysRng;
-use identity::{DeviceId, ServerAddress, TlsMode, UnixTime};
+use identity::{DeviceId, NetworkKey, ServerAddress, TlsMode, UnixTime, ipv4_prefix};
 use keystore::{FileKeystore, Keystore};
 use node::api::{
     ApiError, Client, ClientError, Event, Events, Membership, NetworkStatus, PathKind, Problem,
 };
 use node::{Clock, Mode, Node, NodeConfig, NodeSettings, StartError};
-use rand_core::UnwrapErr;
+use rand_chacha::ChaCha20Rng;
+use rand_core::{CryptoRng, SeedableRng, UnwrapErr};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -39,13 +40,17 @@ struct Server {
 
 impl Server {
     async fn start(network: &str) -> Self {
+        Self::with_randomness(network, &mut UnwrapErr(SysRng)).await
+    }
+
+    async fn with_randomness(network: &str, rng: &mut dyn CryptoRng) -> Self {
         let folder = TempDir::new().unwrap();
         let state = NetworkFolder::new(folder.path().join("state"));
         let key_file = &folder.path().join("network.key");
         let name = network.parse().unwrap();
         let new = NewNetwork { name, key_file, passphrase: b"correct horse" };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-        state.create(new, &mut UnwrapErr(SysRng), UnixTime(now)).await.unwrap();
+        state.create(new, rng, UnixTime(now)).await.unwrap();
 
         let mut listener = Listener::bind(([127, 0, 0, 1], 0).into(), None).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -123,6 +128,19 @@ impl Device {
 
     async fn status(&self) -> Vec<NetworkStatus> {
         self.client.status().await.unwrap().networks
+    }
+
+    /// Waits until the device has so many addresses in a network.
+    async fn addresses(&self, network: &str, count: usize) -> NetworkStatus {
+        let found = async {
+            loop {
+                let found = self.status().await.into_iter().find(|one| one.name == network);
+                if let Some(status) = found.filter(|status| status.addresses.len() == count) {
+                    return status;
+                }
+            }
+        };
+        timeout(DEADLINE, found).await.expect("the addresses come in time")
     }
 
     async fn names(&self) -> Vec<String> {
@@ -232,6 +250,40 @@ async fn a_second_network_of_the_same_name_is_refused_and_nothing_of_it_is_kept(
     assert_eq!(error.problem, Problem::System);
     assert!(error.message.contains("`shadowmesh leave home`"), "{error}");
     assert_eq!((laptop.names().await, laptop.kept()), (vec!["home".to_owned()], kept));
+}
+
+/// Randomness for two networks whose ids lead to the same IPv4 prefix.
+fn clashing() -> [ChaCha20Rng; 2] {
+    let mut seen = std::collections::BTreeMap::new();
+    for seed in 0_u64.. {
+        let root = NetworkKey::generate(&mut ChaCha20Rng::seed_from_u64(seed));
+        let prefix = ipv4_prefix(root.id()).network();
+        if let Some(other) = seen.insert(prefix, seed) {
+            return [other, seed].map(ChaCha20Rng::seed_from_u64);
+        }
+    }
+    unreachable!("there are 64 prefixes")
+}
+
+#[tokio::test]
+async fn of_two_networks_with_the_same_ipv4_addresses_the_later_has_ipv6_only_until_there_is_room()
+{
+    let [mut one, mut other] = clashing();
+    let home = Server::with_randomness("home", &mut one).await;
+    let work = Server::with_randomness("work", &mut other).await;
+    let laptop = Device::start("laptop").await;
+    let first = laptop.join(&home).await;
+    laptop.addresses("home", 2).await;
+    laptop.join(&work).await;
+    let second = laptop.addresses("work", 1).await;
+    assert!(second.addresses[0].is_ipv6());
+    let prefix = second.advice.iter().find(|advice| advice.contains("goes without"));
+    assert!(prefix.is_some_and(|advice| advice.contains("/16")), "{:?}", second.advice);
+    assert_eq!(laptop.addresses("home", 2).await.id, first.id);
+
+    laptop.client.leave(Some("home")).await.unwrap();
+    let alone = laptop.addresses("work", 2).await;
+    assert!(alone.advice.is_empty(), "{:?}", alone.advice);
 }
 
 #[tokio::test]
