@@ -155,7 +155,9 @@ fn a_device_that_changes_its_address_is_back_within_5_s_and_directly_soon_after(
     ip(&["address", "add", "10.1.0.77/24", "dev", "eth0"]);
     alice.wait_until_reaches(&bob.full_name(), Duration::from_secs(5));
     wait_for("bob to use alice's new address", PATIENCE, || {
-        bob.reaches(&alice.full_name());
+        if !bob.reaches(&alice.full_name()) {
+            return None;
+        }
         let status = bob.status()?;
         let peers = status["networks"][0]["peers"].as_array()?;
         let path = &peers.iter().find(|peer| peer["name"] == "alice")?["path"];
