@@ -23,6 +23,11 @@ CREATE TABLE invites (
     revoked INTEGER NOT NULL CHECK (revoked IN (0, 1)),
     record BLOB NOT NULL
 ) STRICT;
+CREATE TABLE log_anchors (
+    log TEXT PRIMARY KEY,
+    sequence INTEGER NOT NULL,
+    hash BLOB NOT NULL CHECK (length(hash) = 32)
+) STRICT;
 CREATE TABLE map_items (
     key BLOB PRIMARY KEY,
     version INTEGER NOT NULL UNIQUE,

@@ -1,8 +1,9 @@
 //! What an administrator may ask of a controller, and the answers.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use identity::{DeviceId, DeviceName, GroupName, NetworkId, NetworkName, SignerId};
+use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 use crate::{Mode, text};
@@ -48,6 +49,15 @@ pub enum AdminRequest {
         #[serde(with = "text")]
         device: DeviceId,
     },
+    /// What the owner needs to make invites where the network's key is.
+    Outline,
+    /// What waits for the owner's signature.
+    Unsigned,
+    /// Carry what the owner has signed.
+    Publish {
+        /// Items of the map as text, each after those that prove it.
+        items: Vec<String>,
+    },
     /// All relays.
     Relays,
     /// Withdraw the entry of a relay; it stays a member.
@@ -65,6 +75,28 @@ pub struct SettingsChange {
     pub approval: Option<bool>,
     /// How long a membership is valid without renewal, in seconds.
     pub validity: Option<u64>,
+    /// How many entries each log keeps.
+    pub log_entries: Option<u64>,
+    /// For how long the logs keep entries, in seconds.
+    pub log_seconds: Option<u64>,
+    /// Where nodes find the controller; an empty list means where it listens.
+    pub controllers: Option<Vec<ControllerPlace>>,
+}
+
+/// A place where nodes find a controller. TLS there is that of the controller itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[cbor(array)]
+pub struct ControllerPlace {
+    /// A DNS name, or an IP address without brackets.
+    #[n(0)]
+    pub host: String,
+    /// The TCP port.
+    #[n(1)]
+    pub port: u16,
+    /// The addresses to dial; if there are none, nodes resolve the host.
+    #[n(2)]
+    #[serde(default)]
+    pub addresses: Vec<IpAddr>,
 }
 
 /// What an invite should allow.
@@ -124,6 +156,16 @@ pub enum AdminAnswer {
         /// By id.
         devices: Vec<DeviceView>,
     },
+    /// What the owner needs to make invites.
+    Outline {
+        /// An [`crate::Outline`] as text.
+        outline: String,
+    },
+    /// What waits for the owner's signature.
+    Unsigned {
+        /// An [`crate::Unsigned`] as text.
+        unsigned: String,
+    },
     /// All relays.
     Relays {
         /// By id.
@@ -150,10 +192,16 @@ pub struct NetworkView {
     pub approval: bool,
     /// How long a membership is valid without renewal, in seconds.
     pub validity: u64,
-    /// Where nodes reach this controller.
+    /// How many entries each log keeps.
+    pub log_entries: u64,
+    /// For how long the logs keep entries, in seconds.
+    pub log_seconds: u64,
+    /// Where nodes find this controller.
     pub controllers: Vec<String>,
     /// The epoch of the records.
     pub epoch: u64,
+    /// Records that wait for the owner's signature.
+    pub unsigned: u64,
     /// Devices, members and pending.
     pub devices: u64,
     /// Devices with an open channel.
@@ -251,6 +299,8 @@ pub struct RelayView {
     pub healthy: bool,
     /// Attached nodes, by its last report.
     pub attached: Option<u32>,
+    /// Processor use in thousandths of one core, by its last report.
+    pub cpu_permille: Option<u32>,
 }
 
 /// Why a request was not done. The text says what to do.
@@ -274,7 +324,9 @@ pub enum AdminError {
         name: DeviceName,
     },
     /// The controller lacks the key that is needed.
-    #[error("this controller holds no key for {scope} (strict mode); do it where that key is kept")]
+    #[error(
+        "this controller holds no key for {scope} (strict mode); give the network's own key with --key-file where a command takes it"
+    )]
     KeyNotHeld {
         /// The scope of the key.
         scope: String,
@@ -293,6 +345,17 @@ pub enum AdminError {
         /// How many there may be.
         limit: usize,
     },
+    /// Somebody else has signed, or what is signed is older than what is known.
+    #[error("{what} is not to be believed: {reason}; sign again with the network's own key")]
+    NotBelieved {
+        /// What was to be published.
+        what: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The key is another network's.
+    #[error("this is the key of another network; name the right --key-file or --state-dir")]
+    OtherNetwork,
     /// A name with a number of uses above one.
     #[error("one name fits one device; leave the name out or make one invite at a time")]
     NameForMany,

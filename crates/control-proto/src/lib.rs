@@ -23,8 +23,8 @@
 //! it has, or the whole map when too much was forgotten since.
 //!
 //! In the simple mode the controller holds delegated keys of all scopes and could admit devices by
-//! itself; in the strict mode it can only renew and revoke. The mode is a matter of which keys are
-//! in its [`AuthorityKeys`].
+//! itself; in the strict mode it can only renew and revoke, and the [`Owner`] signs the rest. The mode
+//! is a matter of which keys are in its [`AuthorityKeys`].
 //!
 //! Both machines are pure. Inputs are `handle_*`, outputs `poll_*`; time and randomness are
 //! arguments.
@@ -36,6 +36,7 @@
 //! | `client` | a node's channel: join, resume, renew, reconnect |
 //! | `controller` | the controller: hello, messages, administration, publication |
 //! | `membership` | reading a chain that still waits for approval |
+//! | `owner` | invites and signatures of the network's owner, in strict mode |
 //! | `admin` | requests and views of administrators |
 //! | `event` | security events and the audit trail |
 //! | [`limits`] | every limit as data |
@@ -50,11 +51,12 @@ pub mod limits;
 mod map;
 mod membership;
 mod message;
+mod owner;
 mod text;
 
 pub use admin::{
-    AdminAnswer, AdminError, AdminRequest, CreatedInvite, DeviceView, InviteRequest, InviteState,
-    InviteView, NetworkView, RelayView, SettingsChange,
+    AdminAnswer, AdminError, AdminRequest, ControllerPlace, CreatedInvite, DeviceView,
+    InviteRequest, InviteState, InviteView, NetworkView, RelayView, SettingsChange,
 };
 pub use client::{
     Admission, ClientConfig, ClientEvent, ClientStatus, ControlClient, ControllerAddress,
@@ -62,12 +64,13 @@ pub use client::{
 };
 pub use controller::{
     AuthorityKeys, Change, Controller, ControllerConfig, Counters, DeviceRecord, InviteRecord,
-    KeyMismatch, Output, PersistId, Settings, Stored, StoredItem, Ticket,
+    KeyMismatch, Output, PersistId, Retention, Settings, Stored, StoredItem, Ticket,
 };
-pub use event::{Actor, AuditAction, AuditEntry, EventRecord, SecurityEvent};
+pub use event::{Actor, AuditAction, AuditEntry, EventRecord, SecurityEvent, TunnelRefusal};
 pub use map::{Applied, CacheError, ItemKey, MapChanges, MapItem, NetworkMap, Peer, PeerEntry};
 pub use message::{
     ConnectionId, ControllerMessage, Hello, LoadReport, MapChunk, MapVersion, MessageError, Mode,
     NodeMessage, Refusal, Welcome,
 };
 pub use noise_channel::{ClockOffset, Now, UnixMillis};
+pub use owner::{NotAnOutline, Outline, Owner, Unsigned};

@@ -1,5 +1,6 @@
 //! Every limit as data; each constant carries the reason for its value.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// The version of these messages that this crate speaks.
@@ -27,6 +28,22 @@ pub const MAX_INVITES: usize = 10_000;
 /// Invites made by one request.
 pub const MAX_INVITES_AT_ONCE: u16 = 100;
 
+/// The longest time that an invite may be used, in seconds: 90 days.
+pub const LONGEST_INVITE: u64 = 90 * 24 * 3600;
+
+/// The longest outline or list of unsigned records as text, in characters: that many entries of
+/// relays, with room.
+pub const MAX_OUTLINE: usize = 512 * 1024;
+
+/// Entries of relays that may wait for the owner's signature.
+pub const MAX_OFFERS: usize = 64;
+
+/// Largest entry that a relay may offer, encoded: a record of it is at most twice as large.
+pub const MAX_RELAY_ENTRY: usize = 2_048;
+
+/// Items that are published by one request: they fit the largest body of the administration's API.
+pub const MAX_ITEMS_AT_ONCE: usize = 8;
+
 /// Devices that may wait for approval; an intercepted stack of invites must not fill the network.
 pub const MAX_PENDING_DEVICES: usize = 1_000;
 
@@ -45,6 +62,25 @@ pub const MESSAGE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Security events that are kept per minute; the rest is counted and kept as one number.
 pub const EVENTS_PER_MINUTE: u32 = 120;
+
+/// The part of them that nodes may report, so that no node can hide what the controller itself sees.
+pub const REPORTS_PER_MINUTE: u32 = EVENTS_PER_MINUTE / 2;
+
+/// Largest security event that a node may report, in bytes: two ids and a sentence.
+pub const MAX_REPORT: usize = 512;
+
+/// How often the logs are cut to what the settings keep: at the highest rate of events they exceed
+/// the bound by a few thousand.
+pub const PRUNE_INTERVAL: Duration = Duration::from_secs(3_600);
+
+/// Entries that each log may be told to keep: a database of a few gigabytes at most.
+pub const LOG_ENTRIES: RangeInclusive<u64> = 1_000..=10_000_000;
+
+/// For how long the logs may be told to keep entries, in seconds: a day to ten years.
+pub const LOG_SECONDS: RangeInclusive<u64> = 86_400..=3_650 * 86_400;
+
+/// Places that one controller may have.
+pub const MAX_PLACES: usize = 8;
 
 /// How often the controller says that its revocation list is current (protocol.md, section 1).
 pub const FRESHNESS_INTERVAL: Duration = Duration::from_secs(300);

@@ -84,6 +84,9 @@ pub struct LoadReport {
     /// Whether it wants no further nodes because it is about to stop.
     #[n(3)]
     pub draining: bool,
+    /// Processor use of the relay as a whole since the last report, in thousandths of one core.
+    #[cbor(n(4), default)]
+    pub cpu_permille: u32,
 }
 
 /// A message of a node to its controller.
@@ -219,7 +222,9 @@ pub enum Refusal {
     RateLimited,
     /// The controller lacks the key that is needed.
     #[n(10)]
-    #[error("the controller holds no key for this (strict mode)")]
+    #[error(
+        "the controller holds no key for this (strict mode); it waits until the owner runs `shadowmesh network sign`"
+    )]
     KeyNotHeld,
     /// Something that only a relay may do.
     #[n(11)]

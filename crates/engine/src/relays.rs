@@ -159,6 +159,16 @@ impl Relays {
         attached.or_else(known).copied()
     }
 
+    /// Shows all relays a renewed membership.
+    pub(crate) fn renew(&mut self, chain: &CertificateChain, streams: &mut Streams, now: Instant) {
+        for link in self.links.values_mut() {
+            if let (Some(client), Some(stream)) = (&mut link.client, link.stream) {
+                client.renew(chain.clone(), now);
+                streams.wake(stream);
+            }
+        }
+    }
+
     /// Sends a frame through a relay; dials there if need be.
     pub(crate) fn send(
         &mut self,
@@ -255,6 +265,14 @@ impl Relays {
             *link = Link { retry_at: Some(now), ..Link::default() };
         }
         self.events.push_back(RelayEvent::Changed);
+    }
+
+    /// The device can prove more than before: relays that refused it, or that it could prove
+    /// nothing to, are dialled at once.
+    pub(crate) fn handle_membership(&mut self, now: Instant) {
+        for link in self.links.values_mut().filter(|link| link.retry_at.is_some()) {
+            (link.failures, link.retry_at) = (0, Some(now));
+        }
     }
 
     pub(crate) fn handle_timeout(&mut self, streams: &mut Streams, cx: &mut Context<'_>) {

@@ -7,9 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use control_proto::NetworkMap;
-use identity::{DeviceId, RelayEntry, RevocationTarget, Scope, UnixTime};
-use ipnet::IpNet;
-use naming::{NameError, Zone};
+use identity::{DeviceId, RelayEntry, RevocationTarget, Scope, TunnelPublicKey, UnixTime};
 use noise_channel::{ClockOffset, Now, limits::CLOCK_TOLERANCE};
 use path::{CandidateKind, Path};
 use serde::{Deserialize, Serialize};
@@ -17,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::Engine;
 use crate::io::ConnectionState;
 use crate::peer::Peer;
-use crate::peers::overlay;
+use crate::traffic::Traffic;
 
 /// The state of one network on this device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -52,7 +50,7 @@ pub struct EngineStatus {
     pub reflexive: Vec<SocketAddr>,
     /// Whether datagrams can be sent at all.
     pub udp: bool,
-    /// The other members.
+    /// The other members, then the plain WireGuard peers.
     pub peers: Vec<PeerStatus>,
     /// Seconds that this device's clock lacks, or has too much if below zero, when that is more than
     /// the network tolerates; it is made up for.
@@ -74,12 +72,12 @@ pub struct RelayStatus {
     pub home: bool,
 }
 
-/// One other member.
+/// One other member, or a plain WireGuard peer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PeerStatus {
     /// Its name.
     pub name: String,
-    /// Its DeviceId.
+    /// Its DeviceId; for a plain WireGuard peer its key.
     pub device_id: String,
     /// Its addresses, IPv6 first.
     pub addresses: Vec<IpAddr>,
@@ -172,10 +170,24 @@ impl Engine {
             candidates: self.settings.local.iter().map(|candidate| candidate.address).collect(),
             reflexive: self.stun.reflexive().into_iter().collect(),
             udp: self.settings.path.udp,
-            peers: self.peers.iter().map(|peer| peer_status(peer, now.instant)).collect(),
+            peers: self.peer_statuses(now.instant),
             clock_offset,
             warnings: clock_offset.map(clock_warning).into_iter().collect(),
         }
+    }
+
+    fn peer_statuses(&self, now: Instant) -> Vec<PeerStatus> {
+        let members = self.peers.iter().map(|peer| peer_status(peer, now));
+        let plain = self.peers.plain.iter().map(|(key, peer)| {
+            let path = self.plain_endpoint(key).map_or(Path::None, Path::Direct);
+            let about = About {
+                name: peer.name.to_string(),
+                device_id: TunnelPublicKey::from_bytes(*key.as_bytes()).to_string(),
+                addresses: peer.addresses.clone(),
+            };
+            traffic_status(about, path, &peer.traffic, now)
+        });
+        members.chain(plain).collect()
     }
 
     /// Why packets to a peer go where they go.
@@ -217,44 +229,6 @@ impl Engine {
                     || address.is_some_and(|address| peer.addresses().any(|own| own == address))
             })
             .map(Peer::device)
-    }
-
-    /// The signed map as it is now: for the resolver, and for whoever wants to know everything.
-    #[must_use]
-    pub fn map(&self) -> &NetworkMap {
-        self.control.client().map()
-    }
-
-    /// The zone of this network for the stub resolver.
-    ///
-    /// # Errors
-    /// If a name of the network cannot stand in DNS.
-    pub fn zone(&self, now: Now) -> Result<Zone, NameError> {
-        self.zone_without(&[], now)
-    }
-
-    /// The zone as [`Self::zone`] gives it, without addresses in these prefixes: on a device where
-    /// another network has them.
-    ///
-    /// # Errors
-    /// If a name of the network cannot stand in DNS.
-    pub fn zone_without(&self, left_out: &[IpNet], now: Now) -> Result<Zone, NameError> {
-        let stays = |address: &IpAddr| !left_out.iter().any(|prefix| prefix.contains(address));
-        let mut zone = Zone::new(self.own.network_name.as_str())?;
-        let prefixes = overlay(self.own.network, self.map()).into_iter();
-        for prefix in prefixes.filter(|prefix| !left_out.contains(prefix)) {
-            zone.add_prefix(prefix.addr(), prefix.prefix_len())?;
-        }
-        for peer in self.peers.iter() {
-            let addresses: Vec<_> = peer.addresses().filter(stays).collect();
-            zone.add_host(peer.member.name.as_str(), &addresses)?;
-        }
-        if let Some(own) = self.map().peer(self.own.end.device) {
-            let mut addresses = self.own_addresses(now);
-            addresses.retain(stays);
-            zone.add_host(own.member.name.as_str(), &addresses)?;
-        }
-        Ok(zone)
     }
 }
 
@@ -316,19 +290,36 @@ fn peer_status(peer: &Peer, now: Instant) -> PeerStatus {
         let is_chosen = Path::Direct(remote.candidate.address) == chosen;
         remote.latency.filter(|_| is_chosen)
     });
-    let session = peer.session.as_ref().filter(|session| session.check_usable(now).is_ok());
-    PeerStatus {
+    let about = About {
         name: peer.member.name.to_string(),
         device_id: peer.device().to_string(),
         addresses: peer.addresses().collect(),
-        path: chosen.to_string(),
-        latency_ms: latency.map(millis),
+    };
+    let status = traffic_status(about, chosen, &peer.traffic, now);
+    PeerStatus { latency_ms: latency.map(millis), ..status }
+}
+
+/// Who a peer is.
+struct About {
+    name: String,
+    device_id: String,
+    addresses: Vec<IpAddr>,
+}
+
+fn traffic_status(about: About, path: Path, traffic: &Traffic, now: Instant) -> PeerStatus {
+    let session = traffic.usable(now);
+    PeerStatus {
+        name: about.name,
+        device_id: about.device_id,
+        addresses: about.addresses,
+        path: path.to_string(),
+        latency_ms: None,
         session: session.is_some(),
         session_age: session.map(|session| session.age(now).as_secs()),
-        sent_packets: peer.counters.sent_packets(),
-        sent_bytes: peer.counters.sent_bytes(),
-        received_packets: peer.counters.received_packets(),
-        received_bytes: peer.counters.received_bytes(),
+        sent_packets: traffic.counters.sent_packets(),
+        sent_bytes: traffic.counters.sent_bytes(),
+        received_packets: traffic.counters.received_packets(),
+        received_bytes: traffic.counters.received_bytes(),
     }
 }
 

@@ -1,10 +1,12 @@
 //! What the network's root lets other keys do.
 
 use minicbor::{Decode, Encode};
+use zeroize::Zeroizing;
 
+use crate::encoding::sha256;
 use crate::{
-    DEFAULT_VALIDITY, GroupName, NetworkId, SignatureError, Signed, SignerId, Statement, UnixTime,
-    Validity,
+    DEFAULT_VALIDITY, DelegatedKey, GroupName, NetworkId, NetworkKey, SignatureError, Signed,
+    SignerId, Statement, UnixTime, Validity,
 };
 
 /// What a delegated key may sign. Each key has one scope.
@@ -124,6 +126,26 @@ pub struct Delegation {
     /// How far it may go; of meaning for `issue` and `renew` only.
     #[n(4)]
     pub limits: IssueLimits,
+}
+
+impl NetworkKey {
+    /// The key with which the owner signs for a scope, and its delegation: always the same ones, so
+    /// that nobody has to keep them beside the root. They count as long as the root does.
+    #[must_use]
+    pub fn own_delegation(&self, scope: Scope) -> (DelegatedKey, Signed<Delegation>) {
+        let root = self.to_bytes();
+        let parts = [b"shadowmesh/owner-key/v1".as_slice(), root.as_slice(), &[scope.number()]];
+        let seed = Zeroizing::new(sha256(&parts));
+        let key = DelegatedKey::from_bytes(&seed);
+        let delegation = Delegation {
+            network: self.id(),
+            key: key.id(),
+            scope,
+            validity: Validity { not_before: UnixTime(0), not_after: UnixTime::NEVER },
+            limits: IssueLimits::default(),
+        };
+        (key, Signed::sign(self.id(), self, &delegation))
+    }
 }
 
 impl Statement for Delegation {

@@ -107,6 +107,8 @@ pub struct RelayClient {
     link: Link,
     relay: DeviceId,
     proofs: Option<Box<Proofs>>,
+    /// A newer membership than the one that attaches, to be shown once we are attached.
+    renewed: Option<Box<CertificateChain>>,
     state: State,
     capability: u16,
     opened: Instant,
@@ -145,6 +147,7 @@ impl RelayClient {
                 binding: config.binding,
                 attachment: config.attachment,
             })),
+            renewed: None,
             state: State::Opening,
             capability: 0,
             opened: now.instant,
@@ -193,6 +196,17 @@ impl RelayClient {
         }
         self.link.outbound.push_frame(frame, now);
         Ok(())
+    }
+
+    /// Shows the relay a renewed membership, so that the link outlives the one that attached it.
+    pub fn renew(&mut self, chain: CertificateChain, now: Instant) {
+        self.last_now = now;
+        match (self.state, &mut self.proofs) {
+            (State::Opening, Some(proofs)) => proofs.chain = chain,
+            (State::Opening, None) => self.renewed = Some(Box::new(chain)),
+            (State::Attached, _) => self.show(chain.into(), now),
+            (State::Closed, _) => {}
+        }
     }
 
     /// The next binary WebSocket message for the relay.
@@ -252,7 +266,7 @@ impl RelayClient {
                     self.capability = capability;
                     self.attach(rng, now);
                 }
-                LinkEvent::Message(message) => self.handle_control(message),
+                LinkEvent::Message(message) => self.handle_control(message, now),
                 LinkEvent::Frame(_, frame) => self.events.push_back(ClientEvent::Frame(frame)),
                 LinkEvent::Rotated => self.events.push_back(ClientEvent::Rotated),
                 LinkEvent::RotationAbandoned => {
@@ -278,12 +292,15 @@ impl RelayClient {
         self.link.begin_sending(&hop_key, self.relay);
     }
 
-    fn handle_control(&mut self, message: Message) {
+    fn handle_control(&mut self, message: Message, now: Instant) {
         match (message, self.state) {
             (Message::Attached(key), State::Opening) => {
                 self.link.begin_receiving(&HopKey::from_bytes(&key));
                 self.state = State::Attached;
                 self.events.push_back(ClientEvent::Attached { capability: self.capability });
+                if let Some(chain) = self.renewed.take() {
+                    self.show(chain, now);
+                }
             }
             (Message::Refused(refusal), _) => self.close(ClientEvent::Refused(refusal)),
             (Message::Unreachable(device), State::Attached) => {
@@ -293,10 +310,15 @@ impl RelayClient {
                 Message::Attached(_)
                 | Message::Attach(_)
                 | Message::HopKey(_)
-                | Message::Unreachable(_),
+                | Message::Unreachable(_)
+                | Message::Renew(_),
                 _,
             ) => self.close(ClientEvent::Failed(LinkError::Protocol("out of order"))),
         }
+    }
+
+    fn show(&mut self, chain: Box<CertificateChain>, now: Instant) {
+        self.link.send(&Message::Renew(chain), MessageClass::Counted, now);
     }
 
     fn close(&mut self, event: ClientEvent) {

@@ -116,6 +116,22 @@ impl Connection {
             not_after: member.not_after,
         })
     }
+
+    /// Takes a membership of the attached device in place of the one that it showed before.
+    pub(crate) fn renew(
+        &mut self,
+        chain: CertificateChain,
+        revocations: &Revocations,
+        wall: UnixTime,
+    ) -> Result<(), Refusal> {
+        let Stage::Attached(attached) = &mut self.stage else { return Err(Refusal::NotMember) };
+        let member = verify_member(&chain, self.network, revocations, wall)?;
+        if member.device != attached.device {
+            return Err(Refusal::NotMember);
+        }
+        (attached.chain, attached.not_after) = (chain, member.not_after);
+        Ok(())
+    }
 }
 
 /// Who the chain proves, or why the relay does not serve it.

@@ -12,7 +12,7 @@
 //! answers with its own hop key, or with a [`Refusal`]. From then on each WebSocket message is one
 //! frame under hop protection, and messages of the channel travel in frames of their own type. When the
 //! channel replaces its keys, each side sends a fresh hop key through it and marks the place in the
-//! stream from which it counts.
+//! stream from which it counts. A device whose membership is renewed shows the new chain on the link.
 //!
 //! # A relay
 //!

@@ -21,6 +21,9 @@ pub(crate) enum Message {
     /// Nobody by this id is attached here.
     #[n(4)]
     Unreachable(#[n(0)] DeviceId),
+    /// The client's membership, renewed while it is attached.
+    #[n(5)]
+    Renew(#[n(0)] Box<CertificateChain>),
 }
 
 /// What a client proves, and its hop key.

@@ -358,12 +358,21 @@ impl RelayServer {
             (Message::Attach(attach), Stage::Established { .. }) => {
                 self.attach(id, &attach, rng, now);
             }
+            (Message::Renew(chain), Stage::Attached(_)) => {
+                let revocations = self.networks.get(&connection.network).map(|n| &n.revocations);
+                let wall = UnixTime(now.wall.as_secs());
+                let renewed = revocations.map(|known| connection.renew(*chain, known, wall));
+                if let Some(Err(refusal)) = renewed {
+                    self.refuse(id, refusal, now.instant);
+                }
+            }
             (
                 Message::Attach(_)
                 | Message::Attached(_)
                 | Message::Refused(_)
                 | Message::HopKey(_)
-                | Message::Unreachable(_),
+                | Message::Unreachable(_)
+                | Message::Renew(_),
                 _,
             ) => self.close(id, LinkError::Protocol("out of order").into()),
         }

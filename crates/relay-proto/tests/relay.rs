@@ -401,6 +401,53 @@ fn membership_that_ends_detaches_within_a_heartbeat() {
 }
 
 #[test]
+fn a_renewed_membership_keeps_the_link() {
+    let network = Network::new(1);
+    let hour = network.device(1, Validity::starting(UnixTime(START), 3_000));
+    let mut world = World::new(&[&network], Limits::default());
+    let a = world.join(&network, &hour);
+    let now = world.now.instant;
+    world.client(a).machine.renew(network.member(1).chain, now);
+    world.run(Duration::from_secs(3_000) + 2 * HEARTBEAT_AFTER);
+    assert_eq!(world.closed(a), None);
+    assert!(world.client(a).machine.is_attached());
+    let list = network.revocations_of(RevocationTarget::Serial(Serial(1)));
+    world.server.set_revocations(network.id(), list, world.now);
+    world.settle();
+    assert_eq!(world.closed(a), Some(CloseReason::Refused(Refusal::Revoked)));
+}
+
+#[test]
+fn a_membership_that_is_renewed_while_the_link_opens_counts() {
+    let network = Network::new(1);
+    let hour = network.device(1, Validity::starting(UnixTime(START), 3_000));
+    let mut world = World::new(&[&network], Limits::default());
+    let (recognised, nonce) = world.recognise(&network.secret);
+    let mut config = network.config(&hour, 1);
+    config.mask = network.secret.mask(Service::Relay, nonce);
+    let id = world.server.handle_open(recognised, world.now).expect("there is room");
+    let mut machine =
+        RelayClient::new(config, &mut world.rng, world.now).expect("the key is usable");
+    machine.renew(network.member(1).chain, world.now.instant);
+    let client = Client { machine, stuck: false, events: Vec::new(), wire: Vec::new() };
+    world.clients.insert(id, client);
+    world.run(Duration::from_secs(3_000) + 2 * HEARTBEAT_AFTER);
+    assert_eq!(world.closed(id), None);
+    assert!(world.client(id).machine.is_attached());
+}
+
+#[test]
+fn nobody_renews_with_the_membership_of_another() {
+    let network = Network::new(1);
+    let mut world = World::new(&[&network], Limits::default());
+    let a = world.join(&network, &network.member(1));
+    let now = world.now.instant;
+    world.client(a).machine.renew(network.member(2).chain, now);
+    world.settle();
+    assert_eq!(world.closed(a), Some(CloseReason::Refused(Refusal::NotMember)));
+}
+
+#[test]
 fn the_newest_attachment_wins_and_evicts() {
     let network = Network::new(1);
     let (alice, bob) = (network.member(1), network.member(2));

@@ -1,14 +1,14 @@
 //! A network's life on disk: created once, backed up, restored under a new epoch.
 //!
 //! The network's own key is written once, under a passphrase, to a file of the owner's, and forgotten. What stays with the controller
-//! are the keys that it delegated. A backup holds those and the database, under a passphrase as well. Restoring takes the network's
+//! are the keys that it delegated: all of them in simple mode, those to renew and to revoke in strict mode. A backup holds those and the database, under a passphrase as well. Restoring takes the network's
 //! key, since nodes refuse records older than those they know: the root begins a new epoch, in which the controller signs anew.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use control_proto::{Change, Settings};
+use control_proto::{Change, Mode, Settings};
 use identity::{Epoch, NetworkId, NetworkKey, NetworkName, Signed, UnixTime};
 use keystore::{
     FileKeystore, KeystoreError, open_with_passphrase, seal_with_passphrase, write_private_file,
@@ -82,6 +82,8 @@ pub enum NetworkError {
 pub struct NewNetwork<'a> {
     /// Its name.
     pub name: NetworkName,
+    /// Which keys its controller holds.
+    pub mode: Mode,
     /// Where the network's key goes.
     pub key_file: &'a Path,
     /// Under which passphrase.
@@ -140,7 +142,7 @@ impl NetworkFolder {
         }
         let keystore = self.keystore()?;
         let root = NetworkKey::generate(rng);
-        let secrets = ControllerSecrets::generate(&root, rng, now);
+        let secrets = ControllerSecrets::generate(&root, new.mode, rng, now);
         let plain = Zeroizing::new([KEY_MAGIC, root.to_bytes().as_slice()].concat());
         write_private_file(new.key_file, &seal_with_passphrase(&plain, new.passphrase))?;
 

@@ -1,6 +1,6 @@
 //! The secrets of a controller, as its keystore holds them.
 
-use control_proto::{AuthorityKeys, KeyMismatch};
+use control_proto::{AuthorityKeys, KeyMismatch, Mode};
 use identity::{
     ChannelKey, DelegatedKey, Delegation, Epoch, NetworkId, NetworkKey, PathSecretBytes, Scope,
     Signed, UnixTime, Validity,
@@ -47,11 +47,15 @@ pub enum SecretsError {
 }
 
 impl ControllerSecrets {
-    /// Makes the secrets of a new network's controller in simple mode: one key for each scope, delegated by the root.
-    pub fn generate(root: &NetworkKey, rng: &mut dyn CryptoRng, now: UnixTime) -> Self {
+    /// Makes the secrets of a new network's controller, with a key for each scope of its mode, delegated by the root.
+    pub fn generate(root: &NetworkKey, mode: Mode, rng: &mut dyn CryptoRng, now: UnixTime) -> Self {
         let network = root.id();
         let mut keys = AuthorityKeys::new(network);
-        for scope in Scope::ALL {
+        let scopes = match mode {
+            Mode::Simple => Scope::ALL.as_slice(),
+            Mode::Strict => &[Scope::Renew, Scope::Revoke],
+        };
+        for scope in scopes.iter().copied() {
             let key = DelegatedKey::generate(rng);
             let validity = Validity::starting(now, DELEGATION_VALIDITY);
             let delegation =

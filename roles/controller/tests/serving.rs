@@ -11,7 +11,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use control_proto::{
     AdminAnswer, AdminError, AdminRequest, Admission, ClientConfig, ClientStatus, ClockOffset,
-    ControlClient, ControllerAddress, InviteRequest, NetworkMap, Now, StreamAction, UnixMillis,
+    ControlClient, ControllerAddress, InviteRequest, Mode, NetworkMap, Now, StreamAction,
+    UnixMillis,
 };
 use controller::network::{NetworkFolder, NewNetwork};
 use controller::store::{Page, SqliteStore, Store as _};
@@ -41,6 +42,7 @@ async fn created(folder: &Path) -> NetworkFolder {
     let network = NetworkFolder::new(folder.join("state"));
     let new = NewNetwork {
         name: "home".parse().unwrap(),
+        mode: Mode::Simple,
         key_file: &folder.join("network.key"),
         passphrase: b"correct horse",
     };

@@ -7,7 +7,7 @@ use control_proto::{
     Settings, Stored, StoredItem,
 };
 use controller::store::{Page, SqliteStore, Store, StoreError};
-use identity::{NetworkKey, NetworkName};
+use identity::{NetworkKey, NetworkName, UnixTime};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng as _;
 use sqlx::Executor as _;
@@ -113,6 +113,50 @@ async fn a_changed_or_removed_row_of_a_log_shows() {
             "{found:?}"
         );
     }
+}
+
+fn prune(entries: u64, before: u64) -> Change {
+    Change::PruneLogs { entries, before: UnixTime(before) }
+}
+
+async fn sequences(store: &SqliteStore) -> Vec<u64> {
+    store.events(ALL).await.expect("reads").iter().map(|row| row.sequence).collect()
+}
+
+#[tokio::test]
+async fn a_log_loses_its_oldest_rows_and_still_verifies() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = open(folder.path()).await;
+    store.commit(&[prune(2, 0)]).await.expect("an empty log stays empty");
+    let events = [event(10), event(20), event(5), event(30), event(40)];
+    store.commit(&events).await.expect("keeps");
+    store.commit(&[prune(100, 15)]).await.expect("keeps");
+    assert_eq!(sequences(&store).await, [5, 4, 3, 2], "a clock that went back cuts no hole");
+    store.commit(&[prune(3, 0)]).await.expect("keeps");
+    assert_eq!(sequences(&store).await, [5, 4, 3]);
+    store.verify_logs().await.expect("the rest follows from its anchor");
+
+    store.commit(&[prune(3, 1_000), event(50)]).await.expect("keeps");
+    assert_eq!(sequences(&store).await, [6], "numbers go on after all rows went");
+    store.close().await;
+    let store = open(folder.path()).await;
+    store.commit(&[event(60)]).await.expect("keeps");
+    store.verify_logs().await.expect("the rest follows from its anchor");
+}
+
+#[tokio::test]
+async fn rows_that_go_without_an_anchor_show() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = open(folder.path()).await;
+    store.commit(&[event(1), event(2), event(3), prune(2, 0)]).await.expect("keeps");
+    store.verify_logs().await.expect("nobody changed them");
+    store.close().await;
+    let url = format!("sqlite://{}", folder.path().join("controller.db").display());
+    let pool = sqlx::SqlitePool::connect(&url).await.expect("opens");
+    pool.execute("DELETE FROM security_events WHERE sequence = 2").await.expect("changes");
+    pool.close().await;
+    let found = open(folder.path()).await.verify_logs().await;
+    assert!(matches!(found, Err(StoreError::ChainBroken { sequence: 3, .. })), "{found:?}");
 }
 
 #[tokio::test]

@@ -48,7 +48,12 @@ impl Server {
         let state = NetworkFolder::new(folder.path().join("state"));
         let key_file = &folder.path().join("network.key");
         let name = network.parse().unwrap();
-        let new = NewNetwork { name, key_file, passphrase: b"correct horse" };
+        let new = NewNetwork {
+            name,
+            mode: control_proto::Mode::Simple,
+            key_file,
+            passphrase: b"correct horse",
+        };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         state.create(new, rng, UnixTime(now)).await.unwrap();
 

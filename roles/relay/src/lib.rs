@@ -19,12 +19,14 @@
 //! | `secrets` | what a member keeps between runs |
 //! | `stun` | the STUN server |
 //! | `capture` | what arrived, for those who want to look for plaintext in it |
+//! | `cpu` | processor use |
 //! | `clock` | time and randomness of the operating system |
 
 #![forbid(unsafe_code)]
 
 mod capture;
 mod clock;
+mod cpu;
 mod membership;
 mod relay;
 mod secrets;

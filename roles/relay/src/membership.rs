@@ -7,8 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use control_proto::{
-    Admission, ClientConfig, ClientEvent, ClientStatus, ClockOffset, ConnectionId, ControlClient,
-    StreamAction,
+    Admission, ClientConfig, ClientEvent, ClientStatus, ConnectionId, ControlClient, StreamAction,
 };
 use identity::{
     CertificateChain, DeviceId, DeviceName, Invite, NetworkId, RelayEntry, ServerAddress, TlsMode,
@@ -147,6 +146,7 @@ impl Membership {
     ) -> Result<Self, MembershipError> {
         if let Some(controllers) = &config.controllers {
             secrets.controller.servers.clone_from(controllers);
+            secrets.controller.follows_records = false;
         }
         let (network, device) = (secrets.network, secrets.device.id());
         let (driver, status) = Driver::new(relay.clone(), secrets, admission, config)?;
@@ -188,15 +188,17 @@ impl Driver {
         admission: Admission,
         config: MembershipConfig,
     ) -> Result<(Self, watch::Receiver<MembershipStatus>), MembershipError> {
-        let map = secrets.map(&*config.keystore)?;
-        let now = clock::now();
+        let (keystore, now) = (&*config.keystore, clock::now());
+        let clock_offset = secrets.clock_offset(keystore)?;
+        let wall = UnixTime(now.wall.with_offset(clock_offset).as_secs());
+        let map = secrets.map(keystore, wall)?;
         let client = ClientConfig {
             controller: secrets.controller.clone(),
             device_key: secrets.device.clone(),
             channel_key: secrets.channel.clone(),
-            binding: secrets.binding(),
+            binding: secrets.binding(wall),
             admission,
-            clock_offset: ClockOffset::default(),
+            clock_offset,
         };
         let mut client = ControlClient::new(client, map, now);
         client.offer_relay(
@@ -318,8 +320,12 @@ impl Driver {
             }
             ClientEvent::ClockWrong { offset } => {
                 warn!(%network, milliseconds = offset.0, "the clock is wrong: set it, by NTP for instance");
+                self.secrets.keep_clock_offset(offset, &*self.config.keystore)?;
             }
-            ClientEvent::Security(event) => warn!(%network, ?event, "security event"),
+            ClientEvent::Security(event) => {
+                warn!(%network, ?event, "security event");
+                self.client.report(event, clock::now().instant);
+            }
         }
         Ok(())
     }
@@ -328,7 +334,7 @@ impl Driver {
     fn serve(&mut self, chain: &CertificateChain) {
         let network = self.secrets.network;
         let revocations = self.client.map().revocations();
-        let wall = UnixTime(clock::now().wall.as_secs());
+        let wall = self.client.wall(clock::now());
         let member = chain.verify(network, wall, revocations);
         self.not_a_relay = member.as_ref().is_ok_and(|member| !member.is_relay());
         if self.not_a_relay {
@@ -352,6 +358,7 @@ impl Driver {
             forwarded_bytes: load.bytes_forwarded,
             dropped_frames: load.frames_dropped,
             draining: false,
+            cpu_permille: load.cpu_permille,
         };
         self.client.report_load(report, clock::now().instant);
     }

@@ -17,6 +17,7 @@ use tokio::time::{sleep, sleep_until};
 use tracing::{debug, info, warn};
 use websocket::{Listener, Receiver, Sender, Upgrade};
 
+use crate::cpu::CpuMeter;
 use crate::{Capture, clock, stun};
 
 /// The version of the relay protocol that is spoken here.
@@ -102,6 +103,7 @@ impl Relay {
     /// Serves a network no longer; its members are detached.
     pub fn remove_network(&self, network: NetworkId) {
         self.shared.drive(|server, now| server.remove_network(network, now));
+        self.shared.cpu().remove(&network);
     }
 
     /// Takes note of who is no member any more; they are detached at once.
@@ -116,10 +118,14 @@ impl Relay {
     }
 
     /// A network's load since the last call, for reports every
-    /// [`relay_proto::limits::LOAD_REPORT_INTERVAL`].
+    /// [`relay_proto::limits::LOAD_REPORT_INTERVAL`]; processor use is that of the whole process.
     #[must_use]
     pub fn take_load(&self, network: NetworkId) -> LoadReport {
-        self.shared.server().report_load(network, 0)
+        let used = {
+            let mut meters = self.shared.cpu();
+            meters.entry(network).or_insert(self.shared.started).take_permille()
+        };
+        self.shared.server().report_load(network, used)
     }
 
     /// Where STUN is answered, in the order of the configuration.
@@ -161,6 +167,9 @@ struct Shared {
     writers: Mutex<BTreeMap<ConnectionId, Arc<Writer>>>,
     timer: Arc<Timer>,
     capture: Option<Capture>,
+    started: CpuMeter,
+    /// Each network's reports have their own intervals.
+    cpu: Mutex<BTreeMap<NetworkId, CpuMeter>>,
 }
 
 /// When the timer task wakes, and how it is told of an earlier time.
@@ -185,11 +194,17 @@ impl Shared {
             writers: Mutex::default(),
             timer: Arc::default(),
             capture,
+            started: CpuMeter::start(),
+            cpu: Mutex::default(),
         }
     }
 
     fn server(&self) -> MutexGuard<'_, RelayServer> {
         self.server.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn cpu(&self) -> MutexGuard<'_, BTreeMap<NetworkId, CpuMeter>> {
+        self.cpu.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn writer(&self, id: ConnectionId) -> Option<Arc<Writer>> {

@@ -1,6 +1,6 @@
 //! What a relay that is a member keeps between runs.
 
-use control_proto::{ControllerAddress, NetworkMap};
+use control_proto::{ClockOffset, ControllerAddress, NetworkMap};
 use identity::{
     Binding, CertificateChain, ChannelKey, ChannelPublicKey, DeviceKey, Invite, NetworkId,
     ServerAddress, Signed, TunnelKey, UnixTime,
@@ -16,6 +16,7 @@ const PREFIX: &str = "relay.";
 const KEYS: &str = "keys";
 const CHAIN: &str = "chain";
 const MAP: &str = "map";
+const CLOCK: &str = "clock";
 
 /// A binding counts for a year; a relay makes a new one at each start.
 const BINDING_VALIDITY: u64 = 365 * 24 * 3600;
@@ -34,6 +35,8 @@ struct Stored {
     controller_key: ChannelPublicKey,
     #[cbor(n(4), with = "minicbor::bytes")]
     path_secret: [u8; 32],
+    #[n(5)]
+    follows_records: bool,
 }
 
 /// A relay's identity in one network.
@@ -69,6 +72,7 @@ impl Secrets {
             servers: secrets.controller.servers.clone(),
             controller_key: secrets.controller.channel_key,
             path_secret: *secrets.controller.path_secret.as_bytes(),
+            follows_records: secrets.controller.follows_records,
         };
         let bytes = minicbor::to_vec(&stored).expect("writing to memory cannot fail");
         keystore.store(&name(secrets.network, KEYS), &Zeroizing::new(bytes))?;
@@ -91,13 +95,13 @@ impl Secrets {
                 servers: stored.servers,
                 channel_key: stored.controller_key,
                 path_secret: PathSecret::from_bytes(stored.path_secret),
+                follows_records: stored.follows_records,
             },
         }))
     }
 
     /// Announces the channel key. A relay has no tunnels, so its tunnel key is made and forgotten.
-    pub(crate) fn binding(&self) -> Signed<Binding> {
-        let now = UnixTime(clock::now().wall.as_secs());
+    pub(crate) fn binding(&self, now: UnixTime) -> Signed<Binding> {
         let binding = Binding {
             device: self.device.id(),
             tunnel_key: TunnelKey::generate(&mut clock::rng()).public(),
@@ -125,9 +129,30 @@ impl Secrets {
         keystore.store(&name(self.network, CHAIN), &chain.to_bytes())
     }
 
-    /// The map that is kept, or an empty one.
-    pub(crate) fn map(&self, keystore: &dyn Keystore) -> Result<NetworkMap, KeystoreError> {
-        let now = UnixTime(clock::now().wall.as_secs());
+    /// What the network taught about the local clock in an earlier run.
+    pub(crate) fn clock_offset(
+        &self,
+        keystore: &dyn Keystore,
+    ) -> Result<ClockOffset, KeystoreError> {
+        let bytes = keystore.load(&name(self.network, CLOCK))?;
+        let kept = bytes.and_then(|bytes| bytes.as_slice().try_into().ok());
+        Ok(ClockOffset(kept.map_or(0, i64::from_be_bytes)))
+    }
+
+    pub(crate) fn keep_clock_offset(
+        &self,
+        offset: ClockOffset,
+        keystore: &dyn Keystore,
+    ) -> Result<(), KeystoreError> {
+        keystore.store(&name(self.network, CLOCK), &offset.0.to_be_bytes())
+    }
+
+    /// The map that is kept, as far as it counts `now`, or an empty one.
+    pub(crate) fn map(
+        &self,
+        keystore: &dyn Keystore,
+        now: UnixTime,
+    ) -> Result<NetworkMap, KeystoreError> {
         let bytes = keystore.load(&name(self.network, MAP))?;
         let map = bytes.and_then(|bytes| NetworkMap::from_bytes(self.network, &bytes, now).ok());
         Ok(map.map_or_else(|| NetworkMap::new(self.network), |(map, _)| map))
@@ -143,7 +168,7 @@ impl Secrets {
 
     /// Forgets everything: the relay is no member any more.
     pub(crate) fn forget(&self, keystore: &dyn Keystore) -> Result<(), KeystoreError> {
-        [CHAIN, MAP, KEYS]
+        [CHAIN, MAP, CLOCK, KEYS]
             .into_iter()
             .try_for_each(|what| keystore.remove(&name(self.network, what)))
     }
@@ -151,4 +176,34 @@ impl Secrets {
 
 fn name(network: NetworkId, what: &str) -> String {
     format!("{PREFIX}{network}.{what}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_learnt_clock_offset_is_kept_and_goes_with_the_membership() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let keystore = keystore::FileKeystore::open(folder.path(), None).expect("it opens");
+        let mut rng = clock::rng();
+        let secrets = Secrets {
+            network: identity::NetworkKey::generate(&mut rng).id(),
+            device: DeviceKey::generate(&mut rng),
+            channel: ChannelKey::generate(&mut rng),
+            controller: ControllerAddress {
+                network: NetworkId::from_bytes([7; 32]),
+                servers: Vec::new(),
+                channel_key: ChannelKey::generate(&mut rng).public(),
+                path_secret: PathSecret::from_bytes([7; 32]),
+                follows_records: true,
+            },
+        };
+        let kept = || secrets.clock_offset(&keystore).expect("it reads");
+        assert_eq!(kept(), ClockOffset(0));
+        secrets.keep_clock_offset(ClockOffset(-7_200_000), &keystore).expect("it writes");
+        assert_eq!(kept(), ClockOffset(-7_200_000));
+        secrets.forget(&keystore).expect("it writes");
+        assert_eq!(kept(), ClockOffset(0));
+    }
 }

@@ -1,6 +1,6 @@
 //! The commands and their arguments.
 
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -99,6 +99,9 @@ pub(crate) enum Command {
     /// Create, show, back up and restore the network (on the controller's host)
     #[command(subcommand)]
     Network(NetworkCommand),
+    /// Show security events and administrative changes (on the controller's host)
+    #[command(subcommand)]
+    Log(LogCommand),
     /// Run a plain WireGuard interface, configured by `wg`; a drop-in for wireguard-go
     Wireguard(WireguardArgs),
     /// Show a whole network on this machine, without root
@@ -128,6 +131,9 @@ pub(crate) struct ServerArgs {
     /// Name of the network that the first start creates; this host's name otherwise
     #[arg(long, value_name = "NAME")]
     pub(crate) network: Option<String>,
+    /// The network that the first start creates is strict: its controller cannot admit devices by itself
+    #[arg(long)]
+    pub(crate) strict: bool,
     /// Certificate chain (PEM); self-signed and pinned by the invite otherwise
     #[arg(long, requires = "tls_key", value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) tls_certificate: Option<PathBuf>,
@@ -224,6 +230,8 @@ pub(crate) enum InviteCommand {
         /// The device may serve as a relay
         #[arg(long)]
         relay: bool,
+        #[command(flatten)]
+        owner: OwnerArgs,
     },
     /// List the invites
     List,
@@ -232,6 +240,17 @@ pub(crate) enum InviteCommand {
         /// The invite's key, or the beginning of it
         key: String,
     },
+}
+
+/// By whom invites are made in strict mode.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct OwnerArgs {
+    /// Make it with the network's own key in this file, as strict mode needs
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) key_file: Option<PathBuf>,
+    /// What `shadowmesh network outline` printed, where no controller can be asked; `-` reads standard input
+    #[arg(long, requires = "key_file", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) outline: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -266,9 +285,23 @@ pub(crate) enum NetworkCommand {
         /// Where to write the network's key
         #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
         key_file: PathBuf,
+        /// Its controller cannot admit devices by itself: invites and records are made with the network's key
+        #[arg(long)]
+        strict: bool,
     },
     /// Show the network
     Show,
+    /// Print what `invite create --outline` needs where no controller can be asked; not to be published
+    Outline,
+    /// Sign settings and relays that wait for it in strict mode
+    Sign {
+        /// The file with the network's key
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        key_file: PathBuf,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
     /// Change settings
     Set {
         /// Whether devices wait for approval unless their invite says otherwise
@@ -277,6 +310,15 @@ pub(crate) enum NetworkCommand {
         /// How long a membership lasts without renewal: 24h, 7d
         #[arg(long, value_parser = duration)]
         validity: Option<Duration>,
+        /// Where nodes find the controller, or `auto` for where it listens; may be repeated
+        #[arg(long = "controller", value_name = "HOST:PORT", value_parser = place)]
+        controllers: Vec<Place>,
+        /// How many entries each of the logs keeps
+        #[arg(long, value_name = "NUMBER")]
+        log_entries: Option<u64>,
+        /// For how long the logs keep entries: 30d, 400d
+        #[arg(long, value_name = "TIME", value_parser = duration)]
+        log_age: Option<Duration>,
     },
     /// List the relays
     Relays,
@@ -295,6 +337,34 @@ pub(crate) enum NetworkCommand {
         #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
         key_file: PathBuf,
     },
+}
+
+/// What is done with the controller's logs.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum LogCommand {
+    /// Show security events, newest first
+    Events {
+        /// How many at most
+        #[arg(long, default_value_t = 100, value_name = "COUNT")]
+        limit: u32,
+    },
+    /// Show administrative changes, newest first
+    Audit {
+        /// How many at most
+        #[arg(long, default_value_t = 100, value_name = "COUNT")]
+        limit: u32,
+    },
+    /// Check that nothing in the logs was changed after the fact
+    Verify,
+}
+
+/// Where nodes find a controller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Where it listens.
+    Listening,
+    /// At this host and port.
+    At(String, u16),
 }
 
 /// Arguments of `wireguard`.
@@ -328,6 +398,21 @@ fn duration(text: &str) -> Result<Duration, String> {
     };
     let number: u64 = text[..text.len() - unit.len_utf8()].parse().map_err(|_| SYNTAX)?;
     number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(|| "too long".to_owned())
+}
+
+fn place(text: &str) -> Result<Place, String> {
+    const SYNTAX: &str = "for instance vpn.example.org:443, [2001:db8::1]:443 or auto";
+    if text == "auto" {
+        return Ok(Place::Listening);
+    }
+    let (host, port) = text.rsplit_once(':').ok_or(SYNTAX)?;
+    let port = port.parse().map_err(|_| SYNTAX)?;
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    match bare {
+        Some(v6) if v6.parse::<Ipv6Addr>().is_ok() => Ok(Place::At(v6.to_owned(), port)),
+        None if !host.is_empty() && !host.contains(':') => Ok(Place::At(host.to_owned(), port)),
+        Some(_) | None => Err(SYNTAX.to_owned()),
+    }
 }
 
 fn publish(text: &str) -> Result<node::Publish, String> {
@@ -366,6 +451,16 @@ mod tests {
             ["", "7", "d", "1y", "-1h", "99999999999999999999d", "18446744073709551615d", "1é"]
         {
             assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn places_of_a_controller_have_a_port_and_brackets_where_needed() {
+        assert_eq!(place("auto"), Ok(Place::Listening));
+        assert_eq!(place("a.example:443"), Ok(Place::At("a.example".to_owned(), 443)));
+        assert_eq!(place("[2001:db8::1]:443"), Ok(Place::At("2001:db8::1".to_owned(), 443)));
+        for wrong in ["a.example", ":443", "a.example:", "2001:db8::1:443", "[a.example]:443"] {
+            assert!(place(wrong).is_err(), "{wrong}");
         }
     }
 

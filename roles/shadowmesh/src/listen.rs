@@ -5,6 +5,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use control_proto::limits::MAX_PLACES;
 use identity::{ServerAddress, TlsMode};
 use tokio::net::{UdpSocket, lookup_host};
 use websocket::{Listener, ServerCertificate};
@@ -139,17 +140,21 @@ async fn servers(hosts: &[String], found: bool, port: u16, tls: TlsMode) -> Vec<
     }
     let mut servers = Vec::new();
     for host in hosts {
-        // A name that does not resolve here may still resolve where the nodes are.
-        let addresses = match host.parse::<IpAddr>() {
-            Ok(address) => vec![address],
-            Err(_) => match lookup_host((host.as_str(), port)).await {
-                Ok(found) => found.map(|address| address.ip()).collect(),
-                Err(_) => Vec::new(),
-            },
-        };
+        let addresses = addresses(host, port).await;
         servers.push(ServerAddress { host: host.clone(), port, addresses, tls });
     }
     servers
+}
+
+/// The addresses of a host. A name that does not resolve here may still resolve where the nodes are.
+pub(crate) async fn addresses(host: &str, port: u16) -> Vec<IpAddr> {
+    if let Ok(address) = host.parse() {
+        return vec![address];
+    }
+    match lookup_host((host, port)).await {
+        Ok(found) => found.map(|address| address.ip()).take(MAX_PLACES).collect(),
+        Err(_) => Vec::new(),
+    }
 }
 
 fn not_bound(address: SocketAddr, source: &io::Error) -> Failure {

@@ -2,17 +2,19 @@
 
 mod backoff;
 mod machine;
+mod places;
+mod reports;
 
 use identity::{
     Binding, CertificateChain, ChannelKey, ChannelPublicKey, DeviceKey, DeviceName, Invite,
-    NetworkId, ServerAddress, Signed,
+    NetworkId, ServerAddress, Signed, SuccessorRule,
 };
 use noise_channel::{ClockOffset, PathSecret};
 
 use crate::{ConnectionId, MapChanges, Refusal, SecurityEvent};
 
 pub use machine::ControlClient;
-pub(crate) use machine::failure_event;
+pub(crate) use reports::failure_event;
 
 /// Where a controller is, and by which key it is known.
 #[derive(Debug, Clone)]
@@ -25,6 +27,9 @@ pub struct ControllerAddress {
     pub channel_key: ChannelPublicKey,
     /// Hides the connection.
     pub path_secret: PathSecret,
+    /// Whether the network's records say where controllers are, and by which keys they are known,
+    /// before this address does.
+    pub follows_records: bool,
 }
 
 impl From<&Invite> for ControllerAddress {
@@ -34,6 +39,7 @@ impl From<&Invite> for ControllerAddress {
             servers: invite.controllers.clone(),
             channel_key: invite.controller_key,
             path_secret: PathSecret::from_bytes(*invite.path_secret.0),
+            follows_records: invite.successor == SuccessorRule::ByRecord,
         }
     }
 }

@@ -1,31 +1,27 @@
 //! What administrators ask for.
 
+use std::ops::RangeInclusive;
+
 use identity::{
-    Certificate, CertificateChain, DeviceId, DeviceName, GroupName, Invite, InviteGrant, InviteKey,
-    InviteSecret, MAX_GROUPS, PathSecretBytes, RevocationTarget, Scope, Serial, Signed, SignerId,
-    SuccessorRule, Validity,
+    Certificate, CertificateChain, DeviceId, DeviceName, RevocationTarget, Scope, Serial, Signed,
+    SignerId, Validity,
 };
 use noise_channel::Now;
 use rand_core::CryptoRng;
 
 use super::{Change, Controller, InviteRecord, Reply, Ticket, wall};
-use crate::limits::{MAX_INVITES, MAX_INVITES_AT_ONCE};
+use crate::limits::{LOG_ENTRIES, LOG_SECONDS, MAX_INVITES, MAX_PLACES};
 use crate::membership::claims;
+use crate::owner::check;
 use crate::{
-    Actor, AdminAnswer, AdminError, AdminRequest, AuditAction, CreatedInvite, DeviceView,
-    InviteRequest, InviteState, InviteView, NetworkView, RelayView, SettingsChange,
+    Actor, AdminAnswer, AdminError, AdminRequest, AuditAction, ControllerPlace, CreatedInvite,
+    DeviceView, InviteRequest, InviteState, InviteView, NetworkView, RelayView, SettingsChange,
 };
 
 type Answer = Result<AdminAnswer, AdminError>;
 
-/// Relays that an invite names, enough to get in by another one when one is down.
-const RELAYS_IN_INVITE: usize = 3;
-
 /// The shortest membership: renewal at half of it must be possible over a night.
 const SHORTEST_VALIDITY: u64 = 3_600;
-
-/// The longest time that an invite may be used, in seconds.
-const LONGEST_INVITE: u64 = 90 * 24 * 3600;
 
 impl Controller {
     /// Does what an administrator asks; the answer comes as [`super::Output::Answer`], once what
@@ -55,6 +51,13 @@ impl Controller {
             AdminRequest::RenameDevice { device, name } => self.rename(device, name, now),
             AdminRequest::RemoveDevice { device } => self.remove(device, now),
             AdminRequest::Relays => Ok(AdminAnswer::Relays { relays: self.relay_views() }),
+            AdminRequest::Outline => {
+                Ok(AdminAnswer::Outline { outline: self.outline().to_string() })
+            }
+            AdminRequest::Unsigned => {
+                Ok(AdminAnswer::Unsigned { unsigned: self.unsigned().to_string() })
+            }
+            AdminRequest::Publish { items } => self.publish_signed(&items, now),
             AdminRequest::WithdrawRelay { device } => {
                 if self.relay_entry(device).is_none() {
                     return Err(AdminError::UnknownRelay);
@@ -75,30 +78,40 @@ impl Controller {
     fn change_settings(&mut self, change: &SettingsChange, now: Now) -> Answer {
         let mut settings = self.state.settings.clone();
         if let Some(validity) = change.validity {
-            let longest = [Scope::Issue, Scope::Renew]
-                .into_iter()
-                .filter_map(|scope| {
-                    let (key, _) = self.config.keys.get(scope)?;
-                    Some(self.authorities.delegation(key.id(), scope).ok()?.limits.max_validity)
-                })
-                .min()
-                .unwrap_or(identity::DEFAULT_VALIDITY);
-            if !(SHORTEST_VALIDITY..=longest).contains(&validity) {
-                let what =
-                    format!("a membership is valid for {SHORTEST_VALIDITY} to {longest} seconds");
-                return Err(AdminError::OutOfBounds { what });
-            }
-            settings.validity = validity;
+            settings.validity = self.checked_validity(validity)?;
         }
         if let Some(approval) = change.approval {
-            if !self.holds(Scope::Policy) {
-                return Err(not_held(Scope::Policy));
-            }
             settings.approval = approval;
+        }
+        settings.logs.entries = checked(change.log_entries, LOG_ENTRIES, "entries of a log")?
+            .unwrap_or(settings.logs.entries);
+        settings.logs.seconds = checked(change.log_seconds, LOG_SECONDS, "seconds in a log")?
+            .unwrap_or(settings.logs.seconds);
+        if let Some(controllers) = &change.controllers {
+            settings.controllers = checked_places(controllers)?;
         }
         self.change(Change::Settings(settings));
         self.publish_info(wall(now));
+        self.publish_controller(wall(now));
+        self.prune_logs(now);
         self.done(AuditAction::SettingsChanged, now)
+    }
+
+    fn checked_validity(&self, validity: u64) -> Result<u64, AdminError> {
+        let longest = [Scope::Issue, Scope::Renew]
+            .into_iter()
+            .filter_map(|scope| {
+                let (key, _) = self.config.keys.get(scope)?;
+                Some(self.authorities.delegation(key.id(), scope).ok()?.limits.max_validity)
+            })
+            .min()
+            .unwrap_or(identity::DEFAULT_VALIDITY);
+        if !(SHORTEST_VALIDITY..=longest).contains(&validity) {
+            let what =
+                format!("a membership is valid for {SHORTEST_VALIDITY} to {longest} seconds");
+            return Err(AdminError::OutOfBounds { what });
+        }
+        Ok(validity)
     }
 
     fn create_invites(
@@ -124,25 +137,11 @@ impl Controller {
         if !self.holds(Scope::Issue) {
             return Err(not_held(Scope::Issue));
         }
-        if !(1..=MAX_INVITES_AT_ONCE).contains(&request.uses) {
-            let what = format!("make 1 to {MAX_INVITES_AT_ONCE} invites at a time");
-            return Err(AdminError::OutOfBounds { what });
-        }
-        if !(60..=LONGEST_INVITE).contains(&request.expires_in) {
-            let what = "an invite may be used for a minute to 90 days".to_owned();
-            return Err(AdminError::OutOfBounds { what });
-        }
-        if request.groups.len() >= MAX_GROUPS {
-            let what = format!("a device is in fewer than {MAX_GROUPS} groups");
-            return Err(AdminError::OutOfBounds { what });
-        }
+        check(request)?;
         if request.relay && !self.holds(Scope::Relays) {
             return Err(not_held(Scope::Relays));
         }
         if let Some(name) = &request.name {
-            if request.uses > 1 {
-                return Err(AdminError::NameForMany);
-            }
             if self.index.names.contains_key(name) {
                 return Err(AdminError::NameTaken { name: name.clone() });
             }
@@ -156,49 +155,17 @@ impl Controller {
         rng: &mut dyn CryptoRng,
         now: Now,
     ) -> Option<CreatedInvite> {
-        let (issuer, delegation) = self.config.keys.get(Scope::Issue)?;
-        let key = InviteKey::generate(rng);
-        let mut groups = request.groups.clone();
-        if request.relay && !groups.contains(&GroupName::relay()) {
-            groups.push(GroupName::relay());
-        }
-        let grant = InviteGrant {
-            key: key.id(),
-            name: request.name.clone(),
-            groups,
-            needs_approval: request.approval.unwrap_or(self.state.settings.approval),
-            validity: Validity::starting(wall(now), request.expires_in),
-            max_validity: self.state.settings.validity,
-            serial: Serial(self.state.counters.serial + 1),
-            prefix: self.state.settings.ula,
-        };
-        let mut relays = self.relay_entries();
-        relays.truncate(RELAYS_IN_INVITE);
-        let invite = Invite {
-            network: self.network(),
-            network_name: self.state.settings.name.clone(),
-            controllers: self.config.servers.clone(),
-            controller_key: self.config.channel_key.public(),
-            successor: SuccessorRule::ByRecord,
-            path_secret: PathSecretBytes((*self.config.path_secret.as_bytes()).into()),
-            relays,
-            delegation: delegation.clone(),
-            grant: Signed::sign(self.network(), issuer, &grant),
-            key: InviteSecret::from(&key),
-        };
+        let issuer = self.config.keys.get(Scope::Issue)?;
+        let serial = Serial(self.state.counters.serial + 1);
+        let (invite, grant) = self.outline().invite(request, issuer, serial, rng, wall(now));
+        let key = grant.key;
         let expires = grant.validity.not_after.0;
-        let record = InviteRecord {
-            key: key.id(),
-            grant,
-            created: wall(now),
-            used_by: None,
-            revoked: false,
-        };
+        let record = InviteRecord { key, grant, created: wall(now), used_by: None, revoked: false };
         self.state.counters.serial += 1;
         self.change(Change::Invite(Box::new(record)));
-        let action = AuditAction::InviteCreated { invite: key.id() };
+        let action = AuditAction::InviteCreated { invite: key };
         self.audit(Actor::Administrator, action, now);
-        Some(CreatedInvite { key: key.id(), invite: invite.to_string(), expires })
+        Some(CreatedInvite { key, invite: invite.to_string(), expires })
     }
 
     /// Invites that can never be used again make room for new ones when room is needed. Used ones
@@ -216,13 +183,26 @@ impl Controller {
     }
 
     fn revoke_invite(&mut self, key: SignerId, now: Now) -> Answer {
-        let mut invite = self.state.invites.get(&key).cloned().ok_or(AdminError::UnknownInvite)?;
+        let Some(mut invite) = self.state.invites.get(&key).cloned() else {
+            return self.revoke_unknown_invite(key, now);
+        };
         // A used invite admits nobody any more; revoking its key would expel who came in by it.
         if invite.used_by.is_none() && !self.revoke(RevocationTarget::Invite(key), wall(now)) {
             return Err(not_held(Scope::Revoke));
         }
         invite.revoked = true;
         self.change(Change::Invite(Box::new(invite)));
+        self.done(AuditAction::InviteRevoked { invite: key }, now)
+    }
+
+    /// An invite that the owner made is not known here before it is used.
+    fn revoke_unknown_invite(&mut self, key: SignerId, now: Now) -> Answer {
+        if self.holds(Scope::Issue) {
+            return Err(AdminError::UnknownInvite);
+        }
+        if !self.revoke(RevocationTarget::Invite(key), wall(now)) {
+            return Err(not_held(Scope::Revoke));
+        }
         self.done(AuditAction::InviteRevoked { invite: key }, now)
     }
 
@@ -293,8 +273,11 @@ impl Controller {
             ipv4: settings.ipv4.to_string(),
             approval: settings.approval,
             validity: settings.validity,
-            controllers: self.config.servers.iter().map(ToString::to_string).collect(),
+            log_entries: settings.logs.entries,
+            log_seconds: settings.logs.seconds,
+            controllers: self.servers().iter().map(ToString::to_string).collect(),
             epoch: self.authorities.epoch(),
+            unsigned: self.unsigned().len() as u64,
             devices: self.state.devices.len() as u64,
             online: self.by_device.len() as u64,
         }
@@ -346,16 +329,51 @@ impl Controller {
     fn relay_views(&self) -> Vec<RelayView> {
         let view = |entry: identity::RelayEntry| {
             let health = self.relays.get(&entry.device);
+            let report = health.and_then(|health| health.report);
             RelayView {
                 id: entry.device,
                 urls: entry.servers.iter().map(ToString::to_string).collect(),
                 stun: entry.stun,
                 healthy: health.is_some_and(|health| health.healthy),
-                attached: health.and_then(|health| Some(health.report?.attached)),
+                attached: report.map(|report| report.attached),
+                cpu_permille: report.map(|report| report.cpu_permille),
             }
         };
         self.relay_entries().into_iter().map(view).collect()
     }
+}
+
+fn checked(
+    wanted: Option<u64>,
+    bounds: RangeInclusive<u64>,
+    what: &str,
+) -> Result<Option<u64>, AdminError> {
+    match wanted {
+        Some(number) if !bounds.contains(&number) => {
+            let what = format!("{} to {} {what} are kept", bounds.start(), bounds.end());
+            Err(AdminError::OutOfBounds { what })
+        }
+        Some(_) | None => Ok(wanted),
+    }
+}
+
+/// A DNS name has 253 characters at most (RFC 1035 section 2.3.4).
+fn checked_places(places: &[ControllerPlace]) -> Result<Vec<ControllerPlace>, AdminError> {
+    let is_good = |place: &ControllerPlace| {
+        let host = &place.host;
+        let plain = host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.:".contains(&b));
+        (1..=253).contains(&host.len())
+            && plain
+            && place.port != 0
+            && place.addresses.len() <= MAX_PLACES
+    };
+    if places.len() <= MAX_PLACES && places.iter().all(is_good) {
+        return Ok(places.to_vec());
+    }
+    let what = format!(
+        "a controller has up to {MAX_PLACES} places, each a host name or address and a port"
+    );
+    Err(AdminError::OutOfBounds { what })
 }
 
 fn not_held(scope: Scope) -> AdminError {

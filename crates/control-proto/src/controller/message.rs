@@ -7,6 +7,7 @@ use noise_channel::Now;
 
 use super::session::Phase;
 use super::{Change, Controller, DeviceRecord, Health, Reply, wall};
+use crate::limits::{MAX_RELAY_ENTRY, MAX_REPORT};
 use crate::{
     Actor, AuditAction, ConnectionId, ControllerMessage, LoadReport, MapItem, MessageError,
     NodeMessage, Refusal, SecurityEvent,
@@ -81,7 +82,12 @@ impl Controller {
             }
             NodeMessage::Load(report) => self.take_load(connection, device, report, now),
             NodeMessage::Relay(entry) => self.take_relay(connection, device, entry, now),
-            NodeMessage::Security(event) => self.event(Some(device), event, now),
+            NodeMessage::Security(event) => {
+                let size = minicbor::to_vec(&event).map_or(usize::MAX, |bytes| bytes.len());
+                if size <= MAX_REPORT {
+                    self.event(Some(device), event, now);
+                }
+            }
             NodeMessage::Leave => {
                 self.audit(Actor::Device { device }, AuditAction::DeviceLeft { device }, now);
                 self.expel(device, wall(now));
@@ -180,8 +186,17 @@ impl Controller {
         if !is_own || !self.is_relay(device) {
             return self.refuse(connection, Refusal::NotARelay);
         }
-        match self.publish_relay(entry, wall(now)) {
-            None => self.refuse(connection, Refusal::KeyNotHeld),
+        let size = minicbor::to_vec(&entry).map_or(usize::MAX, |bytes| bytes.len());
+        if size > MAX_RELAY_ENTRY {
+            let reason = "the entry of a relay is too long".to_owned();
+            let device = Some(device);
+            return self.event(None, SecurityEvent::ProtocolViolation { device, reason }, now);
+        }
+        match self.publish_relay(entry.clone(), wall(now)) {
+            None => {
+                self.offer_relay(entry);
+                self.refuse(connection, Refusal::KeyNotHeld);
+            }
             Some(is_new) => {
                 let health = Health { heard: now.instant, report: None, healthy: true };
                 self.relays.insert(device, health);

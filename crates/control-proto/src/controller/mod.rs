@@ -3,7 +3,9 @@
 mod admin;
 mod hello;
 mod keys;
+mod logs;
 mod message;
+mod owned;
 mod publish;
 mod session;
 mod state;
@@ -22,20 +24,22 @@ use noise_channel::{
 };
 use rand_core::CryptoRng;
 
+use self::logs::EventBudget;
 use self::publish::Publication;
 use self::session::{Phase, Session};
 use crate::client::failure_event;
 use crate::limits::{
-    CAPABILITY, EVENTS_PER_MINUTE, FRESHNESS_INTERVAL, HELLO_DEADLINE, LOAD_REPORT_DEADLINE,
-    MAX_STRANGERS,
+    CAPABILITY, FRESHNESS_INTERVAL, HELLO_DEADLINE, LOAD_REPORT_DEADLINE, MAX_STRANGERS,
 };
 use crate::{
-    Actor, AdminAnswer, AdminError, AuditAction, AuditEntry, ConnectionId, ControllerMessage,
-    EventRecord, LoadReport, MapItem, Mode, SecurityEvent,
+    AdminAnswer, AdminError, ConnectionId, ControllerMessage, LoadReport, MapItem, Mode,
+    SecurityEvent,
 };
 
 pub use keys::{AuthorityKeys, KeyMismatch};
-pub use state::{Change, Counters, DeviceRecord, InviteRecord, Settings, Stored, StoredItem};
+pub use state::{
+    Change, Counters, DeviceRecord, InviteRecord, Retention, Settings, Stored, StoredItem,
+};
 
 /// What a [`Controller`] is made of, beside what it keeps.
 #[derive(Debug, Clone)]
@@ -46,7 +50,7 @@ pub struct ControllerConfig {
     pub channel_key: ChannelKey,
     /// Recognises the network's connections.
     pub path_secret: PathSecret,
-    /// Where nodes reach this controller, for invites.
+    /// Where this controller listens, as nodes see it; the settings may say otherwise.
     pub servers: Vec<ServerAddress>,
     /// The newest epoch; none in epoch 0.
     pub epoch: Option<Signed<Epoch>>,
@@ -160,16 +164,10 @@ enum Reply {
 }
 
 #[derive(Debug)]
-struct EventBudget {
-    since: Instant,
-    kept: u32,
-    suppressed: u32,
-}
-
-#[derive(Debug)]
 struct Timers {
     sessions: BTreeSet<(Instant, ConnectionId)>,
     freshness: Instant,
+    prune: Instant,
 }
 
 impl Controller {
@@ -190,11 +188,12 @@ impl Controller {
             by_device: BTreeMap::new(),
             replay: ReplayGuard::default(),
             journal: Journal::default(),
-            events: EventBudget { since: now.instant, kept: 0, suppressed: 0 },
+            events: EventBudget::new(now.instant),
             outputs: VecDeque::new(),
             timers: Timers {
                 sessions: BTreeSet::new(),
                 freshness: now.instant + FRESHNESS_INTERVAL,
+                prune: now.instant,
             },
             last_now: now.instant,
         };
@@ -300,6 +299,9 @@ impl Controller {
             self.push_freshness(now);
         }
         self.check_relays(now);
+        if now.instant >= self.timers.prune {
+            self.prune_logs(now);
+        }
         self.commit(now);
     }
 
@@ -321,7 +323,8 @@ impl Controller {
             .map(|relay| (relay.heard + LOAD_REPORT_DEADLINE, "a relay's load report"))
             .min();
         let freshness = (self.timers.freshness, "freshness of revocations");
-        [Some(freshness), session, relay].into_iter().flatten().min()
+        let prune = (self.timers.prune, "retention of the logs");
+        [Some(freshness), Some(prune), session, relay].into_iter().flatten().min()
     }
 
     /// The network.
@@ -401,6 +404,7 @@ impl Controller {
             self.sign_records_anew(at);
         }
         self.publish_info(at);
+        self.publish_controller(at);
         let relays: Vec<_> = self.relays.keys().copied().collect();
         for device in relays {
             if self.relay_entry(device).is_none() {
@@ -551,35 +555,6 @@ impl Controller {
                 }
             }
         }
-    }
-
-    /// Keeps a security event, within the rate limit.
-    fn event(&mut self, reporter: Option<DeviceId>, event: SecurityEvent, now: Now) {
-        let at = wall(now).0;
-        let budget = &mut self.events;
-        if now.instant.saturating_duration_since(budget.since).as_secs() >= 60 {
-            let count = std::mem::take(&mut budget.suppressed);
-            (budget.since, budget.kept) = (now.instant, 0);
-            if count > 0 {
-                let event = SecurityEvent::Suppressed { count };
-                self.journal.open.changes.push(Change::Event(EventRecord {
-                    at,
-                    reporter: None,
-                    event,
-                }));
-            }
-        }
-        if budget.kept >= EVENTS_PER_MINUTE {
-            budget.suppressed = budget.suppressed.saturating_add(1);
-            return;
-        }
-        budget.kept += 1;
-        self.journal.open.changes.push(Change::Event(EventRecord { at, reporter, event }));
-    }
-
-    fn audit(&mut self, actor: Actor, action: AuditAction, now: Now) {
-        let entry = AuditEntry { at: wall(now).0, actor, action };
-        self.journal.open.changes.push(Change::Audit(entry));
     }
 }
 

@@ -4,15 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use identity::{
-    DeviceId, Lease4, NetworkInfo, Record, RecordBody, RelayEntry, RevocationTarget, Scope, Signed,
-    UnixTime,
+    ControllerEntry, DeviceId, Lease4, NetworkInfo, Record, RecordBody, RelayEntry,
+    RevocationTarget, Scope, ServerAddress, Signed, TlsMode, UnixTime,
 };
 use minicbor::bytes::ByteVec;
 
 use super::session::{Delivered, Phase};
 use super::{Change, Controller, DeviceRecord, StoredItem};
-use crate::limits::{CHUNK_BYTES, MAX_TOMBSTONES};
-use crate::{ConnectionId, ControllerMessage, ItemKey, MapChunk, MapItem, MapVersion, PeerEntry};
+use crate::limits::{CHUNK_BYTES, MAX_PLACES, MAX_TOMBSTONES};
+use crate::{
+    ConnectionId, ControllerMessage, ControllerPlace, ItemKey, MapChunk, MapItem, MapVersion,
+    PeerEntry,
+};
 use noise_channel::Now;
 
 /// Which item changed in which version, and what is on disk.
@@ -24,6 +27,8 @@ pub(crate) struct Publication {
     pub(crate) tombstones: BTreeSet<u64>,
     /// The version that is on disk.
     pub(crate) published: u64,
+    /// Entries of relays that wait for the owner's signature.
+    pub(crate) offers: BTreeMap<DeviceId, RelayEntry>,
 }
 
 impl Controller {
@@ -94,7 +99,8 @@ impl Controller {
         }
     }
 
-    pub(crate) fn publish_info(&mut self, at: UnixTime) {
+    /// The settings of the network, unless the map has them already.
+    pub(crate) fn new_info(&self) -> Option<NetworkInfo> {
         let settings = &self.state.settings;
         let info = NetworkInfo {
             name: settings.name.clone(),
@@ -106,9 +112,54 @@ impl Controller {
             let MapItem::Info(signed) = item else { return None };
             self.current_body(&signed)
         });
-        let is_current = known.is_some_and(|known| known == info);
-        if !is_current && let Some(signed) = self.sign(info, at, false) {
+        (known.as_ref() != Some(&info)).then_some(info)
+    }
+
+    /// Publishes the settings of the network, if they are new and may be signed here.
+    pub(crate) fn publish_info(&mut self, at: UnixTime) {
+        if let Some(info) = self.new_info()
+            && let Some(signed) = self.sign(info, at, false)
+        {
             self.publish(&MapItem::Info(signed));
+        }
+    }
+
+    /// Where nodes find this controller.
+    pub(crate) fn servers(&self) -> Vec<ServerAddress> {
+        let listening = &self.config.servers;
+        let places = &self.state.settings.controllers;
+        if places.is_empty() {
+            return listening.iter().take(MAX_PLACES).cloned().collect();
+        }
+        let tls = listening.first().map_or(TlsMode::WebPki, |server| server.tls);
+        let place = |place: &ControllerPlace| ServerAddress {
+            host: place.host.clone(),
+            port: place.port,
+            addresses: place.addresses.clone(),
+            tls,
+        };
+        places.iter().map(place).collect()
+    }
+
+    /// Where this controller is, unless the map says so already.
+    pub(crate) fn new_entry(&self) -> Option<ControllerEntry> {
+        let channel_key = self.config.channel_key.public();
+        let entry = ControllerEntry { channel_key, servers: self.servers() };
+        let known = self.stored_item(&ItemKey::Controller(channel_key)).and_then(|item| {
+            let MapItem::Controller(_, signed) = item else { return None };
+            self.current_body(&signed)
+        });
+        let is_new = !entry.servers.is_empty() && known.as_ref() != Some(&entry);
+        is_new.then_some(entry)
+    }
+
+    /// Says where this controller is, so that nodes find it after it has moved.
+    pub(crate) fn publish_controller(&mut self, at: UnixTime) {
+        if let Some(entry) = self.new_entry()
+            && let Some(signed) = self.sign(entry, at, false)
+        {
+            let channel_key = self.config.channel_key.public();
+            self.publish(&MapItem::Controller(channel_key, signed));
         }
     }
 
@@ -125,6 +176,7 @@ impl Controller {
 
     /// Withdraws a relay's entry; says whether there was one.
     pub(crate) fn withdraw_relay(&mut self, device: DeviceId, at: UnixTime) -> bool {
+        self.publication.offers.remove(&device);
         let Some(entry) = self.relay_entry(device) else { return false };
         self.relays.remove(&device);
         match self.sign(entry, at, true) {
@@ -217,14 +269,10 @@ impl Controller {
                         self.publish(&MapItem::Static(peer, signed));
                     }
                 }
-                Some(MapItem::Controller(channel, signed)) => {
-                    if let Some(signed) = self.sign_again(&signed, at) {
-                        self.publish(&MapItem::Controller(channel, signed));
-                    }
-                }
-                // Info is compared with the settings at every start.
+                // Info and our own entry are compared with the settings at every start.
                 Some(
                     MapItem::Info(_)
+                    | MapItem::Controller(..)
                     | MapItem::Delegation(_)
                     | MapItem::Epoch(_)
                     | MapItem::Revocation(..)
@@ -266,7 +314,7 @@ impl Controller {
         (!record.withdrawn).then_some(record.body)
     }
 
-    fn stored_item(&self, key: &ItemKey) -> Option<MapItem> {
+    pub(crate) fn stored_item(&self, key: &ItemKey) -> Option<MapItem> {
         MapItem::from_bytes(&self.state.items.get(key)?.bytes)
     }
 

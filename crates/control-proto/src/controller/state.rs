@@ -9,7 +9,7 @@ use identity::{
 };
 use minicbor::{Decode, Encode};
 
-use crate::{AuditEntry, EventRecord, ItemKey};
+use crate::{AuditEntry, ControllerPlace, EventRecord, ItemKey};
 
 /// The settings of a network.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -30,6 +30,32 @@ pub struct Settings {
     /// How long a membership is valid without renewal, in seconds.
     #[n(4)]
     pub validity: u64,
+    /// How much of the logs is kept.
+    #[cbor(n(5), default)]
+    pub logs: Retention,
+    /// Where nodes find the controller; where it listens if there are none.
+    #[cbor(n(6), default)]
+    pub controllers: Vec<ControllerPlace>,
+}
+
+/// How much is kept of each log: what is beyond either bound goes, the oldest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Retention {
+    /// Entries.
+    #[n(0)]
+    pub entries: u64,
+    /// Age in seconds.
+    #[n(1)]
+    pub seconds: u64,
+}
+
+impl Default for Retention {
+    /// A year and a month, so that who reviews once a year finds all of it; and a hundred megabytes
+    /// or less.
+    fn default() -> Self {
+        Self { entries: 100_000, seconds: 400 * 86_400 }
+    }
 }
 
 impl Settings {
@@ -42,6 +68,8 @@ impl Settings {
             ipv4: identity::ipv4_prefix(network),
             approval: false,
             validity: identity::DEFAULT_VALIDITY,
+            logs: Retention::default(),
+            controllers: Vec::new(),
         }
     }
 }
@@ -162,6 +190,14 @@ pub enum Change {
     Event(EventRecord),
     /// An audit entry, to be appended.
     Audit(AuditEntry),
+    /// Of each log only the newest entries are kept, and none from before a time that has no newer
+    /// one before it.
+    PruneLogs {
+        /// How many are kept.
+        entries: u64,
+        /// Since when.
+        before: UnixTime,
+    },
 }
 
 /// Everything that a controller keeps, but for secrets and what is only appended.
@@ -215,7 +251,7 @@ impl Stored {
             Change::RemoveItem(key) => {
                 self.items.remove(key);
             }
-            Change::Event(_) | Change::Audit(_) => {}
+            Change::Event(_) | Change::Audit(_) | Change::PruneLogs { .. } => {}
         }
     }
 }

@@ -9,4 +9,5 @@
 
 mod hostile;
 mod network;
+mod strict;
 mod world;

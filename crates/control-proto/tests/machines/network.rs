@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use crate::world::World;
+use crate::world::{PORT, World};
 use control_proto::{
     AdminAnswer, AdminError, AdminRequest, Admission, ClientEvent, ClientStatus, ControllerAddress,
-    InviteRequest, InviteState, LoadReport, NetworkMap, Refusal, SecurityEvent,
+    ControllerPlace, InviteRequest, InviteState, LoadReport, NetworkMap, Refusal, SecurityEvent,
+    SettingsChange,
 };
 use identity::{
     Candidate, CandidateKind, Endpoints, Epoch, RelayEntry, Scope, ServerAddress, Signed, TlsMode,
@@ -197,6 +198,105 @@ fn a_restarted_controller_goes_on_where_the_disk_says() {
     let invite = world.invite(InviteRequest::default());
     let index = world.join(&invite, "late");
     assert!(world.map(index).revocations().number() == 1);
+}
+
+#[test]
+fn an_address_that_is_taken_is_refused_and_the_next_one_found() {
+    let mut world = joined(1);
+    let key = identity::DeviceKey::generate(&mut world.rng);
+    // Hashes of 64 bits do not collide in a test: the other device gets the address by hand.
+    let taken = identity::device_address(world.network_key.id(), key.id(), 0);
+    let other = world.id(0);
+    world.crash();
+    world.disk.devices.get_mut(&other).unwrap().address = taken;
+    world.start();
+    let invite = world.invite(InviteRequest::default());
+    let index = world.join_as(&invite, "second", key.clone());
+    assert_eq!(world.status(index), ClientStatus::Online);
+    let next = identity::device_address(world.network_key.id(), key.id(), 1);
+    assert_eq!(world.disk.devices[&key.id()].address, next);
+    assert_eq!(world.map(index).peer(key.id()).unwrap().member.address, next);
+}
+
+#[test]
+fn a_controller_that_moves_is_found_by_those_who_were_told_before() {
+    let mut world = joined(2);
+    let place = ControllerPlace { host: "moved.example".into(), port: 8443, addresses: Vec::new() };
+    let controllers = Some(vec![place.clone()]);
+    let change = SettingsChange { controllers, ..SettingsChange::default() };
+    world.admin(AdminRequest::ChangeSettings(change)).unwrap();
+    let entry = world.map(0).controllers().next().unwrap();
+    assert_eq!((entry.servers[0].host.as_str(), entry.servers[0].port), ("moved.example", 8443));
+    world.crash();
+    world.port = 8443;
+    world.start();
+    world.pass(Duration::from_secs(120));
+    assert_eq!(world.status(0), ClientStatus::Online);
+    let invite = world.invite(InviteRequest::default());
+    assert_eq!(invite.controllers[0].port, 8443);
+    // It goes back to where it listens, and who dials that first is in at once.
+    let change = SettingsChange { controllers: Some(Vec::new()), ..SettingsChange::default() };
+    world.admin(AdminRequest::ChangeSettings(change)).unwrap();
+    assert_eq!(world.map(1).controllers().next().unwrap().servers[0].port, PORT);
+}
+
+#[test]
+fn whoever_is_told_not_to_follow_records_stays_where_it_was() {
+    let mut world = joined(1);
+    let invite = world.invite(InviteRequest::default());
+    let address = ControllerAddress { follows_records: false, ..ControllerAddress::from(&invite) };
+    let key = identity::DeviceKey::generate(&mut world.rng);
+    let channel = identity::ChannelKey::generate(&mut world.rng);
+    let map = NetworkMap::new(invite.network);
+    let admission = Admission::Invite { invite: Box::new(invite), name: "fixed".parse().unwrap() };
+    let index = world.add(key, channel, address, admission, map);
+    world.settle();
+    let place = ControllerPlace { host: "moved.example".into(), port: 8443, addresses: Vec::new() };
+    let controllers = Some(vec![place]);
+    let change = SettingsChange { controllers, ..SettingsChange::default() };
+    world.admin(AdminRequest::ChangeSettings(change)).unwrap();
+    world.crash();
+    world.port = 8443;
+    world.start();
+    world.pass(Duration::from_secs(300));
+    assert_eq!(world.status(0), ClientStatus::Online);
+    assert_ne!(world.status(index), ClientStatus::Online);
+}
+
+#[test]
+fn settings_out_of_bounds_are_refused_and_change_nothing() {
+    let mut world = World::simple();
+    let place = |host: &str| ControllerPlace { host: host.into(), port: 443, addresses: vec![] };
+    let default = SettingsChange::default;
+    let wrong = [
+        SettingsChange { validity: Some(1), ..default() },
+        SettingsChange { log_entries: Some(1), ..default() },
+        SettingsChange { log_seconds: Some(u64::MAX), ..default() },
+        SettingsChange { controllers: Some(vec![place("")]), ..default() },
+        SettingsChange { controllers: Some(vec![place("a b")]), ..default() },
+        SettingsChange { controllers: Some(vec![place("a"); 9]), ..default() },
+    ];
+    let before = world.disk.settings.clone();
+    for change in wrong {
+        let refused = world.admin(AdminRequest::ChangeSettings(change));
+        assert!(matches!(refused, Err(AdminError::OutOfBounds { .. })), "{refused:?}");
+    }
+    assert_eq!(world.disk.settings, before);
+}
+
+#[test]
+fn logs_are_cut_every_hour_to_what_the_settings_keep() {
+    let mut world = World::simple();
+    world.pruned.clear();
+    let change = SettingsChange {
+        log_entries: Some(5_000),
+        log_seconds: Some(30 * 86_400),
+        ..SettingsChange::default()
+    };
+    world.admin(AdminRequest::ChangeSettings(change)).unwrap();
+    assert_eq!(world.pruned, [(5_000, world.wall().minus(30 * 86_400))]);
+    world.pass(Duration::from_secs(2 * 3_600 + 1));
+    assert_eq!(world.pruned.len(), 3);
 }
 
 #[test]

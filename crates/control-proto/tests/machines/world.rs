@@ -19,6 +19,7 @@ use noise_channel::PathSecret;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
+pub const PORT: u16 = 7443;
 pub const YEAR: u64 = 365 * 24 * 3600;
 
 pub struct World {
@@ -30,9 +31,12 @@ pub struct World {
     pub disk: Stored,
     pub events: Vec<EventRecord>,
     pub audit: usize,
+    pub pruned: Vec<(u64, UnixTime)>,
     pub nodes: Vec<Node>,
     /// Whether batches reach the disk and are confirmed.
     pub disk_works: bool,
+    /// The port at which the controller is reached.
+    pub port: u16,
     answers: BTreeMap<Ticket, Result<AdminAnswer, AdminError>>,
     wires: BTreeMap<ConnectionId, (usize, ConnectionId)>,
     next: u64,
@@ -66,8 +70,10 @@ impl World {
             disk,
             events: Vec::new(),
             audit: 0,
+            pruned: Vec::new(),
             nodes: Vec::new(),
             disk_works: true,
+            port: PORT,
             answers: BTreeMap::new(),
             wires: BTreeMap::new(),
             next: 1,
@@ -255,7 +261,10 @@ impl World {
         while let Some(action) = self.nodes[index].client.poll_action() {
             busy = true;
             match action {
-                StreamAction::Dial { connection, path, .. } => self.dial(index, connection, &path),
+                StreamAction::Dial { connection, path, server } => {
+                    let is_there = server.port == self.port;
+                    self.dial(index, connection, if is_there { &path } else { "/nobody" });
+                }
                 StreamAction::Send { message, connection } => {
                     if let Some((ours, theirs)) = self.nodes[index].wire
                         && ours == connection
@@ -349,6 +358,7 @@ impl World {
         match change {
             Change::Event(event) => self.events.push(event.clone()),
             Change::Audit(_) => self.audit += 1,
+            Change::PruneLogs { entries, before } => self.pruned.push((*entries, *before)),
             _ => {}
         }
     }
@@ -385,7 +395,7 @@ fn config(
         path_secret: PathSecret::from_bytes([9; 32]),
         servers: vec![ServerAddress {
             host: "127.0.0.1".into(),
-            port: 7443,
+            port: PORT,
             addresses: Vec::new(),
             tls: TlsMode::Plain,
         }],

@@ -18,7 +18,7 @@ use crate::driver::Command;
 use crate::server::{Ended, ask};
 use crate::store::{MAX_PAGE, Page, SqliteStore, Store as _, StoreError};
 
-/// The largest request: an invite's.
+/// The largest request: as many signed items as are published at once.
 const MAX_BODY: usize = 64 * 1024;
 
 /// Rows of a log unless asked otherwise.
@@ -44,6 +44,9 @@ pub(crate) async fn serve(
         .route("/v1/devices", get(devices))
         .route("/v1/devices/{id}", patch(rename).delete(remove))
         .route("/v1/devices/{id}/approve", post(approve))
+        .route("/v1/outline", get(outline))
+        .route("/v1/unsigned", get(unsigned))
+        .route("/v1/records", post(publish))
         .route("/v1/relays", get(relays))
         .route("/v1/relays/{id}", delete(withdraw))
         .route("/v1/events", get(events))
@@ -63,6 +66,12 @@ pub(crate) async fn serve(
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct NewName {
     pub(crate) name: String,
+}
+
+/// The body of a publication.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SignedItems {
+    pub(crate) items: Vec<String>,
 }
 
 /// Which part of a log is asked for.
@@ -137,6 +146,18 @@ async fn approve(State(shared): State<Shared>, Segment(id): Segment<String>) -> 
     }
 }
 
+async fn outline(State(shared): State<Shared>) -> Response {
+    shared.answer(AdminRequest::Outline).await
+}
+
+async fn unsigned(State(shared): State<Shared>) -> Response {
+    shared.answer(AdminRequest::Unsigned).await
+}
+
+async fn publish(State(shared): State<Shared>, Json(signed): Json<SignedItems>) -> Response {
+    shared.answer(AdminRequest::Publish { items: signed.items }).await
+}
+
 async fn relays(State(shared): State<Shared>) -> Response {
     shared.answer(AdminRequest::Relays).await
 }
@@ -176,7 +197,9 @@ fn refusal(error: &AdminError) -> Response {
             StatusCode::NOT_FOUND
         }
         AdminError::NameTaken { .. } | AdminError::Full { .. } => StatusCode::CONFLICT,
-        AdminError::KeyNotHeld { .. } => StatusCode::FORBIDDEN,
+        AdminError::KeyNotHeld { .. }
+        | AdminError::NotBelieved { .. }
+        | AdminError::OtherNetwork => StatusCode::FORBIDDEN,
         AdminError::OutOfBounds { .. } | AdminError::NameForMany => StatusCode::BAD_REQUEST,
     };
     (status, Json(error)).into_response()

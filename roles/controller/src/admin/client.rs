@@ -6,7 +6,7 @@ use control_proto::{AdminAnswer, AdminError, AdminRequest, AuditEntry, EventReco
 use local_api::{Bytes, Client, Method, RequestError};
 use serde::Serialize;
 
-use super::api::NewName;
+use super::api::{NewName, SignedItems};
 use crate::store::{Logged, Page};
 
 /// Speaks to the controller behind a socket.
@@ -94,6 +94,12 @@ fn route(request: &AdminRequest) -> Result<(Method, String, Bytes), AdminClientE
         }
         AdminRequest::RemoveDevice { device } => {
             plain(Method::DELETE, &format!("/v1/devices/{device}"))
+        }
+        AdminRequest::Outline => plain(Method::GET, "/v1/outline"),
+        AdminRequest::Unsigned => plain(Method::GET, "/v1/unsigned"),
+        AdminRequest::Publish { items } => {
+            let body = json(&SignedItems { items: items.clone() })?;
+            Ok((Method::POST, "/v1/records".to_owned(), body))
         }
         AdminRequest::Relays => plain(Method::GET, "/v1/relays"),
         AdminRequest::WithdrawRelay { device } => {

@@ -10,6 +10,9 @@
 //! | `PATCH /v1/devices/{id}` | rename: `{"name": ...}` |
 //! | `POST /v1/devices/{id}/approve` | let in |
 //! | `DELETE /v1/devices/{id}` | remove and revoke |
+//! | `GET /v1/outline` | what invites say beside whom they admit |
+//! | `GET /v1/unsigned` | what waits for the owner's signature |
+//! | `POST /v1/records` | publish what the owner has signed: `{"items": [...]}` |
 //! | `GET /v1/relays`, `DELETE /v1/relays/{id}` | list, withdraw |
 //! | `GET /v1/events`, `GET /v1/audit` | `?before=N&limit=N`, newest first |
 //! | `POST /v1/logs/verify` | check the chains of hashes |

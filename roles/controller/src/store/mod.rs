@@ -2,7 +2,8 @@
 //!
 //! The machine decides and hands out batches of [`Change`]s; a store keeps each batch as a whole or not at all, and answers only once
 //! it would survive a power cut. Security events and audit entries are appended to chains of hashes, so that a later change to a kept
-//! row, or a row taken out of the middle, shows.
+//! row, or a row taken out of the middle, shows. What a log need not keep any more goes from its beginning; the hash of the last row
+//! that went stays as its anchor, so that the rest still verifies.
 
 mod sqlite;
 
@@ -48,7 +49,7 @@ pub trait Store: Send + Sync {
         page: Page,
     ) -> impl Future<Output = Result<Vec<Logged<AuditEntry>>, StoreError>> + Send;
 
-    /// Checks both chains of hashes from their beginnings.
+    /// Checks both chains of hashes from their beginnings, or from their anchors.
     ///
     /// # Errors
     /// [`StoreError::ChainBroken`] where a row does not follow from the one before it; others if the storage fails.

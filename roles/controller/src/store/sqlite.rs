@@ -11,6 +11,7 @@ use control_proto::{
     Stored, StoredItem,
 };
 use futures_util::TryStreamExt as _;
+use identity::UnixTime;
 use minicbor::{Decode, Encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -124,12 +125,15 @@ impl SqliteStore {
     async fn verify_log(&self, log: Log) -> Result<(), StoreError> {
         let table = log.table();
         let sql = format!("SELECT sequence, body, hash FROM {table} ORDER BY sequence");
-        let mut rows = sqlx::query(AssertSqlSafe(sql)).fetch(&self.pool);
-        let mut previous = (0, Vec::new());
+        // Both reads see one moment: rows may be pruned meanwhile.
+        let mut transaction = self.pool.begin().await?;
+        let mut previous = anchor(&mut transaction, log).await?.unwrap_or_default();
+        let mut rows = sqlx::query(AssertSqlSafe(sql)).fetch(&mut *transaction);
         while let Some(row) = rows.try_next().await? {
-            let sequence = row.try_get::<i64, _>(0)?.cast_unsigned();
+            let sequence: i64 = row.try_get(0)?;
             let hash = chained(&previous.1, row.try_get(1)?);
             if sequence != previous.0 + 1 || row.try_get::<&[u8], _>(2)? != hash {
+                let sequence = sequence.cast_unsigned();
                 return Err(StoreError::ChainBroken { table, sequence });
             }
             previous = (sequence, hash);
@@ -230,6 +234,10 @@ async fn make(
         Change::RemoveItem(key) => sqlx::query("DELETE FROM map_items WHERE key = ?").bind(encoded(key)),
         Change::Event(event) => return append(connection, Log::Events, event.at, event).await,
         Change::Audit(entry) => return append(connection, Log::Audit, entry.at, entry).await,
+        Change::PruneLogs { entries, before } => {
+            prune(connection, Log::Events, *entries, *before).await?;
+            return prune(connection, Log::Audit, *entries, *before).await;
+        }
     };
     query.execute(connection).await?;
     Ok(())
@@ -266,11 +274,11 @@ async fn append(
     let body = serde_json::to_string(entry).map_err(|_| StoreError::Corrupt { table })?;
     let sql = format!("SELECT sequence, hash FROM {table} ORDER BY sequence DESC LIMIT 1");
     let last = sqlx::query(AssertSqlSafe(sql)).fetch_optional(&mut *connection).await?;
-    let (sequence, previous) = match &last {
-        Some(row) => (row.try_get::<i64, _>(0)?, row.try_get::<&[u8], _>(1)?),
-        None => (0, &[][..]),
+    let (sequence, previous) = match last {
+        Some(row) => (row.try_get(0)?, row.try_get(1)?),
+        None => anchor(connection, log).await?.unwrap_or_default(),
     };
-    let hash = chained(previous, &body);
+    let hash = chained(&previous, &body);
     let sql = format!("INSERT INTO {table} (sequence, at, body, hash) VALUES (?, ?, ?, ?)");
     sqlx::query(AssertSqlSafe(sql))
         .bind(sequence + 1)
@@ -279,6 +287,48 @@ async fn append(
         .bind(hash)
         .execute(connection)
         .await?;
+    Ok(())
+}
+
+/// The last row of a log that is gone: its number and its hash.
+async fn anchor(
+    connection: &mut SqliteConnection,
+    log: Log,
+) -> Result<Option<(i64, Vec<u8>)>, StoreError> {
+    let row = sqlx::query("SELECT sequence, hash FROM log_anchors WHERE log = ?")
+        .bind(log.table())
+        .fetch_optional(connection)
+        .await?;
+    Ok(row.map(|row| Ok::<_, sqlx::Error>((row.try_get(0)?, row.try_get(1)?))).transpose()?)
+}
+
+/// Lets go of the oldest rows: all but the newest `entries`, and those before the first that is not
+/// older than `before`. Rows count in the order in which they came, whatever the clock said.
+async fn prune(
+    connection: &mut SqliteConnection,
+    log: Log,
+    entries: u64,
+    before: UnixTime,
+) -> Result<(), StoreError> {
+    let table = log.table();
+    let sql = format!(
+        "SELECT max(
+            coalesce((SELECT sequence - 1 FROM {table} WHERE at >= ? ORDER BY sequence LIMIT 1), max(sequence)),
+            max(sequence) - ?
+        ) FROM {table}"
+    );
+    let last: Option<i64> = sqlx::query_scalar(AssertSqlSafe(sql))
+        .bind(before.0.cast_signed())
+        .bind(i64::try_from(entries).unwrap_or(i64::MAX))
+        .fetch_one(&mut *connection)
+        .await?;
+    let sql = format!(
+        "INSERT OR REPLACE INTO log_anchors (log, sequence, hash)
+         SELECT '{table}', sequence, hash FROM {table} WHERE sequence = ?"
+    );
+    sqlx::query(AssertSqlSafe(sql)).bind(last).execute(&mut *connection).await?;
+    let sql = format!("DELETE FROM {table} WHERE sequence <= ?");
+    sqlx::query(AssertSqlSafe(sql)).bind(last).execute(connection).await?;
     Ok(())
 }
 

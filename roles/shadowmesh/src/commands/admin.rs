@@ -8,6 +8,7 @@ use control_proto::{
 };
 use controller::{AdminClient, AdminClientError};
 
+use super::owner;
 use crate::cli::{DeviceCommand, InviteCommand};
 use crate::exit::{Exit, Failure};
 use crate::output::{BOLD, GOOD, WARN, json, line, note, rough, styled, table};
@@ -18,7 +19,7 @@ pub(crate) async fn invite(
     as_json: bool,
 ) -> Result<(), Failure> {
     match command {
-        InviteCommand::Create { name, groups, expires, uses, approval, relay } => {
+        InviteCommand::Create { name, groups, expires, uses, approval, relay, owner } => {
             let request = InviteRequest {
                 name: name.map(|name| parsed(&name)).transpose()?,
                 groups: groups.iter().map(|group| parsed(group)).collect::<Result<_, _>>()?,
@@ -27,7 +28,10 @@ pub(crate) async fn invite(
                 approval,
                 relay,
             };
-            let invites = created(client, request).await?;
+            let invites = match &owner.key_file {
+                Some(file) => owner::create_invites(client, &owner, file, &request).await?,
+                None => created(client, request).await?,
+            };
             if as_json {
                 json(&invites);
             } else {
@@ -51,12 +55,14 @@ pub(crate) async fn invite(
         }
         InviteCommand::Revoke { key } => {
             let invites = invites(client).await?;
-            let found = only(
-                invites.iter().filter(|invite| invite.key.to_string().starts_with(&key)),
-                "invite",
-                &key,
-            )?;
-            done(client.request(&AdminRequest::RevokeInvite { invite: found.key }).await?)?;
+            let mut matching =
+                invites.iter().filter(|invite| invite.key.to_string().starts_with(&key)).peekable();
+            // The controller does not know what the owner made, unless it is used.
+            let invite = match (matching.peek(), key.parse()) {
+                (None, Ok(whole)) => whole,
+                (Some(_), _) | (None, Err(_)) => only(matching, "invite", &key)?.key,
+            };
+            done(client.request(&AdminRequest::RevokeInvite { invite }).await?)?;
             line("Revoked.");
         }
     }
@@ -123,8 +129,17 @@ pub(crate) async fn show(client: &AdminClient, as_json: bool) -> Result<(), Fail
         rough(Duration::from_secs(network.validity))
     ));
     line(format_args!("  controllers  {}", network.controllers.join("  ")));
+    line(format_args!(
+        "  logs         {} entries each, {}",
+        network.log_entries,
+        rough(Duration::from_secs(network.log_seconds))
+    ));
     line(format_args!("  devices      {}, {} online", network.devices, network.online));
     line(format_args!("  epoch        {}", network.epoch));
+    if network.unsigned > 0 {
+        let waiting = format!("{} records wait for `network sign`", network.unsigned);
+        line(format_args!("  unsigned     {}", styled(WARN, waiting)));
+    }
     Ok(())
 }
 
@@ -142,7 +157,7 @@ pub(crate) async fn relays(client: &AdminClient, as_json: bool) -> Result<(), Fa
         json(&relays);
     } else {
         let rows: Vec<Vec<String>> = relays.iter().map(relay_row).collect();
-        table(&["ID", "STATE", "ATTACHED", "ADDRESSES"], &rows);
+        table(&["ID", "STATE", "ATTACHED", "CPU", "ADDRESSES"], &rows);
     }
     Ok(())
 }
@@ -221,6 +236,7 @@ fn relay_row(relay: &RelayView) -> Vec<String> {
         short(&relay.id.to_string()),
         if relay.healthy { styled(GOOD, "healthy") } else { styled(WARN, "no reports") },
         relay.attached.map_or_else(|| "-".to_owned(), |attached| attached.to_string()),
+        relay.cpu_permille.map_or_else(|| "-".to_owned(), |cpu| format!("{} %", cpu / 10)),
         relay.urls.join(" "),
     ]
 }
@@ -270,16 +286,22 @@ fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T,
     text.parse().map_err(|error| Failure::new(Exit::Usage, format!("{text}: {error}")))
 }
 
-fn done(answer: AdminAnswer) -> Result<(), Failure> {
+pub(super) fn done(answer: AdminAnswer) -> Result<(), Failure> {
     let AdminAnswer::Done = answer else { return Err(unexpected()) };
     Ok(())
 }
 
-fn unexpected() -> Failure {
+pub(super) fn unexpected() -> Failure {
     Failure::new(
         Exit::Other,
         "the controller's answer does not fit the question; is it of another version?",
     )
+}
+
+impl From<AdminError> for Failure {
+    fn from(error: AdminError) -> Self {
+        Self::new(exit_of(&error), error.to_string())
+    }
 }
 
 impl From<AdminClientError> for Failure {
@@ -304,9 +326,12 @@ fn exit_of(error: &AdminError) -> Exit {
         AdminError::UnknownDevice | AdminError::UnknownInvite | AdminError::UnknownRelay => {
             Exit::NotFound
         }
-        AdminError::NameTaken { .. } | AdminError::KeyNotHeld { .. } | AdminError::Full { .. } => {
-            Exit::Refused
+        AdminError::NameTaken { .. }
+        | AdminError::KeyNotHeld { .. }
+        | AdminError::NotBelieved { .. }
+        | AdminError::Full { .. } => Exit::Refused,
+        AdminError::OutOfBounds { .. } | AdminError::OtherNetwork | AdminError::NameForMany => {
+            Exit::Usage
         }
-        AdminError::OutOfBounds { .. } | AdminError::NameForMany => Exit::Usage,
     }
 }

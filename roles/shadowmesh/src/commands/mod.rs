@@ -1,8 +1,10 @@
 //! What each command does.
 
 mod admin;
+mod logs;
 mod manual;
 mod network;
+mod owner;
 mod queries;
 pub(crate) mod serve;
 mod up;
@@ -47,6 +49,7 @@ pub(crate) async fn run(cli: Cli, config: Config) -> Result<(), Failure> {
         Command::Invite(command) => admin::invite(&controller()?, command, as_json).await,
         Command::Device(command) => admin::device(&controller()?, command, as_json).await,
         Command::Network(command) => network::network(command, &config, as_json).await,
+        Command::Log(command) => logs::log(&controller()?, command, as_json).await,
         Command::Wireguard(args) => wireguard(args, &config),
         Command::Demo(args) => demo::run(args.once).await,
         Command::Completions { shell } => {

@@ -1,20 +1,20 @@
 //! The network as a whole: on disk, and by its running controller.
 
-use control_proto::SettingsChange;
+use control_proto::{ControllerPlace, Mode, SettingsChange};
 use controller::AdminClient;
 use controller::network::NewNetwork;
 use identity::NetworkName;
 
-use super::admin;
+use super::owner::KEY_PASSPHRASE;
 use super::serve::network_folder;
-use crate::cli::NetworkCommand;
+use super::{admin, owner};
+use crate::cli::{NetworkCommand, Place};
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
+use crate::listen::addresses;
 use crate::output::line;
 use crate::{clock, passphrase};
 
-/// The passphrase of a network's key.
-const KEY_PASSPHRASE: &str = "SHADOWMESH_KEY_PASSPHRASE";
 /// The passphrase of a backup.
 const BACKUP_PASSPHRASE: &str = "SHADOWMESH_BACKUP_PASSPHRASE";
 
@@ -26,13 +26,15 @@ pub(crate) async fn network(
     let client = AdminClient::new(config.controller_socket()?);
     let folder = network_folder(config);
     match command {
-        NetworkCommand::Create { name, key_file } => {
+        NetworkCommand::Create { name, key_file, strict } => {
             let name: NetworkName = name
                 .parse()
                 .map_err(|error| Failure::new(Exit::Usage, format!("{name:?}: {error}")))?;
             let passphrase =
                 passphrase::ask(KEY_PASSPHRASE, "Passphrase for the network's key", true)?;
-            let new = NewNetwork { name, key_file: &key_file, passphrase: passphrase.as_bytes() };
+            let mode = if strict { Mode::Strict } else { Mode::Simple };
+            let passphrase = passphrase.as_bytes();
+            let new = NewNetwork { name, mode, key_file: &key_file, passphrase };
             let id = folder.create(new, &mut clock::rng(), clock::unix_time()).await?;
             line(format_args!(
                 "Created network {id}. Keep {} in a safe place.",
@@ -40,11 +42,22 @@ pub(crate) async fn network(
             ));
             Ok(())
         }
+        NetworkCommand::Outline => {
+            line(owner::outline(&client).await?);
+            Ok(())
+        }
+        NetworkCommand::Sign { key_file, yes } => owner::sign(&client, &key_file, yes).await,
         NetworkCommand::Show => admin::show(&client, as_json).await,
-        NetworkCommand::Set { approval, validity } => {
-            let change =
-                SettingsChange { approval, validity: validity.map(|validity| validity.as_secs()) };
-            admin::set(&client, change).await
+        NetworkCommand::Set { approval, validity, controllers, log_entries, log_age } => {
+            let change = SettingsChange {
+                approval,
+                validity: validity.map(|validity| validity.as_secs()),
+                log_entries,
+                log_seconds: log_age.map(|age| age.as_secs()),
+                controllers: places(controllers).await,
+            };
+            admin::set(&client, change).await?;
+            owner::remind(&client).await
         }
         NetworkCommand::Relays => admin::relays(&client, as_json).await,
         NetworkCommand::Backup { file } => {
@@ -67,6 +80,18 @@ pub(crate) async fn network(
             Ok(())
         }
     }
+}
+
+/// The places that are asked for, with the addresses that their hosts have now.
+async fn places(wanted: Vec<Place>) -> Option<Vec<ControllerPlace>> {
+    let is_asked = !wanted.is_empty();
+    let mut places = Vec::new();
+    for place in wanted {
+        let Place::At(host, port) = place else { return Some(Vec::new()) };
+        let addresses = addresses(&host, port).await;
+        places.push(ControllerPlace { host, port, addresses });
+    }
+    is_asked.then_some(places)
 }
 
 /// A host's name as a label: its first part, without what labels cannot have.

@@ -2,18 +2,22 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use control_proto::{AdminAnswer, AdminRequest, InviteRequest};
-use controller::network::{NetworkError, NetworkFolder, NewNetwork};
+use control_proto::{InviteRequest, Mode, Owner};
+use controller::network::{NetworkError, NetworkFolder, NewNetwork, network_key};
 use controller::secrets::ControllerSecrets;
-use controller::{Controller, StartError};
+use controller::{AdminClient, Controller, StartError};
 use identity::{DeviceName, Invite, NetworkName};
 use keystore::{FileKeystore, Keystore as _};
 use relay::{Capture, Membership, MembershipConfig, MembershipError, Relay, RelayConfig};
-use tracing::info;
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
 use websocket::Upgrade;
 use zeroize::Zeroizing;
 
+use super::admin::created;
+use super::owner;
 use crate::cli::{RelayArgs, ServerArgs};
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
@@ -25,6 +29,11 @@ use crate::{clock, passphrase, stop};
 const RELAY_TLS_KEY: &str = "relay-tls-key";
 /// The name that the relay of `serve` asks for.
 const OWN_RELAY: &str = "relay";
+
+/// The relay of a new strict network has this long to join and offer its entry.
+const SIGN_DEADLINE: Duration = Duration::from_secs(60);
+/// How often it is asked whether it has.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// What a server consists of.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -48,7 +57,11 @@ pub(crate) struct Server {
     listening: Listening,
     controller: Controller,
     relay: Option<(Relay, Vec<Membership>)>,
+    admin: AdminClient,
+    mode: Mode,
     first_start: bool,
+    /// At the first start of a strict network, until what waits is signed.
+    owner: Option<Owner>,
 }
 
 impl Server {
@@ -61,12 +74,21 @@ impl Server {
     ) -> Result<Self, Failure> {
         let folder = network_folder(&config);
         let settings = config.server.clone();
-        let (secrets, first_start) = match folder.secrets()? {
-            Some(secrets) => (secrets, false),
+        let wanted_mode = if args.strict { Mode::Strict } else { Mode::Simple };
+        let found = folder.secrets()?;
+        let first_start = found.is_none();
+        let (secrets, owner) = match found {
+            Some(secrets) => (secrets, None),
             None => {
-                (create_network(&folder, args.network.or(settings.network), &config).await?, true)
+                let name = args.network.or(settings.network);
+                create_network(&folder, name, wanted_mode, &config).await?
             }
         };
+        let mode = secrets.keys.mode();
+        if args.strict && mode == Mode::Simple {
+            let text = "the network here is not strict, and its controller holds all keys: leave --strict out, or create a network elsewhere";
+            return Err(Failure::new(Exit::Usage, text));
+        }
         let wanted = Wanted {
             listen: args.listen.or(settings.listen),
             hosts: if args.hosts.is_empty() { settings.hosts } else { args.hosts },
@@ -82,16 +104,21 @@ impl Server {
             socket: config.controller_socket()?,
         })
         .await?;
+        let admin = AdminClient::new(config.controller_socket()?);
         let relay = match parts {
-            Parts::All => Some(start_own_relay(&controller, &listening, &config, capture).await?),
+            Parts::All => {
+                let inviter = Inviter { admin: &admin, mode, owner: owner.as_ref() };
+                Some(start_own_relay(&inviter, &listening, &config, capture).await?)
+            }
             Parts::Controller => None,
         };
-        Ok(Self { listening, controller, relay, first_start })
+        Ok(Self { listening, controller, relay, admin, mode, first_start, owner })
     }
 
     /// An invite as `invite create` makes it by default.
     pub(crate) async fn invite(&self) -> Result<String, Failure> {
-        create_invite(&self.controller, InviteRequest::default()).await
+        let (admin, mode, owner) = (&self.admin, self.mode, self.owner.as_ref());
+        Inviter { admin, mode, owner }.invite(InviteRequest::default()).await
     }
 
     /// Says where the server is and, at the first start, how the first device joins.
@@ -102,12 +129,20 @@ impl Server {
             self.controller.network(),
             servers.join(" ")
         ));
-        note("This controller holds keys that can admit devices (simple mode).");
+        note(match self.mode {
+            Mode::Simple => "This controller holds keys that can admit devices (simple mode).",
+            Mode::Strict => {
+                "This controller cannot admit devices (strict mode): invites take the network's key."
+            }
+        });
         if self.first_start {
             let invite = self.invite().await?;
             note("On the first device, run:");
             line(format_args!("{} {invite}", styled(BOLD, "shadowmesh up")));
-            note("Each invite admits one device; `shadowmesh invite create` makes more.");
+            let key = if self.mode == Mode::Strict { " --key-file FILE" } else { "" };
+            note(format_args!(
+                "Each invite admits one device; `shadowmesh invite create{key}` makes more."
+            ));
         }
         Ok(())
     }
@@ -115,6 +150,9 @@ impl Server {
     /// Hands out connections until `stop` is ready, or until a change cannot be kept.
     pub(crate) async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), Failure> {
         let mut stop = std::pin::pin!(stop);
+        if let Some(owner) = self.owner.take() {
+            tokio::spawn(sign_first(self.admin.clone(), owner, self.relay.is_some()));
+        }
         loop {
             tokio::select! {
                 () = &mut stop => break,
@@ -170,6 +208,25 @@ pub(crate) async fn relay(args: RelayArgs, config: Config) -> Result<(), Failure
     Ok(())
 }
 
+/// Signs the settings of a new strict network and, if it has one, the entry of its first relay.
+async fn sign_first(admin: AdminClient, owner: Owner, has_relay: bool) {
+    let signed = timeout(SIGN_DEADLINE, async {
+        loop {
+            let unsigned = owner::unsigned(&admin).await?;
+            if !has_relay || !unsigned.relays.is_empty() {
+                return owner::sign_all(&admin, &owner, &unsigned).await;
+            }
+            sleep(LOOK_AGAIN).await;
+        }
+    });
+    let advice = "`shadowmesh network sign` does it later";
+    match signed.await {
+        Ok(Ok(())) => info!("settings and relay are signed"),
+        Ok(Err(error)) => warn!(%error, "the network's settings could not be signed: {advice}"),
+        Err(_) => warn!("the relay did not join in time to be signed: {advice}"),
+    }
+}
+
 async fn dispatch(controller: &Controller, relay: Option<&Relay>, upgrade: Upgrade) {
     if controller.claims(upgrade.path()) {
         return controller.handle(upgrade).await;
@@ -192,8 +249,9 @@ pub(crate) fn network_folder(config: &Config) -> NetworkFolder {
 async fn create_network(
     folder: &NetworkFolder,
     wanted: Option<String>,
+    mode: Mode,
     config: &Config,
-) -> Result<ControllerSecrets, Failure> {
+) -> Result<(ControllerSecrets, Option<Owner>), Failure> {
     let text = wanted.unwrap_or_else(|| super::network::label(&platform::process::host_name()));
     let name: NetworkName = text.parse().map_err(|error| {
         Failure::new(
@@ -203,8 +261,8 @@ async fn create_network(
     })?;
     let key_file = config.state_dir().join("network.key");
     let passphrase = passphrase::generated();
-    let new =
-        NewNetwork { name: name.clone(), key_file: &key_file, passphrase: passphrase.as_bytes() };
+    let secret = passphrase.as_bytes();
+    let new = NewNetwork { name: name.clone(), mode, key_file: &key_file, passphrase: secret };
     folder.create(new, &mut clock::rng(), clock::unix_time()).await?;
     note(format_args!("Created the network {}.", styled(BOLD, format_args!("{name}.alt"))));
     note(format_args!("Its key is in {}, under the passphrase", key_file.display()));
@@ -212,14 +270,19 @@ async fn create_network(
     note(
         "Write the passphrase down and move the file to a safe place: both together restore the network, and nothing else does.",
     );
-    folder
+    let owner = match mode {
+        Mode::Simple => None,
+        Mode::Strict => Some(Owner::new(network_key(&key_file, secret)?)),
+    };
+    let secrets = folder
         .secrets()?
-        .ok_or_else(|| Failure::new(Exit::Other, "the new network's keys are not there"))
+        .ok_or_else(|| Failure::new(Exit::Other, "the new network's keys are not there"))?;
+    Ok((secrets, owner))
 }
 
 /// The relay of `serve`, which joins like any other but reaches the controller without leaving the host.
 async fn start_own_relay(
-    controller: &Controller,
+    inviter: &Inviter<'_>,
     listening: &Listening,
     config: &Config,
     capture: Option<Capture>,
@@ -232,7 +295,7 @@ async fn start_own_relay(
     if memberships.is_empty() {
         let request =
             InviteRequest { relay: true, approval: Some(false), ..InviteRequest::default() };
-        let invite = create_invite(controller, request).await?;
+        let invite = inviter.invite(request).await?;
         let invite: Invite = invite
             .parse()
             .map_err(|_| Failure::new(Exit::Other, "the controller made no invite"))?;
@@ -286,15 +349,27 @@ fn relay_tls_key(keystore: &FileKeystore) -> Result<Zeroizing<Vec<u8>>, Failure>
     Ok(key)
 }
 
-async fn create_invite(controller: &Controller, request: InviteRequest) -> Result<String, Failure> {
-    let answer = controller.admin(AdminRequest::CreateInvite(request)).await;
-    match answer.map_err(|error| Failure::new(Exit::Other, error.to_string()))? {
-        Ok(AdminAnswer::InvitesCreated { invites }) => match invites.into_iter().next() {
-            Some(created) => Ok(created.invite),
-            None => Err(Failure::new(Exit::Other, "the controller made no invite")),
-        },
-        Ok(_) => Err(Failure::new(Exit::Other, "the controller made no invite")),
-        Err(error) => Err(Failure::new(Exit::Other, error.to_string())),
+/// Who makes the invites of a server that starts.
+struct Inviter<'a> {
+    admin: &'a AdminClient,
+    mode: Mode,
+    owner: Option<&'a Owner>,
+}
+
+impl Inviter<'_> {
+    async fn invite(&self, request: InviteRequest) -> Result<String, Failure> {
+        let created = match (self.mode, self.owner) {
+            (Mode::Simple, _) => created(self.admin, request).await?,
+            (Mode::Strict, Some(owner)) => {
+                owner::invites(owner, &owner::outline(self.admin).await?, &request)?
+            }
+            (Mode::Strict, None) => {
+                let text = "in strict mode this server's relay needs an invite made with the network's key: run `shadowmesh controller` here, and `shadowmesh relay` with what `shadowmesh invite create --relay --key-file FILE` prints";
+                return Err(Failure::new(Exit::Usage, text));
+            }
+        };
+        let first = created.into_iter().next();
+        Ok(first.ok_or_else(|| Failure::new(Exit::Other, "the controller made no invite"))?.invite)
     }
 }
 

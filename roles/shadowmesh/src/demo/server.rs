@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ::controller::AdminClient;
 use ::controller::network::NewNetwork;
 use ::relay::Capture;
-use control_proto::{AdminAnswer, AdminRequest, InviteRequest};
+use control_proto::{AdminAnswer, AdminRequest, InviteRequest, Mode};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -43,6 +43,7 @@ impl DemoServer {
         fs::create_dir_all(folder).map_err(failed)?;
         let config = Config { state_dir: Some(folder.to_owned()), ..Config::default() };
         let new = NewNetwork {
+            mode: Mode::Simple,
             name: network.parse().map_err(failed)?,
             key_file: &folder.join("network.key"),
             passphrase: PASSPHRASE,
@@ -52,6 +53,7 @@ impl DemoServer {
             listen: Some((Ipv4Addr::LOCALHOST, 0).into()),
             hosts: vec![Ipv4Addr::LOCALHOST.to_string()],
             network: None,
+            strict: false,
             tls_certificate: None,
             tls_key: None,
         };

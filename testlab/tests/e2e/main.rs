@@ -1,5 +1,7 @@
 //! Real binaries and TUN devices in namespaces. Needs root; a missing tool is a failure.
 
+mod intruders;
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -79,10 +81,11 @@ fn traffic_goes_on_and_a_node_restarts_while_the_controller_is_away() {
     let (mut alice, bob) = (lab.device("alice"), lab.device("bob"));
     alice.wait_for_path(&bob, "direct", PATIENCE);
     bob.wait_for_path(&alice, "direct", PATIENCE);
+    alice.wait_until_saved();
 
     lab.kill_server();
     assert!(alice.reaches(&bob.full_name()));
-    alice.down();
+    alice.kill();
     alice.up(&[]);
     alice.wait_until_reaches(&bob.full_name(), PATIENCE);
 
