@@ -44,8 +44,10 @@ pub struct EngineStatus {
     pub controller_admits: Option<bool>,
     /// The relays of the network.
     pub relays: Vec<RelayStatus>,
-    /// This device's own addresses as others see them.
+    /// The addresses under which this device announces itself.
     pub candidates: Vec<SocketAddr>,
+    /// Those of them that STUN servers see.
+    pub reflexive: Vec<SocketAddr>,
     /// Whether datagrams can be sent at all.
     pub udp: bool,
     /// The other members, then the plain WireGuard peers.
@@ -166,6 +168,7 @@ impl Engine {
             controller_admits: controller_admits(client.map(), wall),
             relays: self.relays.status().map(relay_status).collect(),
             candidates: self.settings.local.iter().map(|candidate| candidate.address).collect(),
+            reflexive: self.stun.reflexive().into_iter().collect(),
             udp: self.settings.path.udp,
             peers: self.peer_statuses(now.instant),
             clock_offset,

@@ -92,12 +92,14 @@ pub(crate) fn netcheck(engine: EngineStatus, state: Membership) -> Netcheck {
         .relays
         .iter()
         .map(|relay| RelayCheck { name: relay_name(relay), attached: relay.connected });
+    let seen = &engine.reflexive;
+    let local = engine.candidates.into_iter().filter(|address| !seen.contains(address)).collect();
     Netcheck {
-        udp: engine.udp && !engine.candidates.is_empty(),
+        udp: engine.udp && !engine.reflexive.is_empty(),
         controller: state == Membership::Online,
         relays: relays.collect(),
-        reflexive: engine.candidates,
-        local: Vec::new(),
+        reflexive: engine.reflexive,
+        local,
     }
 }
 

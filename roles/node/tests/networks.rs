@@ -14,13 +14,14 @@ use control_proto::{AdminAnswer, AdminRequest, InviteRequest};
 use controller::network::{NetworkFolder, NewNetwork};
 use controller::{AdminClient, Config, Controller};
 use getrandom::SysRng;
-use identity::{DeviceId, ServerAddress, TlsMode, UnixTime};
+use identity::{DeviceId, NetworkKey, ServerAddress, TlsMode, UnixTime, ipv4_prefix};
 use keystore::{FileKeystore, Keystore};
 use node::api::{
     ApiError, Client, ClientError, Event, Events, Membership, NetworkStatus, PathKind, Problem,
 };
-use node::{Clock, Mode, Node, NodeConfig, NodeSettings};
-use rand_core::UnwrapErr;
+use node::{Clock, Mode, Node, NodeConfig, NodeSettings, StartError};
+use rand_chacha::ChaCha20Rng;
+use rand_core::{CryptoRng, SeedableRng, UnwrapErr};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -39,6 +40,10 @@ struct Server {
 
 impl Server {
     async fn start(network: &str) -> Self {
+        Self::with_randomness(network, &mut UnwrapErr(SysRng)).await
+    }
+
+    async fn with_randomness(network: &str, rng: &mut dyn CryptoRng) -> Self {
         let folder = TempDir::new().unwrap();
         let state = NetworkFolder::new(folder.path().join("state"));
         let key_file = &folder.path().join("network.key");
@@ -50,7 +55,7 @@ impl Server {
             passphrase: b"correct horse",
         };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-        state.create(new, &mut UnwrapErr(SysRng), UnixTime(now)).await.unwrap();
+        state.create(new, rng, UnixTime(now)).await.unwrap();
 
         let mut listener = Listener::bind(([127, 0, 0, 1], 0).into(), None).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -110,19 +115,14 @@ impl Device {
     }
 
     async fn in_folder(folder: TempDir, name: &str, clock: Clock) -> Self {
-        let socket = folder.path().join("node.sock");
-        let settings = NodeSettings {
-            mode: Mode::Userspace,
-            device_name: Some(name.to_owned()),
-            proxy: None,
-            ..NodeSettings::default()
-        };
-        let keys = Arc::new(keys(folder.path()));
-        let version = "test".to_owned();
-        let config = NodeConfig { keys, socket: socket.clone(), settings, version, clock };
-        let node = Node::start(config).await.unwrap();
+        let node = Node::start(config(folder.path(), settings(name), clock)).await.unwrap();
+        Self::run(folder, node)
+    }
+
+    fn run(folder: TempDir, node: Node) -> Self {
+        let client = Client::new(folder.path().join("node.sock"));
         let node = tokio::spawn(node.run(std::future::pending()));
-        Self { folder, client: Client::new(socket), node }
+        Self { folder, client, node }
     }
 
     async fn join(&self, server: &Server) -> NetworkStatus {
@@ -133,6 +133,19 @@ impl Device {
 
     async fn status(&self) -> Vec<NetworkStatus> {
         self.client.status().await.unwrap().networks
+    }
+
+    /// Waits until the device has so many addresses in a network.
+    async fn addresses(&self, network: &str, count: usize) -> NetworkStatus {
+        let found = async {
+            loop {
+                let found = self.status().await.into_iter().find(|one| one.name == network);
+                if let Some(status) = found.filter(|status| status.addresses.len() == count) {
+                    return status;
+                }
+            }
+        };
+        timeout(DEADLINE, found).await.expect("the addresses come in time")
     }
 
     async fn names(&self) -> Vec<String> {
@@ -163,6 +176,16 @@ impl Device {
         timeout(DEADLINE, self.node).await.expect("it ends in time").unwrap();
         self.folder
     }
+}
+
+fn settings(name: &str) -> NodeSettings {
+    let device_name = Some(name.to_owned());
+    NodeSettings { mode: Mode::Userspace, device_name, proxy: None, ..NodeSettings::default() }
+}
+
+fn config(folder: &Path, settings: NodeSettings, clock: Clock) -> NodeConfig {
+    let (socket, version) = (folder.join("node.sock"), "test".to_owned());
+    NodeConfig { keys: Arc::new(keys(folder)), socket, settings, version, clock }
 }
 
 fn keys(folder: &Path) -> FileKeystore {
@@ -200,6 +223,9 @@ async fn a_device_in_two_networks_leaves_one_and_goes_on_in_the_other() {
     laptop.join(&work).await;
     nas.join(&work).await;
     laptop.ping("nas").await;
+    let check = laptop.client.netcheck().await.unwrap();
+    assert!(check.controller && !check.udp, "nobody here serves STUN: {check:?}");
+    assert!(check.reflexive.is_empty() && check.local.iter().any(|one| one.ip().is_loopback()));
     let mut names = laptop.names().await;
     names.sort_unstable();
     assert_eq!(names, ["home", "work"]);
@@ -229,6 +255,40 @@ async fn a_second_network_of_the_same_name_is_refused_and_nothing_of_it_is_kept(
     assert_eq!(error.problem, Problem::System);
     assert!(error.message.contains("`shadowmesh leave home`"), "{error}");
     assert_eq!((laptop.names().await, laptop.kept()), (vec!["home".to_owned()], kept));
+}
+
+/// Randomness for two networks whose ids lead to the same IPv4 prefix.
+fn clashing() -> [ChaCha20Rng; 2] {
+    let mut seen = std::collections::BTreeMap::new();
+    for seed in 0_u64.. {
+        let root = NetworkKey::generate(&mut ChaCha20Rng::seed_from_u64(seed));
+        let prefix = ipv4_prefix(root.id()).network();
+        if let Some(other) = seen.insert(prefix, seed) {
+            return [other, seed].map(ChaCha20Rng::seed_from_u64);
+        }
+    }
+    unreachable!("there are 64 prefixes")
+}
+
+#[tokio::test]
+async fn of_two_networks_with_the_same_ipv4_addresses_the_later_has_ipv6_only_until_there_is_room()
+{
+    let [mut one, mut other] = clashing();
+    let home = Server::with_randomness("home", &mut one).await;
+    let work = Server::with_randomness("work", &mut other).await;
+    let laptop = Device::start("laptop").await;
+    let first = laptop.join(&home).await;
+    laptop.addresses("home", 2).await;
+    laptop.join(&work).await;
+    let second = laptop.addresses("work", 1).await;
+    assert!(second.addresses[0].is_ipv6());
+    let prefix = second.advice.iter().find(|advice| advice.contains("goes without"));
+    assert!(prefix.is_some_and(|advice| advice.contains("/16")), "{:?}", second.advice);
+    assert_eq!(laptop.addresses("home", 2).await.id, first.id);
+
+    laptop.client.leave(Some("home")).await.unwrap();
+    let alone = laptop.addresses("work", 2).await;
+    assert!(alone.advice.is_empty(), "{:?}", alone.advice);
 }
 
 #[tokio::test]
@@ -265,6 +325,41 @@ async fn a_used_invite_is_refused_and_leaves_no_keys() {
     assert!(error.message.ends_with("ask for a new one"), "{error}");
     let folder = thief.stop().await;
     assert!(keys(folder.path()).list().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_in_the_way_on_this_host_is_said_with_what_to_do() {
+    let start = async |folder: &Path, settings: NodeSettings| {
+        Node::start(config(folder, settings, Clock::default())).await
+    };
+    let folder = TempDir::new().unwrap();
+    let no_tun = NodeSettings {
+        mode: Mode::Tun,
+        tun_path: folder.path().join("no-tun"),
+        ..settings("laptop")
+    };
+    let error = start(folder.path(), no_tun).await.unwrap_err();
+    assert!(matches!(error, StartError::Tun(_)), "{error}");
+    assert!(error.to_string().contains("`--mode userspace`"), "{error}");
+
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let proxy = Some(taken.local_addr().unwrap());
+    let error = start(folder.path(), NodeSettings { proxy, ..settings("laptop") }).await;
+    let error = error.unwrap_err();
+    assert!(matches!(error, StartError::Listen { .. }), "{error}");
+    assert!(error.to_string().contains("--proxy"), "{error}");
+
+    let taken = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    let listen_port = taken.local_addr().unwrap().port();
+    let node = start(folder.path(), NodeSettings { listen_port, ..settings("laptop") }).await;
+    let laptop = Device::run(folder, node.unwrap());
+    let second = start(laptop.folder.path(), settings("laptop")).await.unwrap_err();
+    assert!(matches!(second, StartError::AlreadyRunning(_)), "{second}");
+    let home = Server::start("home").await;
+    let error = refusal(laptop.client.join(&home.invite().await).await.unwrap_err());
+    assert_eq!(error.problem, Problem::System);
+    assert!(error.message.contains("--listen-port"), "{error}");
+    assert!(laptop.kept().is_empty() && laptop.names().await.is_empty());
 }
 
 #[tokio::test]

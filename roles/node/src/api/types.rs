@@ -29,7 +29,7 @@ pub enum Running {
     Tun,
     /// Through the userspace stack, since the settings say so.
     Userspace,
-    /// Through the userspace stack, since there is no privilege for a TUN interface.
+    /// Through the userspace stack, for want of the privilege or the device for a TUN interface.
     UserspaceWithoutPrivilege,
 }
 
