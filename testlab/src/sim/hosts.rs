@@ -194,6 +194,11 @@ impl NodeHost {
         self.config.secrets.tunnel.public()
     }
 
+    /// Gives the device another tunnel key, which counts from the next start on.
+    pub(crate) fn replace_tunnel_key(&mut self, rng: &mut ChaCha20Rng) {
+        self.config.secrets.tunnel = TunnelKey::generate(rng);
+    }
+
     pub(crate) fn save(&mut self, bytes: Vec<u8>) {
         self.saved = Some(bytes);
     }

@@ -161,6 +161,10 @@ fn a_node_starts_from_its_cached_map_without_a_controller() {
     let (map, applied) = NetworkMap::from_bytes(world.network_key.id(), &bytes, later).unwrap();
     assert_eq!(map.peers().count(), 0);
     assert!(matches!(applied.events[0], SecurityEvent::ExpiredCertificate { .. }));
+    let bytes = map.to_bytes();
+    let (mut map, _) = NetworkMap::from_bytes(world.network_key.id(), &bytes, later).unwrap();
+    assert_eq!(map.revive(world.wall()).changes.peers.len(), 3, "the clock was wrong");
+    assert_eq!(map.peers().count(), 3);
 }
 
 #[test]
