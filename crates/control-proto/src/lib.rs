@@ -54,7 +54,7 @@ mod text;
 
 pub use admin::{
     AdminAnswer, AdminError, AdminRequest, CreatedInvite, DeviceView, InviteRequest, InviteState,
-    InviteView, NetworkView, RelayView, SettingsChange,
+    InviteView, NetworkView, PeerRequest, PeerView, RelayView, SettingsChange,
 };
 pub use client::{
     Admission, ClientConfig, ClientEvent, ClientStatus, ControlClient, ControllerAddress,

@@ -4,6 +4,7 @@ mod admin;
 mod hello;
 mod keys;
 mod message;
+mod peers;
 mod publish;
 mod session;
 mod state;
@@ -375,6 +376,7 @@ impl Controller {
             }
             self.publication.log.insert(stored.version, key);
         }
+        self.recall_peers();
         for record in self.state.devices.values() {
             self.index.names.insert(record.name.clone(), record.device);
             self.index.addresses.insert(record.address, record.device);

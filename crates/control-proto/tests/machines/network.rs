@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::world::World;
 use control_proto::{
     AdminAnswer, AdminError, AdminRequest, Admission, ClientEvent, ClientStatus, ControllerAddress,
-    InviteRequest, InviteState, LoadReport, NetworkMap, Refusal, SecurityEvent,
+    InviteRequest, InviteState, LoadReport, NetworkMap, PeerRequest, Refusal, SecurityEvent,
 };
 use identity::{
     Candidate, CandidateKind, Endpoints, Epoch, RelayEntry, Scope, ServerAddress, Signed, TlsMode,
@@ -303,6 +303,43 @@ fn a_renamed_device_keeps_its_address() {
     assert_eq!(after.name.as_str(), "renamed");
     assert_eq!(after.address, before.address);
     assert_eq!(world.map(0).peer_by_name(&before.name), None);
+}
+
+#[test]
+fn a_plain_peer_is_let_in_once_under_its_own_name_and_addresses() {
+    let mut world = joined(1);
+    let key = identity::TunnelKey::generate(&mut world.rng).public();
+    let request = |name: &str| {
+        let name = name.parse().unwrap();
+        AdminRequest::AddPeer(PeerRequest { key, name, expires_in: 3_600 })
+    };
+    let taken = world.admin(request("node0"));
+    assert!(matches!(taken, Err(AdminError::NameTaken { .. })));
+    let Ok(AdminAnswer::Peers { peers: added }) = world.admin(request("printer")) else {
+        panic!("it is let in")
+    };
+    let wall = world.wall();
+    let shown: Vec<_> = world.map(0).static_peers(wall).cloned().collect();
+    assert_eq!((shown.len(), &shown[0].addresses), (1, &added[0].addresses));
+    assert_eq!(added[0].addresses.len(), 2);
+
+    world.crash();
+    world.start();
+    world.pass(Duration::from_secs(90));
+    let invite = world.invite(InviteRequest::default());
+    let printer = world.join(&invite, "printer");
+    let name = world.map(0).peer(world.id(printer)).unwrap().member.name.clone();
+    assert_eq!(name.as_str(), "printer-2", "the name stays the peer's");
+    let again = world.admin(request("printer"));
+    assert!(
+        matches!(again, Ok(AdminAnswer::Peers { peers }) if peers[0].addresses == added[0].addresses)
+    );
+
+    let remove = AdminRequest::RemovePeer { name: "printer".parse().unwrap() };
+    assert_eq!(world.admin(remove.clone()), Ok(AdminAnswer::Done));
+    assert_eq!(world.map(0).static_peers(wall).count(), 0);
+    assert_eq!(world.admin(remove), Err(AdminError::UnknownPeer));
+    assert_eq!(world.admin(AdminRequest::Peers), Ok(AdminAnswer::Peers { peers: Vec::new() }));
 }
 
 #[test]

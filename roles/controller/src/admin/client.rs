@@ -95,6 +95,9 @@ fn route(request: &AdminRequest) -> Result<(Method, String, Bytes), AdminClientE
         AdminRequest::RemoveDevice { device } => {
             plain(Method::DELETE, &format!("/v1/devices/{device}"))
         }
+        AdminRequest::Peers => plain(Method::GET, "/v1/peers"),
+        AdminRequest::AddPeer(peer) => Ok((Method::POST, "/v1/peers".to_owned(), json(peer)?)),
+        AdminRequest::RemovePeer { name } => plain(Method::DELETE, &format!("/v1/peers/{name}")),
         AdminRequest::Relays => plain(Method::GET, "/v1/relays"),
         AdminRequest::WithdrawRelay { device } => {
             plain(Method::DELETE, &format!("/v1/relays/{device}"))

@@ -3,6 +3,7 @@
 mod admin;
 mod manual;
 mod network;
+mod peer;
 mod queries;
 pub(crate) mod serve;
 mod up;
@@ -46,6 +47,7 @@ pub(crate) async fn run(cli: Cli, config: Config) -> Result<(), Failure> {
         Command::Why { peer } => queries::why(&node()?, &peer, as_json).await,
         Command::Invite(command) => admin::invite(&controller()?, command, as_json).await,
         Command::Device(command) => admin::device(&controller()?, command, as_json).await,
+        Command::Peer(command) => peer::peer(&controller()?, command, as_json).await,
         Command::Network(command) => network::network(command, &config, as_json).await,
         Command::Wireguard(args) => wireguard(args, &config),
         Command::Demo(args) => demo::run(args.once).await,
