@@ -470,3 +470,25 @@ fn a_peer_with_a_new_tunnel_key_introduces_itself_while_the_controller_is_down()
         ping_both_ways(&mut world, 10 * SECOND);
     }
 }
+
+#[test]
+fn a_member_that_claims_the_tunnel_key_of_another_takes_nothing_from_it() {
+    let mut world = joined(Setup { nodes: 3, ..Setup::default() });
+    ping_both_ways(&mut world, 10 * SECOND);
+    world.stop_node(2);
+    world.run_for(SECOND);
+    world.start_node_with_tunnel_key_of(2, 1);
+    let thief = world.nodes[2].device;
+    let is_told = |world: &World| {
+        let mut events = world.controller.events.iter().map(|record| &record.event);
+        events.any(|event| {
+            matches!(event, SecurityEvent::Conflict { device, what }
+                if *device == thief && what == "tunnel key")
+        })
+    };
+    assert!(world.run_until(20 * SECOND, is_told), "{:?}", world.controller.events);
+    ping_both_ways(&mut world, 10 * SECOND);
+    world.run_for(5 * MINUTE);
+    ping_both_ways(&mut world, 10 * SECOND);
+    assert!(!world.ping_until_answered(0, 2, 10 * SECOND));
+}

@@ -117,7 +117,8 @@ pub enum SecurityEvent {
         #[n(2)]
         reason: String,
     },
-    /// Two members have the same address or name; the one with the lower serial counts.
+    /// Two members have the same address, name, invite or tunnel key, and one of them does not
+    /// count.
     #[n(13)]
     Conflict {
         /// The member that does not count.

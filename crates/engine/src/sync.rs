@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use control_proto::{ClientEvent, ClientStatus, MapChanges, PeerEntry};
+use control_proto::{ClientEvent, ClientStatus, MapChanges, PeerEntry, SecurityEvent};
 use frame_proto::{FrameType, INTRODUCED_KEY_LENGTH};
 use identity::{DeviceId, RelayEntry};
 use noise_channel::Now;
@@ -94,6 +94,10 @@ impl Engine {
         let change = self.peers.upsert(entry, &self.settings, &self.own, now);
         match change {
             TunnelChange::None => {}
+            TunnelChange::Refused => {
+                let what = "tunnel key".to_owned();
+                self.alarms.raise(SecurityEvent::Conflict { device, what }, now);
+            }
             TunnelChange::Added(key) => self.add_tunnel(device, &key, cx),
             TunnelChange::Replaced(old, key) => {
                 self.wireguard.remove_peer(&old, now);

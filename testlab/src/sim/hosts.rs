@@ -195,8 +195,12 @@ impl NodeHost {
     }
 
     /// Gives the device another tunnel key, which counts from the next start on.
-    pub(crate) fn replace_tunnel_key(&mut self, rng: &mut ChaCha20Rng) {
-        self.config.secrets.tunnel = TunnelKey::generate(rng);
+    pub(crate) fn replace_tunnel_key(&mut self, key: TunnelKey) {
+        self.config.secrets.tunnel = key;
+    }
+
+    pub(crate) fn secret_tunnel_key(&self) -> TunnelKey {
+        self.config.secrets.tunnel.clone()
     }
 
     pub(crate) fn save(&mut self, bytes: Vec<u8>) {

@@ -9,7 +9,7 @@ use control_proto::{
     StreamAction, Ticket,
 };
 use engine::{EngineEvent, Now, Purpose, StreamCommand, UnixMillis};
-use identity::{DeviceId, Invite, Record, RecordBody, Signed, UnixTime};
+use identity::{DeviceId, Invite, Record, RecordBody, Signed, TunnelKey, UnixTime};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use relay_proto::ServerEvent;
@@ -227,7 +227,15 @@ impl World {
 
     /// Starts a node that does not run, with another tunnel key.
     pub fn start_node_with_new_tunnel_key(&mut self, index: usize) {
-        self.nodes[index].replace_tunnel_key(&mut self.rng);
+        let key = TunnelKey::generate(&mut self.rng);
+        self.nodes[index].replace_tunnel_key(key);
+        self.start_node(index);
+    }
+
+    /// Starts a node that does not run, with the tunnel key of another.
+    pub fn start_node_with_tunnel_key_of(&mut self, index: usize, other: usize) {
+        let key = self.nodes[other].secret_tunnel_key();
+        self.nodes[index].replace_tunnel_key(key);
         self.start_node(index);
     }
 
