@@ -304,6 +304,12 @@ pub(crate) enum NetworkCommand {
     },
     /// List the relays
     Relays,
+    /// List what devices and the controller noticed, the newest first
+    Events {
+        /// How many at most
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+    },
     /// Write a backup of the controller's state, under a passphrase
     Backup {
         /// The file to write

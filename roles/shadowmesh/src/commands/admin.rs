@@ -3,9 +3,10 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use control_proto::{
-    AdminAnswer, AdminError, AdminRequest, CreatedInvite, DeviceView, InviteRequest, InviteState,
-    InviteView, Mode, NetworkView, RelayView, SettingsChange,
+    AdminAnswer, AdminError, AdminRequest, CreatedInvite, DeviceView, EventRecord, InviteRequest,
+    InviteState, InviteView, Mode, NetworkView, RelayView, SettingsChange,
 };
+use controller::store::Page;
 use controller::{AdminClient, AdminClientError};
 
 use crate::cli::{DeviceCommand, InviteCommand};
@@ -147,6 +148,18 @@ pub(crate) async fn relays(client: &AdminClient, as_json: bool) -> Result<(), Fa
     Ok(())
 }
 
+pub(crate) async fn events(client: &AdminClient, limit: u32, as_json: bool) -> Result<(), Failure> {
+    let events = client.events(Page { before: None, limit }).await?;
+    if as_json {
+        json(&events);
+        return Ok(());
+    }
+    let devices = devices(client).await?;
+    let rows: Vec<_> = events.iter().map(|event| event_row(&event.entry, &devices)).collect();
+    table(&["AGO", "NOTICED BY", "WHAT", "DETAILS"], &rows);
+    Ok(())
+}
+
 /// Makes invites and returns them with their secrets.
 pub(crate) async fn created(
     client: &AdminClient,
@@ -225,6 +238,37 @@ fn relay_row(relay: &RelayView) -> Vec<String> {
     ]
 }
 
+fn event_row(record: &EventRecord, devices: &[DeviceView]) -> Vec<String> {
+    let name = |id: &str| {
+        let device = devices.iter().find(|device| device.id.to_string() == id);
+        device.map_or_else(|| short(id), |device| device.name.to_string())
+    };
+    let reporter = record.reporter.map(|id| name(&id.to_string()));
+    let mut kind = String::new();
+    let mut details = Vec::new();
+    let event = serde_json::to_value(&record.event).unwrap_or_default();
+    for (field, value) in event.as_object().into_iter().flatten() {
+        match (field.as_str(), value.as_str()) {
+            ("kind", Some(value)) => value.clone_into(&mut kind),
+            ("device", Some(id)) => details.push(format!("device {}", name(id))),
+            (field, Some(text)) => {
+                // Members choose it, so it must not steer a terminal.
+                let text: String = text.chars().filter(|c| !c.is_control()).collect();
+                details.push(format!("{field} {text}"));
+            }
+            (_, None) if value.is_null() => {}
+            (field, None) => details.push(format!("{field} {value}")),
+        }
+    }
+    let ago = unix_seconds().saturating_sub(record.at);
+    vec![
+        rough(Duration::from_secs(ago)),
+        reporter.unwrap_or_else(|| "controller".to_owned()),
+        kind,
+        details.join(", "),
+    ]
+}
+
 fn groups(groups: &[identity::GroupName]) -> String {
     if groups.is_empty() {
         return "-".to_owned();
@@ -234,11 +278,14 @@ fn groups(groups: &[identity::GroupName]) -> String {
 
 /// How long from now, for a time in seconds since the Unix epoch.
 pub(crate) fn remaining(until: u64) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    match until.checked_sub(now) {
+    match until.checked_sub(unix_seconds()) {
         Some(seconds) => format!("in {}", rough(Duration::from_secs(seconds))),
         None => "over".to_owned(),
     }
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// Enough of a key to tell it from others and to name it in a command.

@@ -47,6 +47,7 @@ pub(crate) async fn network(
             admin::set(&client, change).await
         }
         NetworkCommand::Relays => admin::relays(&client, as_json).await,
+        NetworkCommand::Events { limit } => admin::events(&client, limit, as_json).await,
         NetworkCommand::Backup { file } => {
             let passphrase = passphrase::ask(BACKUP_PASSPHRASE, "Passphrase for the backup", true)?;
             folder.backup(&file, passphrase.as_bytes()).await?;
