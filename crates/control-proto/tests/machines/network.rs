@@ -373,3 +373,32 @@ fn revocations_are_said_to_be_current_every_five_minutes() {
     world.pass(Duration::from_secs(301));
     assert!(world.map(0).revocations().fresh_at().unwrap() > before);
 }
+
+#[test]
+fn reports_wait_for_the_controller_the_oldest_are_counted_and_long_ones_are_not_kept() {
+    let mut world = joined(1);
+    let device = world.id(0);
+    let report = |number: usize| SecurityEvent::ProtocolViolation {
+        device: Some(device),
+        reason: format!("violation {number}"),
+    };
+    world.crash();
+    for number in 0..100 {
+        world.nodes[0].client.report(report(number), world.now.instant);
+    }
+    world.start();
+    world.pass(Duration::from_secs(180));
+    let reports: Vec<_> =
+        world.events.iter().filter(|record| record.reporter == Some(device)).collect();
+    assert_eq!(reports[0].event, SecurityEvent::Suppressed { count: 36 });
+    assert_eq!(reports[1].event, report(36));
+    assert_eq!(reports[reports.len() - 1].event, report(99));
+
+    let known = world.events.len();
+    let long = SecurityEvent::HandshakeFailed { reason: "x".repeat(1_000) };
+    world.nodes[0].client.report(long, world.now.instant);
+    world.nodes[0].client.report(SecurityEvent::Replayed, world.now.instant);
+    world.pass(Duration::from_secs(5));
+    let new: Vec<_> = world.events[known..].iter().map(|record| &record.event).collect();
+    assert_eq!(new, [&SecurityEvent::Replayed]);
+}
