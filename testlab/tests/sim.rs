@@ -1,10 +1,11 @@
 //! Whole networks on a virtual clock.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use control_proto::{MapItem, SecurityEvent, TunnelRefusal};
-use identity::{NameEntry, NameTarget, UnixTime};
+use engine::{Now, Outbound, UnixMillis};
+use identity::{NameEntry, NameTarget, RevocationTarget, UnixTime};
 use naming::{Lookup, Namespace};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
@@ -248,11 +249,9 @@ fn foreign_sources(world: &World, reporter: usize, sender: usize) -> (usize, u64
 }
 
 fn send_from_foreign_address(world: &mut World, packets: usize) {
-    let IpAddr::V6(destination) = world.nodes[0].interface.as_ref().unwrap().addresses[0] else {
-        panic!("IPv6 comes first")
-    };
+    let (source, destination) = (Ipv6Addr::LOCALHOST, world.address(0));
     for _ in 0..packets {
-        world.send_from(1, "fd00::bad".parse().unwrap(), destination);
+        world.send_from(1, source, destination);
     }
 }
 
@@ -398,4 +397,127 @@ fn names_of_records_stand_beside_the_names_of_devices() {
     assert_eq!(names.lookup("fixed.lab.home.alt"), Lookup::Addresses(vec![fixed]));
     assert_eq!(names.lookup("one.home.alt"), Lookup::NoSuchName, "a ring of aliases");
     assert_eq!(names.lookup("node-1.home.alt"), of_target, "a device keeps its name");
+}
+
+/// What the data plane of node 0 makes of a packet to node 1.
+fn to_node_1(world: &World, now: Now) -> Outbound {
+    let mut packet = vec![0; 40];
+    (packet[0], packet[6], packet[7]) = (0x60, 59, 64);
+    packet[8..24].copy_from_slice(&world.address(0).octets());
+    packet[24..40].copy_from_slice(&world.address(1).octets());
+    let plane = world.nodes[0].engine.as_ref().expect("it runs").data_plane();
+    plane.load().outbound(&[&packet], &mut Vec::new(), now.instant)
+}
+
+fn with_direct_path() -> World {
+    let mut world = joined(Setup::default());
+    ping_both_ways(&mut world, 10 * SECOND);
+    assert!(world.run_until(10 * SECOND, |world| world.path(0, 1).starts_with("direct")));
+    world.run_for(SECOND);
+    ping_both_ways(&mut world, 10 * SECOND);
+    assert!(matches!(to_node_1(&world, world.now()), Outbound::Datagrams { .. }));
+    world
+}
+
+#[test]
+fn a_certificate_that_expires_ends_the_tunnel_in_the_same_call() {
+    let mut world = with_direct_path();
+    let peer = world.nodes[1].device;
+    let (now, mut rng) = (world.now(), ChaCha20Rng::seed_from_u64(1));
+    let engine = world.nodes[0].engine.as_mut().unwrap();
+    let end = engine.map().peer(peer).unwrap().member.not_after;
+    let wall = UnixMillis(end.0 * 1_000 - 1);
+    engine.handle_timeout(&mut rng, Now { instant: now.instant + SECOND, wall });
+    let Outbound::Datagrams { .. } = to_node_1(&world, now) else { panic!("it is still valid") };
+    let engine = world.nodes[0].engine.as_mut().unwrap();
+    let wall = UnixMillis(end.0 * 1_000);
+    engine.handle_timeout(&mut rng, Now { instant: now.instant + 2 * SECOND, wall });
+    assert_eq!(to_node_1(&world, now), Outbound::NoRoute);
+}
+
+#[test]
+fn a_revocation_ends_the_tunnel_in_the_same_call() {
+    let mut world = with_direct_path();
+    let removed = world.nodes[1].device;
+    world.remove(removed);
+    let knows = |world: &World| {
+        let map = world.nodes[0].engine.as_ref().unwrap().map();
+        map.revocations().contains(&RevocationTarget::Device(removed))
+    };
+    assert!(!knows(&world), "the news takes its time");
+    assert!(world.run_until(5 * SECOND, knows));
+    assert_eq!(to_node_1(&world, world.now()), Outbound::NoRoute);
+}
+
+#[test]
+fn a_clock_that_is_set_forward_and_back_does_no_harm() {
+    let mut world = with_direct_path();
+    let (now, mut rng) = (world.now(), ChaCha20Rng::seed_from_u64(1));
+    let engine = world.nodes[0].engine.as_mut().unwrap();
+    let month = UnixMillis(now.wall.0 + 30 * 24 * 3_600_000);
+    engine.handle_timeout(&mut rng, Now { instant: now.instant + SECOND, wall: month });
+    assert_eq!(to_node_1(&world, now), Outbound::NoRoute, "by that clock everything is over");
+    world.run_for(3 * SECOND);
+    ping_both_ways(&mut world, 10 * SECOND);
+    let now = world.now();
+    let (instant, hour_ago) = (now.instant + SECOND, UnixMillis(now.wall.0 - 3_600_000));
+    let engine = world.nodes[0].engine.as_mut().unwrap();
+    engine.handle_timeout(&mut rng, Now { instant, wall: hour_ago });
+    world.run_for(3 * SECOND);
+    ping_both_ways(&mut world, 10 * SECOND);
+}
+
+#[test]
+fn a_peer_that_moves_while_the_controller_is_down_introduces_its_new_addresses() {
+    let mut world = with_direct_path();
+    world.stop_controller();
+    world.run_for(SECOND);
+    let to = "198.51.100.77:41641".parse().unwrap();
+    world.move_node(1, to);
+    assert!(world.ping_until_answered(1, 0, 20 * SECOND));
+    let peer = world.nodes[1].device;
+    let is_known = |world: &World| {
+        let map = world.nodes[0].engine.as_ref().unwrap().map();
+        let endpoints = map.peer(peer).and_then(|peer| peer.endpoints.as_ref());
+        endpoints.is_some_and(|endpoints| endpoints.candidates.iter().any(|c| c.address == to))
+    };
+    assert!(world.run_until(20 * SECOND, is_known));
+}
+
+#[test]
+fn a_peer_with_a_new_tunnel_key_introduces_itself_while_the_controller_is_down() {
+    for (asks, answers) in [(1, 0), (0, 1)] {
+        let mut world = with_direct_path();
+        world.stop_controller();
+        world.stop_node(1);
+        world.run_for(SECOND);
+        world.start_node_with_new_tunnel_key(1);
+        assert!(world.ping_until_answered(asks, answers, 30 * SECOND), "{asks} asks first");
+        ping_both_ways(&mut world, 10 * SECOND);
+        world.start_controller();
+        world.run_for(2 * MINUTE);
+        ping_both_ways(&mut world, 10 * SECOND);
+    }
+}
+
+#[test]
+fn a_member_that_claims_the_tunnel_key_of_another_takes_nothing_from_it() {
+    let mut world = joined(Setup { nodes: 3, ..Setup::default() });
+    ping_both_ways(&mut world, 10 * SECOND);
+    world.stop_node(2);
+    world.run_for(SECOND);
+    world.start_node_with_tunnel_key_of(2, 1);
+    let thief = world.nodes[2].device;
+    let is_told = |world: &World| {
+        let mut events = world.controller.events.iter().map(|record| &record.event);
+        events.any(|event| {
+            matches!(event, SecurityEvent::Conflict { device, what }
+                if *device == thief && what == "tunnel key")
+        })
+    };
+    assert!(world.run_until(20 * SECOND, is_told), "{:?}", world.controller.events);
+    ping_both_ways(&mut world, 10 * SECOND);
+    world.run_for(5 * MINUTE);
+    ping_both_ways(&mut world, 10 * SECOND);
+    assert!(!world.ping_until_answered(0, 2, 10 * SECOND));
 }

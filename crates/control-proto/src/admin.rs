@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use identity::{DeviceId, DeviceName, GroupName, NetworkId, NetworkName, SignerId};
+use identity::{
+    DeviceId, DeviceName, GroupName, NetworkId, NetworkName, SignerId, TunnelPublicKey,
+};
 use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
@@ -57,6 +59,16 @@ pub enum AdminRequest {
     Publish {
         /// Items of the map as text, each after those that prove it.
         items: Vec<String>,
+    },
+    /// Let a plain WireGuard peer in, or change until when.
+    AddPeer(PeerRequest),
+    /// All plain WireGuard peers.
+    Peers,
+    /// Withdraw what lets a plain WireGuard peer in.
+    RemovePeer {
+        /// Its name.
+        #[serde(with = "text")]
+        name: DeviceName,
     },
     /// All relays.
     Relays,
@@ -133,6 +145,19 @@ impl Default for InviteRequest {
     }
 }
 
+/// A plain WireGuard peer to let in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerRequest {
+    /// Its public key.
+    #[serde(with = "text")]
+    pub key: TunnelPublicKey,
+    /// The name that it gets.
+    #[serde(with = "text")]
+    pub name: DeviceName,
+    /// For how long, in seconds.
+    pub expires_in: u64,
+}
+
 /// The answer to an [`AdminRequest`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "kebab-case")]
@@ -165,6 +190,11 @@ pub enum AdminAnswer {
     Unsigned {
         /// An [`crate::Unsigned`] as text.
         unsigned: String,
+    },
+    /// Plain WireGuard peers: all of them, or the one just let in.
+    Peers {
+        /// By key.
+        peers: Vec<PeerView>,
     },
     /// All relays.
     Relays {
@@ -275,6 +305,12 @@ pub struct DeviceView {
     pub address: Ipv6Addr,
     /// Its IPv4 address.
     pub ipv4: Option<Ipv4Addr>,
+    /// Its WireGuard key.
+    #[serde(with = "text::option", default)]
+    pub tunnel_key: Option<TunnelPublicKey>,
+    /// Where it is reached over UDP, by its own word.
+    #[serde(default)]
+    pub endpoints: Vec<SocketAddr>,
     /// Whether it waits for approval.
     pub pending: bool,
     /// Whether it has an open channel to this controller.
@@ -282,6 +318,21 @@ pub struct DeviceView {
     /// When it joined, in seconds since the Unix epoch.
     pub joined: u64,
     /// Until when its membership is valid, in seconds since the Unix epoch.
+    pub expires: u64,
+}
+
+/// A plain WireGuard peer as an administrator sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerView {
+    /// Its public key.
+    #[serde(with = "text")]
+    pub key: TunnelPublicKey,
+    /// Its name.
+    #[serde(with = "text")]
+    pub name: DeviceName,
+    /// Its addresses, IPv6 first.
+    pub addresses: Vec<IpAddr>,
+    /// Until when it is let in, in seconds since the Unix epoch.
     pub expires: u64,
 }
 
@@ -313,6 +364,9 @@ pub enum AdminError {
     /// No such invite.
     #[error("there is no such invite; `shadowmesh invite list` shows all")]
     UnknownInvite,
+    /// No such plain WireGuard peer.
+    #[error("there is no such WireGuard peer; `shadowmesh peer list` shows all")]
+    UnknownPeer,
     /// No such relay.
     #[error("there is no such relay")]
     UnknownRelay,

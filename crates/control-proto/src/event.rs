@@ -1,6 +1,6 @@
 //! What is written down: security events and administrative changes.
 
-use identity::{DeviceId, DeviceName, SignerId};
+use identity::{DeviceId, DeviceName, SignerId, TunnelPublicKey};
 use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
@@ -117,7 +117,8 @@ pub enum SecurityEvent {
         #[n(2)]
         reason: String,
     },
-    /// Two members have the same address or name; the one with the lower serial counts.
+    /// Two members have the same address, name, invite or tunnel key, and one of them does not
+    /// count.
     #[n(13)]
     Conflict {
         /// The member that does not count.
@@ -280,6 +281,21 @@ pub enum AuditAction {
         /// The relay.
         #[serde(with = "text")]
         device: DeviceId,
+    },
+    /// A plain WireGuard peer was let in, or for another time.
+    PeerAdded {
+        /// Its key.
+        #[serde(with = "text")]
+        key: TunnelPublicKey,
+        /// Its name.
+        #[serde(with = "text")]
+        name: DeviceName,
+    },
+    /// A plain WireGuard peer is let in no more.
+    PeerRemoved {
+        /// Its key.
+        #[serde(with = "text")]
+        key: TunnelPublicKey,
     },
     /// The settings of the network changed.
     SettingsChanged,

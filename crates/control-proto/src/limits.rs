@@ -22,6 +22,9 @@ pub const MAX_MAP: usize = 128 * 1024 * 1024;
 /// Devices of one network, members and pending (O8).
 pub const MAX_DEVICES: usize = 10_000;
 
+/// Plain WireGuard peers of one network; every node looks at all of them.
+pub const MAX_PEERS: usize = 1_000;
+
 /// Invites that are remembered.
 pub const MAX_INVITES: usize = 10_000;
 

@@ -157,7 +157,7 @@ impl Engine {
             if moved {
                 self.peers.touch(device);
                 self.schedule.traffic(now);
-                self.introduce(device, cx);
+                self.introduce_offline(device, cx);
             }
         }
         for (device, what, count) in self.peers.take_refusals() {
@@ -165,6 +165,10 @@ impl Engine {
         }
         self.alarms.handle_timeout(now);
         let wall = self.wall(cx.now);
+        if self.schedule.has_stepped(wall) {
+            let revived = self.control.client_mut().map_mut().revive(wall);
+            self.apply(&revived.changes, cx);
+        }
         if self.control.client().map().next_expiry().is_some_and(|at| at <= wall) {
             let applied = self.control.client_mut().map_mut().expire(wall);
             for event in applied.events {

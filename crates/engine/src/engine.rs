@@ -153,7 +153,7 @@ impl Engine {
             budget: ProbeBudget::new(),
             plane: DataPlaneHandle::new(),
             underlay: Underlay::default(),
-            schedule: Schedule::new(now.instant),
+            schedule: Schedule::new(now.instant, UnixTime(wall.as_secs())),
             output: Output::default(),
             own: Own {
                 network,

@@ -127,6 +127,16 @@ impl Frames {
         Some(frame)
     }
 
+    /// Opens an introduction that names another tunnel key than the known one.
+    pub(crate) fn open_introduction(
+        &self,
+        frame: &mut [u8],
+        ours: &TunnelKey,
+        theirs: &TunnelPublicKey,
+    ) -> Option<FrameType> {
+        Some(HelloKey::new(self.ends, ours, theirs)?.open(frame).ok()?.kind)
+    }
+
     /// Opens a frame sealed with the hello key; its payload is plain afterwards.
     pub(crate) fn open_hello(&self, frame: &mut [u8]) -> Option<FrameType> {
         Some(self.hello.as_ref()?.open(frame).ok()?.kind)

@@ -2,15 +2,19 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use identity::{DeviceId, Member, TunnelPublicKey};
+use frame_proto::{FrameType, introduced_key};
+use identity::{DeviceId, Member, TunnelKey, TunnelPublicKey};
 use path::{Path, PathAgent};
 use wireguard_proto::PublicKey;
 
 use crate::frames::Frames;
 use crate::psk::End;
 use crate::traffic::Traffic;
+
+/// Between two introductions of a peer that cost a Diffie-Hellman.
+const REINTRODUCE_AGAIN: Duration = Duration::from_secs(1);
 
 /// A member with a current binding.
 #[derive(Debug)]
@@ -29,6 +33,8 @@ pub(crate) struct Peer {
     pub(crate) frames: Frames,
     /// When this device introduced itself last.
     pub(crate) introduced: Option<Instant>,
+    /// When it introduced itself with another tunnel key last.
+    reintroduced: Option<Instant>,
     sample: Sample,
 }
 
@@ -50,6 +56,7 @@ impl Peer {
             traffic: Traffic::default(),
             frames,
             introduced: None,
+            reintroduced: None,
             sample: Sample::default(),
         }
     }
@@ -80,6 +87,23 @@ impl Peer {
             self.relays.push(relay);
             self.agent.handle_relay(true, now);
         }
+    }
+
+    /// Opens a frame sealed with a hello key, or an introduction that names a new tunnel key.
+    pub(crate) fn open_hello(
+        &mut self,
+        frame: &mut [u8],
+        ours: &TunnelKey,
+        now: Instant,
+    ) -> Option<FrameType> {
+        let Some(key) = introduced_key(frame).filter(|key| *key != self.end.tunnel_key) else {
+            return self.frames.open_hello(frame);
+        };
+        if self.reintroduced.is_some_and(|at| now < at + REINTRODUCE_AGAIN) {
+            return None;
+        }
+        self.reintroduced = Some(now);
+        self.frames.open_introduction(frame, ours, &key)
     }
 
     /// Tells the path agent what data threads did since the last call; true if anything moved.

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use control_proto::{ClientEvent, ClientStatus, MapChanges, PeerEntry};
-use frame_proto::FrameType;
+use control_proto::{ClientEvent, ClientStatus, MapChanges, PeerEntry, SecurityEvent};
+use frame_proto::{FrameType, INTRODUCED_KEY_LENGTH};
 use identity::{DeviceId, RelayEntry};
 use noise_channel::Now;
 use wireguard_proto::PeerConfig;
@@ -95,6 +95,10 @@ impl Engine {
         let change = self.peers.upsert(entry, &self.settings, &self.own, now);
         match change {
             TunnelChange::None => {}
+            TunnelChange::Refused => {
+                let what = "tunnel key".to_owned();
+                self.alarms.raise(SecurityEvent::Conflict { device, what }, now);
+            }
             TunnelChange::Added(key) => self.add_tunnel(device, &key, cx),
             TunnelChange::Replaced(old, key) => {
                 self.wireguard.remove_peer(&old, now);
@@ -196,10 +200,14 @@ impl Engine {
     }
 
     /// Brings this device's own proofs to a peer while no controller does.
-    pub(crate) fn introduce(&mut self, device: DeviceId, cx: &mut Context<'_>) {
-        if self.connection() == ConnectionState::Online {
-            return;
+    pub(crate) fn introduce_offline(&mut self, device: DeviceId, cx: &mut Context<'_>) {
+        if self.connection() != ConnectionState::Online {
+            self.introduce(device, cx);
         }
+    }
+
+    /// Brings this device's own proofs to a peer.
+    pub(crate) fn introduce(&mut self, device: DeviceId, cx: &mut Context<'_>) {
         let now = cx.instant();
         let Some(peer) = self.peers.get_mut(device) else { return };
         if peer.introduced.is_some_and(|at| now < at + INTRODUCE_AGAIN) {
@@ -213,18 +221,27 @@ impl Engine {
         peer.introduced = Some(now);
         let endpoints = self.own.endpoints.clone();
         let entry = PeerEntry { chain: chain.clone(), binding, endpoints };
-        let payload = minicbor::to_vec(&entry).expect("writing to a vector does not fail");
+        let mut payload = vec![0; INTRODUCED_KEY_LENGTH];
+        minicbor::encode(&entry, &mut payload).expect("writing to a vector does not fail");
         self.send_hello(device, FrameType::Introduce, &payload, cx);
     }
 
-    /// A peer brought its own proofs: they count as much as the controller's.
+    /// A peer brought its own proofs: they count as much as the controller's. The frame shows that
+    /// it holds the tunnel key that its binding must name.
     pub(crate) fn receive_introduction(
         &mut self,
         device: DeviceId,
         payload: &[u8],
         cx: &mut Context<'_>,
     ) {
-        let Ok(entry) = minicbor::decode::<PeerEntry>(payload) else { return };
+        let Some((key, entry)) = payload.split_first_chunk::<INTRODUCED_KEY_LENGTH>() else {
+            return;
+        };
+        let Ok(entry) = minicbor::decode::<PeerEntry>(entry) else { return };
+        let binding = entry.binding.verify(self.own.network, device);
+        if binding.is_ok_and(|binding| binding.tunnel_key.as_bytes() != key) {
+            return;
+        }
         let wall = self.wall(cx.now);
         let applied = self.control.client_mut().map_mut().introduce(device, &entry, wall);
         for event in applied.events {

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use identity::UnixTime;
+
 /// Bytes in both directions after which a session is made anew (T6).
 pub(crate) const REKEY_AFTER_BYTES: u64 = 1 << 30;
 /// Seconds for which a binding counts: long enough for peers to survive a week without a
@@ -16,6 +18,9 @@ const TICK_IDLE: Duration = Duration::from_secs(1);
 const BUSY_FOR: Duration = Duration::from_secs(10);
 /// Changes of the state are collected for this long before they are saved.
 const SAVE_DELAY: Duration = Duration::from_secs(1);
+/// Seconds by which a wall clock moves between two ticks only when somebody sets it, or when the
+/// device was asleep.
+const CLOCK_STEP: u64 = 30;
 /// Changes of candidates are collected for this long before they are announced.
 const ANNOUNCE_DELAY: Duration = Duration::from_millis(50);
 
@@ -28,10 +33,11 @@ pub(crate) struct Schedule {
     announce: Option<Instant>,
     dirty: bool,
     last_now: Instant,
+    wall: UnixTime,
 }
 
 impl Schedule {
-    pub(crate) fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant, wall: UnixTime) -> Self {
         Self {
             tick: now,
             busy_until: None,
@@ -39,6 +45,7 @@ impl Schedule {
             announce: None,
             dirty: true,
             last_now: now,
+            wall,
         }
     }
 
@@ -49,6 +56,12 @@ impl Schedule {
 
     pub(crate) fn last_now(&self) -> Instant {
         self.last_now
+    }
+
+    /// Whether the wall clock was set since the last tick.
+    pub(crate) fn has_stepped(&mut self, wall: UnixTime) -> bool {
+        let before = std::mem::replace(&mut self.wall, wall);
+        before.since(wall).max(wall.since(before)) > CLOCK_STEP
     }
 
     /// The data plane no longer says what is true.

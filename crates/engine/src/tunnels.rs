@@ -55,6 +55,7 @@ impl Engine {
             (_, Path::None) => peer.traffic.wait(packet, now),
             (None, _) => {
                 peer.traffic.wait(packet, now);
+                self.introduce_offline(device, cx);
                 self.wireguard.initiate(&key, cx.rng, now);
             }
         }
@@ -204,7 +205,13 @@ impl Engine {
         cx: &mut Context<'_>,
     ) {
         let Some(peer) = self.peers.touch(device) else { return };
-        let Some(kind) = peer.frames.open_hello(frame) else { return };
+        let Some(kind) = peer.open_hello(frame, &self.own.secrets.tunnel, cx.now.instant) else {
+            if path == Path::Relay {
+                // It may know an older tunnel key of this device.
+                self.introduce(device, cx);
+            }
+            return;
+        };
         let payload = payload_mut(frame);
         match kind {
             FrameType::Disco => {

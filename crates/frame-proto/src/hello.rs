@@ -7,9 +7,35 @@ use zeroize::Zeroizing;
 
 use crate::aead::{NONCE_LENGTH, XChaCha20Poly1305};
 use crate::header::payload_length;
-use crate::{Ends, FLAG_HELLO, FrameError, FrameType, HEADER_LENGTH, Header, OpenError, parse};
+use crate::{
+    Ends, FLAG_HELLO, FrameError, FrameType, HEADER_LENGTH, Header, OpenError, parse, payload,
+};
 
 const LABEL: &[u8] = b"shadowmesh hello v1";
+
+/// Bytes at the beginning of an introduction's payload: the sender's tunnel key.
+pub const INTRODUCED_KEY_LENGTH: usize = 32;
+
+/// The tunnel key that an introduction is sealed with, by its own word; nothing if the bytes are
+/// no introduction.
+#[must_use]
+pub fn introduced_key(frame: &[u8]) -> Option<TunnelPublicKey> {
+    let header = parse(frame).ok()?;
+    let named = header.is_hello() && header.kind == FrameType::Introduce;
+    let key = payload(frame).first_chunk::<INTRODUCED_KEY_LENGTH>().filter(|_| named)?;
+    Some(TunnelPublicKey::from_bytes(*key))
+}
+
+const fn plain_length(kind: FrameType) -> usize {
+    match kind {
+        FrameType::Introduce => INTRODUCED_KEY_LENGTH,
+        FrameType::Data
+        | FrameType::Handshake
+        | FrameType::Disco
+        | FrameType::Control
+        | FrameType::Marker => 0,
+    }
+}
 
 /// The key that two devices share by their static keys alone.
 ///
@@ -18,6 +44,8 @@ const LABEL: &[u8] = b"shadowmesh hello v1";
 pub struct HelloKey {
     secret: Zeroizing<[u8; 32]>,
     ends: Ends,
+    ours: TunnelPublicKey,
+    theirs: TunnelPublicKey,
 }
 
 impl HelloKey {
@@ -33,11 +61,14 @@ impl HelloKey {
             .expand(&info, hkdf::HKDF_SHA256)
             .and_then(|okm| okm.fill(secret.as_mut_slice()))
             .expect("32 bytes are within what HKDF-SHA256 gives");
-        Some(Self { secret, ends })
+        Some(Self { secret, ends, ours: ours.public(), theirs: *theirs })
     }
 
     /// Seals a frame in place, with a random nonce; the buffer is as for
     /// [`FrameSealer::seal`](crate::FrameSealer::seal).
+    ///
+    /// An introduction has [`INTRODUCED_KEY_LENGTH`] bytes of room before its text, for our own
+    /// public key, which stays in plain: who gets it may know an older one only.
     ///
     /// # Errors
     /// See [`FrameError`].
@@ -54,6 +85,9 @@ impl HelloKey {
         let header = Header { kind, flags: FLAG_HELLO, length, sequence: 0, peer, nonce }.encode();
         let (head, rest) = frame.split_at_mut(HEADER_LENGTH);
         let (text, tag) = rest.split_at_mut(usize::from(length));
+        let (named, text) =
+            text.split_at_mut_checked(plain_length(kind)).ok_or(FrameError::Length)?;
+        named.copy_from_slice(&self.ours.as_bytes()[..named.len()]);
         head.copy_from_slice(&header);
         let (aead, suffix) = self.cipher(&nonce);
         tag.copy_from_slice(&aead.seal(suffix, &self.ends.sent(&header), text));
@@ -72,6 +106,11 @@ impl HelloKey {
         }
         let (head, text) =
             frame.split_first_chunk_mut::<HEADER_LENGTH>().ok_or(FrameError::Length)?;
+        let (named, text) =
+            text.split_at_mut_checked(plain_length(header.kind)).ok_or(FrameError::Length)?;
+        if *named != self.theirs.as_bytes()[..named.len()] {
+            return Err(OpenError::BadTag);
+        }
         let (aead, suffix) = self.cipher(&header.nonce);
         aead.open(suffix, &self.ends.received(head), text).map_err(|_| OpenError::BadTag)?;
         Ok(header)

@@ -47,7 +47,7 @@ pub use header::{
     DATA_PAYLOAD_LIMIT, FLAG_HELLO, FrameError, FrameType, HEADER_LENGTH, Header, PAYLOAD_LIMIT,
     TAG_LENGTH, compose, parse, payload, payload_mut, set_peer,
 };
-pub use hello::HelloKey;
+pub use hello::{HelloKey, INTRODUCED_KEY_LENGTH, introduced_key};
 pub use hop::{HOP_TAG_LENGTH, HopError, HopKey, HopOpener, HopSealer};
 pub use offload::{OFFLOAD_LENGTH, OffloadError, OffloadHeader, Segmentation};
 pub use replay::{REPLAY_WINDOW, STREAMS_KEPT};

@@ -96,6 +96,9 @@ pub(crate) enum Command {
     /// List, approve, rename and remove devices (on the controller's host)
     #[command(subcommand)]
     Device(DeviceCommand),
+    /// Let plain WireGuard peers in, list and remove them (on the controller's host)
+    #[command(subcommand)]
+    Peer(PeerCommand),
     /// Create, show, back up and restore the network (on the controller's host)
     #[command(subcommand)]
     Network(NetworkCommand),
@@ -273,6 +276,27 @@ pub(crate) enum DeviceCommand {
     Remove {
         /// Name, id, or the beginning of the id
         device: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PeerCommand {
+    /// Let a WireGuard peer in and print a configuration for `wg-quick`; again for another time
+    Add {
+        /// Name that it gets
+        name: String,
+        /// Its public key, as `wg pubkey` prints it
+        key: String,
+        /// For how long: 24h, 365d
+        #[arg(long, default_value = "365d", value_parser = duration)]
+        expires: Duration,
+    },
+    /// List the WireGuard peers
+    List,
+    /// Let a WireGuard peer in no more
+    Remove {
+        /// Its name
+        name: String,
     },
 }
 

@@ -196,6 +196,15 @@ impl NodeHost {
         self.config.secrets.tunnel.public()
     }
 
+    /// Gives the device another tunnel key, which counts from the next start on.
+    pub(crate) fn replace_tunnel_key(&mut self, key: TunnelKey) {
+        self.config.secrets.tunnel = key;
+    }
+
+    pub(crate) fn secret_tunnel_key(&self) -> TunnelKey {
+        self.config.secrets.tunnel.clone()
+    }
+
     pub(crate) fn save(&mut self, bytes: Vec<u8>) {
         self.saved = Some(bytes);
     }

@@ -1,7 +1,7 @@
 //! All hosts, the network between them, and the clock.
 
 use std::collections::BTreeMap;
-use std::net::Ipv6Addr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use control_proto::{
@@ -9,7 +9,7 @@ use control_proto::{
     StreamAction, Ticket,
 };
 use engine::{EngineEvent, Now, Purpose, StreamCommand, UnixMillis};
-use identity::{DeviceId, Invite, Record, RecordBody, Signed, UnixTime};
+use identity::{DeviceId, Invite, Record, RecordBody, Signed, TunnelKey, UnixTime};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use relay_proto::ServerEvent;
@@ -153,9 +153,8 @@ impl World {
 
     /// A plain WireGuard peer that knows the node with this index; nothing lets it in yet.
     pub fn add_plain(&mut self, node: usize) -> usize {
+        let mut inner = self.address(node).octets();
         let node = &self.nodes[node];
-        let settings = node.interface.as_ref().expect("the node has joined");
-        let mut inner = ipv6(&settings.addresses).expect("every node has one").octets();
         inner[8..].copy_from_slice(&7_u64.to_be_bytes());
         let at = node.address;
         let host = PlainHost::new(&node.tunnel_key(), at, inner.into(), &mut self.rng, self.now);
@@ -163,11 +162,16 @@ impl World {
         self.plain.len() - 1
     }
 
+    /// The address of a node that has joined.
+    pub fn address(&self, node: usize) -> Ipv6Addr {
+        let settings = self.nodes[node].interface.as_ref().expect("the node has joined");
+        ipv6(&settings.addresses).expect("every node has one")
+    }
+
     /// Lets the application of a plain peer ask an application of a node.
     pub fn ping_from_plain(&mut self, from: usize, to: usize) -> u64 {
         let number = self.next_number();
-        let settings = self.nodes[to].interface.as_ref().expect("the node has joined");
-        let destination = ipv6(&settings.addresses).expect("every node has one");
+        let destination = self.address(to);
         let source = self.plain[from].inner;
         let echo = Echo { source, destination, answer: false, number };
         self.plain[from].send(echo.to_packet(), &mut self.rng, self.now.instant);
@@ -177,9 +181,7 @@ impl World {
 
     /// Lets an application of a node ask the application of a plain peer.
     pub fn ping_plain(&mut self, from: usize, to: usize) -> u64 {
-        let source = self.nodes[from].interface.as_ref().expect("the node has joined");
-        let source = ipv6(&source.addresses).expect("every node has one");
-        self.send_from(from, source, self.plain[to].inner)
+        self.send_from(from, self.address(from), self.plain[to].inner)
     }
 
     /// Lets an application of a node ask in the name of any address.
@@ -221,6 +223,29 @@ impl World {
     pub fn start_node(&mut self, index: usize) {
         self.nodes[index].start(&mut self.rng, self.now);
         self.drain_node(index);
+    }
+
+    /// Starts a node that does not run, with another tunnel key.
+    pub fn start_node_with_new_tunnel_key(&mut self, index: usize) {
+        let key = TunnelKey::generate(&mut self.rng);
+        self.nodes[index].replace_tunnel_key(key);
+        self.start_node(index);
+    }
+
+    /// Starts a node that does not run, with the tunnel key of another.
+    pub fn start_node_with_tunnel_key_of(&mut self, index: usize, other: usize) {
+        let key = self.nodes[other].secret_tunnel_key();
+        self.nodes[index].replace_tunnel_key(key);
+        self.start_node(index);
+    }
+
+    /// Moves a node to another address of the network underneath.
+    pub fn move_node(&mut self, index: usize, to: SocketAddr) {
+        self.nodes[index].address = to;
+        if let Some(engine) = &mut self.nodes[index].engine {
+            engine.handle_local_addresses(&[to], &mut self.rng, self.now);
+            self.drain_node(index);
+        }
     }
 
     /// Lets an application of one node ask an application of another; answers the question's

@@ -1,15 +1,16 @@
 //! What administrators ask for.
 
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 
 use identity::{
     Certificate, CertificateChain, DeviceId, DeviceName, RevocationTarget, Scope, Serial, Signed,
-    SignerId, Validity,
+    SignerId, TunnelPublicKey, Validity,
 };
 use noise_channel::Now;
 use rand_core::CryptoRng;
 
-use super::{Change, Controller, InviteRecord, Reply, Ticket, wall};
+use super::{Change, Controller, DeviceRecord, InviteRecord, Reply, Ticket, wall};
 use crate::limits::{LOG_ENTRIES, LOG_SECONDS, MAX_INVITES, MAX_PLACES};
 use crate::membership::claims;
 use crate::owner::check;
@@ -18,7 +19,7 @@ use crate::{
     DeviceView, InviteRequest, InviteState, InviteView, NetworkView, RelayView, SettingsChange,
 };
 
-type Answer = Result<AdminAnswer, AdminError>;
+pub(crate) type Answer = Result<AdminAnswer, AdminError>;
 
 /// The shortest membership: renewal at half of it must be possible over a night.
 const SHORTEST_VALIDITY: u64 = 3_600;
@@ -50,6 +51,9 @@ impl Controller {
             AdminRequest::ApproveDevice { device } => self.approve(device, now),
             AdminRequest::RenameDevice { device, name } => self.rename(device, name, now),
             AdminRequest::RemoveDevice { device } => self.remove(device, now),
+            AdminRequest::AddPeer(request) => self.add_peer(&request, now),
+            AdminRequest::Peers => Ok(AdminAnswer::Peers { peers: self.peer_views() }),
+            AdminRequest::RemovePeer { name } => self.remove_peer(&name, now),
             AdminRequest::Relays => Ok(AdminAnswer::Relays { relays: self.relay_views() }),
             AdminRequest::Outline => {
                 Ok(AdminAnswer::Outline { outline: self.outline().to_string() })
@@ -70,7 +74,7 @@ impl Controller {
         }
     }
 
-    fn done(&mut self, action: AuditAction, now: Now) -> Answer {
+    pub(crate) fn done(&mut self, action: AuditAction, now: Now) -> Answer {
         self.audit(Actor::Administrator, action, now);
         Ok(AdminAnswer::Done)
     }
@@ -312,18 +316,32 @@ impl Controller {
     }
 
     fn device_views(&self) -> Vec<DeviceView> {
-        let view = |record: &super::DeviceRecord| DeviceView {
+        let view = |record: &DeviceRecord| DeviceView {
             id: record.device,
             name: record.name.clone(),
             groups: record.groups.clone(),
             address: record.address,
             ipv4: record.ipv4,
+            tunnel_key: self.tunnel_key(record),
+            endpoints: self.endpoints(record),
             pending: record.pending,
             online: self.by_device.contains_key(&record.device),
             joined: record.joined.0,
             expires: record.not_after.0,
         };
         self.state.devices.values().map(view).collect()
+    }
+
+    fn tunnel_key(&self, record: &DeviceRecord) -> Option<TunnelPublicKey> {
+        let binding = record.binding.verify(self.network(), record.device).ok()?;
+        Some(binding.tunnel_key)
+    }
+
+    fn endpoints(&self, record: &DeviceRecord) -> Vec<SocketAddr> {
+        let signed = record.endpoints.as_ref();
+        let endpoints = signed.and_then(|e| e.verify(self.network(), record.device).ok());
+        let candidates = endpoints.map(|endpoints| endpoints.candidates).unwrap_or_default();
+        candidates.into_iter().map(|candidate| candidate.address).collect()
     }
 
     fn relay_views(&self) -> Vec<RelayView> {
@@ -376,6 +394,6 @@ fn checked_places(places: &[ControllerPlace]) -> Result<Vec<ControllerPlace>, Ad
     Err(AdminError::OutOfBounds { what })
 }
 
-fn not_held(scope: Scope) -> AdminError {
+pub(crate) fn not_held(scope: Scope) -> AdminError {
     AdminError::KeyNotHeld { scope: scope.to_string() }
 }

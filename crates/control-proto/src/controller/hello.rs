@@ -311,7 +311,7 @@ impl Controller {
 
     /// A free host of the /16; where the search begins depends on the device, so that a device
     /// that comes back often gets its old address.
-    fn free_lease(&self, device: DeviceId) -> Option<std::net::Ipv4Addr> {
+    pub(crate) fn free_lease(&self, device: DeviceId) -> Option<std::net::Ipv4Addr> {
         let prefix: Ipv4Prefix = self.state.settings.ipv4;
         let [high, low, ..] = *device.as_bytes();
         let first = u16::from_be_bytes([high, low]);

@@ -6,6 +6,7 @@ mod keys;
 mod logs;
 mod message;
 mod owned;
+mod peers;
 mod publish;
 mod session;
 mod state;
@@ -378,6 +379,7 @@ impl Controller {
             }
             self.publication.log.insert(stored.version, key);
         }
+        self.recall_peers();
         for record in self.state.devices.values() {
             self.index.names.insert(record.name.clone(), record.device);
             self.index.addresses.insert(record.address, record.device);

@@ -297,7 +297,7 @@ impl Controller {
         self.sign(record.body, at, record.withdrawn)
     }
 
-    fn sign<T: RecordBody>(
+    pub(crate) fn sign<T: RecordBody>(
         &mut self,
         body: T,
         at: UnixTime,
@@ -309,7 +309,7 @@ impl Controller {
         Some(signed)
     }
 
-    fn current_body<T: RecordBody>(&self, signed: &Signed<Record<T>>) -> Option<T> {
+    pub(crate) fn current_body<T: RecordBody>(&self, signed: &Signed<Record<T>>) -> Option<T> {
         let record = identity::verify_record(signed, &self.authorities, &self.revocations).ok()?;
         (!record.withdrawn).then_some(record.body)
     }

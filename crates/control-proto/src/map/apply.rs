@@ -58,9 +58,15 @@ impl NetworkMap {
     }
 
     /// Takes over one item that somebody else than the controller brought: a peer's introduction.
+    /// Endpoints that it leaves out stay as they are known.
     pub fn introduce(&mut self, device: DeviceId, entry: &PeerEntry, now: UnixTime) -> Applied {
         let mut applied = Applied::default();
-        let item = MapItem::Peer(device, entry.clone());
+        let mut entry = entry.clone();
+        if entry.endpoints.is_none() {
+            let known = self.peers.get(&device);
+            entry.endpoints = known.and_then(|known| known.entry.endpoints.clone());
+        }
+        let item = MapItem::Peer(device, entry);
         let bytes = item.to_bytes();
         self.apply_item(&item, &bytes, now, &mut applied);
         applied
@@ -71,23 +77,50 @@ impl NetworkMap {
         self.raw.underway = None;
     }
 
-    /// Drops the members and the plain WireGuard peers whose time is over.
+    /// Drops the members and the plain WireGuard peers whose time is over. Their proofs are kept, in
+    /// case the clock is wrong: see [`Self::revive`].
     pub fn expire(&mut self, now: UnixTime) -> Applied {
         let mut applied = Applied::default();
         let over = |peer: &Peer| now >= peer.member.not_after.min(peer.binding.not_after);
         let expired: Vec<_> =
             self.peers.iter().filter(|(_, peer)| over(peer)).map(|(device, _)| *device).collect();
         for device in expired {
-            self.drop_item(&ItemKey::Peer(device), &mut applied);
+            self.drop_peer(device, &mut applied);
         }
-        let expired: Vec<_> = self
-            .statics
-            .values()
-            .filter(|peer| now >= peer.not_after)
-            .map(|peer| ItemKey::Static(peer.tunnel_key))
-            .collect();
-        for key in expired {
-            self.drop_item(&key, &mut applied);
+        let before = self.statics.len();
+        self.statics.retain(|_, peer| now < peer.not_after);
+        applied.changes.records |= self.statics.len() != before;
+        applied
+    }
+
+    /// Believes again what did not count by a clock that was wrong.
+    pub fn revive(&mut self, now: UnixTime) -> Applied {
+        let mut applied = Applied::default();
+        let items: Vec<_> =
+            self.raw.items.values().filter_map(|bytes| MapItem::from_bytes(bytes)).collect();
+        for item in items {
+            // What does not count by this clock either is no news.
+            match &item {
+                MapItem::Peer(device, entry) if !self.peers.contains_key(device) => {
+                    let _ = self.take_peer(*device, entry, now, &mut applied);
+                }
+                MapItem::Static(key, _) if !self.statics.contains_key(key) => {
+                    let _ = self.take_record(&item, now, &mut applied);
+                }
+                MapItem::Delegation(_)
+                | MapItem::Epoch(_)
+                | MapItem::Revocation(..)
+                | MapItem::Info(_)
+                | MapItem::Peer(..)
+                | MapItem::Gone(_)
+                | MapItem::Relay(..)
+                | MapItem::RelayHealth(..)
+                | MapItem::Lease4(..)
+                | MapItem::Name(..)
+                | MapItem::Static(..)
+                | MapItem::Controller(..)
+                | MapItem::Freshness(_) => {}
+            }
         }
         applied
     }
@@ -101,9 +134,18 @@ impl NetworkMap {
 
     fn apply_item(&mut self, item: &MapItem, bytes: &[u8], now: UnixTime, applied: &mut Applied) {
         let key = item.key();
+        let is_known = self.raw.items.contains_key(&key);
         let taken = self.take_item(item, now, applied);
         if let Err(Skip::Refused(event)) = taken {
+            let by_clock = matches!(event, SecurityEvent::ExpiredCertificate { .. });
             applied.events.push(event);
+            if by_clock && !self.has_peer(&key) {
+                self.raw.items.insert(key.clone(), bytes.into());
+            }
+            // What is refused changes nothing, so what is known about the same stays.
+            if let Some(seen) = self.raw.underway.as_mut().filter(|_| is_known || by_clock) {
+                seen.insert(key);
+            }
             return;
         }
         if let Some(seen) = &mut self.raw.underway {
@@ -114,6 +156,10 @@ impl NetworkMap {
         } else {
             self.raw.items.insert(key, bytes.into());
         }
+    }
+
+    fn has_peer(&self, key: &ItemKey) -> bool {
+        matches!(key, ItemKey::Peer(device) if self.peers.contains_key(device))
     }
 
     fn take_item(&mut self, item: &MapItem, now: UnixTime, applied: &mut Applied) -> Taken {
@@ -369,6 +415,14 @@ impl NetworkMap {
         }
     }
 
+    fn drop_peer(&mut self, device: DeviceId, applied: &mut Applied) {
+        self.forget_owner(device);
+        if let Some(peer) = self.peers.remove(&device) {
+            applied.changes.relays |= peer.member.is_relay();
+            applied.changes.peers.insert(device);
+        }
+    }
+
     fn drop_item(&mut self, key: &ItemKey, applied: &mut Applied) {
         let changes = &mut applied.changes;
         match key {
@@ -380,11 +434,7 @@ impl NetworkMap {
             ItemKey::Info => changes.info |= mem::take(&mut self.info).is_some(),
             ItemKey::Controller(_) => changes.info |= self.controllers.remove(key).is_some(),
             ItemKey::Peer(device) => {
-                self.forget_owner(*device);
-                if let Some(peer) = self.peers.remove(device) {
-                    changes.relays |= peer.member.is_relay();
-                    changes.peers.insert(*device);
-                }
+                self.drop_peer(*device, applied);
             }
             ItemKey::Relay(device) => changes.relays |= self.relays.remove(device).is_some(),
             ItemKey::RelayHealth(device) => changes.relays |= self.unhealthy.remove(device),

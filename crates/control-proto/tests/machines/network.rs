@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::world::{PORT, World};
 use control_proto::{
     AdminAnswer, AdminError, AdminRequest, Admission, ClientEvent, ClientStatus, ControllerAddress,
-    ControllerPlace, InviteRequest, InviteState, LoadReport, NetworkMap, Refusal, SecurityEvent,
-    SettingsChange,
+    ControllerPlace, InviteRequest, InviteState, LoadReport, NetworkMap, PeerRequest, Refusal,
+    SecurityEvent, SettingsChange,
 };
 use identity::{
     Candidate, CandidateKind, Endpoints, Epoch, RelayEntry, Scope, ServerAddress, Signed, TlsMode,
@@ -162,6 +162,10 @@ fn a_node_starts_from_its_cached_map_without_a_controller() {
     let (map, applied) = NetworkMap::from_bytes(world.network_key.id(), &bytes, later).unwrap();
     assert_eq!(map.peers().count(), 0);
     assert!(matches!(applied.events[0], SecurityEvent::ExpiredCertificate { .. }));
+    let bytes = map.to_bytes();
+    let (mut map, _) = NetworkMap::from_bytes(world.network_key.id(), &bytes, later).unwrap();
+    assert_eq!(map.revive(world.wall()).changes.peers.len(), 3, "the clock was wrong");
+    assert_eq!(map.peers().count(), 3);
 }
 
 #[test]
@@ -402,6 +406,43 @@ fn a_renamed_device_keeps_its_address() {
 }
 
 #[test]
+fn a_plain_peer_is_let_in_once_under_its_own_name_and_addresses() {
+    let mut world = joined(1);
+    let key = identity::TunnelKey::generate(&mut world.rng).public();
+    let request = |name: &str| {
+        let name = name.parse().unwrap();
+        AdminRequest::AddPeer(PeerRequest { key, name, expires_in: 3_600 })
+    };
+    let taken = world.admin(request("node0"));
+    assert!(matches!(taken, Err(AdminError::NameTaken { .. })));
+    let Ok(AdminAnswer::Peers { peers: added }) = world.admin(request("printer")) else {
+        panic!("it is let in")
+    };
+    let wall = world.wall();
+    let shown: Vec<_> = world.map(0).static_peers(wall).cloned().collect();
+    assert_eq!((shown.len(), &shown[0].addresses), (1, &added[0].addresses));
+    assert_eq!(added[0].addresses.len(), 2);
+
+    world.crash();
+    world.start();
+    world.pass(Duration::from_secs(90));
+    let invite = world.invite(InviteRequest::default());
+    let printer = world.join(&invite, "printer");
+    let name = world.map(0).peer(world.id(printer)).unwrap().member.name.clone();
+    assert_eq!(name.as_str(), "printer-2", "the name stays the peer's");
+    let again = world.admin(request("printer"));
+    assert!(
+        matches!(again, Ok(AdminAnswer::Peers { peers }) if peers[0].addresses == added[0].addresses)
+    );
+
+    let remove = AdminRequest::RemovePeer { name: "printer".parse().unwrap() };
+    assert_eq!(world.admin(remove.clone()), Ok(AdminAnswer::Done));
+    assert_eq!(world.map(0).static_peers(wall).count(), 0);
+    assert_eq!(world.admin(remove), Err(AdminError::UnknownPeer));
+    assert_eq!(world.admin(AdminRequest::Peers), Ok(AdminAnswer::Peers { peers: Vec::new() }));
+}
+
+#[test]
 fn a_device_that_leaves_is_gone() {
     let mut world = joined(2);
     let now = world.now.instant;
@@ -431,4 +472,33 @@ fn revocations_are_said_to_be_current_every_five_minutes() {
     let before = world.map(0).revocations().fresh_at().unwrap();
     world.pass(Duration::from_secs(301));
     assert!(world.map(0).revocations().fresh_at().unwrap() > before);
+}
+
+#[test]
+fn reports_wait_for_the_controller_the_oldest_are_counted_and_long_ones_are_not_kept() {
+    let mut world = joined(1);
+    let device = world.id(0);
+    let report = |number: usize| SecurityEvent::ProtocolViolation {
+        device: Some(device),
+        reason: format!("violation {number}"),
+    };
+    world.crash();
+    for number in 0..100 {
+        world.nodes[0].client.report(report(number), world.now.instant);
+    }
+    world.start();
+    world.pass(Duration::from_secs(180));
+    let reports: Vec<_> =
+        world.events.iter().filter(|record| record.reporter == Some(device)).collect();
+    assert_eq!(reports[0].event, SecurityEvent::Suppressed { count: 36 });
+    assert_eq!(reports[1].event, report(36));
+    assert_eq!(reports[reports.len() - 1].event, report(99));
+
+    let known = world.events.len();
+    let long = SecurityEvent::HandshakeFailed { reason: "x".repeat(1_000) };
+    world.nodes[0].client.report(long, world.now.instant);
+    world.nodes[0].client.report(SecurityEvent::Replayed, world.now.instant);
+    world.pass(Duration::from_secs(5));
+    let new: Vec<_> = world.events[known..].iter().map(|record| &record.event).collect();
+    assert_eq!(new, [&SecurityEvent::Replayed]);
 }

@@ -4,8 +4,8 @@ use std::sync::Mutex;
 
 use data_encoding::HEXLOWER;
 use frame_proto::{
-    DATA_PAYLOAD_LIMIT, Ends, FLAG_HELLO, FrameType, HelloKey, OpenError, REPLAY_WINDOW,
-    STREAMS_KEPT, SealError, parse, payload, set_peer,
+    DATA_PAYLOAD_LIMIT, Ends, FLAG_HELLO, FrameType, HelloKey, INTRODUCED_KEY_LENGTH, OpenError,
+    REPLAY_WINDOW, STREAMS_KEPT, SealError, introduced_key, parse, payload, set_peer,
 };
 use identity::{DeviceId, NetworkId, TunnelKey, TunnelPublicKey};
 use proptest::prelude::*;
@@ -195,6 +195,27 @@ fn data_needs_a_session() {
     assert_eq!(bob.open(&mut frame), Err(OpenError::WrongSession));
     alice.seal(FrameType::Disco, &mut frame, &mut ChaCha20Rng::seed_from_u64(1)).unwrap();
     assert_eq!(opener.open(&mut frame), Err(OpenError::WrongSession));
+}
+
+#[test]
+fn an_introduction_names_the_key_that_it_is_sealed_with() {
+    let (alice, bob) = hello_pair();
+    let mut rng = ChaCha20Rng::seed_from_u64(1);
+    let mut frame = buffer(&[&[0; INTRODUCED_KEY_LENGTH], b"proofs".as_slice()].concat());
+    alice.seal(FrameType::Introduce, &mut frame, &mut rng).unwrap();
+    let key = TunnelKey::from_bytes(&[1; 32]).public();
+    assert_eq!(introduced_key(&frame), Some(key));
+    for at in (0..8).chain(40..frame.len()) {
+        let mut changed = frame.clone();
+        changed[at] ^= 1;
+        assert!(bob.open(&mut changed).is_err(), "byte {at}");
+    }
+    bob.open(&mut frame).unwrap();
+    assert_eq!(&payload(&frame)[INTRODUCED_KEY_LENGTH..], b"proofs");
+    let mut short = buffer(b"too short");
+    assert!(alice.seal(FrameType::Introduce, &mut short, &mut rng).is_err());
+    alice.seal(FrameType::Handshake, &mut short, &mut rng).unwrap();
+    assert_eq!(introduced_key(&short), None);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, patch, post};
 use axum::{Json, Router};
-use control_proto::{AdminError, AdminRequest, InviteRequest, SettingsChange};
+use control_proto::{AdminError, AdminRequest, InviteRequest, PeerRequest, SettingsChange};
 use local_api::{BindError, OwnerListener};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -47,6 +47,8 @@ pub(crate) async fn serve(
         .route("/v1/outline", get(outline))
         .route("/v1/unsigned", get(unsigned))
         .route("/v1/records", post(publish))
+        .route("/v1/peers", get(peers).post(add_peer))
+        .route("/v1/peers/{name}", delete(remove_peer))
         .route("/v1/relays", get(relays))
         .route("/v1/relays/{id}", delete(withdraw))
         .route("/v1/events", get(events))
@@ -158,6 +160,21 @@ async fn publish(State(shared): State<Shared>, Json(signed): Json<SignedItems>) 
     shared.answer(AdminRequest::Publish { items: signed.items }).await
 }
 
+async fn peers(State(shared): State<Shared>) -> Response {
+    shared.answer(AdminRequest::Peers).await
+}
+
+async fn add_peer(State(shared): State<Shared>, Json(request): Json<PeerRequest>) -> Response {
+    shared.answer(AdminRequest::AddPeer(request)).await
+}
+
+async fn remove_peer(State(shared): State<Shared>, Segment(name): Segment<String>) -> Response {
+    match name.parse() {
+        Ok(name) => shared.answer(AdminRequest::RemovePeer { name }).await,
+        Err(_) => refusal(&AdminError::UnknownPeer),
+    }
+}
+
 async fn relays(State(shared): State<Shared>) -> Response {
     shared.answer(AdminRequest::Relays).await
 }
@@ -193,9 +210,10 @@ impl Shared {
 
 fn refusal(error: &AdminError) -> Response {
     let status = match error {
-        AdminError::UnknownDevice | AdminError::UnknownInvite | AdminError::UnknownRelay => {
-            StatusCode::NOT_FOUND
-        }
+        AdminError::UnknownDevice
+        | AdminError::UnknownInvite
+        | AdminError::UnknownPeer
+        | AdminError::UnknownRelay => StatusCode::NOT_FOUND,
         AdminError::NameTaken { .. } | AdminError::Full { .. } => StatusCode::CONFLICT,
         AdminError::KeyNotHeld { .. }
         | AdminError::NotBelieved { .. }

@@ -101,6 +101,9 @@ fn route(request: &AdminRequest) -> Result<(Method, String, Bytes), AdminClientE
             let body = json(&SignedItems { items: items.clone() })?;
             Ok((Method::POST, "/v1/records".to_owned(), body))
         }
+        AdminRequest::Peers => plain(Method::GET, "/v1/peers"),
+        AdminRequest::AddPeer(peer) => Ok((Method::POST, "/v1/peers".to_owned(), json(peer)?)),
+        AdminRequest::RemovePeer { name } => plain(Method::DELETE, &format!("/v1/peers/{name}")),
         AdminRequest::Relays => plain(Method::GET, "/v1/relays"),
         AdminRequest::WithdrawRelay { device } => {
             plain(Method::DELETE, &format!("/v1/relays/{device}"))

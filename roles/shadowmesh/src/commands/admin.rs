@@ -189,7 +189,7 @@ async fn invites(client: &AdminClient) -> Result<Vec<InviteView>, Failure> {
     Ok(invites)
 }
 
-async fn devices(client: &AdminClient) -> Result<Vec<DeviceView>, Failure> {
+pub(crate) async fn devices(client: &AdminClient) -> Result<Vec<DeviceView>, Failure> {
     let AdminAnswer::Devices { devices } = client.request(&AdminRequest::Devices).await? else {
         return Err(unexpected());
     };
@@ -249,16 +249,19 @@ fn groups(groups: &[identity::GroupName]) -> String {
 }
 
 /// How long from now, for a time in seconds since the Unix epoch.
-fn remaining(until: u64) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    match until.checked_sub(now) {
+pub(crate) fn remaining(until: u64) -> String {
+    match until.checked_sub(unix_seconds()) {
         Some(seconds) => format!("in {}", rough(Duration::from_secs(seconds))),
         None => "over".to_owned(),
     }
 }
 
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
 /// Enough of a key to tell it from others and to name it in a command.
-fn short(key: &str) -> String {
+pub(crate) fn short(key: &str) -> String {
     key.chars().take(12).collect()
 }
 
@@ -282,16 +285,18 @@ fn only<'a, T>(
     Ok(first)
 }
 
-fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Failure> {
+pub(crate) fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(
+    text: &str,
+) -> Result<T, Failure> {
     text.parse().map_err(|error| Failure::new(Exit::Usage, format!("{text}: {error}")))
 }
 
-pub(super) fn done(answer: AdminAnswer) -> Result<(), Failure> {
+pub(crate) fn done(answer: AdminAnswer) -> Result<(), Failure> {
     let AdminAnswer::Done = answer else { return Err(unexpected()) };
     Ok(())
 }
 
-pub(super) fn unexpected() -> Failure {
+pub(crate) fn unexpected() -> Failure {
     Failure::new(
         Exit::Other,
         "the controller's answer does not fit the question; is it of another version?",
@@ -323,9 +328,10 @@ impl From<AdminClientError> for Failure {
 
 fn exit_of(error: &AdminError) -> Exit {
     match error {
-        AdminError::UnknownDevice | AdminError::UnknownInvite | AdminError::UnknownRelay => {
-            Exit::NotFound
-        }
+        AdminError::UnknownDevice
+        | AdminError::UnknownInvite
+        | AdminError::UnknownPeer
+        | AdminError::UnknownRelay => Exit::NotFound,
         AdminError::NameTaken { .. }
         | AdminError::KeyNotHeld { .. }
         | AdminError::NotBelieved { .. }

@@ -2,10 +2,13 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use control_proto::DeviceView;
 use controller::AdminClient;
 use controller::store::Page;
+use serde::Serialize;
 use serde_json::Value;
 
+use super::admin::{devices, short};
 use crate::cli::LogCommand;
 use crate::exit::Failure;
 use crate::output::{json, line, rough, table};
@@ -22,16 +25,16 @@ pub(crate) async fn log(
                 json(&events);
                 return Ok(());
             }
-            let rows = events.into_iter().map(|row| {
-                let reporter = row.entry.reporter;
-                let reporter =
-                    reporter.map_or_else(|| "controller".to_owned(), |device| device.to_string());
-                described(row.sequence, row.entry.at, reporter, &row.entry.event)
-            });
-            table(
-                &["NUMBER", "WHEN", "REPORTED BY", "EVENT", "DETAILS"],
-                &rows.collect::<Vec<_>>(),
-            );
+            let names = Names(devices(client).await?);
+            let rows: Vec<_> = events
+                .iter()
+                .map(|row| {
+                    let reporter = row.entry.reporter.map(|id| names.of(&id.to_string()));
+                    let reporter = reporter.unwrap_or_else(|| "controller".to_owned());
+                    names.row((row.sequence, row.entry.at), reporter, &row.entry.event)
+                })
+                .collect();
+            table(&["NUMBER", "AGO", "NOTICED BY", "WHAT", "DETAILS"], &rows);
         }
         LogCommand::Audit { limit } => {
             let entries = client.audit(Page { before: None, limit }).await?;
@@ -39,11 +42,16 @@ pub(crate) async fn log(
                 json(&entries);
                 return Ok(());
             }
-            let rows = entries.into_iter().map(|row| {
-                let (actor, _) = kind_and_details(&row.entry.actor);
-                described(row.sequence, row.entry.at, actor, &row.entry.action)
-            });
-            table(&["NUMBER", "WHEN", "BY", "CHANGE", "DETAILS"], &rows.collect::<Vec<_>>());
+            let names = Names(devices(client).await?);
+            let rows: Vec<_> = entries
+                .iter()
+                .map(|row| {
+                    let (kind, details) = names.described(&row.entry.actor);
+                    let actor = if details.is_empty() { kind } else { details };
+                    names.row((row.sequence, row.entry.at), actor, &row.entry.action)
+                })
+                .collect();
+            table(&["NUMBER", "AGO", "BY", "WHAT", "DETAILS"], &rows);
         }
         LogCommand::Verify => {
             client.verify_logs().await?;
@@ -53,28 +61,42 @@ pub(crate) async fn log(
     Ok(())
 }
 
-fn described(sequence: u64, at: u64, who: String, what: &impl serde::Serialize) -> Vec<String> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let when = format!("{} ago", rough(Duration::from_secs(now.saturating_sub(at))));
-    let (kind, details) = kind_and_details(what);
-    vec![sequence.to_string(), when, who, kind, details]
-}
+/// Who is who, as far as the network still knows.
+struct Names(Vec<DeviceView>);
 
-/// The kind that a logged value is tagged with, and its other fields.
-fn kind_and_details(what: &impl serde::Serialize) -> (String, String) {
-    let Ok(Value::Object(mut fields)) = serde_json::to_value(what) else {
-        return Default::default();
-    };
-    let text = |value: Value| match value {
-        Value::String(text) => text,
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
-            value.to_string()
+impl Names {
+    fn of(&self, id: &str) -> String {
+        let device = self.0.iter().find(|device| device.id.to_string() == id);
+        device.map_or_else(|| short(id), |device| device.name.to_string())
+    }
+
+    fn row(&self, (number, at): (u64, u64), who: String, what: &impl Serialize) -> Vec<String> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let ago = rough(Duration::from_secs(now.saturating_sub(at)));
+        let (kind, details) = self.described(what);
+        vec![number.to_string(), ago, who, kind, details]
+    }
+
+    /// The kind of something logged, and its fields.
+    fn described(&self, what: &impl Serialize) -> (String, String) {
+        let mut kind = String::new();
+        let mut details = Vec::new();
+        let value = serde_json::to_value(what).unwrap_or_default();
+        for (field, value) in value.as_object().into_iter().flatten() {
+            match (field.as_str(), value.as_str()) {
+                ("kind", Some(value)) => value.clone_into(&mut kind),
+                ("device", Some(id)) => details.push(format!("device {}", self.of(id))),
+                (field, Some(text)) => {
+                    // Members choose it, so it must not steer a terminal.
+                    let text: String = text.chars().filter(|c| !c.is_control()).collect();
+                    details.push(format!("{field} {text}"));
+                }
+                (_, None) if *value == Value::Null => {}
+                (field, None) => details.push(format!("{field} {value}")),
+            }
         }
-    };
-    let kind = fields.remove("kind").map(text).unwrap_or_default();
-    let details: Vec<String> =
-        fields.into_iter().map(|(name, value)| format!("{name}: {}", text(value))).collect();
-    (kind, details.join(", "))
+        (kind, details.join(", "))
+    }
 }
 
 #[cfg(test)]
@@ -84,12 +106,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_is_shown_by_its_kind_and_its_fields() {
-        let event =
-            SecurityEvent::ForgedCertificate { reason: "the certificate is not good".into() };
+    fn an_event_is_shown_by_its_kind_and_its_fields_without_what_steers_a_terminal() {
+        let event = SecurityEvent::ForgedCertificate { reason: "not\u{1b}[2J good".into() };
         assert_eq!(
-            kind_and_details(&event),
-            ("forged-certificate".into(), "reason: the certificate is not good".into())
+            Names(Vec::new()).described(&event),
+            ("forged-certificate".into(), "reason not[2J good".into())
         );
     }
 }

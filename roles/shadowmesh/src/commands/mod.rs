@@ -5,6 +5,7 @@ mod logs;
 mod manual;
 mod network;
 mod owner;
+mod peer;
 mod queries;
 pub(crate) mod serve;
 mod up;
@@ -48,6 +49,7 @@ pub(crate) async fn run(cli: Cli, config: Config) -> Result<(), Failure> {
         Command::Why { peer } => queries::why(&node()?, &peer, as_json).await,
         Command::Invite(command) => admin::invite(&controller()?, command, as_json).await,
         Command::Device(command) => admin::device(&controller()?, command, as_json).await,
+        Command::Peer(command) => peer::peer(&controller()?, command, as_json).await,
         Command::Network(command) => network::network(command, &config, as_json).await,
         Command::Log(command) => logs::log(&controller()?, command, as_json).await,
         Command::Wireguard(args) => wireguard(args, &config),
