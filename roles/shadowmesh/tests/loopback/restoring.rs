@@ -45,7 +45,8 @@ fn nodes_refuse_an_old_state_unless_it_was_restored_with_the_networks_key() {
 
     let mut copied = network.serve("copied", &[]);
     copied.wait_for("wss://127.0.0.1:");
-    nas.wait_for("RollbackRefused");
+    // It came in after the change, so it has seen it.
+    b.wait_for("RollbackRefused");
     copied.kill();
 
     let restore = ["network", "restore", &backup, "--key-file", &key];
