@@ -57,9 +57,9 @@ interop: ## other implementations of WireGuard as the other end (root or sudo)
 	cargo test --workspace --locked $(rooted) --features testlab/namespaces --test interop_wireguard -- --test-threads=2
 
 bench: ## throughput, latency and memory beside peers, in one run (root or sudo)
-	scripts/install-test-tools gotatun
+	scripts/install-test-tools gotatun boringtun wireguard-go
 	cargo build --release --workspace --locked --bins
-	$(as_root) $(CARGO_TARGET_DIR)/release/bench
+	$(as_root) $(CARGO_TARGET_DIR)/release/bench $(TABLES)
 
 install: ## the program, its manual, completions and systemd units below $(DESTDIR)$(prefix)
 	cargo build --release --workspace --locked --bin shadowmesh

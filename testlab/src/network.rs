@@ -4,7 +4,7 @@
 //! a TUN interface. Everything ends with the lab.
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::Duration;
 
@@ -19,6 +19,8 @@ pub const NETWORK: &str = "lab";
 const PORT: u16 = 8443;
 /// How long anything may take that is not the subject of a test.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Longer than a node puts off writing to disk.
+const SAVING: Duration = Duration::from_millis(1500);
 
 /// A switch, a server, and a folder for everybody's state.
 #[derive(Debug)]
@@ -213,6 +215,17 @@ impl Device {
         let all = [&["--state-dir", &self.state, "up", "--name", &self.name], args].concat();
         self.node = Some(self.namespace.spawn(shadowmesh(), &all, &self.log));
         wait_for(&format!("{} to answer", self.name), PATIENCE, || self.status());
+    }
+
+    /// Waits until the node has written down what it knows: its disk has been quiet for longer than it puts writing off.
+    pub fn wait_until_saved(&self) {
+        wait_for(&format!("{} to write down what it knows", self.name), PATIENCE, || {
+            let entries = std::fs::read_dir(Path::new(&self.state).join("node")).ok()?;
+            let changed =
+                entries.flatten().filter_map(|entry| entry.metadata().ok()?.modified().ok());
+            let quiet = changed.max()?.elapsed().unwrap_or_default();
+            (quiet > SAVING).then_some(())
+        });
     }
 
     /// Ends its node as a power cut would.

@@ -1,7 +1,11 @@
 //! Whole networks on a virtual clock.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
+use control_proto::{MapItem, SecurityEvent, TunnelRefusal};
+use identity::{NameEntry, NameTarget, UnixTime};
+use naming::{Lookup, Namespace};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 use testlab::sim::{Quality, Setup, World};
@@ -58,6 +62,8 @@ fn whoever_has_just_joined_is_answered_within_a_second() {
     assert!(world.run_until(MINUTE, has_address), "the newcomer joins");
     let number = world.ping(newcomer, 0);
     assert!(world.run_until(SECOND, |world| world.is_answered(newcomer, number)));
+    world.run_for(2 * MINUTE);
+    assert!(world.controller.events.is_empty(), "{:?}", world.controller.events);
 }
 
 #[test]
@@ -101,6 +107,35 @@ fn traffic_goes_on_and_nodes_restart_while_the_controller_is_down() {
     world.start_node(1);
     assert!(world.ping_until_answered(1, 2, 20 * SECOND), "a new session without a controller");
     assert!(world.ping_until_answered(1, 0, 20 * SECOND), "an old peer after a restart");
+}
+
+#[test]
+fn a_node_that_restarts_is_answered_at_once() {
+    for server_is_there in [true, false] {
+        let mut world = joined(Setup::default());
+        world.run_for(5 * SECOND);
+        ping_both_ways(&mut world, 10 * SECOND);
+        let is_direct = |world: &World| world.path(1, 0).starts_with("direct");
+        assert!(world.run_until(10 * SECOND, is_direct), "{}", world.path(1, 0));
+        world.run_for(2 * SECOND);
+        if !server_is_there {
+            world.stop_controller();
+            (0..world.relays.len()).for_each(|relay| world.stop_relay(relay));
+        }
+        for round in 0..5 {
+            world.stop_node(0);
+            world.run_for(Duration::from_millis(100));
+            world.start_node(0);
+            world.run_for(Duration::from_millis(if server_is_there { 200 } else { 0 }));
+
+            let number = world.ping(0, 1);
+            let begin = world.elapsed();
+            assert!(world.run_until(MINUTE, |world| world.is_answered(0, number)), "{round}");
+            let took = world.elapsed() - begin;
+            let limit = Duration::from_millis(200);
+            assert!(took < limit, "server: {server_is_there}, round {round}: {took:?}");
+        }
+    }
 }
 
 #[test]
@@ -191,4 +226,176 @@ fn no_datagram_and_no_packet_panics_an_engine() {
     }
     assert_eq!(world.nodes[0].received, 2, "nothing of it reaches an application");
     ping_both_ways(&mut world, 10 * SECOND);
+}
+
+/// How often the controller was told that a node refused foreign addresses of another, and how
+/// many packets that were.
+fn foreign_sources(world: &World, reporter: usize, sender: usize) -> (usize, u64) {
+    let (reporter, sender) = (world.nodes[reporter].device, world.nodes[sender].device);
+    let (sender, kind) = (Some(sender), TunnelRefusal::ForeignSource);
+    let events = world.controller.events.iter();
+    let of_reporter = events.filter(|record| record.reporter == Some(reporter));
+    let counts = of_reporter.filter_map(|record| {
+        if let SecurityEvent::TunnelRefusals { device, what, count } = record.event
+            && (device, what) == (sender, kind)
+        {
+            Some(count)
+        } else {
+            None
+        }
+    });
+    (counts.clone().count(), counts.sum())
+}
+
+fn send_from_foreign_address(world: &mut World, packets: usize) {
+    let IpAddr::V6(destination) = world.nodes[0].interface.as_ref().unwrap().addresses[0] else {
+        panic!("IPv6 comes first")
+    };
+    for _ in 0..packets {
+        world.send_from(1, "fd00::bad".parse().unwrap(), destination);
+    }
+}
+
+#[test]
+fn a_member_that_sends_from_a_foreign_address_is_reported_to_the_controller() {
+    for udp_blocked in [false, true] {
+        let mut world = joined(Setup::default());
+        world.nodes[1].udp_blocked = udp_blocked;
+        ping_both_ways(&mut world, 10 * SECOND);
+        world.run_for(10 * SECOND);
+        assert_eq!(world.path(1, 0) == "relay", udp_blocked);
+        let received = world.nodes[0].received;
+        send_from_foreign_address(&mut world, 1);
+        let is_told = |world: &World| foreign_sources(world, 0, 1) == (1, 1);
+        assert!(world.run_until(5 * SECOND, is_told), "{:?}", world.controller.events);
+        for _ in 0..50 {
+            send_from_foreign_address(&mut world, 20);
+            world.run_for(SECOND);
+        }
+        world.run_for(2 * MINUTE);
+        let (events, packets) = foreign_sources(&world, 0, 1);
+        assert_eq!((events, packets), (2, 1_001), "one event a minute, with the number");
+        assert_eq!(world.nodes[0].received, received, "nothing of it gets through");
+    }
+}
+
+#[test]
+fn what_is_noticed_while_the_controller_is_down_is_reported_when_it_is_back() {
+    let mut world = joined(Setup::default());
+    ping_both_ways(&mut world, 10 * SECOND);
+    world.stop_controller();
+    world.run_for(SECOND);
+    send_from_foreign_address(&mut world, 3);
+    world.run_for(10 * SECOND);
+    assert_eq!(foreign_sources(&world, 0, 1), (0, 0));
+    world.start_controller();
+    let is_told = |world: &World| foreign_sources(world, 0, 1) == (1, 3);
+    assert!(world.run_until(2 * MINUTE, is_told), "{:?}", world.controller.events);
+}
+
+const HOUR: u64 = 3_600;
+
+/// A node and a plain WireGuard peer that a record lets in for an hour.
+fn with_plain_peer() -> World {
+    let mut world = joined(Setup::default());
+    let plain = world.add_plain(0);
+    let not_after = UnixTime(world.now().wall.as_secs() + HOUR);
+    publish_plain(&mut world, plain, not_after, false);
+    world
+}
+
+fn publish_plain(world: &mut World, plain: usize, not_after: UnixTime, withdrawn: bool) {
+    let record = world.plain[plain].record(not_after);
+    let key = record.tunnel_key;
+    world.publish(record, withdrawn, |signed| MapItem::Static(key, signed));
+    world.run_for(5 * SECOND);
+}
+
+fn plain_is_answered(world: &mut World) -> bool {
+    let number = world.ping_from_plain(0, 0);
+    world.run_until(10 * SECOND, |world| world.plain[0].is_answered(number))
+}
+
+#[test]
+fn a_plain_wireguard_peer_that_a_record_lets_in_exchanges_packets_with_a_node() {
+    let mut world = with_plain_peer();
+    assert!(plain_is_answered(&mut world), "the plain peer reaches the node");
+    let number = Some(world.ping_plain(0, 0));
+    assert!(world.run_until(SECOND, |world| world.is_answered(0, number)), "and the node it");
+    let status = world.nodes[0].engine.as_ref().unwrap().status(world.now());
+    let shown = status.peers.iter().find(|peer| peer.name == "printer").unwrap();
+    assert!(shown.session && shown.path == "direct 192.0.2.77:51820", "{shown:?}");
+    assert_eq!(shown.addresses, [world.plain[0].inner]);
+}
+
+#[test]
+fn a_plain_wireguard_peer_is_answered_where_it_is_heard_from() {
+    let mut world = with_plain_peer();
+    assert!(plain_is_answered(&mut world));
+    world.plain[0].address = "192.0.2.99:4000".parse().unwrap();
+    assert!(plain_is_answered(&mut world), "after it has moved");
+    let number = Some(world.ping_plain(0, 0));
+    assert!(world.run_until(SECOND, |world| world.is_answered(0, number)));
+}
+
+#[test]
+fn a_plain_wireguard_peer_without_a_record_or_after_it_gets_nothing() {
+    let mut world = joined(Setup::default());
+    world.add_plain(0);
+    assert!(!plain_is_answered(&mut world), "no record, no tunnel");
+    let soon = UnixTime(world.now().wall.as_secs() + 60);
+    publish_plain(&mut world, 0, soon, false);
+    assert!(plain_is_answered(&mut world));
+    world.run_for(MINUTE);
+    let received = world.nodes[0].received;
+    assert!(!plain_is_answered(&mut world), "the record has expired");
+    assert_eq!(world.nodes[0].received, received);
+    assert!(world.nodes[0].engine.as_ref().unwrap().status(world.now()).peers.len() == 3);
+}
+
+#[test]
+fn a_plain_wireguard_peer_whose_record_is_withdrawn_is_cut_off() {
+    let mut world = with_plain_peer();
+    assert!(plain_is_answered(&mut world));
+    let not_after = UnixTime(world.now().wall.as_secs() + HOUR);
+    publish_plain(&mut world, 0, not_after, true);
+    let received = world.nodes[0].received;
+    assert!(!plain_is_answered(&mut world));
+    assert_eq!(world.nodes[0].received, received);
+}
+
+#[test]
+fn a_plain_wireguard_peer_cannot_send_from_an_address_that_is_not_its_own() {
+    let mut world = with_plain_peer();
+    assert!(plain_is_answered(&mut world));
+    let received = world.nodes[0].received;
+    world.plain[0].inner = "fd00::bad".parse().unwrap();
+    assert!(!plain_is_answered(&mut world));
+    assert_eq!(world.nodes[0].received, received);
+}
+
+#[test]
+fn names_of_records_stand_beside_the_names_of_devices() {
+    let mut world = joined(Setup::default());
+    let target = world.nodes[1].device;
+    let mut publish = |name: &str, target: NameTarget| {
+        let entry = NameEntry { name: name.to_owned(), target };
+        world.publish(entry, false, |signed| MapItem::Name(name.to_owned(), signed));
+    };
+    let fixed: IpAddr = "192.0.2.9".parse().unwrap();
+    publish("wiki", NameTarget::Device(target));
+    publish("www.home.alt", NameTarget::Alias("wiki.home.alt".to_owned()));
+    publish("fixed.lab", NameTarget::Addresses(vec![fixed]));
+    publish("one", NameTarget::Alias("two".to_owned()));
+    publish("two", NameTarget::Alias("one".to_owned()));
+    publish("node-1", NameTarget::Addresses(vec![fixed]));
+    world.run_for(10 * SECOND);
+    let zone = world.nodes[0].engine.as_ref().unwrap().zone(world.now()).unwrap();
+    let names = Namespace::new(vec![zone], 1).unwrap();
+    let of_target = Lookup::Addresses(world.nodes[1].interface.as_ref().unwrap().addresses.clone());
+    assert_eq!(names.lookup("wiki.home.alt"), of_target);
+    assert_eq!(names.lookup("www.home.alt"), of_target, "through an alias");
+    assert_eq!(names.lookup("fixed.lab.home.alt"), Lookup::Addresses(vec![fixed]));
+    assert_eq!(names.lookup("one.home.alt"), Lookup::NoSuchName, "a ring of aliases");
+    assert_eq!(names.lookup("node-1.home.alt"), of_target, "a device keeps its name");
 }

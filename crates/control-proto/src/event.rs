@@ -143,6 +143,47 @@ pub enum SecurityEvent {
         #[n(0)]
         count: u32,
     },
+    /// A tunnel refused what came in.
+    #[n(16)]
+    TunnelRefusals {
+        /// The member at the other end, if that is known.
+        #[n(0)]
+        #[serde(with = "text::option", default)]
+        device: Option<DeviceId>,
+        /// Why.
+        #[n(1)]
+        what: TunnelRefusal,
+        /// How often since the last such event.
+        #[n(2)]
+        count: u64,
+    },
+}
+
+/// Why a tunnel refuses something.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, Serialize, Deserialize,
+)]
+#[cbor(index_only)]
+#[serde(rename_all = "kebab-case")]
+pub enum TunnelRefusal {
+    /// A packet came from an address that is not the sender's.
+    #[n(0)]
+    ForeignSource,
+    /// A packet was received before.
+    #[n(1)]
+    ReplayedPacket,
+    /// A packet that names a session was not sealed in it.
+    #[n(2)]
+    ForgedPacket,
+    /// A handshake message does not verify: wrong keys, or a wrong idea of who is who.
+    #[n(3)]
+    FailedHandshake,
+    /// The first message of a handshake was received before.
+    #[n(4)]
+    ReplayedHandshake,
+    /// A handshake names a key that is no peer's.
+    #[n(5)]
+    UnknownPeer,
 }
 
 /// A security event with its time and reporter.

@@ -66,7 +66,7 @@ pub use controller::{
     AuthorityKeys, Change, Controller, ControllerConfig, Counters, DeviceRecord, InviteRecord,
     KeyMismatch, Output, PersistId, Retention, Settings, Stored, StoredItem, Ticket,
 };
-pub use event::{Actor, AuditAction, AuditEntry, EventRecord, SecurityEvent};
+pub use event::{Actor, AuditAction, AuditEntry, EventRecord, SecurityEvent, TunnelRefusal};
 pub use map::{Applied, CacheError, ItemKey, MapChanges, MapItem, NetworkMap, Peer, PeerEntry};
 pub use message::{
     ConnectionId, ControllerMessage, Hello, LoadReport, MapChunk, MapVersion, MessageError, Mode,

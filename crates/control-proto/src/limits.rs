@@ -63,6 +63,12 @@ pub const MESSAGE_INTERVAL: Duration = Duration::from_millis(500);
 /// Security events that are kept per minute; the rest is counted and kept as one number.
 pub const EVENTS_PER_MINUTE: u32 = 120;
 
+/// The part of them that nodes may report, so that no node can hide what the controller itself sees.
+pub const REPORTS_PER_MINUTE: u32 = EVENTS_PER_MINUTE / 2;
+
+/// Largest security event that a node may report, in bytes: two ids and a sentence.
+pub const MAX_REPORT: usize = 512;
+
 /// How often the logs are cut to what the settings keep: at the highest rate of events they exceed
 /// the bound by a few thousand.
 pub const PRUNE_INTERVAL: Duration = Duration::from_secs(3_600);

@@ -12,13 +12,13 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use identity::DeviceId;
 use wireguard_proto::{
-    MessageKind, OpenError, Session, TRANSPORT_HEADER_LEN, TRANSPORT_OVERHEAD, padded_len,
-    receiver_index,
+    MessageKind, OpenError, PublicKey, Session, TRANSPORT_HEADER_LEN, TRANSPORT_OVERHEAD,
+    padded_len, receiver_index,
 };
 
 use crate::routes::{Routes, addresses, packet_len};
+use crate::traffic::Traffic;
 
 /// Where data threads find the newest snapshot.
 #[derive(Clone, Debug)]
@@ -54,7 +54,8 @@ pub struct DataPlane {
 /// What the data plane knows about one peer.
 #[derive(Debug)]
 pub(crate) struct PeerPlane {
-    pub(crate) device: DeviceId,
+    /// The key of its tunnel.
+    pub(crate) key: PublicKey,
     /// The session to seal with and where to send; without a direct path the engine does it.
     pub(crate) direct: Option<(Arc<Session>, SocketAddr)>,
     pub(crate) counters: Arc<PeerCounters>,
@@ -69,6 +70,10 @@ pub struct PeerCounters {
     pub(crate) received_bytes: AtomicU64,
     /// Packets that the tunnel authenticated but whose source is not the peer's.
     pub(crate) refused_sources: AtomicU64,
+    /// Packets that were received before.
+    pub(crate) replayed: AtomicU64,
+    /// Packets that name a session of the peer but were not sealed in it.
+    pub(crate) forged: AtomicU64,
     /// Packets received from where ours are sent to; what proves that the chosen path is alive.
     pub(crate) received_on_chosen: AtomicU64,
 }
@@ -135,13 +140,48 @@ pub enum DropReason {
 /// [`Engine::handle_notice`](crate::Engine::handle_notice).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Notice {
-    /// The peer concerned.
-    pub peer: DeviceId,
+    /// The key of the tunnel concerned.
+    pub peer: PublicKey,
     /// The peer sent from an address that is not the chosen path.
     pub from: Option<SocketAddr>,
 }
 
 impl DataPlane {
+    /// Adds a peer; answers its place.
+    pub(crate) fn add_peer(
+        &mut self,
+        key: PublicKey,
+        traffic: &Traffic,
+        direct: Option<SocketAddr>,
+    ) -> usize {
+        let direct = traffic.session.clone().zip(direct);
+        let counters = Arc::clone(&traffic.counters);
+        self.peers.push(PeerPlane { key, direct, counters });
+        self.peers.len() - 1
+    }
+
+    /// Sessions that open packets of the peer at `index`, once they are confirmed: the packet that
+    /// confirms one goes through the engine, since its answer must find the session, and the path
+    /// that it was made over, already in use.
+    pub(crate) fn add_sessions<'a>(
+        &mut self,
+        index: usize,
+        sessions: impl Iterator<Item = &'a Arc<Session>>,
+    ) {
+        for session in sessions.filter(|session| session.is_confirmed()) {
+            self.sessions.insert(session.local_index(), (Arc::clone(session), index));
+        }
+    }
+
+    /// Addresses of the peer at `index`, but for those that are taken.
+    pub(crate) fn add_routes(&mut self, index: usize, addresses: impl Iterator<Item = IpAddr>) {
+        for address in addresses {
+            if !self.own.contains(&address) && self.routes.lookup(address).is_none() {
+                self.routes.insert(address.into(), index);
+            }
+        }
+    }
+
     /// Seals the packets of one super-packet (one destination, equal lengths but for the last)
     /// for the direct path, appending to `out`.
     ///
@@ -159,7 +199,7 @@ impl DataPlane {
         };
         let first = segments.first().map_or(0, |packet| packet.len());
         let datagram_len = TRANSPORT_OVERHEAD + padded_len(first, self.mtu);
-        let notice = wake.then_some(Notice { peer: peer.device, from: None });
+        let notice = wake.then_some(Notice { peer: peer.key, from: None });
         Outbound::Datagrams { to: *to, datagram_len, notice }
     }
 
@@ -178,7 +218,10 @@ impl DataPlane {
         let bytes = datagram.len() as u64;
         let payload = match session.open(datagram, now) {
             Ok(payload) => payload,
-            Err(error) => return Inbound::Dropped(error.into()),
+            Err(error) => {
+                self.peers[*index].counters.count_refused(error);
+                return Inbound::Dropped(error.into());
+            }
         };
         let peer = &self.peers[*index];
         let wake = session.record_received(bytes, !payload.is_empty(), now);
@@ -187,7 +230,7 @@ impl DataPlane {
             peer.counters.received_on_chosen.fetch_add(1, Relaxed);
         }
         let notice =
-            (wake || moved).then_some(Notice { peer: peer.device, from: moved.then_some(from) });
+            (wake || moved).then_some(Notice { peer: peer.key, from: moved.then_some(from) });
         if payload.is_empty() {
             return Inbound::Empty { notice };
         }
@@ -250,6 +293,14 @@ impl PeerCounters {
     pub(crate) fn count_sent(&self, packets: u64, bytes: u64) {
         self.sent_packets.fetch_add(packets, Relaxed);
         self.sent_bytes.fetch_add(bytes, Relaxed);
+    }
+
+    fn count_refused(&self, error: OpenError) {
+        match error {
+            OpenError::Replayed => drop(self.replayed.fetch_add(1, Relaxed)),
+            OpenError::NotAuthentic => drop(self.forged.fetch_add(1, Relaxed)),
+            OpenError::Malformed | OpenError::Ended => {}
+        }
     }
 
     pub(crate) fn count_received(&self, packets: u64, bytes: u64) {

@@ -91,13 +91,14 @@ impl Engine {
         match event {
             PathEvent::Chosen(decision) => {
                 self.publish(cx.now);
-                let waiting = self
-                    .peers
-                    .get_mut(device)
-                    .filter(|_| decision.path != Path::None)
-                    .map(|peer| peer.take_waiting(cx.instant()));
-                for packet in waiting.into_iter().flatten() {
-                    self.send_packet(&packet, cx);
+                if decision.path != Path::None
+                    && let Some(peer) = self.peers.get_mut(device)
+                {
+                    let (key, waiting) = (peer.key(), peer.traffic.take_waiting(cx.instant()));
+                    self.wireguard.handle_path_change(&key, cx.instant());
+                    for packet in waiting {
+                        self.send_packet(&packet, cx);
+                    }
                 }
                 self.output.events.push_back(EngineEvent::Path { peer: device, decision });
             }
@@ -124,9 +125,8 @@ impl Engine {
         {
             return;
         }
-        let wall = self.wall(cx.now);
         let endpoints = Endpoints {
-            number: self.saved.next_number(wall.0),
+            number: self.saved.next_number(cx.now),
             candidates: announced(&candidates),
             relays: homes.clone(),
         };
@@ -160,11 +160,15 @@ impl Engine {
                 self.introduce(device, cx);
             }
         }
+        for (device, what, count) in self.peers.take_refusals() {
+            self.alarms.tally(device, what, count, now);
+        }
+        self.alarms.handle_timeout(now);
         let wall = self.wall(cx.now);
         if self.control.client().map().next_expiry().is_some_and(|at| at <= wall) {
             let applied = self.control.client_mut().map_mut().expire(wall);
             for event in applied.events {
-                self.output.events.push_back(EngineEvent::Security(event));
+                self.alarms.raise(event, now);
             }
             self.apply(&applied.changes, cx);
         }

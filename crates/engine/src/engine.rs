@@ -9,8 +9,9 @@ use identity::{Binding, DeviceId, Endpoints, NetworkId, RelayEntry, Signed, Unix
 use noise_channel::{Now, PathSecret, StaticSecret};
 use path::{ProbeBudget, StunClient, stun};
 use rand_core::CryptoRng;
-use wireguard_proto::{Interface, InterfaceConfig, LoadLimits, PrivateKey};
+use wireguard_proto::{Interface, InterfaceConfig, LoadLimits, PrivateKey, Tai64N};
 
+use crate::alarms::Alarms;
 use crate::config::{DeviceSecrets, EngineConfig};
 use crate::context::Context;
 use crate::control::Control;
@@ -20,7 +21,6 @@ use crate::peers::{PeerSettings, Peers, overlay};
 use crate::psk::End;
 use crate::relays::{Credentials, RelaySettings, Relays};
 use crate::saved::Saved;
-use crate::strangers::Strangers;
 use crate::streams::{Owner, Streams};
 use crate::timers::{BINDING_VALIDITY, REKEY_AFTER_BYTES, Schedule};
 use crate::via::Via;
@@ -39,7 +39,7 @@ pub struct Engine {
     pub(crate) streams: Streams,
     pub(crate) wireguard: Interface<Via>,
     pub(crate) peers: Peers,
-    pub(crate) strangers: Strangers,
+    pub(crate) alarms: Alarms,
     pub(crate) settings: PeerSettings,
     pub(crate) stun: StunClient,
     pub(crate) budget: ProbeBudget,
@@ -93,15 +93,17 @@ impl Engine {
     pub fn new(config: EngineConfig, rng: &mut dyn CryptoRng, now: Now) -> Self {
         let network = config.invite.network;
         let mut saved = config.saved.as_deref().and_then(Saved::from_bytes).unwrap_or_default();
-        let wall = now.wall.with_offset(saved.clock_offset());
+        let wall = saved.wall(now);
+        let last_timestamp = saved.timestamp();
+        let since_epoch = Duration::from_millis(wall.0);
+        saved.reserve_timestamps(last_timestamp.max(Tai64N::from_unix(since_epoch)));
         let device = config.secrets.device.id();
         let end = End {
             device,
             tunnel_key: config.secrets.tunnel.public(),
             capability: CAPABILITY.into(),
         };
-        let binding =
-            current_binding(&mut saved, &config.secrets, network, UnixTime(wall.as_secs()));
+        let binding = current_binding(&mut saved, &config.secrets, network, now);
         let map = saved
             .map
             .take()
@@ -139,13 +141,13 @@ impl Engine {
                     private_key: PrivateKey::from_bytes(*config.secrets.tunnel.to_bytes()),
                     rekey_after_bytes: Some(REKEY_AFTER_BYTES),
                     limits: LoadLimits::default(),
-                    last_timestamp: saved.timestamp(),
-                    wall: Duration::from_millis(wall.0),
+                    last_timestamp,
+                    wall: since_epoch,
                 },
                 now.instant,
             ),
             peers: Peers::default(),
-            strangers: Strangers::default(),
+            alarms: Alarms::default(),
             settings,
             stun: StunClient::new(),
             budget: ProbeBudget::new(),
@@ -168,6 +170,7 @@ impl Engine {
         };
         let mut cx = Context { rng, now };
         engine.adopt_map(&mut cx);
+        engine.schedule.save_now(now.instant);
         engine.drain(&mut cx);
         engine
     }
@@ -410,7 +413,7 @@ impl Engine {
         now: Now,
     ) -> Option<(Credentials, Signed<identity::Attachment>)> {
         let chain = self.control.client().chain()?.clone();
-        let number = self.saved.next_number(self.wall(now).0);
+        let number = self.saved.next_number(now);
         let attachment = identity::Attachment { relay, number };
         let attachment = Signed::sign(self.own.network, &self.own.secrets.device, &attachment);
         let binding = self.saved.binding.clone()?;
@@ -430,6 +433,7 @@ impl Engine {
         if self.schedule.take_announce(cx.instant()) {
             self.announce(cx);
         }
+        self.drain_alarms(cx.instant());
         self.control.drain_actions(&mut self.streams);
         while let Some((to, payload)) = self.stun.poll_transmit() {
             self.output.transmits.push_back(Transmit { to, payload });
@@ -439,6 +443,14 @@ impl Engine {
         }
         if self.schedule.take_save(cx.instant()) {
             self.save();
+        }
+    }
+
+    /// Tells whoever runs this device, and whoever runs the network, what was noticed.
+    fn drain_alarms(&mut self, now: Instant) {
+        while let Some(event) = self.alarms.poll() {
+            self.control.client_mut().report(event.clone(), now);
+            self.output.events.push_back(EngineEvent::Security(event));
         }
     }
 
@@ -461,15 +473,16 @@ fn current_binding(
     saved: &mut Saved,
     secrets: &DeviceSecrets,
     network: NetworkId,
-    now: UnixTime,
+    now: Now,
 ) -> Signed<Binding> {
     let device = secrets.device.id();
+    let wall = UnixTime(saved.wall(now).as_secs());
     let fits = saved.binding.as_ref().and_then(|signed| {
         let binding = signed.verify(network, device).ok()?;
         let fits = binding.tunnel_key == secrets.tunnel.public()
             && binding.channel_key == secrets.channel.public()
             && binding.capability == u32::from(CAPABILITY)
-            && binding.not_after > now.plus(BINDING_VALIDITY / 2);
+            && binding.not_after > wall.plus(BINDING_VALIDITY / 2);
         fits.then(|| signed.clone())
     });
     if let Some(signed) = fits {
@@ -479,8 +492,8 @@ fn current_binding(
         device,
         tunnel_key: secrets.tunnel.public(),
         channel_key: secrets.channel.public(),
-        number: saved.next_number(now.0),
-        not_after: now.plus(BINDING_VALIDITY),
+        number: saved.next_number(now),
+        not_after: wall.plus(BINDING_VALIDITY),
         capability: CAPABILITY.into(),
     };
     let signed = Signed::sign(network, &secrets.device, &binding);
@@ -492,8 +505,7 @@ impl Engine {
     /// Renews the binding when half of its time is over.
     pub(crate) fn renew_binding(&mut self, cx: &mut Context<'_>) {
         let before = self.saved.binding.clone();
-        let wall = self.wall(cx.now);
-        let binding = current_binding(&mut self.saved, &self.own.secrets, self.own.network, wall);
+        let binding = current_binding(&mut self.saved, &self.own.secrets, self.own.network, cx.now);
         if before.as_ref() != Some(&binding) {
             self.control.client_mut().set_binding(binding, cx.instant());
             self.schedule.save_soon(cx.instant());

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use control_proto::TunnelRefusal;
 use frame_proto::{
     Ends, FrameKeys, FrameOpener, FrameSealer, FrameStreams, FrameType, HEADER_LENGTH, HelloKey,
-    OFFLOAD_LENGTH, OffloadHeader, Segmentation, TAG_LENGTH, parse, payload, set_peer,
+    OFFLOAD_LENGTH, OffloadHeader, OpenError, Segmentation, TAG_LENGTH, parse, payload, set_peer,
 };
 use identity::{DeviceId, TunnelKey, TunnelPublicKey};
 use rand_core::CryptoRng;
@@ -77,19 +78,27 @@ impl Frames {
     }
 
     /// Opens a data frame; answers the session that it belongs to and where the packet is.
+    ///
+    /// # Errors
+    /// Why not, if that is worth counting.
     pub(crate) fn open_packet(
         &self,
         frame: &mut [u8],
-    ) -> Option<(Arc<Session>, std::ops::Range<usize>)> {
-        let index = parse(frame).ok()?.receiver_index();
-        let frames = self.sessions.get(&index)?;
-        frames.opener.open(frame).ok()?;
-        let (offload, _) = OffloadHeader::split(payload(frame)).ok()?;
+    ) -> Result<(Arc<Session>, std::ops::Range<usize>), Option<TunnelRefusal>> {
+        let index = parse(frame).map_err(|_| None)?.receiver_index();
+        let frames = self.sessions.get(&index).ok_or(None)?;
+        frames.opener.open(frame).map_err(|error| match error {
+            OpenError::Replayed => Some(TunnelRefusal::ReplayedPacket),
+            OpenError::BadTag => Some(TunnelRefusal::ForgedPacket),
+            OpenError::Frame(_) | OpenError::WrongSession => None,
+        })?;
+        let (offload, _) = OffloadHeader::split(payload(frame)).map_err(|_| None)?;
         // Super-packets are not asked for, so what claims to be one is refused.
-        (offload == NO_OFFLOAD).then(|| {
-            let packet = HEADER_LENGTH + OFFLOAD_LENGTH..frame.len() - TAG_LENGTH;
-            (Arc::clone(&frames.session), packet)
-        })
+        if offload != NO_OFFLOAD {
+            return Err(None);
+        }
+        let packet = HEADER_LENGTH + OFFLOAD_LENGTH..frame.len() - TAG_LENGTH;
+        Ok((Arc::clone(&frames.session), packet))
     }
 
     /// Seals what goes before, or beside, any session.

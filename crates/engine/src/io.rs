@@ -90,7 +90,8 @@ pub enum EngineEvent {
         /// The decision with its reason.
         decision: path::Decision,
     },
-    /// This device's clock differs that much from the network's; it is made up for.
+    /// This device's clock was found to differ by another amount than before from the network's: it
+    /// is wrong, or right again. What it differs by is made up for.
     ClockWrong {
         /// What is added to the local clock, in milliseconds.
         offset_ms: i64,

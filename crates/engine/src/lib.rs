@@ -19,8 +19,9 @@
 //!   inside its handlers and carries everything between them.
 //! - **Bulk elsewhere.** What most packets need is published as an immutable [`DataPlane`] that
 //!   data threads use through a [`DataPlaneHandle`]; the engine itself calls the same functions.
-//! - **Trust.** Peers are those whose proofs in the map, or in an introduction, verify. Whoever is
-//!   revoked or has expired loses the tunnel in the same call in which the engine learns of it.
+//! - **Trust.** Peers are those whose proofs in the map, or in an introduction, verify, and plain
+//!   WireGuard peers that a record lets in. Whoever is revoked or has expired loses the tunnel in
+//!   the same call in which the engine learns of it.
 //!   Packets from any path must bear an address of the peer whose session opened them; all members
 //!   may connect to this device.
 //! - **First byte.** Packets wait, bounded, while a session is made over the relay; a better path
@@ -32,16 +33,19 @@
 //! |---|---|
 //! | `engine` | the coordinator and its public handlers |
 //! | `config`, `io` | what it starts with, what goes in and out |
-//! | `sync`, `peers`, `peer` | the map turned into peers |
-//! | `tunnels`, `frames`, `psk`, `via` | packets, sessions, frames |
+//! | `sync`, `peers`, `peer`, `plain` | the map turned into peers |
+//! | `tunnels`, `traffic`, `frames`, `psk`, `via` | packets, sessions, frames |
 //! | `discovery` | paths, candidates, announcements |
 //! | `control`, `relays`, `streams` | connections to controller and relays |
 //! | `dataplane`, `routes` | what runs on data threads |
+//! | `alarms` | security events, counted and rate-limited |
+//! | `names` | the zone for the resolver |
 //! | `status` | what the command line shows |
 //! | `saved`, `timers`, `context` | memory, clock, and what each call brings |
 
 #![forbid(unsafe_code)]
 
+mod alarms;
 mod config;
 mod context;
 mod control;
@@ -50,8 +54,10 @@ mod discovery;
 mod engine;
 mod frames;
 mod io;
+mod names;
 mod peer;
 mod peers;
+mod plain;
 mod psk;
 mod relays;
 mod routes;
@@ -61,6 +67,7 @@ mod strangers;
 mod streams;
 mod sync;
 mod timers;
+mod traffic;
 mod tunnels;
 mod via;
 

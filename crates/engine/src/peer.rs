@@ -1,23 +1,16 @@
 //! What this node knows about one other member.
 
-use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use identity::{DeviceId, Member, TunnelPublicKey};
 use path::{Path, PathAgent};
-use wireguard_proto::{PublicKey, Session};
+use wireguard_proto::PublicKey;
 
-use crate::dataplane::PeerCounters;
 use crate::frames::Frames;
 use crate::psk::End;
-
-/// Packets kept while a session is being made: a SYN and its like, not a stream.
-const MAX_WAITING: usize = 32;
-/// A packet that waited longer is worth less than its retransmission.
-const MAX_WAIT: Duration = Duration::from_secs(5);
+use crate::traffic::Traffic;
 
 /// A member with a current binding.
 #[derive(Debug)]
@@ -31,14 +24,11 @@ pub(crate) struct Peer {
     /// The relays that it is attached to, the preferred first.
     pub(crate) relays: Vec<DeviceId>,
     pub(crate) agent: PathAgent,
-    pub(crate) counters: Arc<PeerCounters>,
-    /// The session to send on.
-    pub(crate) session: Option<Arc<Session>>,
+    pub(crate) traffic: Traffic,
     /// Sealing and opening of frames, for each session that is alive.
     pub(crate) frames: Frames,
     /// When this device introduced itself last.
     pub(crate) introduced: Option<Instant>,
-    waiting: VecDeque<(Instant, Vec<u8>)>,
     sample: Sample,
 }
 
@@ -57,11 +47,9 @@ impl Peer {
             ipv4: None,
             relays: Vec::new(),
             agent,
-            counters: Arc::new(PeerCounters::default()),
-            session: None,
+            traffic: Traffic::default(),
             frames,
             introduced: None,
-            waiting: VecDeque::new(),
             sample: Sample::default(),
         }
     }
@@ -94,32 +82,11 @@ impl Peer {
         }
     }
 
-    /// Keeps a packet until there is a session; the oldest makes room.
-    pub(crate) fn wait(&mut self, packet: &[u8], now: Instant) {
-        if self.waiting.len() == MAX_WAITING {
-            self.waiting.pop_front();
-        }
-        self.waiting.push_back((now, packet.to_vec()));
-    }
-
-    /// The packets that waited and are still worth sending.
-    pub(crate) fn take_waiting(&mut self, now: Instant) -> Vec<Vec<u8>> {
-        self.waiting
-            .drain(..)
-            .filter(|(since, _)| now.saturating_duration_since(*since) < MAX_WAIT)
-            .map(|(_, packet)| packet)
-            .collect()
-    }
-
-    pub(crate) fn drop_waiting(&mut self) {
-        self.waiting.clear();
-    }
-
     /// Tells the path agent what data threads did since the last call; true if anything moved.
     pub(crate) fn sample(&mut self, now: Instant) -> bool {
         let sample = Sample {
-            sent: self.counters.sent_packets.load(Relaxed),
-            received_on_chosen: self.counters.received_on_chosen.load(Relaxed),
+            sent: self.traffic.counters.sent_packets.load(Relaxed),
+            received_on_chosen: self.traffic.counters.received_on_chosen.load(Relaxed),
         };
         let sent = sample.sent != self.sample.sent;
         let received = sample.received_on_chosen != self.sample.received_on_chosen;

@@ -1,10 +1,10 @@
 //! The other members, as the map has them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use control_proto::NetworkMap;
+use control_proto::{NetworkMap, TunnelRefusal};
 use frame_proto::Ends;
 use identity::{CandidateKind, DeviceId, NetworkId};
 use ipnet::IpNet;
@@ -14,11 +14,21 @@ use wireguard_proto::PublicKey;
 use crate::engine::Own;
 use crate::frames::Frames;
 use crate::peer::{Peer, wireguard_key};
+use crate::plain::PlainPeers;
 use crate::psk::End;
+use crate::strangers::Strangers;
+use crate::traffic::Traffic;
+
+/// Devices that are remembered after they were cut off.
+const MAX_FORMER: usize = 64;
 
 /// All peers, by identity and by tunnel key.
 #[derive(Debug, Default)]
 pub(crate) struct Peers {
+    /// Those without a certificate.
+    pub(crate) plain: PlainPeers,
+    /// Those that are none yet.
+    pub(crate) strangers: Strangers,
     by_device: BTreeMap<DeviceId, Peer>,
     by_key: BTreeMap<PublicKey, DeviceId>,
     /// Peers whose path agents may have something to say.
@@ -26,6 +36,8 @@ pub(crate) struct Peers {
     /// When agents want to be called, and the same by device.
     deadlines: BTreeSet<(Instant, DeviceId)>,
     scheduled: BTreeMap<DeviceId, Instant>,
+    /// Those that were cut off last, to know them when they try again.
+    former: VecDeque<(PublicKey, DeviceId)>,
 }
 
 /// What a change of a peer means for its tunnel.
@@ -103,6 +115,41 @@ impl Peers {
         self.by_key.get(key).copied()
     }
 
+    /// What goes through the tunnel with this key, a member's or a plain peer's.
+    pub(crate) fn traffic(&self, key: &PublicKey) -> Option<&Traffic> {
+        match self.by_key.get(key) {
+            Some(device) => self.by_device.get(device).map(|peer| &peer.traffic),
+            None => self.plain.get(key).map(|peer| &peer.traffic),
+        }
+    }
+
+    /// The same, to change it.
+    pub(crate) fn traffic_mut(&mut self, key: &PublicKey) -> Option<&mut Traffic> {
+        match self.by_key.get(key) {
+            Some(device) => self.by_device.get_mut(device).map(|peer| &mut peer.traffic),
+            None => self.plain.get_mut(key).map(|peer| &mut peer.traffic),
+        }
+    }
+
+    /// What data threads refused since the last call, by member if a member sent it.
+    pub(crate) fn take_refusals(&mut self) -> Vec<(Option<DeviceId>, TunnelRefusal, u64)> {
+        let mut refusals = Vec::new();
+        for (device, peer) in &mut self.by_device {
+            let of_peer = peer.traffic.take_refusals();
+            refusals.extend(of_peer.map(|(what, count)| (Some(*device), what, count)));
+        }
+        for peer in self.plain.iter_mut() {
+            let of_peer = peer.traffic.take_refusals();
+            refusals.extend(of_peer.map(|(what, count)| (None, what, count)));
+        }
+        refusals
+    }
+
+    /// The device that had this tunnel key before it was cut off.
+    pub(crate) fn former(&self, key: &PublicKey) -> Option<DeviceId> {
+        self.former.iter().find(|(former, _)| former == key).map(|(_, device)| *device)
+    }
+
     /// Takes over what the map says of a peer.
     pub(crate) fn upsert(
         &mut self,
@@ -148,6 +195,10 @@ impl Peers {
         let key = self.by_device.remove(&device)?.key();
         self.by_key.remove(&key);
         self.reschedule(device);
+        if self.former.len() == MAX_FORMER {
+            self.former.pop_front();
+        }
+        self.former.push_back((key, device));
         Some(key)
     }
 }

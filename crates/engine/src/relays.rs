@@ -267,6 +267,14 @@ impl Relays {
         self.events.push_back(RelayEvent::Changed);
     }
 
+    /// The device can prove more than before: relays that refused it, or that it could prove
+    /// nothing to, are dialled at once.
+    pub(crate) fn handle_membership(&mut self, now: Instant) {
+        for link in self.links.values_mut().filter(|link| link.retry_at.is_some()) {
+            (link.failures, link.retry_at) = (0, Some(now));
+        }
+    }
+
     pub(crate) fn handle_timeout(&mut self, streams: &mut Streams, cx: &mut Context<'_>) {
         for relay in self.links.keys().copied().collect::<Vec<_>>() {
             let Some(link) = self.links.get_mut(&relay) else { continue };

@@ -3,7 +3,7 @@
 use identity::{Binding, CertificateChain, Signed};
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
-use noise_channel::ClockOffset;
+use noise_channel::{ClockOffset, Now, UnixMillis};
 use wireguard_proto::Tai64N;
 
 const FORMAT: u8 = 1;
@@ -51,14 +51,14 @@ impl Saved {
         Tai64N::from_bytes(self.timestamp)
     }
 
-    /// Reserves the timestamps of the next minutes, so that not every handshake is written down.
-    pub(crate) fn reserve_timestamps(&mut self, sent: Tai64N) {
-        let mut bytes = *sent.as_bytes();
-        let (seconds, _) = bytes.split_at_mut(8);
-        let ahead = u64::from_be_bytes(seconds.try_into().expect("split at 8"))
-            .saturating_add(RESERVED_SECONDS);
-        seconds.copy_from_slice(&ahead.to_be_bytes());
-        self.timestamp = bytes;
+    /// Reserves the timestamps of the next minutes once half of those before are used up, so that
+    /// not every handshake is written down, and none is sent that was not; true if it did.
+    pub(crate) fn reserve_timestamps(&mut self, sent: Tai64N) -> bool {
+        let due = later(sent, RESERVED_SECONDS / 2) > self.timestamp();
+        if due {
+            self.timestamp = *later(sent, RESERVED_SECONDS).as_bytes();
+        }
+        due
     }
 
     pub(crate) fn clock_offset(&self) -> ClockOffset {
@@ -69,9 +69,23 @@ impl Saved {
         self.clock_offset = offset.0;
     }
 
-    /// A number above all that were used, in step with the wall clock where possible.
-    pub(crate) fn next_number(&mut self, wall_seconds: u64) -> u64 {
-        self.number = wall_seconds.max(self.number + 1);
+    /// A number above all that were used. It keeps step with the wall clock, in milliseconds, so
+    /// that it rises even if the process ended before the last number was written down.
+    pub(crate) fn next_number(&mut self, now: Now) -> u64 {
+        self.number = self.wall(now).0.max(self.number + 1);
         self.number
     }
+
+    /// The network's time.
+    pub(crate) fn wall(&self, now: Now) -> UnixMillis {
+        now.wall.with_offset(self.clock_offset())
+    }
+}
+
+fn later(timestamp: Tai64N, seconds: u64) -> Tai64N {
+    let mut bytes = *timestamp.as_bytes();
+    let (head, _) = bytes.split_at_mut(8);
+    let ahead = u64::from_be_bytes(head.try_into().expect("split at 8")).saturating_add(seconds);
+    head.copy_from_slice(&ahead.to_be_bytes());
+    Tai64N::from_bytes(bytes)
 }

@@ -7,16 +7,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use control_proto::NetworkMap;
-use identity::{DeviceId, RelayEntry};
-use naming::{NameError, Zone};
-use noise_channel::Now;
+use identity::{DeviceId, RelayEntry, RevocationTarget, Scope, TunnelPublicKey, UnixTime};
+use noise_channel::{ClockOffset, Now, limits::CLOCK_TOLERANCE};
 use path::{CandidateKind, Path};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
 use crate::io::ConnectionState;
 use crate::peer::Peer;
-use crate::peers::overlay;
+use crate::traffic::Traffic;
 
 /// The state of one network on this device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,14 +40,19 @@ pub struct EngineStatus {
     pub map_version: Option<String>,
     /// What inbound packets are let in.
     pub inbound: String,
+    /// Whether the controller holds a key that admits devices; nothing before there is a map.
+    pub controller_admits: Option<bool>,
     /// The relays of the network.
     pub relays: Vec<RelayStatus>,
     /// This device's own addresses as others see them.
     pub candidates: Vec<SocketAddr>,
     /// Whether datagrams can be sent at all.
     pub udp: bool,
-    /// The other members.
+    /// The other members, then the plain WireGuard peers.
     pub peers: Vec<PeerStatus>,
+    /// Seconds that this device's clock lacks, or has too much if below zero, when that is more than
+    /// the network tolerates; it is made up for.
+    pub clock_offset: Option<i64>,
     /// What the user should know of: a wrong clock, two devices with one address, and the like.
     pub warnings: Vec<String>,
 }
@@ -66,12 +70,12 @@ pub struct RelayStatus {
     pub home: bool,
 }
 
-/// One other member.
+/// One other member, or a plain WireGuard peer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PeerStatus {
     /// Its name.
     pub name: String,
-    /// Its DeviceId.
+    /// Its DeviceId; for a plain WireGuard peer its key.
     pub device_id: String,
     /// Its addresses, IPv6 first.
     pub addresses: Vec<IpAddr>,
@@ -144,14 +148,7 @@ impl Engine {
         let wall = self.wall(now);
         let own = client.map().peer(self.own.end.device).map(|peer| &peer.member);
         let (connection, connection_detail) = connection_text(&self.connection());
-        let offset_ms = self.saved.clock_offset().0;
-        let warnings = (offset_ms != 0).then(|| {
-            format!(
-                "this device's clock differs from the network's by {:.1} s; set it, \
-                 for instance with `timedatectl set-ntp true`",
-                std::time::Duration::from_millis(offset_ms.unsigned_abs()).as_secs_f64()
-            )
-        });
+        let clock_offset = clock_offset(self.saved.clock_offset());
         EngineStatus {
             network: self.own.network_name.to_string(),
             network_id: self.own.network.to_string(),
@@ -166,12 +163,28 @@ impl Engine {
                 .version()
                 .map(|version| format!("{}.{}", version.epoch, version.number)),
             inbound: "all members may connect".to_owned(),
+            controller_admits: controller_admits(client.map(), wall),
             relays: self.relays.status().map(relay_status).collect(),
             candidates: self.settings.local.iter().map(|candidate| candidate.address).collect(),
             udp: self.settings.path.udp,
-            peers: self.peers.iter().map(|peer| peer_status(peer, now.instant)).collect(),
-            warnings: warnings.into_iter().collect(),
+            peers: self.peer_statuses(now.instant),
+            clock_offset,
+            warnings: clock_offset.map(clock_warning).into_iter().collect(),
         }
+    }
+
+    fn peer_statuses(&self, now: Instant) -> Vec<PeerStatus> {
+        let members = self.peers.iter().map(|peer| peer_status(peer, now));
+        let plain = self.peers.plain.iter().map(|(key, peer)| {
+            let path = self.plain_endpoint(key).map_or(Path::None, Path::Direct);
+            let about = About {
+                name: peer.name.to_string(),
+                device_id: TunnelPublicKey::from_bytes(*key.as_bytes()).to_string(),
+                addresses: peer.addresses.clone(),
+            };
+            traffic_status(about, path, &peer.traffic, now)
+        });
+        members.chain(plain).collect()
     }
 
     /// Why packets to a peer go where they go.
@@ -214,31 +227,33 @@ impl Engine {
             })
             .map(Peer::device)
     }
+}
 
-    /// The signed map as it is now: for the resolver, and for whoever wants to know everything.
-    #[must_use]
-    pub fn map(&self) -> &NetworkMap {
-        self.control.client().map()
-    }
+/// Whether the controller could admit devices by itself: it publishes the delegation of every key that
+/// it holds. One that kept quiet about a key would not be found out here.
+fn controller_admits(map: &NetworkMap, wall: UnixTime) -> Option<bool> {
+    map.version()?;
+    let mut delegations = map.authorities().signed_delegations();
+    Some(delegations.any(|signed| {
+        signed.verify_scope(map.network(), Scope::Issue).is_ok_and(|delegation| {
+            let revoked = RevocationTarget::Delegated(delegation.key);
+            delegation.validity.check(wall).is_ok() && !map.revocations().contains(&revoked)
+        })
+    }))
+}
 
-    /// The zone of this network for the stub resolver.
-    ///
-    /// # Errors
-    /// If a name of the network cannot stand in DNS.
-    pub fn zone(&self, now: Now) -> Result<Zone, NameError> {
-        let mut zone = Zone::new(self.own.network_name.as_str())?;
-        for prefix in overlay(self.own.network, self.map()) {
-            zone.add_prefix(prefix.addr(), prefix.prefix_len())?;
-        }
-        for peer in self.peers.iter() {
-            let addresses: Vec<_> = peer.addresses().collect();
-            zone.add_host(peer.member.name.as_str(), &addresses)?;
-        }
-        if let Some(own) = self.map().peer(self.own.end.device) {
-            zone.add_host(own.member.name.as_str(), &self.own_addresses(now))?;
-        }
-        Ok(zone)
-    }
+/// The offset in seconds; nothing while the clock is as right as the network asks.
+fn clock_offset(ClockOffset(millis): ClockOffset) -> Option<i64> {
+    (u128::from(millis.unsigned_abs()) > CLOCK_TOLERANCE.as_millis()).then_some(millis / 1_000)
+}
+
+fn clock_warning(seconds: i64) -> String {
+    let direction = if seconds > 0 { "behind" } else { "ahead of" };
+    format!(
+        "this device's clock is {} s {direction} the network's, which is made up for here but not in \
+         other programs; set it, for instance with `timedatectl set-ntp true`",
+        seconds.unsigned_abs()
+    )
 }
 
 fn connection_text(state: &ConnectionState) -> (String, Option<String>) {
@@ -272,19 +287,36 @@ fn peer_status(peer: &Peer, now: Instant) -> PeerStatus {
         let is_chosen = Path::Direct(remote.candidate.address) == chosen;
         remote.latency.filter(|_| is_chosen)
     });
-    let session = peer.session.as_ref().filter(|session| session.check_usable(now).is_ok());
-    PeerStatus {
+    let about = About {
         name: peer.member.name.to_string(),
         device_id: peer.device().to_string(),
         addresses: peer.addresses().collect(),
-        path: chosen.to_string(),
-        latency_ms: latency.map(millis),
+    };
+    let status = traffic_status(about, chosen, &peer.traffic, now);
+    PeerStatus { latency_ms: latency.map(millis), ..status }
+}
+
+/// Who a peer is.
+struct About {
+    name: String,
+    device_id: String,
+    addresses: Vec<IpAddr>,
+}
+
+fn traffic_status(about: About, path: Path, traffic: &Traffic, now: Instant) -> PeerStatus {
+    let session = traffic.usable(now);
+    PeerStatus {
+        name: about.name,
+        device_id: about.device_id,
+        addresses: about.addresses,
+        path: path.to_string(),
+        latency_ms: None,
         session: session.is_some(),
         session_age: session.map(|session| session.age(now).as_secs()),
-        sent_packets: peer.counters.sent_packets(),
-        sent_bytes: peer.counters.sent_bytes(),
-        received_packets: peer.counters.received_packets(),
-        received_bytes: peer.counters.received_bytes(),
+        sent_packets: traffic.counters.sent_packets(),
+        sent_bytes: traffic.counters.sent_bytes(),
+        received_packets: traffic.counters.received_packets(),
+        received_bytes: traffic.counters.received_bytes(),
     }
 }
 
@@ -298,4 +330,55 @@ fn kind_text(kind: CandidateKind) -> &'static str {
 
 fn millis(duration: std::time::Duration) -> f64 {
     duration.as_secs_f64() * 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use control_proto::{MapChunk, MapItem, MapVersion};
+    use identity::{DelegatedKey, Delegation, NetworkKey, Signed, Validity};
+
+    fn map_with(scope: Option<Scope>) -> NetworkMap {
+        let root = NetworkKey::from_bytes(&[7; 32]);
+        let network = root.id();
+        let items = scope.map(|scope| {
+            let key = DelegatedKey::from_bytes(&[8; 32]).id();
+            let validity = Validity::starting(UnixTime(1_000), 1_000);
+            let limits = Default::default();
+            let delegation = Delegation { network, key, scope, validity, limits };
+            MapItem::Delegation(Signed::sign(network, &root, &delegation)).to_bytes().into()
+        });
+        let version = MapVersion { epoch: 0, number: 1 };
+        let items = items.into_iter().collect();
+        let chunk = MapChunk { base: None, version, items, last: true };
+        let mut map = NetworkMap::new(network);
+        assert!(map.apply(&chunk, UnixTime(1_500)).events.is_empty());
+        map
+    }
+
+    #[test]
+    fn a_controller_admits_if_it_holds_a_key_to_issue() {
+        let admits = |map: &NetworkMap, wall| controller_admits(map, UnixTime(wall));
+        assert_eq!(admits(&map_with(Some(Scope::Issue)), 1_500), Some(true));
+        assert_eq!(admits(&map_with(Some(Scope::Issue)), 2_000), Some(false), "it ended");
+        assert_eq!(admits(&map_with(Some(Scope::Renew)), 1_500), Some(false));
+        assert_eq!(admits(&map_with(None), 1_500), Some(false));
+        let network = NetworkKey::from_bytes(&[7; 32]).id();
+        assert_eq!(admits(&NetworkMap::new(network), 1_500), None);
+    }
+
+    #[test]
+    fn a_clock_within_the_tolerance_is_right() {
+        assert_eq!(clock_offset(ClockOffset(0)), None);
+        assert_eq!(clock_offset(ClockOffset(-60_000)), None);
+        assert_eq!(clock_offset(ClockOffset(60_999)), Some(60));
+        assert_eq!(clock_offset(ClockOffset(i64::MIN)), Some(i64::MIN / 1_000));
+    }
+
+    #[test]
+    fn a_wrong_clock_is_told_with_its_direction_and_what_to_do() {
+        let text = clock_warning(7_200);
+        assert!(text.contains("7200 s behind") && text.contains("timedatectl set-ntp true"));
+        assert!(clock_warning(-90).contains("90 s ahead of"));
+    }
 }

@@ -28,6 +28,7 @@ impl Engine {
                 ClientEvent::Membership(chain) => {
                     self.relays.renew(&chain, &mut self.streams, cx.instant());
                     self.schedule.save_now(cx.instant());
+                    self.relays.handle_membership(cx.instant());
                     self.report_interface(cx.now);
                     self.report_connection();
                 }
@@ -40,9 +41,7 @@ impl Engine {
                     self.schedule.save_soon(cx.instant());
                     self.output.events.push_back(EngineEvent::ClockWrong { offset_ms: offset.0 });
                 }
-                ClientEvent::Security(event) => {
-                    self.output.events.push_back(EngineEvent::Security(event));
-                }
+                ClientEvent::Security(event) => self.alarms.raise(event, cx.instant()),
             }
         }
     }
@@ -77,6 +76,7 @@ impl Engine {
             self.sync_peer(*device, cx);
         }
         self.refresh_leases();
+        self.sync_plain(cx);
         self.schedule.publish();
         self.schedule.save_soon(cx.instant());
         self.report_interface(cx.now);
@@ -114,6 +114,8 @@ impl Engine {
         key: &wireguard_proto::PublicKey,
         cx: &mut Context<'_>,
     ) {
+        // A plain peer of that key has no certificate that could stand against the member's.
+        self.cut_plain(key, cx);
         let Some(peer) = self.peers.get(device) else { return };
         let psk = preshared_key(self.own.network, self.own.end, peer.end);
         let config = PeerConfig { preshared_keys: vec![psk], ..PeerConfig::default() };
@@ -134,6 +136,7 @@ impl Engine {
         for device in devices {
             self.cut(device, cx);
         }
+        self.cut_all_plain(cx);
         self.relays.handle_entries([], &mut self.streams, cx.instant());
         self.stun.handle_servers(&[], cx.instant());
         self.own.removed = true;
@@ -225,7 +228,7 @@ impl Engine {
         let wall = self.wall(cx.now);
         let applied = self.control.client_mut().map_mut().introduce(device, &entry, wall);
         for event in applied.events {
-            self.output.events.push_back(EngineEvent::Security(event));
+            self.alarms.raise(event, cx.instant());
         }
         if !applied.changes.is_empty() {
             self.apply(&applied.changes, cx);

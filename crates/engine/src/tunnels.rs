@@ -2,11 +2,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
+use control_proto::{SecurityEvent, TunnelRefusal};
 use frame_proto::{FrameType, parse, payload_mut};
-use identity::DeviceId;
+use identity::{DeviceId, RevocationTarget};
 use path::{Message, Path};
-use wireguard_proto::{Event, MessageKind, PublicKey, Received, Session};
+use wireguard_proto::{Dropped, Event, MessageKind, OpenError, PublicKey, Received, Session};
 
 use crate::context::Context;
 use crate::dataplane::{DataPlane, Notice, PeerPlane};
@@ -18,12 +21,15 @@ impl Engine {
     /// Acts upon what a data thread, or the data plane in this thread, could not do by itself.
     pub(crate) fn take_notice(&mut self, notice: Option<Notice>, cx: &mut Context<'_>) {
         let Some(notice) = notice else { return };
-        let Some(peer) = self.peers.touch(notice.peer) else { return };
-        if let Some(from) = notice.from {
-            peer.agent.handle_received(Path::Direct(from), cx.instant());
+        let device = self.peers.device_of(&notice.peer);
+        match (device.and_then(|device| self.peers.touch(device)), notice.from) {
+            (Some(peer), Some(from)) => {
+                peer.agent.handle_received(Path::Direct(from), cx.instant());
+            }
+            (None, Some(from)) => self.move_plain(&notice.peer, from),
+            (_, None) => {}
         }
-        let key = peer.key();
-        self.wireguard.handle_activity(&key, cx.rng, cx.now.instant);
+        self.wireguard.handle_activity(&notice.peer, cx.rng, cx.now.instant);
     }
 
     /// Sends a packet that the data plane has no answer for.
@@ -31,22 +37,24 @@ impl Engine {
         let now = cx.instant();
         let destination = crate::routes::addresses(packet).map(|(_, destination)| destination);
         let plane = self.plane.load();
-        let device = destination
+        let key = destination
             .and_then(|destination| plane.routes.lookup(destination))
-            .map(|index| plane.peers[index].device);
-        let Some(device) = device else { return };
+            .map(|index| plane.peers[index].key);
+        let Some(key) = key else { return };
+        let Some(device) = self.peers.device_of(&key) else {
+            return self.send_to_plain(&key, packet, cx);
+        };
         let Some(peer) = self.peers.touch(device) else { return };
         peer.agent.handle_sent(now);
         self.schedule.traffic(now);
-        let usable = peer.session.clone().filter(|session| session.check_usable(now).is_ok());
+        let usable = peer.traffic.usable(now).cloned();
         match (usable, peer.agent.chosen()) {
             (Some(session), Path::Relay) => self.send_frame(device, &session, packet, cx),
             (Some(session), Path::Direct(to)) => self.send_datagram(to, &session, packet, cx),
             // The handshake begins when there is a way for it.
-            (_, Path::None) => peer.wait(packet, now),
+            (_, Path::None) => peer.traffic.wait(packet, now),
             (None, _) => {
-                peer.wait(packet, now);
-                let key = peer.key();
+                peer.traffic.wait(packet, now);
                 self.wireguard.initiate(&key, cx.rng, now);
             }
         }
@@ -63,7 +71,7 @@ impl Engine {
         let Some(peer) = self.peers.get_mut(device) else { return };
         let Some(relay) = self.relays.route(&peer.relays) else { return };
         let Some(frame) = peer.frames.seal_packet(session, relay, packet) else { return };
-        peer.counters.count_sent(1, packet.len() as u64);
+        peer.traffic.counters.count_sent(1, packet.len() as u64);
         let wake = session.record_sent(frame.len() as u64, true, now);
         let key = peer.key();
         self.relays.send(relay, frame, &mut self.streams, now);
@@ -72,20 +80,19 @@ impl Engine {
         }
     }
 
-    fn send_datagram(
+    pub(crate) fn send_datagram(
         &mut self,
         to: SocketAddr,
         session: &Arc<Session>,
         packet: &[u8],
         cx: &mut Context<'_>,
     ) {
-        let Some(device) = self.peers.device_of(session.peer()) else { return };
-        let Some(peer) = self.peers.get(device) else { return };
+        let key = *session.peer();
+        let Some(traffic) = self.peers.traffic(&key) else { return };
         let direct = Some((Arc::clone(session), to));
-        let one = PeerPlane { device, direct, counters: Arc::clone(&peer.counters) };
+        let one = PeerPlane { key, direct, counters: Arc::clone(&traffic.counters) };
         let mut payload = Vec::new();
         if one.seal(&[packet], &mut payload, self.own.mtu, cx.instant()) == Some(true) {
-            let key = *session.peer();
             self.wireguard.handle_activity(&key, cx.rng, cx.now.instant);
         }
         if !payload.is_empty() {
@@ -117,36 +124,72 @@ impl Engine {
         let Ok(header) = parse(&frame) else { return };
         match self.peers.touch(header.peer) {
             Some(peer) => peer.heard_through(relay, cx.instant()),
-            None => return self.strangers.keep(header.peer, relay, frame, cx.instant()),
+            None => return self.receive_from_stranger(header.peer, relay, frame, cx),
         }
         if header.is_hello() {
             return self.receive_hello(header.peer, Path::Relay, &mut frame, cx);
         }
         let Some(peer) = self.peers.touch(header.peer) else { return };
-        let Some((session, range)) = peer.frames.open_packet(&mut frame) else { return };
+        let (session, range) = match peer.frames.open_packet(&mut frame) {
+            Ok(opened) => opened,
+            Err(refusal) => {
+                let what = refusal.into_iter();
+                return what.for_each(|what| {
+                    self.alarms.tally(Some(header.peer), what, 1, cx.now.instant);
+                });
+            }
+        };
         peer.agent.handle_received(Path::Relay, cx.instant());
         self.schedule.traffic(cx.instant());
         let bytes = frame.len() as u64;
         if session.record_received(bytes, true, cx.instant()) {
             self.wireguard.handle_activity(session.peer(), cx.rng, cx.now.instant);
         }
-        self.deliver(header.peer, &frame[range]);
+        self.deliver(session.peer(), &frame[range]);
+    }
+
+    /// A frame of a device that is no peer: of one that is none yet, or none any more.
+    fn receive_from_stranger(
+        &mut self,
+        device: DeviceId,
+        relay: DeviceId,
+        frame: Vec<u8>,
+        cx: &mut Context<'_>,
+    ) {
+        if !self.report_revoked(device, cx.instant()) {
+            self.peers.strangers.keep(device, relay, frame, cx.instant());
+        }
+    }
+
+    /// Raises an alarm if a device that turned up is revoked.
+    fn report_revoked(&mut self, device: DeviceId, now: Instant) -> bool {
+        let target = RevocationTarget::Device(device);
+        let is_revoked = self.control.client().map().revocations().contains(&target);
+        if is_revoked {
+            let (device, what) = (Some(device), target.to_string());
+            self.alarms.raise(SecurityEvent::Revoked { device, what }, now);
+        }
+        is_revoked
     }
 
     /// A device has become a peer: what it sent a moment too early counts now.
     pub(crate) fn receive_kept(&mut self, device: DeviceId, cx: &mut Context<'_>) {
-        for (relay, frame) in self.strangers.take(device, cx.instant()) {
+        for (relay, frame) in self.peers.strangers.take(device, cx.instant()) {
             self.receive_frame(relay, frame, cx);
         }
     }
 
     /// Hands a packet of a peer to this device, if it may come from there.
-    fn deliver(&mut self, device: DeviceId, payload: &[u8]) {
+    fn deliver(&mut self, key: &PublicKey, payload: &[u8]) {
         let plane = self.plane.load();
-        let index = crate::routes::addresses(payload)
-            .and_then(|(source, _)| plane.routes.lookup(source))
-            .filter(|index| plane.peers[*index].device == device);
-        let Some(index) = index else { return };
+        let Some((source, _)) = crate::routes::addresses(payload) else { return };
+        let owner = plane.routes.lookup(source);
+        let Some(index) = owner.filter(|index| plane.peers[*index].key == *key) else {
+            if let Some(traffic) = self.peers.traffic(key) {
+                traffic.counters.refused_sources.fetch_add(1, Relaxed);
+            }
+            return;
+        };
         if let Ok(len) = plane.check(index, payload) {
             plane.peers[index].counters.count_received(1, len as u64);
             self.output.packets.push_back(payload[..len].to_vec());
@@ -185,21 +228,57 @@ impl Engine {
 
     fn receive_wireguard(&mut self, via: Via, message: &mut [u8], cx: &mut Context<'_>) {
         let now = cx.instant();
-        let received = self.wireguard.handle_datagram(message, via, cx.rng, now);
-        let Ok(received) = received else { return };
+        let received = match self.wireguard.handle_datagram(message, via, cx.rng, now) {
+            Ok(received) => received,
+            Err(dropped) => return self.note_dropped(via, dropped, now),
+        };
         let (key, payload) = match received {
             Received::Handshake(key) | Received::Cookie(key) => (key, None),
             Received::Packet { session, payload } => (*session.peer(), Some(payload)),
         };
-        let Some(device) = self.peers.device_of(&key) else { return };
-        if let (Some(peer), Via::Direct(from)) = (self.peers.touch(device), via) {
-            peer.agent.handle_received(Path::Direct(from), now);
+        let device = self.peers.device_of(&key);
+        match (device.and_then(|device| self.peers.touch(device)), via) {
+            (Some(peer), Via::Direct(from)) => {
+                peer.agent.handle_received(Path::Direct(from), now);
+            }
+            (Some(_), Via::Relay(_)) => {}
+            // It may have been heard from elsewhere than before.
+            (None, _) => self.schedule.publish(),
         }
         if let Some(payload) = payload.filter(|payload| !payload.is_empty()) {
             let payload = payload.to_vec();
             self.drain_wireguard(cx);
-            self.deliver(device, &payload);
+            self.deliver(&key, &payload);
         }
+    }
+
+    /// Counts what a stranger, or a peer that means no good, may have sent.
+    fn note_dropped(&mut self, via: Via, dropped: Dropped, now: Instant) {
+        let what = match dropped {
+            Dropped::UnknownPeer(key) => {
+                let former = self.peers.former(&key);
+                if former.is_some_and(|device| self.report_revoked(device, now)) {
+                    return;
+                }
+                TunnelRefusal::UnknownPeer
+            }
+            Dropped::NotAuthentic => TunnelRefusal::FailedHandshake,
+            Dropped::ReplayedInitiation => TunnelRefusal::ReplayedHandshake,
+            Dropped::Transport(OpenError::NotAuthentic) => TunnelRefusal::ForgedPacket,
+            Dropped::Transport(OpenError::Replayed) => TunnelRefusal::ReplayedPacket,
+            Dropped::Transport(OpenError::Malformed | OpenError::Ended)
+            | Dropped::Malformed
+            | Dropped::WrongMac1
+            | Dropped::CookieSent
+            | Dropped::OverBudget
+            | Dropped::UnknownIndex
+            | Dropped::TooManyInitiations => return,
+        };
+        let device = match via {
+            Via::Relay(device) => Some(device),
+            Via::Direct(_) => None,
+        };
+        self.alarms.tally(device, what, 1, now);
     }
 
     /// Moves what the WireGuard interface wants sent, and takes over its sessions.
@@ -211,8 +290,7 @@ impl Engine {
             let Some(transmit) = self.wireguard.poll_transmit() else { break };
             self.send_wireguard(&transmit.peer, transmit.endpoint, &transmit.message, cx);
         }
-        if self.wireguard.last_timestamp() > self.saved.timestamp() {
-            self.saved.reserve_timestamps(self.wireguard.last_timestamp());
+        if self.saved.reserve_timestamps(self.wireguard.last_timestamp()) {
             self.schedule.save_soon(cx.instant());
         }
     }
@@ -220,38 +298,50 @@ impl Engine {
     fn handle_session_event(&mut self, event: Event, cx: &mut Context<'_>) {
         match event {
             Event::SessionAdded(session) => {
-                if let Some(peer) = self.peer_by_key(session.peer()) {
+                if let Some(peer) = self.member_by_key(session.peer()) {
                     peer.frames.add(&session);
+                } else if let Some(peer) = self.peers.plain.get_mut(session.peer()) {
+                    peer.sessions.insert(session.local_index(), session);
                 }
                 self.schedule.publish();
             }
             Event::SessionReady(session) => {
-                let Some(peer) = self.peer_by_key(session.peer()) else { return };
-                peer.session = Some(session);
-                let waiting = peer.take_waiting(cx.instant());
+                let key = *session.peer();
+                let tunnel = self.wireguard.tunnel(&key);
+                let made_over = tunnel.and_then(|tunnel| tunnel.endpoint().copied());
+                if let Some(via) = made_over
+                    && let Some(peer) = self.peers.device_of(&key).and_then(|d| self.peers.touch(d))
+                {
+                    peer.agent.handle_session(via.path(), cx.instant());
+                }
+                let Some(traffic) = self.peers.traffic_mut(&key) else { return };
+                traffic.session = Some(session);
+                let waiting = traffic.take_waiting(cx.instant());
                 self.publish(cx.now);
                 for packet in waiting {
                     self.send_packet(&packet, cx);
                 }
             }
-            Event::SessionRemoved { peer, local_index } => {
-                if let Some(peer) = self.peer_by_key(&peer) {
+            Event::SessionRemoved { peer: key, local_index } => {
+                if let Some(peer) = self.member_by_key(&key) {
                     peer.frames.remove(local_index);
-                    if peer.session.as_ref().is_some_and(|s| s.local_index() == local_index) {
-                        peer.session = None;
-                    }
+                } else if let Some(peer) = self.peers.plain.get_mut(&key) {
+                    peer.sessions.remove(&local_index);
+                }
+                if let Some(traffic) = self.peers.traffic_mut(&key) {
+                    traffic.forget(local_index);
                 }
                 self.schedule.publish();
             }
             Event::HandshakeGivenUp { peer } => {
-                if let Some(peer) = self.peer_by_key(&peer) {
-                    peer.drop_waiting();
+                if let Some(traffic) = self.peers.traffic_mut(&peer) {
+                    traffic.drop_waiting();
                 }
             }
         }
     }
 
-    fn peer_by_key(&mut self, key: &PublicKey) -> Option<&mut crate::peer::Peer> {
+    fn member_by_key(&mut self, key: &PublicKey) -> Option<&mut crate::peer::Peer> {
         let device = self.peers.device_of(key)?;
         self.peers.get_mut(device)
     }
@@ -266,13 +356,14 @@ impl Engine {
     ) {
         let via = match (MessageKind::of(message), endpoint) {
             (Some(MessageKind::Response | MessageKind::CookieReply), Some(via)) => Some(via),
-            _ => self.peers.device_of(key).and_then(|device| {
-                match self.peers.get(device)?.agent.chosen() {
-                    Path::Direct(to) => Some(Via::Direct(to)),
-                    Path::Relay => Some(Via::Relay(device)),
-                    Path::None => None,
-                }
-            }),
+            _ => match self.peers.device_of(key) {
+                Some(device) => match self.peers.get(device).map(|peer| peer.agent.chosen()) {
+                    Some(Path::Direct(to)) => Some(Via::Direct(to)),
+                    Some(Path::Relay) => Some(Via::Relay(device)),
+                    Some(Path::None) | None => None,
+                },
+                None => self.plain_endpoint(key).map(Via::Direct),
+            },
         };
         match via {
             Some(Via::Direct(to)) => {
@@ -303,21 +394,20 @@ impl Engine {
     pub(crate) fn publish(&mut self, now: noise_channel::Now) {
         let mut plane = DataPlane { mtu: self.own.mtu, ..DataPlane::default() };
         plane.own = self.own_addresses(now);
-        for (index, peer) in self.peers.iter().enumerate() {
-            for address in peer.addresses() {
-                if !plane.own.contains(&address) {
-                    plane.routes.insert(address.into(), index);
-                }
-            }
+        for peer in self.peers.iter() {
             let direct = match peer.agent.chosen() {
-                Path::Direct(to) => peer.session.clone().map(|session| (session, to)),
+                Path::Direct(to) => Some(to),
                 Path::Relay | Path::None => None,
             };
-            for session in peer.frames.sessions() {
-                plane.sessions.insert(session.local_index(), (Arc::clone(session), index));
-            }
-            let counters = Arc::clone(&peer.counters);
-            plane.peers.push(PeerPlane { device: peer.device(), direct, counters });
+            let index = plane.add_peer(peer.key(), &peer.traffic, direct);
+            plane.add_sessions(index, peer.frames.sessions());
+            plane.add_routes(index, peer.addresses());
+        }
+        // Members come first: where an address is claimed twice, a certificate proves it.
+        for (key, peer) in self.peers.plain.iter() {
+            let index = plane.add_peer(*key, &peer.traffic, self.plain_endpoint(key));
+            plane.add_sessions(index, peer.sessions.values());
+            plane.add_routes(index, peer.addresses.iter().copied());
         }
         self.plane.publish(plane);
     }

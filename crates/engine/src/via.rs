@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use identity::DeviceId;
+use path::Path;
 use wireguard_proto::{Endpoint, Source};
 
 /// Where a WireGuard message came from or goes to.
@@ -12,6 +13,15 @@ pub(crate) enum Via {
     Direct(SocketAddr),
     /// In a frame through whichever relay the peer is attached to.
     Relay(DeviceId),
+}
+
+impl Via {
+    pub(crate) fn path(self) -> Path {
+        match self {
+            Self::Direct(address) => Path::Direct(address),
+            Self::Relay(_) => Path::Relay,
+        }
+    }
 }
 
 impl Endpoint for Via {

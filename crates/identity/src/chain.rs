@@ -161,8 +161,11 @@ pub enum ChainError {
     /// The renewal extends another certificate.
     #[error("the renewal is for another certificate")]
     WrongRenewal,
-    /// The invite asks for approval, which is not there yet.
-    #[error("the device waits for approval; approve it with `shadowmesh device approve`")]
+    /// An invite key certified the device, and no renewer has confirmed that.
+    #[error(
+        "the controller has not confirmed the device; if it waits for approval, approve it with \
+         `shadowmesh device approve`"
+    )]
     NeedsApproval,
 }
 
@@ -207,7 +210,9 @@ impl CertificateChain {
     /// Decides whether the chain proves a membership of `network` at `now`.
     ///
     /// An issuer's and an invite's validity must cover the moment in which they signed, which is
-    /// the beginning of what they signed; the membership itself must be valid at `now`.
+    /// the beginning of what they signed; the membership itself must be valid at `now`. What an
+    /// invite key certified counts once it is renewed: the renewer knows whether another device
+    /// came in by that invite, which no chain shows.
     ///
     /// # Errors
     /// See [`ChainError`].
@@ -236,9 +241,7 @@ impl CertificateChain {
                 let renewal = self.renewal(proven, network, &certificate, revocations)?;
                 (ChainPart::Renewal, renewal.validity)
             }
-            None if grant.is_some_and(|grant| grant.needs_approval) => {
-                return Err(ChainError::NeedsApproval);
-            }
+            None if grant.is_some() => return Err(ChainError::NeedsApproval),
             None => (ChainPart::Certificate, certificate.validity),
         };
         validity.check(now).map_err(outside(part))?;

@@ -226,6 +226,36 @@ impl PathAgent {
         self.wake(now);
     }
 
+    /// A new session with the peer was made over `path`, and confirmed: a round trip this way.
+    ///
+    /// The side that begins a session does so over its best path. If that is not ours, ours may be
+    /// dead without our knowing, as when the peer was started anew on another port; then the first
+    /// answers would be lost. If ours still works, its next pong brings it back.
+    pub fn handle_session(&mut self, path: Path, now: Instant) {
+        let path = match path {
+            Path::Direct(address) => Path::Direct(canonical(address)),
+            Path::Relay | Path::None => path,
+        };
+        let is_usable = match path {
+            Path::Direct(address) => self.config.udp && self.config.filter.permits(address),
+            Path::Relay => self.relay,
+            Path::None => false,
+        };
+        if path == self.chosen || !is_usable {
+            return;
+        }
+        if let Path::Direct(address) = self.chosen
+            && let Some(remote) = self.remotes.get_mut(&address)
+        {
+            remote.disprove();
+            remote.start_burst(now);
+        }
+        if let Path::Direct(address) = path {
+            self.hear(address, now);
+        }
+        self.choose(path, Reason::PeerMoved, now);
+    }
+
     /// Addresses or routes of this device changed: nothing is proven any more.
     pub fn handle_network_change(&mut self, now: Instant) {
         for remote in self.remotes.values_mut() {

@@ -8,9 +8,10 @@
 //! The model:
 //!
 //! - **Relay first.** As long as nothing better is proven, [`Path::Relay`] is the answer.
-//! - **Proof.** A direct path is used only after one of our own pings came back over it. Pings on
-//!   unproven paths are padded to the largest datagram that a tunnel packet can become, so a proven
-//!   path also carries full packets ([`PROBE_PAYLOAD`]).
+//! - **Proof.** A direct path is used only after one of our own pings came back over it, or after
+//!   the peer, which proves likewise, made a session over it. Pings on unproven paths are padded to
+//!   the largest datagram that a tunnel packet can become, so a proven path also carries full
+//!   packets ([`PROBE_PAYLOAD`]).
 //! - **Both ends at once.** Probing starts with a call-me-maybe through the relay. It carries our
 //!   candidates and makes the other end probe in the same moment, which opens both firewalls.
 //! - **Traffic is the measure.** Traffic that stays unanswered for [`PROBE_AFTER`] triggers probes,

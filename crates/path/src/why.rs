@@ -53,6 +53,9 @@ pub enum Reason {
     NetworkChanged,
     /// No relay is there any more, and no direct path is proven.
     RelayLost,
+    /// The peer made a new session over this path, so it has lost the one before: it has moved or
+    /// was started anew.
+    PeerMoved,
 }
 
 impl fmt::Display for Reason {
@@ -70,6 +73,7 @@ impl fmt::Display for Reason {
             Self::Idle => f.write_str("no traffic, so the direct path was not kept alive"),
             Self::NetworkChanged => f.write_str("this device's network changed"),
             Self::RelayLost => f.write_str("the relay is gone"),
+            Self::PeerMoved => f.write_str("the peer made a new session this way"),
         }
     }
 }

@@ -250,6 +250,22 @@ fn a_network_change_goes_back_to_the_relay_and_probes_at_once() {
 }
 
 #[test]
+fn a_session_that_the_peer_makes_another_way_moves_us_there_at_once() {
+    let mut net = connected();
+    let (now, elsewhere) = (net.now, Path::Direct(address("203.0.113.2:2001")));
+    for (path, direct_works, later) in
+        [(elsewhere, false, elsewhere), (Path::Relay, true, Path::Direct(address(B)))]
+    {
+        net.direct_works = direct_works;
+        net.sides[0].agent.handle_session(path, now);
+        assert_eq!(net.agent(0).chosen(), path);
+        assert_eq!(net.agent(0).why().next().unwrap().reason, Reason::PeerMoved);
+        net.run(Duration::from_millis(500));
+        assert_eq!(net.agent(0).chosen(), later, "the way before comes back if it still works");
+    }
+}
+
+#[test]
 fn a_device_without_udp_stays_on_the_relay_and_never_sends_a_datagram() {
     let mut net = Net::new();
     net.sides[0].agent = PathAgent::new(PathConfig::default());

@@ -186,6 +186,32 @@ pub fn routes() -> io::Result<Vec<Route>> {
     Ok(all)
 }
 
+/// The way that packets to an address would take now; none where there is none. Nothing is sent.
+pub fn way_to(destination: IpAddr) -> io::Result<Option<Route>> {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family_of(destination);
+    message.header.destination_prefix_length = if destination.is_ipv4() { 32 } else { 128 };
+    message.attributes = vec![RouteAttribute::Destination(route_address(destination))];
+    let mut way = None;
+    let asked = netlink::question(RouteNetlinkMessage::GetRoute(message), |answer| {
+        if let RouteNetlinkMessage::NewRoute(route) = answer {
+            way = route_of(&route);
+        }
+    });
+    match asked {
+        Ok(()) => Ok(way),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
     let absent = [libc::ESRCH, libc::ENODEV, libc::ENOENT, libc::EADDRNOTAVAIL];
     match result {
@@ -258,11 +284,14 @@ fn local_address_of(message: &AddressMessage) -> Option<LocalAddress> {
     })
 }
 
-fn route_message(route: &Route) -> RouteMessage {
-    let of = |address: IpAddr| match address {
+fn route_address(address: IpAddr) -> RouteAddress {
+    match address {
         IpAddr::V4(v4) => RouteAddress::Inet(v4),
         IpAddr::V6(v6) => RouteAddress::Inet6(v6),
-    };
+    }
+}
+
+fn route_message(route: &Route) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = family_of(route.destination.addr());
     message.header.destination_prefix_length = route.destination.prefix_len();
@@ -275,11 +304,13 @@ fn route_message(route: &Route) -> RouteMessage {
     let table = route.table.unwrap_or(RouteHeader::RT_TABLE_MAIN.into());
     message.header.table = u8::try_from(table).unwrap_or(RouteHeader::RT_TABLE_UNSPEC);
     message.attributes = vec![
-        RouteAttribute::Destination(of(route.destination.network())),
+        RouteAttribute::Destination(route_address(route.destination.network())),
         RouteAttribute::Oif(route.interface),
         RouteAttribute::Table(table),
     ];
-    message.attributes.extend(route.gateway.map(|gateway| RouteAttribute::Gateway(of(gateway))));
+    message
+        .attributes
+        .extend(route.gateway.map(|gateway| RouteAttribute::Gateway(route_address(gateway))));
     message.attributes.extend(route.metric.map(RouteAttribute::Priority));
     message
 }

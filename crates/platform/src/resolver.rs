@@ -11,7 +11,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use zbus::Connection;
+use zbus::{Connection, connection::Builder};
 
 use crate::journal::{Entry, Journal, replace_file};
 
@@ -34,13 +34,16 @@ pub struct Setup {
     pub interface: u32,
     /// The file, where it is not `/etc/resolv.conf`.
     pub file: PathBuf,
+    /// The D-Bus address of systemd-resolved's bus, where it is not the system's.
+    pub bus: Option<String>,
 }
 
 impl Setup {
     /// The stub as the resolver of `zones`, through `interface`.
     #[must_use]
     pub fn new(stub: SocketAddr, zones: Vec<String>, interface: u32) -> Self {
-        Self { stub, zones, interface, file: PathBuf::from("/etc/resolv.conf") }
+        let file = PathBuf::from("/etc/resolv.conf");
+        Self { stub, zones, interface, file, bus: None }
     }
 }
 
@@ -79,7 +82,7 @@ enum Way {
 impl Resolver {
     /// Makes the stub the system's resolver in whichever way this system has.
     pub async fn install(setup: &Setup, journal: &mut Journal) -> Result<Self, ResolverError> {
-        if let Some(bus) = resolved(&setup.file).await {
+        if let Some(bus) = resolved(setup).await {
             return Self::install_resolved(bus, setup).await;
         }
         Self::install_file(setup, journal)
@@ -87,16 +90,11 @@ impl Resolver {
 
     async fn install_resolved(bus: Connection, setup: &Setup) -> Result<Self, ResolverError> {
         let interface = i32::try_from(setup.interface).unwrap_or(0);
-        let (family, octets) = match setup.stub.ip() {
-            IpAddr::V4(v4) => (libc::AF_INET, v4.octets().to_vec()),
-            IpAddr::V6(v6) => (libc::AF_INET6, v6.octets().to_vec()),
-        };
-        let servers = [(family, octets, setup.stub.port(), "")];
-        let domains: Vec<_> = setup.zones.iter().map(|zone| (zone.as_str(), true)).collect();
-        call(&bus, "SetLinkDNSEx", &(interface, &servers[..])).await?;
-        call(&bus, "SetLinkDomains", &(interface, domains)).await?;
-        call(&bus, "SetLinkDefaultRoute", &(interface, false)).await?;
-        call(&bus, "FlushCaches", &()).await?;
+        if let Err(error) = set_link(&bus, interface, setup).await {
+            // Half a setting would send names to where they are not answered.
+            let _ = call(&bus, "RevertLink", &(interface,)).await;
+            return Err(error);
+        }
         let text = std::fs::read_to_string(RESOLVED_UPSTREAMS).unwrap_or_default();
         let upstreams = nameservers(&text, setup.stub.ip());
         Ok(Self { way: Way::Resolved { bus, interface }, upstreams })
@@ -154,16 +152,36 @@ impl Resolver {
     }
 }
 
+/// Ties the stub and its zones to the interface (org.freedesktop.resolve1(5)).
+async fn set_link(bus: &Connection, interface: i32, setup: &Setup) -> Result<(), ResolverError> {
+    let (family, octets) = match setup.stub.ip() {
+        IpAddr::V4(v4) => (libc::AF_INET, v4.octets().to_vec()),
+        IpAddr::V6(v6) => (libc::AF_INET6, v6.octets().to_vec()),
+    };
+    let servers = [(family, octets, setup.stub.port(), "")];
+    let domains: Vec<_> = setup.zones.iter().map(|zone| (zone.as_str(), true)).collect();
+    call(bus, "SetLinkDNSEx", &(interface, &servers[..])).await?;
+    call(bus, "SetLinkDomains", &(interface, domains)).await?;
+    call(bus, "SetLinkDefaultRoute", &(interface, false)).await?;
+    // Whatever the host demands of others: the stub has no TLS, and nobody signs private names.
+    call(bus, "SetLinkDNSOverTLS", &(interface, "no")).await?;
+    call(bus, "SetLinkDNSSEC", &(interface, "no")).await?;
+    call(bus, "FlushCaches", &()).await
+}
+
 /// The bus of systemd-resolved, if that is what this host's programs ask.
-async fn resolved(file: &Path) -> Option<Connection> {
-    let target = std::fs::canonicalize(file).ok()?;
+async fn resolved(setup: &Setup) -> Option<Connection> {
+    let target = std::fs::canonicalize(&setup.file).ok()?;
     let text = std::fs::read_to_string(&target).ok()?;
     let asks = target.starts_with("/run/systemd/resolve")
         || text.lines().any(|line| line.trim() == "nameserver 127.0.0.53");
     if !asks {
         return None;
     }
-    let bus = Connection::system().await.ok()?;
+    let bus = match &setup.bus {
+        Some(address) => Builder::address(address.as_str()).build().await.ok()?,
+        None => Connection::system().await.ok()?,
+    };
     let daemon = "org.freedesktop.DBus";
     let path = "/org/freedesktop/DBus";
     let answer = bus.call_method(Some(daemon), path, Some(daemon), "NameHasOwner", &(RESOLVED,));

@@ -124,6 +124,12 @@ fn tls_error(error: io::Error) -> AttemptError {
         Some(rustls::Error::InvalidCertificate(
             rustls::CertificateError::ApplicationVerificationFailure,
         )) => AttemptError::WrongPin,
+        Some(rustls::Error::InvalidCertificate(
+            reason @ (rustls::CertificateError::Expired
+            | rustls::CertificateError::ExpiredContext { .. }
+            | rustls::CertificateError::NotValidYet
+            | rustls::CertificateError::NotValidYetContext { .. }),
+        )) => AttemptError::CertificateTime(reason.to_string()),
         Some(rustls::Error::InvalidCertificate(reason)) => {
             AttemptError::Certificate(reason.to_string())
         }
@@ -162,6 +168,9 @@ pub enum AttemptError {
     /// The certificate is not one of the Web PKI for the host.
     #[error("the server's certificate is not valid: {0}")]
     Certificate(String),
+    /// The certificate has expired or is not valid yet, by this host's clock.
+    #[error("the server's certificate is not valid at this time: {0}")]
+    CertificateTime(String),
     /// The server answered the upgrade with another status.
     #[error("the server refused the WebSocket with HTTP status {0}")]
     Status(u16),

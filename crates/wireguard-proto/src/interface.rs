@@ -319,6 +319,15 @@ impl<E: Endpoint> Interface<E> {
         true
     }
 
+    /// Notes that messages reach a peer another way from now on: an initiation that waits for its
+    /// response is sent that way at once, rather than when REKEY_TIMEOUT has passed.
+    pub fn handle_path_change(&mut self, peer: &PublicKey, now: Instant) {
+        self.last_now = now;
+        if let Some(tunnel) = self.tunnels.get(peer) {
+            tunnel.resend_initiation(&mut self.local, now);
+        }
+    }
+
     /// Takes one datagram of any kind from `from`; packets are opened in place.
     ///
     /// # Errors

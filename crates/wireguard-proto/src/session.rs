@@ -300,7 +300,10 @@ impl Session {
         !self.state.closed.load(Ordering::Relaxed) && self.age(now) < REJECT_AFTER_TIME
     }
 
-    pub(crate) fn is_confirmed(&self) -> bool {
+    /// Whether the peer has used the session, as it always has where this side began it: a
+    /// responder sends nothing before.
+    #[must_use]
+    pub fn is_confirmed(&self) -> bool {
         self.state.confirmed.load(Ordering::Acquire)
     }
 

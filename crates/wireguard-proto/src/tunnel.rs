@@ -10,7 +10,7 @@ use crate::handshake::{self, PendingInitiation, ProvedInitiation, Role, SessionK
 use crate::interface::{Dropped, Event, PeerConfig, Transmit};
 use crate::keys::{PresharedKey, PublicKey};
 use crate::local::Local;
-use crate::message::{COOKIE_REPLY_LEN, RESPONSE_LEN, at, read_u32};
+use crate::message::{COOKIE_REPLY_LEN, INITIATION_LEN, RESPONSE_LEN, at, read_u32};
 use crate::session::{Session, SessionParts};
 use crate::timers::{
     INITIATION_INTERVAL, KEEPALIVE_TIMEOUT, MAX_JITTER, NEW_HANDSHAKE_TIMEOUT, REKEY_ATTEMPT_TIME,
@@ -41,9 +41,16 @@ pub struct Tunnel<E> {
 
 /// An effort to get a session: initiations, repeated until a response comes or time is up.
 struct Attempt {
-    pending: Option<(u32, PendingInitiation)>,
+    pending: Option<Pending>,
     started: Instant,
     retry_at: Instant,
+}
+
+/// An initiation that waits for its response.
+struct Pending {
+    index: u32,
+    keys: PendingInitiation,
+    message: [u8; INITIATION_LEN],
 }
 
 /// What is remembered of the peer's initiations.
@@ -182,23 +189,32 @@ impl<E: Clone> Tunnel<E> {
 
     fn send_initiation(&mut self, local: &mut Local<E>, rng: &mut dyn CryptoRng, now: Instant) {
         let Some(attempt) = &mut self.attempt else { return };
-        if let Some((index, _)) = attempt.pending.take() {
-            local.release_pending(index);
+        if let Some(pending) = attempt.pending.take() {
+            local.release_pending(pending.index);
         }
         let jitter = MAX_JITTER * (rng.next_u32() >> 16) / (1 << 16);
         attempt.retry_at = now + REKEY_TIMEOUT + jitter;
         self.last_initiation = Some(now);
         let index = local.free_index(rng);
         let timestamp = local.next_timestamp(now);
-        let Some((mut message, pending)) =
+        let Some((mut message, keys)) =
             handshake::initiate(&local.identity, &self.peer, index, timestamp, rng)
         else {
             return;
         };
-        attempt.pending = Some((index, pending));
-        local.expect_response(index, self.peer);
         self.jar.stamp(&mut message, now);
+        attempt.pending = Some(Pending { index, keys, message });
+        local.expect_response(index, self.peer);
         self.transmit_handshake(local, message.to_vec(), now);
+    }
+
+    /// Sends the initiation that waits for its response once more, unchanged: whichever copy
+    /// arrives second is refused as a replay, so the response to the first still counts.
+    pub(crate) fn resend_initiation(&self, local: &mut Local<E>, now: Instant) {
+        let pending = self.attempt.as_ref().and_then(|attempt| attempt.pending.as_ref());
+        if let Some(pending) = pending {
+            self.transmit_handshake(local, pending.message.to_vec(), now);
+        }
     }
 
     /// Answers a proved initiation that came from `from`.
@@ -233,7 +249,7 @@ impl<E: Clone> Tunnel<E> {
             local.remove_session(&old);
         }
         self.endpoint = Some(from);
-        let _ = self.activity.received(handshake_bytes(crate::message::INITIATION_LEN), false, now);
+        let _ = self.activity.received(handshake_bytes(INITIATION_LEN), false, now);
         self.jar.stamp(&mut message, now);
         self.transmit_handshake(local, message.to_vec(), now);
         Ok(())
@@ -248,10 +264,10 @@ impl<E: Clone> Tunnel<E> {
     ) -> Result<(), Dropped> {
         let receiver = read_u32(message, at::RESPONSE_RECEIVER);
         let pending = self.attempt.as_ref().and_then(|attempt| attempt.pending.as_ref());
-        let Some((_, pending)) = pending.filter(|(index, _)| *index == receiver) else {
+        let Some(pending) = pending.filter(|pending| pending.index == receiver) else {
             return Err(Dropped::UnknownIndex);
         };
-        let keys = handshake::finish(&local.identity, pending, &self.preshared_keys, message)
+        let keys = handshake::finish(&local.identity, &pending.keys, &self.preshared_keys, message)
             .ok_or(Dropped::NotAuthentic)?;
         self.cancel_attempt(local);
         let remote_index = read_u32(message, at::INDEX);
@@ -375,8 +391,8 @@ impl<E: Clone> Tunnel<E> {
     }
 
     fn cancel_attempt(&mut self, local: &mut Local<E>) {
-        if let Some(Attempt { pending: Some((index, _)), .. }) = self.attempt.take() {
-            local.release_pending(index);
+        if let Some(Attempt { pending: Some(pending), .. }) = self.attempt.take() {
+            local.release_pending(pending.index);
         }
     }
 

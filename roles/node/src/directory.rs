@@ -14,13 +14,14 @@ use netstack::{Resolve, ResolveError, Resolving};
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use crate::dns::DnsState;
+use crate::{dns::DnsState, mark::Mark};
 
 /// What is known of every network; cheap to clone, all clones are one.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Directory {
     shared: Arc<Mutex<Shared>>,
     dns: DnsState,
+    mark: Mark,
 }
 
 #[derive(Debug, Default)]
@@ -43,6 +44,16 @@ pub(crate) struct Listing {
 }
 
 impl Directory {
+    /// Nothing known yet; what goes underneath will bear the mark.
+    pub(crate) fn new(mark: Mark) -> Self {
+        Self { shared: Arc::default(), dns: DnsState::marked(mark), mark }
+    }
+
+    /// The mark on what goes underneath.
+    pub(crate) fn mark(&self) -> Mark {
+        self.mark
+    }
+
     /// What the stub resolver answers from.
     pub(crate) fn dns(&self) -> DnsState {
         self.dns.clone()
@@ -64,6 +75,26 @@ impl Directory {
     pub(crate) fn own_addresses(&self) -> Vec<IpAddr> {
         let shared = self.lock();
         shared.networks.values().flat_map(|listing| listing.own.iter().copied()).collect()
+    }
+
+    /// Which of a network's prefixes overlap with those that another network of the device has already.
+    pub(crate) fn taken(&self, network: NetworkId, prefixes: &[IpNet]) -> Vec<IpNet> {
+        let shared = self.lock();
+        let is_taken = |prefix: &&IpNet| shared.owner_of(prefix).is_some_and(|id| id != network);
+        prefixes.iter().filter(is_taken).copied().collect()
+    }
+
+    /// The network that has addresses of this prefix, by its zone.
+    pub(crate) fn owner_of(&self, prefix: &IpNet) -> Option<String> {
+        let shared = self.lock();
+        let owner = shared.networks.get(&shared.owner_of(prefix)?)?;
+        Some(owner.zone.network().to_owned())
+    }
+
+    /// Whether an address belongs to one of the device's networks: nothing underneath goes there, or a
+    /// tunnel would run through itself or through another network's.
+    pub(crate) fn is_overlay(&self, address: IpAddr) -> bool {
+        self.lock().listing(address.to_canonical()).is_some()
     }
 
     /// Hands a packet to the network that its destination belongs to. What belongs to none, or finds
@@ -91,6 +122,12 @@ impl Directory {
 }
 
 impl Shared {
+    fn owner_of(&self, prefix: &IpNet) -> Option<NetworkId> {
+        let overlaps = |route: &IpNet| route.contains(prefix) || prefix.contains(route);
+        let mut all = self.networks.iter();
+        all.find(|(_, listing)| listing.routes.iter().any(overlaps)).map(|(id, _)| *id)
+    }
+
     fn listing(&self, address: IpAddr) -> Option<&Listing> {
         let mut listings = self.networks.values();
         listings.find(|listing| listing.routes.iter().any(|route| route.contains(&address)))
@@ -132,7 +169,7 @@ mod tests {
         let listing = Listing {
             zone,
             own: Vec::new(),
-            routes: vec!["fd42::/48".parse().expect("a prefix")],
+            routes: ["fd42::/48", "100.99.0.0/16"].map(|one| one.parse().expect("one")).to_vec(),
             packets,
         };
         let directory = Directory::default();
@@ -149,6 +186,28 @@ mod tests {
         assert_eq!(directory.resolve("example.com").await, Err(ResolveError::Outside));
         directory.remove(NetworkId::from_bytes([1; 32]));
         assert_eq!(directory.resolve("nas.home.alt").await, Err(ResolveError::NotFound));
+    }
+
+    #[test]
+    fn a_prefix_that_another_network_has_is_taken() {
+        let (directory, _queue) = directory();
+        let prefixes = ["fd43::/48", "100.99.0.0/16"].map(|one| one.parse().expect("one"));
+        let (first, second) = (NetworkId::from_bytes([1; 32]), NetworkId::from_bytes([2; 32]));
+        assert_eq!(directory.taken(second, &prefixes), prefixes[1..]);
+        assert!(directory.taken(first, &prefixes).is_empty(), "it has them itself");
+        assert_eq!(directory.owner_of(&prefixes[1]).as_deref(), Some("home"));
+        directory.remove(first);
+        assert!(directory.taken(second, &prefixes).is_empty());
+    }
+
+    #[test]
+    fn an_overlay_address_is_known_in_every_form() {
+        let (directory, _queue) = directory();
+        let is_overlay = |text: &str| directory.is_overlay(text.parse().expect("an address"));
+        assert!(
+            is_overlay("fd42::1") && is_overlay("100.99.0.1") && is_overlay("::ffff:100.99.0.1")
+        );
+        assert!(!is_overlay("fd43::1") && !is_overlay("100.98.0.1"));
     }
 
     #[test]

@@ -16,7 +16,9 @@ pub enum StartError {
     #[error("{0}")]
     Keys(String),
     /// A local port cannot be listened on.
-    #[error("cannot listen at {address}: {source}; choose another port in the settings")]
+    #[error(
+        "cannot listen at {address}: {source}; choose another port with --proxy or --forward, or in the settings"
+    )]
     Listen {
         /// The address.
         address: SocketAddr,

@@ -1,38 +1,36 @@
 //! Where packets go on this host: a TUN interface for each network, or one userspace stack for all.
 
-use std::{io, net::SocketAddr};
+use std::io;
 
 use bytes::BytesMut;
 use engine::{DataPlaneHandle, InterfaceSettings};
-use netstack::NetstackHandle;
 use tokio::sync::mpsc;
 
 use crate::{
-    data::{DataThread, Sockets, Upcall},
+    data::{DataThread, Upcall},
     directory::Directory,
     interface::Interface,
-    udp::Udp,
-    userspace::Userspace,
+    udp::{Inbox, Sockets},
+    userspace::{StackWay, Userspace},
 };
 
 /// What a network needs of the host, before its engine exists.
 #[derive(Debug)]
 pub(crate) enum HostPlan {
     /// The stack that all networks share; the loop itself has the UDP sockets.
-    Userspace { to_stack: mpsc::Sender<BytesMut>, stack: NetstackHandle, udp: Option<Udp> },
+    Userspace { way: StackWay, udp: Sockets },
     /// An interface; a data thread works between it and the UDP sockets.
     Tun { interface: Interface, sockets: Sockets },
 }
 
 impl HostPlan {
-    pub(crate) fn userspace(userspace: &Userspace, udp: Option<Udp>) -> Self {
-        Self::Userspace { to_stack: userspace.packets(), stack: userspace.stack(), udp }
+    pub(crate) fn userspace(userspace: &Userspace, udp: Sockets) -> Self {
+        Self::Userspace { way: userspace.way(), udp }
     }
 
     pub(crate) fn port(&self) -> Option<u16> {
         match self {
-            Self::Userspace { udp, .. } => udp.as_ref().map(Udp::port),
-            Self::Tun { sockets, .. } => Some(sockets.port()).filter(|port| *port != 0),
+            Self::Userspace { udp: sockets, .. } | Self::Tun { sockets, .. } => sockets.port(),
         }
     }
 }
@@ -40,7 +38,7 @@ impl HostPlan {
 /// One network's way to the host.
 #[derive(Debug)]
 pub(crate) enum Host {
-    Userspace { to_stack: mpsc::Sender<BytesMut>, stack: NetstackHandle, udp: Option<Udp> },
+    Userspace { way: StackWay, udp: Inbox },
     Tun(TunHost),
 }
 
@@ -61,9 +59,7 @@ impl Host {
         upcalls: mpsc::Sender<Upcall>,
     ) -> io::Result<Self> {
         match plan {
-            HostPlan::Userspace { to_stack, stack, udp } => {
-                Ok(Self::Userspace { to_stack, stack, udp })
-            }
+            HostPlan::Userspace { way, udp } => Ok(Self::Userspace { way, udp: Inbox::new(udp)? }),
             HostPlan::Tun { interface, sockets } => {
                 let tun = interface.tun();
                 let name = tun.name().to_owned();
@@ -74,30 +70,26 @@ impl Host {
     }
 
     /// The UDP sockets that the loop itself reads.
-    pub(crate) fn udp(&self) -> Option<&Udp> {
+    pub(crate) fn inbox(&self) -> Option<&Inbox> {
         match self {
-            Self::Userspace { udp, .. } => udp.as_ref(),
+            Self::Userspace { udp, .. } => Some(udp),
             Self::Tun(_) => None,
         }
     }
 
-    /// Sends a datagram of the engine's own.
-    pub(crate) fn transmit(&self, payload: &[u8], to: SocketAddr) {
+    /// The UDP sockets.
+    pub(crate) fn sockets(&self) -> &Sockets {
         match self {
-            Self::Userspace { udp, .. } => {
-                if let Some(udp) = udp {
-                    udp.send(payload, to);
-                }
-            }
-            Self::Tun(host) => host.sockets.send(to, payload, None),
+            Self::Userspace { udp, .. } => udp.sockets(),
+            Self::Tun(host) => &host.sockets,
         }
     }
 
     /// Delivers a packet; one that finds the queue full is lost, as on any wire.
     pub(crate) fn deliver(&self, packet: &[u8]) {
         match self {
-            Self::Userspace { to_stack, .. } => {
-                let _ = to_stack.try_send(BytesMut::from(packet));
+            Self::Userspace { way, .. } => {
+                let _ = way.packets.try_send(BytesMut::from(packet));
             }
             Self::Tun(host) => host.thread.deliver(packet),
         }
@@ -111,10 +103,32 @@ impl Host {
         }
     }
 
+    /// To what those who may connect get through.
+    pub(crate) fn reach(&self) -> String {
+        match self {
+            Self::Tun(_) => "to every port that this host's own firewall lets through".to_owned(),
+            Self::Userspace { way, .. } if way.published.is_empty() => {
+                "but no port is published".to_owned()
+            }
+            Self::Userspace { way, .. } => {
+                let ports: Vec<String> = way.published.iter().map(u16::to_string).collect();
+                format!("to the published ports only: {}", ports.join(", "))
+            }
+        }
+    }
+
+    /// Takes the network's addresses back; the userspace stack outlives it, an interface does not.
+    pub(crate) fn end(&self, directory: &Directory) {
+        match self {
+            Self::Userspace { way, .. } => way.stack.set_addresses(&directory.own_addresses()),
+            Self::Tun(_) => {}
+        }
+    }
+
     /// Takes over this device's addresses and the network's prefixes.
     pub(crate) fn configure(&mut self, settings: &InterfaceSettings, directory: &Directory) {
         match self {
-            Self::Userspace { stack, .. } => stack.set_addresses(&directory.own_addresses()),
+            Self::Userspace { way, .. } => way.stack.set_addresses(&directory.own_addresses()),
             Self::Tun(host) => host.interface.configure(settings),
         }
     }

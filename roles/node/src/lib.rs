@@ -16,34 +16,43 @@
 //! | [`api`] | the local API: types, server, client |
 //! | [`dns`] | the stub resolver |
 //! | `node` | starting, joining, leaving, stopping |
+//! | `join` | waiting for a network's answer |
 //! | `network` | the event loop of one network |
-//! | `streams`, `udp`, `addresses` | the underlay |
+//! | `streams`, `udp`, `mark`, `underlay`, `ready` | the underlay |
+//! | `fault` | why connections fail, and what to do |
 //! | `host`, `interface`, `data`, `userspace` | where packets go on this host |
 //! | `directory`, `names` | by which names, and making them the system's |
 //! | `memory` | what is kept between runs |
 //! | `view` | the engine's words in those of the local API |
+//! | `clock` | the present |
 //! | `settings` | everything that may be set |
 
 #![forbid(unsafe_code)]
 
-mod addresses;
 pub mod api;
+mod clock;
 mod data;
 mod directory;
 pub mod dns;
 mod error;
+mod fault;
 mod host;
 mod interface;
+mod join;
+mod mark;
 mod memory;
 mod names;
 mod network;
 mod node;
+mod ready;
 mod settings;
 mod streams;
 mod udp;
+mod underlay;
 mod userspace;
 mod view;
 
+pub use clock::Clock;
 pub use error::StartError;
 pub use node::{Node, NodeConfig};
 pub use settings::{Forward, Mode, NodeSettings, Publish};

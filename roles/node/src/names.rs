@@ -4,7 +4,6 @@ use std::{
     collections::BTreeMap,
     io,
     net::{Ipv4Addr, SocketAddr},
-    path::Path,
 };
 
 use identity::NetworkId;
@@ -33,9 +32,8 @@ pub(crate) struct Names {
 }
 
 impl Names {
-    /// Undoes what a crash left behind, and serves the stub.
-    pub(crate) async fn start(journal: &Path, state: DnsState) -> io::Result<Self> {
-        let journal = Journal::open(journal)?;
+    /// Serves the stub. Changes of the host go through the journal.
+    pub(crate) async fn start(journal: Journal, state: DnsState) -> io::Result<Self> {
         let stub = StubResolver::bind(SocketAddr::from(STUB), state.clone()).await?;
         let stub = tokio::spawn(stub.serve());
         Ok(Self { state, journal, stub, installed: BTreeMap::new() })
@@ -52,18 +50,25 @@ impl Names {
         let setup = Setup::new(SocketAddr::from(STUB), vec![ZONE.to_owned()], interface);
         match Resolver::install(&setup, &mut self.journal).await {
             Ok(resolver) => {
-                let upstreams: Vec<_> = resolver
-                    .upstreams()
-                    .iter()
-                    .map(|address| SocketAddr::new(*address, STUB.1))
-                    .collect();
-                self.state.replace_upstreams(&upstreams);
+                // Where the system asks the stub for our zones only, it asks the others itself.
+                if !resolver.splits() {
+                    let upstreams = resolver.upstreams().iter();
+                    let upstreams = upstreams.map(|address| SocketAddr::new(*address, STUB.1));
+                    self.state.replace_upstreams(&upstreams.collect::<Vec<_>>());
+                }
                 self.installed.insert(network, resolver);
             }
             Err(error) => warn!(
                 %error,
                 "names are not resolved by the system; `shadowmesh status` shows addresses"
             ),
+        }
+    }
+
+    /// Takes note that a network's interface is gone, and with it what systemd-resolved had of it.
+    pub(crate) fn remove(&mut self, network: NetworkId) {
+        if self.installed.get(&network).is_some_and(Resolver::splits) {
+            self.installed.remove(&network);
         }
     }
 

@@ -4,6 +4,10 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+/// A number whose bits none of the usual users of marks has: kube-proxy 0xc000, Cilium 0xf00, Tailscale
+/// 0xff0000, Calico the upper half.
+const DEFAULT_MARK: u32 = 0x53;
+
 /// How packets get from applications into the network and back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -33,6 +37,9 @@ pub struct NodeSettings {
     pub mtu: u16,
     /// The UDP port, 0 for a free one. Further networks always take a free one.
     pub listen_port: u16,
+    /// Firewall mark (`SO_MARK`) on what goes underneath: datagrams, connections to controllers and
+    /// relays, questions to the host's resolvers; 0 for none. Without CAP_NET_ADMIN there is none.
+    pub mark: u32,
     /// Whether UDP is used at all; without it everything goes through relays.
     pub udp: bool,
     /// Whether names are answered and, in TUN mode, the system's resolver is pointed here.
@@ -54,6 +61,7 @@ impl Default for NodeSettings {
             tun_path: PathBuf::from("/dev/net/tun"),
             mtu: 1280,
             listen_port: 0,
+            mark: DEFAULT_MARK,
             udp: true,
             dns: true,
             proxy: Some(SocketAddr::from(([127, 0, 0, 1], 1080))),

@@ -7,24 +7,24 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
 use bytes::Bytes;
-use tokio::{net::lookup_host, sync::mpsc, time::timeout};
+use tokio::sync::mpsc;
 use tracing::debug;
-use websocket::{Endpoint, Receiver, Sender, dial};
+use websocket::{Endpoint, Receiver, Sender, WebSocket, dial};
+
+use crate::{directory::Directory, dns::lookup, fault::Fault};
 
 /// A connection takes messages while fewer bytes than this wait for the network. Beyond it they stay
 /// with the engine, whose queue drops what is late.
 const ROOM: usize = 128 * 1024;
-/// Finding a server's addresses may take this long.
-const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The connections of one engine, by the engine's own numbers.
 #[derive(Debug)]
 pub(crate) struct Streams {
     open: BTreeMap<u64, Stream>,
+    directory: Directory,
     events: mpsc::Sender<(u64, StreamEvent)>,
 }
 
@@ -35,9 +35,7 @@ pub(crate) enum StreamEvent {
     Message(Bytes),
     /// A connection that had no room has some again.
     Writable,
-    Closed {
-        reason: String,
-    },
+    Closed(Fault),
 }
 
 #[derive(Debug)]
@@ -55,17 +53,23 @@ struct Backlog {
 }
 
 impl Streams {
-    /// No connections yet; events of all of them go to `events`.
-    pub(crate) fn new(events: mpsc::Sender<(u64, StreamEvent)>) -> Self {
-        Self { open: BTreeMap::new(), events }
+    /// No connections yet; events of all of them go to `events`. They never lead into a network of
+    /// `directory`.
+    pub(crate) fn new(directory: Directory, events: mpsc::Sender<(u64, StreamEvent)>) -> Self {
+        Self { open: BTreeMap::new(), directory, events }
     }
 
     /// Connects; [`StreamEvent::Opened`] or [`StreamEvent::Closed`] follows.
-    pub(crate) fn dial(&mut self, stream: u64, endpoint: Endpoint) {
+    pub(crate) fn dial(&mut self, stream: u64, mut endpoint: Endpoint) {
+        endpoint.mark = self.directory.mark().number();
         let (queue, waiting) = mpsc::unbounded_channel();
         let backlog = Arc::new(Backlog::default());
-        let connection =
-            Connection { stream, events: self.events.clone(), backlog: Arc::clone(&backlog) };
+        let connection = Connection {
+            stream,
+            directory: self.directory.clone(),
+            events: self.events.clone(),
+            backlog: Arc::clone(&backlog),
+        };
         tokio::spawn(connection.run(endpoint, waiting));
         self.open.insert(stream, Stream { queue, backlog });
     }
@@ -100,35 +104,33 @@ impl Streams {
             StreamEvent::Opened | StreamEvent::Message(_) | StreamEvent::Writable => {
                 self.open.contains_key(&stream)
             }
-            StreamEvent::Closed { .. } => self.open.remove(&stream).is_some(),
+            StreamEvent::Closed(_) => self.open.remove(&stream).is_some(),
         }
     }
 }
 
 struct Connection {
     stream: u64,
+    directory: Directory,
     events: mpsc::Sender<(u64, StreamEvent)>,
     backlog: Arc<Backlog>,
 }
 
 impl Connection {
-    async fn run(self, mut endpoint: Endpoint, waiting: mpsc::UnboundedReceiver<Bytes>) {
-        if endpoint.addresses.is_empty() {
-            endpoint.addresses = resolve(&endpoint.host).await;
-        }
-        let reason = match dial(&endpoint).await {
+    async fn run(self, endpoint: Endpoint, waiting: mpsc::UnboundedReceiver<Bytes>) {
+        let fault = match connect(endpoint, &self.directory).await {
             Ok(socket) => {
                 self.report(StreamEvent::Opened).await;
                 let (sender, receiver) = socket.split();
-                tokio::select! {
+                Fault::ended(tokio::select! {
                     reason = self.write(sender, waiting) => reason,
                     reason = self.read(receiver) => reason,
-                }
+                })
             }
-            Err(error) => error.to_string(),
+            Err(fault) => fault,
         };
-        debug!(stream = self.stream, reason, "stream ended");
-        self.report(StreamEvent::Closed { reason }).await;
+        debug!(stream = self.stream, %fault, "stream ended");
+        self.report(StreamEvent::Closed(fault)).await;
     }
 
     async fn write(
@@ -173,14 +175,25 @@ impl Connection {
     }
 }
 
-/// The addresses of a host with a port; none when it cannot be found, which dialling then says.
-async fn resolve(host: &str) -> Vec<SocketAddr> {
-    match timeout(RESOLVE_TIMEOUT, lookup_host(host)).await {
-        Ok(Ok(addresses)) => addresses.collect(),
-        Ok(Err(error)) => {
-            debug!(%error, "cannot resolve a server's name");
-            Vec::new()
+async fn connect(mut endpoint: Endpoint, directory: &Directory) -> Result<WebSocket, Fault> {
+    if endpoint.addresses.is_empty() {
+        endpoint.addresses = resolve(&endpoint.host, directory).await;
+        if endpoint.addresses.is_empty() {
+            return Err(Fault::unresolved(&endpoint.host));
         }
-        Err(_) => Vec::new(),
     }
+    endpoint.addresses.retain(|address| !directory.is_overlay(address.ip()));
+    if endpoint.addresses.is_empty() {
+        return Err(Fault::overlay(&endpoint.host));
+    }
+    Ok(dial(&endpoint).await?)
+}
+
+/// The addresses of a host with a port; none when it cannot be found.
+async fn resolve(host: &str, directory: &Directory) -> Vec<SocketAddr> {
+    let Some((name, Ok(port))) = host.rsplit_once(':').map(|(name, port)| (name, port.parse()))
+    else {
+        return Vec::new();
+    };
+    lookup(&directory.dns(), name, port).await
 }

@@ -1,33 +1,46 @@
-//! The UDP sockets of one network.
+//! The UDP sockets of one network, for its loop and its data threads alike.
 
 use std::{
+    hash::{BuildHasher as _, RandomState},
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
 };
 
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::UdpSocket;
+use platform::{Delivery, ReceiveBatch, Transmit, UdpConfig, UdpSocket, udp::Source};
+use tokio::io::{Interest, unix::AsyncFd};
 use tracing::debug;
 
-/// Bursts of several peers fit; the kernel caps it at its own limit.
-const BUFFER: usize = 4 << 20;
+use crate::ready;
+
 /// A second family may find the first one's free port taken; further ports are tried.
 const PORT_ATTEMPTS: usize = 16;
+/// The system knows no such address family.
+const EAFNOSUPPORT: i32 = 97;
+/// Remotes whose sources are remembered. Whoever floods us with further ones makes others forgotten, for
+/// which the system then chooses, as it does for strangers.
+const SOURCES: usize = 1_024;
 
-/// One socket for each IP family that the host has, both on the same port.
-#[derive(Debug)]
-pub(crate) struct Udp {
-    ipv4: Option<UdpSocket>,
-    ipv6: Option<UdpSocket>,
+/// One socket for each IP family that the host has, on the same port. Clones are one.
+#[derive(Clone, Debug)]
+pub(crate) struct Sockets {
+    ipv4: Option<Arc<UdpSocket>>,
+    ipv6: Option<Arc<UdpSocket>>,
     port: u16,
+    sources: Arc<Sources>,
 }
 
-impl Udp {
-    /// Binds a port, 0 for a free one.
-    pub(crate) fn bind(port: u16) -> io::Result<Self> {
+impl Sockets {
+    /// No sockets at all, for a node that does not use UDP.
+    pub(crate) fn none() -> Self {
+        Self { ipv4: None, ipv6: None, port: 0, sources: Arc::default() }
+    }
+
+    /// Binds a port, 0 for a free one. `mark` is put on everything sent, 0 for none.
+    pub(crate) fn bind(port: u16, mark: u32) -> io::Result<Self> {
         let mut last = io::Error::from(io::ErrorKind::AddrInUse);
         for _ in 0..PORT_ATTEMPTS {
-            match Self::bind_both(port) {
+            match Self::bind_both(port, mark) {
                 Ok(sockets) => return Ok(sockets),
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse && port == 0 => last = error,
                 Err(error) => return Err(error),
@@ -36,89 +49,162 @@ impl Udp {
         Err(last)
     }
 
-    fn bind_both(port: u16) -> io::Result<Self> {
-        let ipv4 = available(bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))))?;
-        let taken = match &ipv4 {
-            Some(socket) => socket.local_addr()?.port(),
-            None => port,
+    fn bind_both(port: u16, mark: u32) -> io::Result<Self> {
+        let open = |config: UdpConfig| available(UdpSocket::bind(&UdpConfig { mark, ..config }));
+        let ipv4 = open(UdpConfig::ipv4(port))?;
+        let taken = ipv4.as_ref().map_or(port, |socket| socket.local_address().port());
+        let ipv6 = open(UdpConfig::ipv6(taken))?;
+        let Some(one) = ipv4.as_ref().or(ipv6.as_ref()) else {
+            return Err(io::ErrorKind::Unsupported.into());
         };
-        let ipv6 = available(bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, taken))))?;
-        let port = match (&ipv4, &ipv6) {
-            (Some(socket), _) | (None, Some(socket)) => socket.local_addr()?.port(),
-            (None, None) => return Err(io::ErrorKind::Unsupported.into()),
-        };
-        Ok(Self { ipv4, ipv6, port })
+        let port = one.local_address().port();
+        Ok(Self {
+            ipv4: ipv4.map(Arc::new),
+            ipv6: ipv6.map(Arc::new),
+            port,
+            sources: Arc::default(),
+        })
     }
 
-    pub(crate) fn port(&self) -> u16 {
-        self.port
+    /// The port of both, if there are any.
+    pub(crate) fn port(&self) -> Option<u16> {
+        Some(self.port).filter(|port| *port != 0)
     }
 
-    /// Sends at once or not at all: what the kernel has no room for is lost, as on any wire.
-    pub(crate) fn send(&self, payload: &[u8], to: SocketAddr) {
-        let socket = if to.is_ipv4() { &self.ipv4 } else { &self.ipv6 };
+    /// The sockets there are.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<UdpSocket>> {
+        self.ipv4.iter().chain(&self.ipv6)
+    }
+
+    /// Sends datagrams, `segment` bytes each but the last, from the address of ours that the remote
+    /// talks to. What cannot be sent is lost.
+    pub(crate) fn send(&self, to: SocketAddr, bytes: &[u8], segment: Option<u16>) {
+        let socket = match to.ip() {
+            IpAddr::V4(_) => &self.ipv4,
+            IpAddr::V6(_) => &self.ipv6,
+        };
         let Some(socket) = socket else { return };
-        if let Err(error) = socket.try_send_to(payload, to) {
-            debug!(%to, %error, "datagram not sent");
+        let source = self.sources.of(to);
+        match socket.send(&Transmit { destination: to, source, segment, bytes }) {
+            Delivery::Sent => {}
+            Delivery::SourceGone => self.sources.set(to, None),
+            Delivery::Dropped => debug!(%to, "datagram not sent"),
         }
     }
 
-    /// Waits until something can be received.
-    pub(crate) async fn readable(&self) {
-        let wait = async |socket: &Option<UdpSocket>| match socket {
-            // A failed wait shows again at the receive that follows.
-            Some(socket) => drop(socket.readable().await),
-            None => std::future::pending().await,
-        };
-        tokio::select! {
-            () = wait(&self.ipv4) => {}
-            () = wait(&self.ipv6) => {}
-        }
+    /// Remembers which address of ours a remote talks to.
+    pub(crate) fn learn_source(&self, remote: SocketAddr, local: Option<Source>) {
+        self.sources.set(remote, local);
     }
 
-    /// Takes one datagram that has arrived already.
-    pub(crate) fn receive(&self, buffer: &mut [u8]) -> Option<(usize, SocketAddr)> {
-        for socket in [&self.ipv4, &self.ipv6].into_iter().flatten() {
-            match socket.try_recv_from(buffer) {
-                Ok(received) => return Some(received),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                // The kernel reports here what became of an earlier datagram.
-                Err(error) => debug!(%error, "receiving a datagram failed"),
-            }
-        }
-        None
+    /// Lets the system choose the sources anew, as after a change of networks.
+    pub(crate) fn forget_sources(&self) {
+        self.sources.clear();
     }
 }
 
-fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.set_nonblocking(true)?;
-    for result in [socket.set_recv_buffer_size(BUFFER), socket.set_send_buffer_size(BUFFER)] {
-        if let Err(error) = result {
-            debug!(%error, "socket buffers stay small");
+/// A remote with the address of ours that it talks to.
+type Place = Option<(SocketAddr, Source)>;
+
+/// Which address of ours each remote talks to: a table with one place for each hash, so that strangers
+/// cannot make it grow.
+#[derive(Debug)]
+struct Sources {
+    places: Box<[Mutex<Place>]>,
+    /// Seeded at random, so that nobody can aim at another's place.
+    hasher: RandomState,
+}
+
+impl Default for Sources {
+    fn default() -> Self {
+        Self {
+            places: (0..SOURCES).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
         }
     }
-    socket.bind(&address.into())?;
-    UdpSocket::from_std(socket.into())
+}
+
+impl Sources {
+    fn of(&self, remote: SocketAddr) -> Option<Source> {
+        let place = self.place(remote).lock().unwrap_or_else(PoisonError::into_inner);
+        place.filter(|(known, _)| *known == remote).map(|(_, source)| source)
+    }
+
+    fn set(&self, remote: SocketAddr, source: Option<Source>) {
+        let mut place = self.place(remote).lock().unwrap_or_else(PoisonError::into_inner);
+        match source {
+            Some(source) => *place = Some((remote, source)),
+            None if place.is_some_and(|(known, _)| known == remote) => *place = None,
+            None => {}
+        }
+    }
+
+    fn clear(&self) {
+        for place in &self.places {
+            *place.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+    }
+
+    fn place(&self, remote: SocketAddr) -> &Mutex<Place> {
+        let hash = self.hasher.hash_one(remote) % SOURCES as u64;
+        &self.places[usize::try_from(hash).expect("there are few places")]
+    }
+}
+
+/// The sockets as a loop in the runtime reads them, where no data thread does.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    sockets: Sockets,
+    ready: Vec<AsyncFd<Arc<UdpSocket>>>,
+}
+
+impl Inbox {
+    pub(crate) fn new(sockets: Sockets) -> io::Result<Self> {
+        let ready = sockets.all().cloned().map(ready::register).collect::<io::Result<_>>()?;
+        Ok(Self { sockets, ready })
+    }
+
+    pub(crate) fn sockets(&self) -> &Sockets {
+        &self.sockets
+    }
+
+    /// Waits until something can be received; says on which socket.
+    pub(crate) async fn readable(&self) -> usize {
+        let wait = async |index: usize| match self.ready.get(index) {
+            // A failed wait shows again at the receive that follows.
+            Some(socket) => {
+                let _ = socket.readable().await;
+                index
+            }
+            None => std::future::pending().await,
+        };
+        tokio::select! {
+            index = wait(0) => index,
+            index = wait(1) => index,
+        }
+    }
+
+    /// Takes what has arrived on a socket; false if nothing has.
+    pub(crate) fn receive(&self, index: usize, batch: &mut ReceiveBatch) -> bool {
+        let Some(socket) = self.ready.get(index) else { return false };
+        let received = socket.try_io(Interest::READABLE, |socket| match socket.receive(batch) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(io::ErrorKind::WouldBlock.into()),
+            Err(error) => {
+                debug!(%error, "receiving datagrams failed");
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+        });
+        received.is_ok()
+    }
 }
 
 /// A family that the host does not have is no failure.
 fn available(bound: io::Result<UdpSocket>) -> io::Result<Option<UdpSocket>> {
     match bound {
         Ok(socket) => Ok(Some(socket)),
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::Unsupported | io::ErrorKind::AddrNotAvailable
-            ) =>
-        {
-            Ok(None)
-        }
-        // EAFNOSUPPORT has no kind of its own.
-        Err(error) if error.raw_os_error() == Some(97) => Ok(None),
+        Err(error) if error.raw_os_error() == Some(EAFNOSUPPORT) => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -126,18 +212,67 @@ fn available(bound: io::Result<UdpSocket>) -> io::Result<Option<UdpSocket>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::{net::Ipv4Addr, time::Duration};
+    use tokio::time::timeout;
+
+    /// What takes longer than this has failed.
+    const DEADLINE: Duration = Duration::from_secs(10);
+
+    /// The next datagram with its sender, whose sources the inbox learns.
+    async fn next(inbox: &Inbox) -> (Vec<u8>, SocketAddr) {
+        let mut batch = ReceiveBatch::new(1);
+        loop {
+            let index = timeout(DEADLINE, inbox.readable()).await.expect("in time");
+            if inbox.receive(index, &mut batch) {
+                let datagram = batch.datagrams().next().expect("one was received");
+                inbox.sockets().learn_source(datagram.remote, datagram.local);
+                return (datagram.bytes.to_vec(), datagram.remote);
+            }
+        }
+    }
+
+    fn inbox() -> Inbox {
+        Inbox::new(Sockets::bind(0, 0).expect("a free port")).expect("a runtime")
+    }
+
+    #[test]
+    fn both_families_share_one_port() {
+        let sockets = Sockets::bind(0, 0).expect("a free port");
+        let port = sockets.port().expect("it is bound");
+        assert!(sockets.all().all(|socket| socket.local_address().port() == port));
+        assert!(sockets.all().count() > 0);
+        assert_eq!(Sockets::none().port(), None);
+    }
 
     #[tokio::test]
-    async fn a_datagram_arrives_on_the_port_that_was_taken() {
-        let sockets = Udp::bind(0).expect("a free port");
-        let sender = Udp::bind(0).expect("a free port");
-        // The runtime learns at its first turn that a new socket takes datagrams.
-        sender.ipv4.as_ref().expect("every host has IPv4").writable().await.expect("it is open");
-        sender.send(b"hello", SocketAddr::from((Ipv4Addr::LOCALHOST, sockets.port())));
-        sockets.readable().await;
-        let mut buffer = [0; 64];
-        let (length, from) = sockets.receive(&mut buffer).expect("it was readable");
-        assert_eq!((&buffer[..length], from.port()), (&b"hello"[..], sender.port()));
-        assert!(sockets.receive(&mut buffer).is_none());
+    async fn an_answer_leaves_from_the_address_that_was_asked() {
+        let (asker, answerer) = (inbox(), inbox());
+        let port = |inbox: &Inbox| inbox.sockets().port().expect("it is bound");
+        let asked = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 9), port(&answerer)));
+        asker.sockets().send(asked, b"question", None);
+        let (question, from) = next(&answerer).await;
+        assert_eq!((&question[..], from.port()), (&b"question"[..], port(&asker)));
+        answerer.sockets().send(from, b"answer", None);
+        assert_eq!(next(&asker).await, (b"answer".to_vec(), asked));
+
+        answerer.sockets().forget_sources();
+        answerer.sockets().send(from, b"anew", None);
+        let elsewhere = SocketAddr::from((Ipv4Addr::LOCALHOST, port(&answerer)));
+        assert_eq!(next(&asker).await, (b"anew".to_vec(), elsewhere));
+    }
+
+    #[test]
+    fn a_flood_of_remotes_takes_no_more_room() {
+        let sources = Sources::default();
+        let source = Source { address: Ipv4Addr::LOCALHOST.into(), interface: 1 };
+        let remote = |number: u16| SocketAddr::from(([192, 0, 2, 1], number));
+        for number in 0..u16::MAX {
+            sources.set(remote(number), Some(source));
+        }
+        assert_eq!(sources.of(remote(u16::MAX - 1)), Some(source));
+        let known = (0..u16::MAX).filter(|number| sources.of(remote(*number)).is_some()).count();
+        assert!(known <= SOURCES);
+        sources.set(remote(u16::MAX - 1), None);
+        assert_eq!(sources.of(remote(u16::MAX - 1)), None);
     }
 }

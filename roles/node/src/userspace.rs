@@ -12,11 +12,21 @@ use crate::{NodeSettings, StartError, directory::Directory};
 /// The userspace stack of all networks with everything that leads into it.
 #[derive(Debug)]
 pub(crate) struct Userspace {
-    stack: NetstackHandle,
-    to_stack: mpsc::Sender<BytesMut>,
+    way: StackWay,
     proxy: Option<SocketAddr>,
     /// Ends with this value.
     _services: JoinSet<()>,
+}
+
+/// A network's way to the stack.
+#[derive(Clone, Debug)]
+pub(crate) struct StackWay {
+    /// Takes packets for this device.
+    pub(crate) packets: mpsc::Sender<BytesMut>,
+    /// To keep the stack's addresses in step.
+    pub(crate) stack: NetstackHandle,
+    /// The ports that lead to local services.
+    pub(crate) published: Vec<u16>,
 }
 
 impl Userspace {
@@ -60,7 +70,9 @@ impl Userspace {
                 directory.forward(packet);
             }
         });
-        Ok(Self { stack, to_stack: packets.to_stack, proxy, _services: services })
+        let published = settings.publish.iter().map(|entry| entry.port).collect();
+        let way = StackWay { packets: packets.to_stack, stack, published };
+        Ok(Self { way, proxy, _services: services })
     }
 
     /// Where the proxy listens.
@@ -68,14 +80,9 @@ impl Userspace {
         self.proxy
     }
 
-    /// Takes packets for this device.
-    pub(crate) fn packets(&self) -> mpsc::Sender<BytesMut> {
-        self.to_stack.clone()
-    }
-
-    /// The stack, to keep its addresses in step.
-    pub(crate) fn stack(&self) -> NetstackHandle {
-        self.stack.clone()
+    /// What a network needs of the stack.
+    pub(crate) fn way(&self) -> StackWay {
+        self.way.clone()
     }
 }
 

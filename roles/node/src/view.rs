@@ -1,14 +1,18 @@
 //! What the engine says, in the words of the local API.
 
+use std::net::IpAddr;
+
 use engine::{ConnectionState, EngineStatus, RelayStatus, WhyStatus};
+use ipnet::IpNet;
 
-use crate::api::{
-    Membership, Netcheck, NetworkStatus, PathKind, PathView, PeerStatus, RelayCheck, Why, WhyEntry,
+use crate::{
+    api::{
+        Membership, Netcheck, NetworkStatus, PathKind, PathView, PeerStatus, RelayCheck, Why,
+        WhyEntry,
+    },
+    fault::Fault,
+    host::Host,
 };
-
-/// A node verifies chains of certificates and cannot tell who else has a key that can issue them.
-const ADMISSION: &str =
-    "by invite; a controller in simple mode, the default, could admit devices by itself";
 
 /// How a device stands with its network.
 pub(crate) fn membership(state: &ConnectionState, admitted: bool) -> (Membership, Option<String>) {
@@ -29,24 +33,56 @@ pub(crate) fn membership(state: &ConnectionState, admitted: bool) -> (Membership
 pub(crate) fn network(
     engine: EngineStatus,
     state: Membership,
-    interface: Option<String>,
+    fault: Option<&Fault>,
+    taken: &[IpNet],
+    host: &Host,
 ) -> NetworkStatus {
     let mut advice = engine.warnings;
-    advice.extend(engine.connection_detail);
+    match fault {
+        Some(fault) => advice.push(format!("the controller is not reached: {fault}")),
+        None => advice.extend(engine.connection_detail),
+    }
+    let here = |addresses: Vec<IpAddr>| -> Vec<IpAddr> {
+        let is_taken = |address: &IpAddr| taken.iter().any(|prefix| prefix.contains(address));
+        addresses.into_iter().filter(|address| !is_taken(address)).collect()
+    };
+    advice.extend(taken.iter().map(|prefix| {
+        format!(
+            "another network of this device has addresses of {prefix} too, so here this network goes \
+             without; `shadowmesh leave` of the other makes room"
+        )
+    }));
     NetworkStatus {
         zone: format!("{}.alt", engine.network),
         id: engine.network_id,
         name: engine.network,
         device: engine.device_id,
         device_name: engine.name.unwrap_or_default(),
-        addresses: engine.addresses,
-        interface,
+        addresses: here(engine.addresses),
+        interface: host.interface().map(|(name, _)| name.to_owned()),
         membership: state,
+        clock_offset_seconds: engine.clock_offset,
         advice,
-        inbound: engine.inbound,
-        admission: ADMISSION.to_owned(),
+        inbound: format!("{}, {}", engine.inbound, host.reach()),
+        admission: admission(engine.controller_admits).to_owned(),
+        controller_admits: engine.controller_admits,
         relays: engine.relays.iter().filter(|relay| relay.connected).map(relay_name).collect(),
-        peers: engine.peers.into_iter().map(peer).collect(),
+        peers: engine
+            .peers
+            .into_iter()
+            .map(peer)
+            .map(|peer| PeerStatus { addresses: here(peer.addresses), ..peer })
+            .collect(),
+    }
+}
+
+fn admission(controller_admits: Option<bool>) -> &'static str {
+    match controller_admits {
+        Some(true) => "by invite; the controller could admit devices by itself (simple mode)",
+        Some(false) => {
+            "by invite; the controller holds no key to admit devices by itself (strict mode)"
+        }
+        None => "by invite; whether the controller could admit devices by itself shows in its map",
     }
 }
 

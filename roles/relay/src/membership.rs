@@ -322,7 +322,10 @@ impl Driver {
                 warn!(%network, milliseconds = offset.0, "the clock is wrong: set it, by NTP for instance");
                 self.secrets.keep_clock_offset(offset, &*self.config.keystore)?;
             }
-            ClientEvent::Security(event) => warn!(%network, ?event, "security event"),
+            ClientEvent::Security(event) => {
+                warn!(%network, ?event, "security event");
+                self.client.report(event, clock::now().instant);
+            }
         }
         Ok(())
     }

@@ -99,6 +99,9 @@ pub(crate) enum Command {
     /// Create, show, back up and restore the network (on the controller's host)
     #[command(subcommand)]
     Network(NetworkCommand),
+    /// Show security events and administrative changes (on the controller's host)
+    #[command(subcommand)]
+    Log(LogCommand),
     /// Run a plain WireGuard interface, configured by `wg`; a drop-in for wireguard-go
     Wireguard(WireguardArgs),
     /// Show a whole network on this machine, without root
@@ -334,6 +337,25 @@ pub(crate) enum NetworkCommand {
         #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
         key_file: PathBuf,
     },
+}
+
+/// What is done with the controller's logs.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum LogCommand {
+    /// Show security events, newest first
+    Events {
+        /// How many at most
+        #[arg(long, default_value_t = 100, value_name = "COUNT")]
+        limit: u32,
+    },
+    /// Show administrative changes, newest first
+    Audit {
+        /// How many at most
+        #[arg(long, default_value_t = 100, value_name = "COUNT")]
+        limit: u32,
+    },
+    /// Check that nothing in the logs was changed after the fact
+    Verify,
 }
 
 /// Where nodes find a controller.

@@ -13,8 +13,9 @@ Exit codes:
   4  no such device, network or invite
   5  refused: invite used or revoked, device removed, no permission
   6  nobody answered in time
-  7  this device's clock is wrong
-  8  this host is in the way: port taken, no TUN device, no privilege";
+  7  this device's clock is wrong, and nobody answered in time
+  8  this host is in the way: port taken, no TUN device, no privilege,
+     another network of the same name";
 
 /// Why a command failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

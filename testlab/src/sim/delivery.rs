@@ -80,6 +80,10 @@ impl World {
             }
             return;
         }
+        if let Some(index) = self.plain.iter().position(|host| host.address == to) {
+            self.plain[index].receive(from, &mut payload, &mut self.rng, self.now.instant);
+            return self.drain_plain(index);
+        }
         let found = self.nodes.iter().position(|node| node.address == to && !node.udp_blocked);
         let Some(index) = found else { return };
         if let Some(engine) = &mut self.nodes[index].engine {

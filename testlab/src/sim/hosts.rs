@@ -11,7 +11,8 @@ use control_proto::{
 use engine::{DEFAULT_MTU, DeviceSecrets, Engine, EngineConfig, InterfaceSettings, Now};
 use identity::{
     Binding, ChannelKey, DelegatedKey, Delegation, DeviceId, DeviceKey, Invite, IssueLimits,
-    NetworkKey, RelayEntry, Scope, ServerAddress, Signed, TlsMode, TunnelKey, UnixTime, Validity,
+    NetworkKey, RelayEntry, Scope, ServerAddress, Signed, TlsMode, TunnelKey, TunnelPublicKey,
+    UnixTime, Validity,
 };
 use noise_channel::{ClockOffset, PathSecret, StaticSecret};
 use rand_chacha::ChaCha20Rng;
@@ -182,10 +183,17 @@ impl NodeHost {
     }
 
     pub(crate) fn start(&mut self, rng: &mut ChaCha20Rng, now: Now) {
+        // The port of the run before may be taken.
+        self.address.set_port(self.address.port() + 1);
         let config = EngineConfig { saved: self.saved.clone(), ..self.config.clone() };
         let mut engine = Engine::new(config, rng, now);
         engine.handle_local_addresses(&[self.address], rng, now);
         self.engine = Some(engine);
+    }
+
+    /// The key by which a plain WireGuard peer knows the node.
+    pub(crate) fn tunnel_key(&self) -> TunnelPublicKey {
+        self.config.secrets.tunnel.public()
     }
 
     pub(crate) fn save(&mut self, bytes: Vec<u8>) {

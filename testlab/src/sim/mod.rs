@@ -10,15 +10,17 @@
 //!
 //! - [`World`]: hosts and the clock; what a scenario drives
 //! - [`Quality`]: how datagrams fare
-//! - `hosts`: a node, a relay and a controller around their machines
+//! - `hosts`, `plain`: a node, a relay, a controller and a WireGuard peer around their machines
 //! - `delivery`, `wire`: what happens between hosts
 
 mod delivery;
 mod hosts;
 mod packets;
+mod plain;
 mod wire;
 mod world;
 
 pub use hosts::{ControllerHost, NodeHost, RelayHost};
+pub use plain::PlainHost;
 pub use wire::{Agenda, Quality};
 pub use world::{Setup, World};

@@ -29,6 +29,7 @@ impl Echo {
         packet
     }
 
+    /// Reads a packet, with or without the padding of a tunnel.
     pub(crate) fn from_packet(packet: &[u8]) -> Option<Self> {
         let (header, body) = packet.split_first_chunk::<HEADER>()?;
         let (answer, number) = body.split_first()?;
@@ -38,7 +39,7 @@ impl Echo {
             source: source.into(),
             destination: destination.into(),
             answer: *answer == 1,
-            number: u64::from_be_bytes(number.try_into().ok()?),
+            number: u64::from_be_bytes(*number.first_chunk()?),
         })
     }
 

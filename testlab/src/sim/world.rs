@@ -1,13 +1,15 @@
 //! All hosts, the network between them, and the clock.
 
 use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
 use control_proto::{
-    AdminAnswer, AdminRequest, Change, ClientEvent, InviteRequest, Output, StreamAction, Ticket,
+    AdminAnswer, AdminRequest, Change, ClientEvent, InviteRequest, MapItem, Output, StoredItem,
+    StreamAction, Ticket,
 };
 use engine::{EngineEvent, Now, Purpose, StreamCommand, UnixMillis};
-use identity::{DeviceId, Invite};
+use identity::{DeviceId, Invite, Record, RecordBody, Signed, UnixTime};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use relay_proto::ServerEvent;
@@ -15,6 +17,7 @@ use relay_proto::ServerEvent;
 use super::delivery::{Client, Delivery, Server, Wire};
 use super::hosts::{ControllerHost, NodeHost, RelayHost};
 use super::packets::{Echo, ipv6};
+use super::plain::PlainHost;
 use super::wire::{Agenda, Quality};
 
 /// What a world begins with.
@@ -45,6 +48,8 @@ pub struct World {
     pub relays: Vec<RelayHost>,
     /// The nodes.
     pub nodes: Vec<NodeHost>,
+    /// The plain WireGuard peers.
+    pub plain: Vec<PlainHost>,
     /// How datagrams fare between any two hosts.
     pub quality: Quality,
     start: Instant,
@@ -67,6 +72,7 @@ impl World {
             controller,
             relays: Vec::new(),
             nodes: Vec::new(),
+            plain: Vec::new(),
             quality: setup.quality,
             start,
             now,
@@ -120,6 +126,68 @@ impl World {
         controller.handle_admin(ticket, request, &mut self.rng, self.now);
         self.drain_controller();
         self.answers.remove(&ticket).expect("the request is granted at once")
+    }
+
+    /// Puts a record into the map, as whoever holds the key of its scope beside the controller
+    /// would; the controller restarts with it.
+    pub fn publish<T: RecordBody>(
+        &mut self,
+        body: T,
+        withdrawn: bool,
+        item: impl FnOnce(Signed<Record<T>>) -> MapItem,
+    ) {
+        self.stop_controller();
+        let at = UnixTime(self.now.wall.as_secs());
+        let host = &mut self.controller;
+        host.disk.counters.record += 1;
+        host.disk.counters.map += 1;
+        let (version, map) = (host.disk.counters.record, host.disk.counters.map);
+        let keys = &host.config.keys;
+        let (key, _) = keys.get(T::SCOPE).expect("the simulated controller holds all keys");
+        let record = Record { signer: key.id(), epoch: 0, version, at, withdrawn, body };
+        let item = item(Signed::sign(keys.network(), key, &record));
+        let stored = StoredItem { version: map, bytes: item.to_bytes().into() };
+        host.disk.items.insert(item.key(), stored);
+        self.start_controller();
+    }
+
+    /// A plain WireGuard peer that knows the node with this index; nothing lets it in yet.
+    pub fn add_plain(&mut self, node: usize) -> usize {
+        let node = &self.nodes[node];
+        let settings = node.interface.as_ref().expect("the node has joined");
+        let mut inner = ipv6(&settings.addresses).expect("every node has one").octets();
+        inner[8..].copy_from_slice(&7_u64.to_be_bytes());
+        let at = node.address;
+        let host = PlainHost::new(&node.tunnel_key(), at, inner.into(), &mut self.rng, self.now);
+        self.plain.push(host);
+        self.plain.len() - 1
+    }
+
+    /// Lets the application of a plain peer ask an application of a node.
+    pub fn ping_from_plain(&mut self, from: usize, to: usize) -> u64 {
+        let number = self.next_number();
+        let settings = self.nodes[to].interface.as_ref().expect("the node has joined");
+        let destination = ipv6(&settings.addresses).expect("every node has one");
+        let source = self.plain[from].inner;
+        let echo = Echo { source, destination, answer: false, number };
+        self.plain[from].send(echo.to_packet(), &mut self.rng, self.now.instant);
+        self.drain_plain(from);
+        number
+    }
+
+    /// Lets an application of a node ask the application of a plain peer.
+    pub fn ping_plain(&mut self, from: usize, to: usize) -> u64 {
+        let source = self.nodes[from].interface.as_ref().expect("the node has joined");
+        let source = ipv6(&source.addresses).expect("every node has one");
+        self.send_from(from, source, self.plain[to].inner)
+    }
+
+    /// Lets an application of a node ask in the name of any address.
+    pub fn send_from(&mut self, from: usize, source: Ipv6Addr, destination: Ipv6Addr) -> u64 {
+        let number = self.next_number();
+        let echo = Echo { source, destination, answer: false, number };
+        self.send_packet(from, &echo.to_packet());
+        number
     }
 
     /// Ends the controller's process, as with `kill -9`.
@@ -233,7 +301,9 @@ impl World {
             .flat_map(|relay| [relay.client.poll_timeout(), relay.server.poll_timeout()]);
         let nodes = self.nodes.iter().filter_map(|node| node.engine.as_ref());
         let nodes = nodes.map(engine::Engine::poll_timeout);
-        let timers = relays.chain(nodes).chain([controller]).flatten().map(|(at, _)| at);
+        let plain = self.plain.iter().map(PlainHost::poll_timeout);
+        let timers =
+            relays.chain(nodes).chain(plain).chain([controller]).flatten().map(|(at, _)| at);
         timers.chain(self.agenda.next()).min()
     }
 
@@ -267,6 +337,12 @@ impl World {
             {
                 engine.handle_timeout(&mut self.rng, now);
                 self.drain_node(index);
+            }
+        }
+        for index in 0..self.plain.len() {
+            if due(self.plain[index].poll_timeout()) {
+                self.plain[index].handle_timeout(&mut self.rng, now.instant);
+                self.drain_plain(index);
             }
         }
     }
@@ -361,6 +437,13 @@ impl World {
                     self.later(Delivery::ClosedByClient { wire });
                 }
             }
+        }
+    }
+
+    pub(super) fn drain_plain(&mut self, index: usize) {
+        while let Some((to, payload)) = self.plain[index].poll_transmit(self.now.instant) {
+            let from = self.plain[index].address;
+            self.send_datagram(from, to, payload);
         }
     }
 

@@ -3,17 +3,16 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use identity::{
-    Binding, CertificateChain, ChannelProof, DeviceId, Endpoints, RelayEntry, Signed, UnixTime,
-};
+use identity::{Binding, CertificateChain, ChannelProof, Endpoints, RelayEntry, Signed, UnixTime};
 use noise_channel::{
-    Channel, ChannelError, ChannelEvent, ClockOffset, ConnectionMask, InitiatorConfig,
-    MessageClass, Now, Service, StaticSecret,
+    Channel, ChannelEvent, ClockOffset, ConnectionMask, InitiatorConfig, MessageClass, Now,
+    Service, StaticSecret,
 };
 use rand_core::CryptoRng;
 
 use super::backoff::{Backoff, jittered};
 use super::places::Places;
+use super::reports::{Reports, failure_event};
 use super::{Admission, ClientConfig, ClientEvent, ClientStatus, StreamAction};
 use crate::limits::{
     CAPABILITY, DIAL_DEADLINE, JOIN_ATTEMPTS, REFUSED_RETRY, RENEW_RETRY, WELCOME_DEADLINE,
@@ -41,6 +40,7 @@ pub struct ControlClient {
     places: Places,
     backoff: Backoff,
     timers: Timers,
+    reports: Reports,
     next_connection: u64,
     actions: VecDeque<StreamAction>,
     events: VecDeque<ClientEvent>,
@@ -101,6 +101,7 @@ impl ControlClient {
             places: Places::default(),
             backoff: Backoff::default(),
             timers: Timers::default(),
+            reports: Reports::default(),
             next_connection: 1,
             actions: VecDeque::new(),
             events: VecDeque::new(),
@@ -193,6 +194,7 @@ impl ControlClient {
                 self.events.push_back(ClientEvent::MapChanged(applied.changes));
             }
         }
+        self.send_reports(now.instant);
     }
 
     /// Announces endpoints, now and on every later channel.
@@ -218,9 +220,12 @@ impl ControlClient {
         self.send_if_ready(&NodeMessage::Load(report), now);
     }
 
-    /// Reports a security event; dropped while there is no channel.
+    /// Reports a security event, later if there is no channel now; of too many the oldest are only
+    /// counted.
     pub fn report(&mut self, event: SecurityEvent, now: Instant) {
-        self.send_if_ready(&NodeMessage::Security(event), now);
+        self.last_now = now;
+        self.reports.push(event);
+        self.send_reports(now);
     }
 
     /// Leaves the network for good; done when [`ClientEvent::Removed`] comes.
@@ -270,7 +275,8 @@ impl ControlClient {
         };
         let renew = self.timers.renew.filter(|_| self.is_ready()).map(|at| (at, "renewal"));
         let expire = self.timers.expire.map(|at| (at, "expiry of peers"));
-        link.into_iter().chain(renew).chain(expire).min()
+        let report = self.reports.poll_timeout().filter(|_| self.is_ready());
+        link.into_iter().chain(renew).chain(expire).chain(report).min()
     }
 
     /// The map.
@@ -449,6 +455,7 @@ impl ControlClient {
         if self.timers.renew.is_some_and(|at| at <= now.instant) {
             self.timers.renew = Some(now.instant + jittered(Duration::from_secs(2), rng));
         }
+        self.send_reports(now.instant);
     }
 
     /// Takes over a membership of this device.
@@ -560,6 +567,14 @@ impl ControlClient {
         }
     }
 
+    fn send_reports(&mut self, now: Instant) {
+        while self.is_ready()
+            && let Some(event) = self.reports.take(now)
+        {
+            self.send(&NodeMessage::Security(event), now);
+        }
+    }
+
     fn send(&mut self, message: &NodeMessage, now: Instant) {
         let Link::Open { connection, channel, .. } = &mut self.link else { return };
         // A channel that takes no more is about to fail and report that by itself.
@@ -589,30 +604,5 @@ impl ControlClient {
             .map
             .next_expiry()
             .and_then(|at| now.instant.checked_add(Duration::from_secs(at.since(wall))));
-    }
-}
-
-/// The security event that a channel's end is, if it is one.
-pub(crate) fn failure_event(
-    error: ChannelError,
-    device: Option<DeviceId>,
-) -> Option<SecurityEvent> {
-    match error {
-        ChannelError::HandshakeRejected
-        | ChannelError::HandshakeMalformed
-        | ChannelError::UnusableKey => {
-            Some(SecurityEvent::HandshakeFailed { reason: error.to_string() })
-        }
-        ChannelError::Replayed => Some(SecurityEvent::Replayed),
-        ChannelError::ClockSkew { difference, .. } => {
-            Some(SecurityEvent::ClockSkew { seconds: difference.as_secs() })
-        }
-        ChannelError::MessageTooLong(_)
-        | ChannelError::MessageRejected
-        | ChannelError::Protocol(_) => {
-            Some(SecurityEvent::ProtocolViolation { device, reason: error.to_string() })
-        }
-        ChannelError::KeysExhausted => Some(SecurityEvent::RotationFailed { device }),
-        ChannelError::HandshakeTimeout | ChannelError::PeerSilent => None,
     }
 }

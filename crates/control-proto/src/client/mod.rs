@@ -3,6 +3,7 @@
 mod backoff;
 mod machine;
 mod places;
+mod reports;
 
 use identity::{
     Binding, CertificateChain, ChannelKey, ChannelPublicKey, DeviceKey, DeviceName, Invite,
@@ -13,7 +14,7 @@ use noise_channel::{ClockOffset, PathSecret};
 use crate::{ConnectionId, MapChanges, Refusal, SecurityEvent};
 
 pub use machine::ControlClient;
-pub(crate) use machine::failure_event;
+pub(crate) use reports::failure_event;
 
 /// Where a controller is, and by which key it is known.
 #[derive(Debug, Clone)]

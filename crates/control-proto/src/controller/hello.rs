@@ -54,7 +54,9 @@ impl Controller {
         let is_known = self.state.devices.contains_key(&device);
         let pending = match verdict {
             Ok(_) => false,
-            Err(ChainError::NeedsApproval) => true,
+            Err(ChainError::NeedsApproval) => {
+                claims.grant.as_ref().is_some_and(|grant| grant.needs_approval)
+            }
             // Once admitted and not removed: the membership goes on.
             Err(error) if error.is_expired() && is_known => false,
             Err(error) => return Err(unworthy(device, error)),
@@ -160,6 +162,9 @@ impl Controller {
             not_before: claims.validity.not_before,
             not_after: claims.validity.not_after,
         };
+        if !pending && invite.is_some() && record.chain.renewal.is_none() {
+            self.confirm(&mut record, now).ok_or(Refusal::KeyNotHeld)?;
+        }
         if let Some(mut invite) = invite {
             invite.used_by = Some(device);
             self.change(Change::Invite(Box::new(invite)));
@@ -235,16 +240,25 @@ impl Controller {
     /// Lets a waiting device in, or lets a member go on; false if no key to renew is held.
     pub(crate) fn renew(&mut self, device: DeviceId, now: Now) -> bool {
         let Some(mut record) = self.state.devices.get(&device).cloned() else { return false };
-        let Some((key, delegation)) = self.config.keys.get(Scope::Renew) else { return false };
-        let validity = Validity::starting(wall(now), self.state.settings.validity);
-        let renewal = Renewal { certificate: record.chain.certificate.hash(), device, validity };
-        let renewal = Signed::sign(self.network(), key, &renewal);
-        record.chain.renewal = Some(ProvenRenewal { delegation: delegation.clone(), renewal });
-        (record.not_before, record.not_after) = (validity.not_before, validity.not_after);
+        if self.confirm(&mut record, now).is_none() {
+            return false;
+        }
         record.pending = false;
         self.lease(&mut record, now);
         self.update_member(record);
         true
+    }
+
+    /// Lets a membership count from now on; nothing if no key to renew is held.
+    fn confirm(&self, record: &mut DeviceRecord, now: Now) -> Option<()> {
+        let (key, delegation) = self.config.keys.get(Scope::Renew)?;
+        let validity = Validity::starting(wall(now), self.state.settings.validity);
+        let certificate = record.chain.certificate.hash();
+        let renewal = Renewal { certificate, device: record.device, validity };
+        let renewal = Signed::sign(self.network(), key, &renewal);
+        record.chain.renewal = Some(ProvenRenewal { delegation: delegation.clone(), renewal });
+        (record.not_before, record.not_after) = (validity.not_before, validity.not_after);
+        Some(())
     }
 
     /// Keeps and publishes a changed membership, and tells the device.

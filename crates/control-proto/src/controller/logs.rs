@@ -6,7 +6,7 @@ use identity::DeviceId;
 use noise_channel::Now;
 
 use super::{Change, Controller, wall};
-use crate::limits::{EVENTS_PER_MINUTE, PRUNE_INTERVAL};
+use crate::limits::{EVENTS_PER_MINUTE, PRUNE_INTERVAL, REPORTS_PER_MINUTE};
 use crate::{Actor, AuditAction, AuditEntry, EventRecord, SecurityEvent};
 
 /// How many security events are kept in this minute.
@@ -40,7 +40,8 @@ impl Controller {
                 }));
             }
         }
-        if budget.kept >= EVENTS_PER_MINUTE {
+        let limit = if reporter.is_some() { REPORTS_PER_MINUTE } else { EVENTS_PER_MINUTE };
+        if budget.kept >= limit {
             budget.suppressed = budget.suppressed.saturating_add(1);
             return;
         }

@@ -7,7 +7,7 @@ use noise_channel::Now;
 
 use super::session::Phase;
 use super::{Change, Controller, DeviceRecord, Health, Reply, wall};
-use crate::limits::MAX_RELAY_ENTRY;
+use crate::limits::{MAX_RELAY_ENTRY, MAX_REPORT};
 use crate::{
     Actor, AuditAction, ConnectionId, ControllerMessage, LoadReport, MapItem, MessageError,
     NodeMessage, Refusal, SecurityEvent,
@@ -82,7 +82,12 @@ impl Controller {
             }
             NodeMessage::Load(report) => self.take_load(connection, device, report, now),
             NodeMessage::Relay(entry) => self.take_relay(connection, device, entry, now),
-            NodeMessage::Security(event) => self.event(Some(device), event, now),
+            NodeMessage::Security(event) => {
+                let size = minicbor::to_vec(&event).map_or(usize::MAX, |bytes| bytes.len());
+                if size <= MAX_REPORT {
+                    self.event(Some(device), event, now);
+                }
+            }
             NodeMessage::Leave => {
                 self.audit(Actor::Device { device }, AuditAction::DeviceLeft { device }, now);
                 self.expel(device, wall(now));

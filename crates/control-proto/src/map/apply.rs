@@ -71,7 +71,7 @@ impl NetworkMap {
         self.raw.underway = None;
     }
 
-    /// Drops the members whose time is over.
+    /// Drops the members and the plain WireGuard peers whose time is over.
     pub fn expire(&mut self, now: UnixTime) -> Applied {
         let mut applied = Applied::default();
         let over = |peer: &Peer| now >= peer.member.not_after.min(peer.binding.not_after);
@@ -80,13 +80,23 @@ impl NetworkMap {
         for device in expired {
             self.drop_item(&ItemKey::Peer(device), &mut applied);
         }
+        let expired: Vec<_> = self
+            .statics
+            .values()
+            .filter(|peer| now >= peer.not_after)
+            .map(|peer| ItemKey::Static(peer.tunnel_key))
+            .collect();
+        for key in expired {
+            self.drop_item(&key, &mut applied);
+        }
         applied
     }
 
     /// When [`Self::expire`] has something to do next.
     #[must_use]
     pub fn next_expiry(&self) -> Option<UnixTime> {
-        self.peers.values().map(|p| p.member.not_after.min(p.binding.not_after)).min()
+        let members = self.peers.values().map(|p| p.member.not_after.min(p.binding.not_after));
+        members.chain(self.statics.values().map(|peer| peer.not_after)).min()
     }
 
     fn apply_item(&mut self, item: &MapItem, bytes: &[u8], now: UnixTime, applied: &mut Applied) {
@@ -140,11 +150,11 @@ impl NetworkMap {
             | MapItem::Lease4(..)
             | MapItem::Name(..)
             | MapItem::Static(..)
-            | MapItem::Controller(..) => self.take_record(item, applied),
+            | MapItem::Controller(..) => self.take_record(item, now, applied),
         }
     }
 
-    fn take_record(&mut self, item: &MapItem, applied: &mut Applied) -> Taken {
+    fn take_record(&mut self, item: &MapItem, now: UnixTime, applied: &mut Applied) -> Taken {
         let key = item.key();
         match item {
             MapItem::Info(signed) => {
@@ -175,7 +185,9 @@ impl NetworkMap {
                 applied.changes.records |= replace(&mut self.names, name.clone(), record);
             }
             MapItem::Static(tunnel_key, signed) => {
-                let record = self.accept_about(signed, |body| body.tunnel_key == *tunnel_key)?;
+                let mut record =
+                    self.accept_about(signed, |body| body.tunnel_key == *tunnel_key)?;
+                record.withdrawn |= now >= record.body.not_after;
                 applied.changes.records |= replace(&mut self.statics, *tunnel_key, record);
             }
             MapItem::Delegation(_)
@@ -235,17 +247,17 @@ impl NetworkMap {
             self.drop_item(&ItemKey::Peer(device), applied);
         }
         if let RevocationTarget::Delegated(_) = target {
-            self.forget_records(applied);
+            self.forget_records(now, applied);
         }
         Ok(())
     }
 
     /// After a signer was revoked: records are believed again one by one.
-    fn forget_records(&mut self, applied: &mut Applied) {
+    fn forget_records(&mut self, now: UnixTime, applied: &mut Applied) {
         let items: Vec<_> =
             self.raw.items.values().filter_map(|b| MapItem::from_bytes(b)).collect();
         for item in items {
-            if let Err(Skip::Refused(_)) = self.take_record(&item, applied) {
+            if let Err(Skip::Refused(_)) = self.take_record(&item, now, applied) {
                 self.drop_item(&item.key(), applied);
             }
         }

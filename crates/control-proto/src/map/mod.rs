@@ -187,6 +187,12 @@ impl NetworkMap {
         self.names.values()
     }
 
+    /// A name beside those of devices, as its record writes it.
+    #[must_use]
+    pub fn name(&self, name: &str) -> Option<&NameEntry> {
+        self.names.get(name)
+    }
+
     /// Plain WireGuard peers whose time is not over.
     pub fn static_peers(&self, now: UnixTime) -> impl Iterator<Item = &StaticPeer> {
         self.statics.values().filter(move |peer| now < peer.not_after)

@@ -56,6 +56,32 @@ fn a_member_with_the_keys_of_another_is_left_out() {
 }
 
 #[test]
+fn a_second_device_of_an_invite_is_no_member_whoever_brings_it() {
+    let mut world = World::simple();
+    let invite = world.invite(InviteRequest::default());
+    let first = world.join(&invite, "first");
+    let second = world.join(&invite, "second");
+    let (device, wall) = (world.id(second), world.wall());
+    assert!(world.map(first).peer(world.id(first)).unwrap().entry.chain.renewal.is_some());
+    let (key, channel_key) = (&world.nodes[second].key, &world.nodes[second].channel_key);
+    let (key, channel_key) = (key.clone(), channel_key.clone());
+    let entry = PeerEntry {
+        chain: invite.certify(device, &"second".parse().unwrap(), 0, wall).unwrap(),
+        binding: world.binding(&key, &channel_key, 9),
+        endpoints: None,
+    };
+    let mut knows_first = world.map(first).clone();
+    let mut knows_nobody = NetworkMap::new(invite.network);
+    for map in [&mut knows_first, &mut knows_nobody] {
+        let applied = map.introduce(device, &entry, wall);
+        let reasons = &applied.events[..];
+        assert!(matches!(reasons, [SecurityEvent::ForgedCertificate { .. }]), "{reasons:?}");
+        assert!(map.peer(device).is_none());
+    }
+    assert!(knows_first.peer(world.id(first)).is_some(), "the first one stays");
+}
+
+#[test]
 fn an_expired_member_is_left_out_and_a_member_expires_in_place() {
     let world = two_nodes();
     let mut map = NetworkMap::new(world.network_key.id());

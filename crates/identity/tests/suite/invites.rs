@@ -24,10 +24,15 @@ fn an_invite_survives_its_text_form() {
 fn a_device_certifies_itself_with_an_invite() {
     let world = World::new();
     let invite = world.invite_for(&world.grant());
-    let chain = invite.certify(world.device.id(), &laptop(), 2, NOW).unwrap();
+    let certified = |counter| {
+        let mut chain = invite.certify(world.device.id(), &laptop(), counter, NOW).unwrap();
+        chain.renewal = Some(world.renewal_of(&chain, Validity::starting(NOW, DAY)));
+        chain
+    };
+    let chain = certified(2);
     let member = chain.verify(world.network(), NOW, &world.revocations).unwrap();
     assert_eq!((member.device, member.name), (world.device.id(), laptop()));
-    let taken = invite.certify(world.device.id(), &laptop(), 1, NOW).unwrap();
+    let taken = certified(1);
     let other = taken.verify(world.network(), NOW, &world.revocations).unwrap();
     assert_ne!(member.address, other.address);
 }

@@ -186,17 +186,19 @@ fn a_key_that_may_only_renew_cannot_admit_a_device() {
 }
 
 #[test]
-fn an_invited_device_that_needs_approval_counts_once_it_is_renewed() {
+fn an_invited_device_counts_once_it_is_renewed() {
     let world = World::new();
-    let mut grant = world.grant();
-    grant.needs_approval = true;
-    let name = "laptop".parse().unwrap();
-    let mut chain = world.invite_for(&grant).certify(world.device.id(), &name, 0, NOW).unwrap();
-    assert_eq!(refusal(&world, &chain, NOW), ChainError::NeedsApproval);
-    chain.renewal = Some(world.renewal_of(&chain, Validity::starting(NOW, DAY)));
-    let member = chain.verify(world.network(), NOW, &world.revocations).unwrap();
-    assert_eq!(member.invite, Some(world.invite.id()));
-    assert!(member.is_relay());
+    for needs_approval in [false, true] {
+        let mut grant = world.grant();
+        grant.needs_approval = needs_approval;
+        let name = "laptop".parse().unwrap();
+        let mut chain = world.invite_for(&grant).certify(world.device.id(), &name, 0, NOW).unwrap();
+        assert_eq!(refusal(&world, &chain, NOW), ChainError::NeedsApproval);
+        chain.renewal = Some(world.renewal_of(&chain, Validity::starting(NOW, DAY)));
+        let member = chain.verify(world.network(), NOW, &world.revocations).unwrap();
+        assert_eq!(member.invite, Some(world.invite.id()));
+        assert!(member.is_relay());
+    }
 }
 
 #[test]

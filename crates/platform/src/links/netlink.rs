@@ -11,6 +11,14 @@ pub(super) fn request(message: RouteNetlinkMessage, flags: u16) -> io::Result<()
     exchange(message, NLM_F_REQUEST | NLM_F_ACK | flags, |_| {})
 }
 
+/// Asks about one thing; what is answered goes to `each`.
+pub(super) fn question(
+    message: RouteNetlinkMessage,
+    each: impl FnMut(RouteNetlinkMessage),
+) -> io::Result<()> {
+    exchange(message, NLM_F_REQUEST | NLM_F_ACK, each)
+}
+
 /// Asks for a list; each entry goes to `each`.
 pub(super) fn dump(
     message: RouteNetlinkMessage,

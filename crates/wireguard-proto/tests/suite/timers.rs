@@ -58,6 +58,29 @@ fn an_unanswered_initiation_is_repeated_every_five_seconds_for_ninety() {
 }
 
 #[test]
+fn an_initiation_that_was_lost_is_repeated_at_once_when_the_path_changes() {
+    let mut lab = Lab::new();
+    lab.connected = (false, false);
+    lab.a_sends();
+    lab.connected = (true, true);
+    let peer = lab.a.peer;
+    lab.a.interface.handle_path_change(&peer, lab.now);
+    lab.settle();
+    assert!(lab.a.ready(lab.now), "without waiting for REKEY_TIMEOUT");
+}
+
+#[test]
+fn a_repeated_initiation_does_no_harm_to_the_first() {
+    let mut lab = Lab::new();
+    let peer = lab.a.peer;
+    lab.a.interface.initiate(&peer, &mut lab.rng, lab.now);
+    lab.a.interface.handle_path_change(&peer, lab.now);
+    lab.settle();
+    assert_eq!(lab.sent.1, vec![2], "the second copy is refused as a replay");
+    assert!(lab.a.ready(lab.now));
+}
+
+#[test]
 fn initiations_to_one_peer_keep_a_distance_of_rekey_timeout() {
     let mut lab = Lab::new();
     lab.establish();

@@ -52,12 +52,17 @@ pub struct NetworkStatus {
     pub interface: Option<String>,
     /// How this device stands with the network.
     pub membership: Membership,
+    /// Seconds that this device's clock lacks, or has too much if below zero, when it is so wrong that
+    /// the network had to make up for it.
+    pub clock_offset_seconds: Option<i64>,
     /// What to do when it does not stand well, and what else is wrong.
     pub advice: Vec<String>,
-    /// Who may connect to this device.
+    /// Who may connect to this device, and to what.
     pub inbound: String,
-    /// Whether the controller by itself could admit devices.
+    /// How devices are admitted, and by whom.
     pub admission: String,
+    /// Whether the controller by itself could admit devices; nothing before it was reached once.
+    pub controller_admits: Option<bool>,
     /// The relays that this device is attached to.
     pub relays: Vec<String>,
     /// Every other member, by name.
@@ -78,8 +83,6 @@ pub enum Membership {
     Offline,
     /// Refused: revoked, expired or never admitted.
     Refused,
-    /// This device's clock is wrong.
-    ClockWrong,
 }
 
 /// Another member.
@@ -206,6 +209,8 @@ pub struct Joined {
     pub name: String,
     /// How this device stands with it now.
     pub membership: Membership,
+    /// What is wrong all the same, such as the clock, and what to do.
+    pub advice: Vec<String>,
 }
 
 /// Asks to leave a network and forget its keys.
@@ -227,6 +232,15 @@ pub enum Event {
         membership: Membership,
         /// Why, where that is known.
         reason: Option<String>,
+    },
+    /// This device's clock was found to be wrong, or right again.
+    Clock {
+        /// The network's id.
+        network: String,
+        /// As in [`NetworkStatus::clock_offset_seconds`].
+        offset_seconds: Option<i64>,
+        /// What to do, if anything.
+        advice: Option<String>,
     },
     /// The path to a peer changed.
     Path {

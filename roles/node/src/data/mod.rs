@@ -9,7 +9,6 @@
 //! The loop writes what the engine itself delivers with [`DataThread::deliver`], and sends the
 //! engine's datagrams over the same [`Sockets`].
 
-mod sockets;
 mod worker;
 
 use std::{
@@ -27,7 +26,7 @@ use packet::Offload;
 use platform::{Tun, Waker};
 use tokio::sync::mpsc;
 
-pub(crate) use sockets::Sockets;
+use crate::udp::Sockets;
 
 /// Something for the network's loop.
 #[derive(Debug)]

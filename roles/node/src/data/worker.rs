@@ -16,7 +16,8 @@ use platform::{
 use tokio::sync::mpsc;
 use tracing::{debug, error, trace};
 
-use super::{Shared, Sockets, Upcall};
+use super::{Shared, Upcall};
+use crate::udp::Sockets;
 
 /// Super-packets taken from the TUN before the other direction gets its turn.
 const READS: usize = 16;
@@ -150,6 +151,7 @@ impl Worker {
             let mut coalescer = Coalescer::new(self.tun.merging());
             for datagram in self.batch.datagrams() {
                 let from = datagram.remote;
+                self.sockets.learn_source(from, datagram.local);
                 for bytes in datagram.segments() {
                     let Some(packet) = open(&plane, &self.upcalls, from, bytes, now) else {
                         continue;

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use naming::Limit;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::net::{TcpSocket, UdpSocket};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::message::{self, ForwardQuery, Match};
+use crate::mark::Mark;
 
 /// How long one upstream may take; with two rounds over two upstreams still less than the five
 /// seconds after which a libc asks again.
@@ -29,7 +30,8 @@ const DICE: usize = 32;
 /// Asks upstreams, the one that answered last first.
 #[derive(Debug)]
 pub(super) struct Forwarder {
-    own: SocketAddr,
+    own: Option<SocketAddr>,
+    mark: Mark,
     preferred: AtomicUsize,
 }
 
@@ -42,8 +44,8 @@ enum Given {
 
 impl Forwarder {
     /// A forwarder for the resolver on `own`, which is never asked itself.
-    pub(super) fn new(own: SocketAddr) -> Self {
-        Self { own, preferred: AtomicUsize::new(0) }
+    pub(super) fn new(own: Option<SocketAddr>, mark: Mark) -> Self {
+        Self { own, mark, preferred: AtomicUsize::new(0) }
     }
 
     /// Finds a reply; when there is none, says so with SERVFAIL.
@@ -65,7 +67,7 @@ impl Forwarder {
             if self.is_own(upstream) || Instant::now() >= deadline {
                 continue;
             }
-            match timeout_at(deadline, ask(&original, limit, upstream)).await {
+            match timeout_at(deadline, ask(&original, limit, upstream, self.mark)).await {
                 Ok(Ok(reply)) if message::is_failure(&reply) => failure = Some(reply),
                 Ok(Ok(reply)) => {
                     self.preferred.store(index, Ordering::Relaxed);
@@ -79,33 +81,41 @@ impl Forwarder {
     }
 
     fn is_own(&self, upstream: SocketAddr) -> bool {
-        let same_host = upstream.ip() == self.own.ip()
-            || (self.own.ip().is_unspecified() && upstream.ip().is_loopback());
-        upstream.port() == self.own.port() && same_host
+        self.own.is_some_and(|own| {
+            let same_host = upstream.ip() == own.ip()
+                || (own.ip().is_unspecified() && upstream.ip().is_loopback());
+            upstream.port() == own.port() && same_host
+        })
     }
 }
 
-async fn ask(original: &ForwardQuery, limit: Limit, upstream: SocketAddr) -> io::Result<Vec<u8>> {
+async fn ask(
+    original: &ForwardQuery,
+    limit: Limit,
+    upstream: SocketAddr,
+    mark: Mark,
+) -> io::Result<Vec<u8>> {
     if limit == Limit::Udp {
-        match timeout(ATTEMPT, ask_udp(original, upstream)).await?? {
+        match timeout(ATTEMPT, ask_udp(original, upstream, mark)).await?? {
             Given::Reply(reply) => return Ok(reply),
             Given::CaseLost => {}
         }
     }
-    let mut reply = timeout(ATTEMPT, ask_tcp(original, upstream)).await??;
+    let mut reply = timeout(ATTEMPT, ask_tcp(original, upstream, mark)).await??;
     if limit == Limit::Udp && reply.len() > PLAIN_UDP {
         original.truncate(&mut reply);
     }
     Ok(reply)
 }
 
-async fn ask_udp(original: &ForwardQuery, upstream: SocketAddr) -> io::Result<Given> {
+async fn ask_udp(original: &ForwardQuery, upstream: SocketAddr, mark: Mark) -> io::Result<Given> {
     let query = disguise(original)?;
     let any: IpAddr = match upstream {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
     let socket = UdpSocket::bind((any, 0)).await?;
+    mark.put_on(&socket)?;
     socket.connect(upstream).await?;
     socket.send(query.as_bytes()).await?;
     let mut buffer = vec![0; MAX_DATAGRAM];
@@ -123,9 +133,11 @@ async fn ask_udp(original: &ForwardQuery, upstream: SocketAddr) -> io::Result<Gi
     }
 }
 
-async fn ask_tcp(original: &ForwardQuery, upstream: SocketAddr) -> io::Result<Vec<u8>> {
+async fn ask_tcp(original: &ForwardQuery, upstream: SocketAddr, mark: Mark) -> io::Result<Vec<u8>> {
     let query = disguise(original)?;
-    let mut stream = TcpStream::connect(upstream).await?;
+    let socket = if upstream.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    mark.put_on(&socket)?;
+    let mut stream = socket.connect(upstream).await?;
     let length = u16::try_from(query.as_bytes().len()).map_err(io::Error::other)?;
     stream.write_all(&[&length.to_be_bytes()[..], query.as_bytes()].concat()).await?;
     let mut reply = vec![0; usize::from(stream.read_u16().await?)];

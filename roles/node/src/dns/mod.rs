@@ -9,6 +9,7 @@
 //! its reply does not repeat the case; the upstream that answered last is asked first next time.
 
 mod forward;
+mod lookup;
 mod message;
 
 use std::io;
@@ -22,7 +23,9 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use crate::mark::Mark;
 use forward::Forwarder;
+pub(crate) use lookup::lookup;
 
 /// Forwarded queries under way; further ones are dropped, and their clients ask again.
 const MAX_FORWARDED: usize = 256;
@@ -40,9 +43,15 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub struct DnsState {
     names: Arc<RwLock<Arc<Namespace>>>,
     upstreams: Arc<RwLock<Arc<[SocketAddr]>>>,
+    mark: Mark,
 }
 
 impl DnsState {
+    /// Nothing known yet; questions to upstreams will bear the mark.
+    pub(crate) fn marked(mark: Mark) -> Self {
+        Self { mark, ..Self::default() }
+    }
+
     /// Sets the private names.
     pub fn replace_names(&self, names: Namespace) {
         *self.names.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(names);
@@ -87,7 +96,7 @@ impl StubResolver {
         let tcp = TcpListener::bind(listen).await?;
         let address = tcp.local_addr()?;
         let udp = Arc::new(UdpSocket::bind(address).await?);
-        let forwarder = Forwarder::new(address);
+        let forwarder = Forwarder::new(Some(address), state.mark);
         let forwarded = Arc::new(Semaphore::new(MAX_FORWARDED));
         let shared = Arc::new(Shared { state, forwarder, forwarded, own: address.ip() });
         Ok(Self { udp, tcp, address, shared })

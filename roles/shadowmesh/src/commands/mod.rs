@@ -1,6 +1,7 @@
 //! What each command does.
 
 mod admin;
+mod logs;
 mod manual;
 mod network;
 mod owner;
@@ -48,6 +49,7 @@ pub(crate) async fn run(cli: Cli, config: Config) -> Result<(), Failure> {
         Command::Invite(command) => admin::invite(&controller()?, command, as_json).await,
         Command::Device(command) => admin::device(&controller()?, command, as_json).await,
         Command::Network(command) => network::network(command, &config, as_json).await,
+        Command::Log(command) => logs::log(&controller()?, command, as_json).await,
         Command::Wireguard(args) => wireguard(args, &config),
         Command::Demo(args) => demo::run(args.once).await,
         Command::Completions { shell } => {

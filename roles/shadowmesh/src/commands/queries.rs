@@ -133,7 +133,8 @@ fn running(status: &Status) -> String {
         Running::Tun => "with a TUN interface".to_owned(),
         Running::Userspace => "in userspace mode".to_owned(),
         Running::UserspaceWithoutPrivilege => {
-            "in userspace mode, since there is no privilege for a TUN interface".to_owned()
+            "in userspace mode, for want of the privilege or the device for a TUN interface"
+                .to_owned()
         }
     };
     let proxy = status
@@ -150,7 +151,6 @@ fn show_network(network: &NetworkStatus) {
         Membership::Joining => styled(WARN, "joining"),
         Membership::AwaitingApproval => styled(WARN, "waiting for approval"),
         Membership::Refused => styled(BAD, "refused"),
-        Membership::ClockWrong => styled(BAD, "this device's clock is wrong"),
     };
     line(format_args!("{}  {state}", styled(BOLD, &network.zone)));
     let addresses: Vec<String> = network.addresses.iter().map(ToString::to_string).collect();

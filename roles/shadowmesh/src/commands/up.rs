@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keystore::FileKeystore;
-use node::api::{Client, ClientError, Membership};
-use node::{Mode, Node, NodeConfig, NodeSettings, StartError};
+use node::api::{Client, ClientError, Membership, NetworkStatus};
+use node::{Clock, Mode, Node, NodeConfig, NodeSettings, StartError};
 use zeroize::Zeroizing;
 
 use crate::cli::{Global, UpArgs, UpMode};
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
-use crate::output::note;
+use crate::output::{WARN, note, styled};
 use crate::stop;
 
 /// A node that was started has this long to answer.
@@ -64,6 +64,7 @@ async fn run(
         socket: config.node_socket()?,
         settings: settings(args, config.node.clone()),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        clock: Clock::default(),
     };
     let node = Node::start(node_config).await?;
     let joining = async {
@@ -102,15 +103,18 @@ async fn join(client: &Client, invite: &str) -> Result<(), Failure> {
             "Joined {}: waiting until somebody there runs `shadowmesh device approve`.",
             joined.name
         )),
-        Membership::Online
-        | Membership::Offline
-        | Membership::Joining
-        | Membership::Refused
-        | Membership::ClockWrong => {
+        Membership::Online | Membership::Offline | Membership::Joining | Membership::Refused => {
             note(format_args!("Joined {}. `shadowmesh status` shows who is there.", joined.name))
         }
     }
+    tell(&joined.advice);
     Ok(())
+}
+
+fn tell(advice: &[String]) {
+    for advice in advice {
+        note(format_args!("{} {advice}", styled(WARN, "!")));
+    }
 }
 
 /// The settings of the file with what the command line says on top.
@@ -213,6 +217,11 @@ async fn wait_until_it_answers(
                     status.pid,
                     log_file(config).display()
                 ));
+                let wrong = |network: &&NetworkStatus| network.clock_offset_seconds.is_some();
+                // Every network says the same of one clock.
+                if let Some(network) = status.networks.iter().find(wrong) {
+                    tell(&network.advice);
+                }
                 return Ok(());
             }
             Err(ClientError::NotRunning { .. }) => {}

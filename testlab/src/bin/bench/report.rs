@@ -7,6 +7,7 @@ pub(crate) struct Table {
     pub(crate) title: &'static str,
     pub(crate) method: String,
     pub(crate) unit: &'static str,
+    pub(crate) digits: usize,
     pub(crate) rows: Vec<Row>,
 }
 
@@ -31,6 +32,7 @@ impl Row {
 
 /// Prints a table; every variant is also given as a multiple of the last row's median.
 pub(crate) fn print(table: &Table) {
+    let digits = table.digits;
     let base = table.rows.last().map_or(f64::NAN, Row::median);
     let mut text = format!("## {}\n\n{}\n\n", table.title, table.method);
     text += &format!("| variant | median {} | lowest – highest | runs | ratio |\n", table.unit);
@@ -41,7 +43,7 @@ pub(crate) fn print(table: &Table) {
         let (median, runs) = (row.median(), row.runs.len());
         let ratio = median / base;
         text += &format!(
-            "| {} | **{median:.2}** | {low:.2} – {high:.2} | {runs} | {ratio:.2} |\n",
+            "| {} | **{median:.digits$}** | {low:.digits$} – {high:.digits$} | {runs} | {ratio:.2} |\n",
             row.name
         );
     }

@@ -4,37 +4,74 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use testlab::netns::{Namespace, Process, shadowmesh, tool, wait_for, wire};
+use testlab::network::{Device, Lab};
 
 use crate::report::{Row, Table};
 
 const RUNS: usize = 5;
 const SECONDS: &str = "4";
 const PATIENCE: Duration = Duration::from_secs(30);
-const OURS: &str = "shadowmesh wireguard";
-const PEER: &str = "gotatun-cli 0.10.2";
 
 /// Ours and the peer in turns, so that a noisy moment hits both.
 pub(crate) fn one_tcp_stream() -> Table {
-    let (mut wire, mut ours, mut peer) = (Vec::new(), Vec::new(), Vec::new());
+    let (members, cut_off) = (Members::new(true), Members::new(false));
+    let variants: [(&'static str, &dyn Fn() -> f64); 7] = [
+        ("the bare wire", &run_bare),
+        ("shadowmesh wireguard", &|| run(&shadowmesh(), &["wireguard", "-f"])),
+        ("shadowmesh up, direct", &|| members.run()),
+        ("shadowmesh up, through the relay", &|| cut_off.run()),
+        ("wireguard-go 2026-05-22", &|| run(&tool("wireguard-go"), &["-f"])),
+        ("boringtun-cli 0.7.1", &|| {
+            run(&tool("boringtun-cli"), &["--disable-drop-privileges", "-f"])
+        }),
+        ("gotatun-cli 0.10.2", &|| run(&tool("gotatun"), &["--disable-drop-privileges", "-f"])),
+    ];
+    let mut rows: Vec<Row> =
+        variants.iter().map(|(name, _)| Row { name, runs: Vec::new() }).collect();
     for _ in 0..RUNS {
-        wire.push(run_bare());
-        ours.push(run(&shadowmesh(), &["wireguard", "-f"]));
-        peer.push(run(&tool("gotatun"), &["--disable-drop-privileges", "-f"]));
+        for (row, (_, measure)) in rows.iter_mut().zip(&variants) {
+            row.runs.push(measure());
+        }
     }
     Table {
         title: "TCP, one stream, two namespaces",
         method: format!(
-            "WireGuard over UDP between two namespaces joined by a veth, both ends and iperf3 on \
-             the same {} cores, inner MTU 1420, {SECONDS} s after 1 s of warm-up, {RUNS} runs in \
-             turns.",
+            "Two namespaces joined by a veth (the members of a network: by a bridge), both ends and \
+             iperf3 on the same {} cores, {SECONDS} s after 1 s of warm-up, {RUNS} runs in turns. \
+             Tunnels of WireGuard over UDP have an inner MTU of 1420, the network its own of 1280; \
+             the relay runs on the same cores, and its stream is WebSocket over TLS 1.3.",
             std::thread::available_parallelism().map_or(0, usize::from)
         ),
         unit: "Gbit/s",
-        rows: vec![
-            Row { name: "the bare wire", runs: wire },
-            Row { name: OURS, runs: ours },
-            Row { name: PEER, runs: peer },
-        ],
+        digits: 2,
+        rows,
+    }
+}
+
+/// Two members of a network.
+struct Members {
+    _lab: Lab,
+    a: Device,
+    b: Device,
+    folder: tempfile::TempDir,
+}
+
+impl Members {
+    /// Two members with a direct path, or with UDP forbidden.
+    fn new(udp: bool) -> Self {
+        let mut lab = Lab::new();
+        let (mut a, b) = (lab.host("a"), lab.device("b"));
+        if !udp {
+            a.namespace().block_udp();
+        }
+        a.up(&[&lab.invite(&[])]);
+        a.wait_for_path(&b, if udp { "direct" } else { "relay" }, PATIENCE);
+        Self { _lab: lab, a, b, folder: tempfile::tempdir().expect("a temporary folder") }
+    }
+
+    fn run(&self) -> f64 {
+        let address = self.b.addresses().swap_remove(0);
+        measure(self.a.namespace(), self.b.namespace(), &address, self.folder.path())
     }
 }
 

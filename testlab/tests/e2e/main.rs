@@ -1,5 +1,7 @@
 //! Real binaries and TUN devices in namespaces. Needs root; a missing tool is a failure.
 
+mod intruders;
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -79,10 +81,11 @@ fn traffic_goes_on_and_a_node_restarts_while_the_controller_is_away() {
     let (mut alice, bob) = (lab.device("alice"), lab.device("bob"));
     alice.wait_for_path(&bob, "direct", PATIENCE);
     bob.wait_for_path(&alice, "direct", PATIENCE);
+    alice.wait_until_saved();
 
     lab.kill_server();
     assert!(alice.reaches(&bob.full_name()));
-    alice.down();
+    alice.kill();
     alice.up(&[]);
     alice.wait_until_reaches(&bob.full_name(), PATIENCE);
 
@@ -141,6 +144,44 @@ fn a_node_that_was_killed_leaves_no_resolver_behind_once_it_has_run_again() {
     assert_eq!(after, "nameserver 192.0.2.53\n");
     let links = alice.namespace().run("ip", &["-o", "link"]);
     assert!(!links.contains("shadowmesh"), "{links}");
+}
+
+#[test]
+fn a_device_that_changes_its_address_is_back_within_5_s_and_directly_soon_after() {
+    let mut lab = Lab::new();
+    let (alice, bob) = (lab.device("alice"), lab.device("bob"));
+    alice.wait_for_path(&bob, "direct", PATIENCE);
+    bob.wait_for_path(&alice, "direct", PATIENCE);
+
+    let ip = |args: &[&str]| alice.namespace().run("ip", args);
+    ip(&["address", "flush", "dev", "eth0", "scope", "global"]);
+    ip(&["address", "add", "10.1.0.77/24", "dev", "eth0"]);
+    alice.wait_until_reaches(&bob.full_name(), Duration::from_secs(5));
+    wait_for("bob to use alice's new address", PATIENCE, || {
+        if !bob.reaches(&alice.full_name()) {
+            return None;
+        }
+        let status = bob.status()?;
+        let peers = status["networks"][0]["peers"].as_array()?;
+        let path = &peers.iter().find(|peer| peer["name"] == "alice")?["path"];
+        (path["kind"] == "direct" && path["via"].as_str()?.starts_with("10.1.0.77:")).then_some(())
+    });
+}
+
+#[test]
+fn all_that_goes_underneath_bears_the_mark() {
+    let mut lab = Lab::new();
+    let bob = lab.device("bob");
+    let mut alice = lab.host("alice");
+    let nft = |args: &[&str]| alice.namespace().run("nft", args);
+    nft(&["add", "table", "inet", "lab"]);
+    nft(&["add", "chain", "inet", "lab", "out", "{ type filter hook output priority 0; }"]);
+    let unmarked = "oifname eth0 meta l4proto { tcp, udp } meta mark != 0x53 drop";
+    nft(&["add", "rule", "inet", "lab", "out", unmarked]);
+
+    alice.up(&[&lab.invite(&[])]);
+    alice.wait_for_membership("online", PATIENCE);
+    alice.wait_for_path(&bob, "direct", PATIENCE);
 }
 
 fn web_server(device: &Device, folder: &Path) -> Process {

@@ -1,0 +1,100 @@
+//! Security events on their way out: equal ones are told once a minute, refusals are counted first.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use control_proto::{SecurityEvent, TunnelRefusal};
+use identity::DeviceId;
+
+/// What happens again within this time is only counted.
+const PERIOD: Duration = Duration::from_secs(60);
+/// Different events that are told within a period.
+const MAX_RECENT: usize = 32;
+/// Peers and kinds of refusals that are told apart; the rest is counted without the peer.
+const MAX_TALLIES: usize = 256;
+
+/// What was told lately, what is being counted, and what is to be told.
+#[derive(Debug, Default)]
+pub(crate) struct Alarms {
+    recent: Vec<(SecurityEvent, Instant)>,
+    suppressed: Option<(Instant, u32)>,
+    tallies: BTreeMap<(Option<DeviceId>, TunnelRefusal), Tally>,
+    ready: VecDeque<SecurityEvent>,
+}
+
+#[derive(Debug)]
+struct Tally {
+    since: Instant,
+    quiet_until: Option<Instant>,
+    count: u64,
+}
+
+/// How many refusals within a period are worth an alarm. Networks double and damage datagrams, maps
+/// arrive late, and devices change keys: all of that looks like an attack in small numbers.
+const fn least(what: TunnelRefusal) -> u64 {
+    match what {
+        TunnelRefusal::ForeignSource => 1,
+        TunnelRefusal::FailedHandshake | TunnelRefusal::UnknownPeer => 3,
+        TunnelRefusal::ForgedPacket | TunnelRefusal::ReplayedHandshake => 10,
+        TunnelRefusal::ReplayedPacket => 100,
+    }
+}
+
+impl Alarms {
+    /// Something happened that is worth telling by itself.
+    pub(crate) fn raise(&mut self, event: SecurityEvent, now: Instant) {
+        self.recent.retain(|(_, until)| now < *until);
+        let is_known = self.recent.iter().any(|(known, _)| *known == event);
+        if is_known || self.recent.len() == MAX_RECENT {
+            self.suppressed.get_or_insert((now, 0)).1 += 1;
+            return;
+        }
+        self.recent.push((event.clone(), now + PERIOD));
+        self.ready.push_back(event);
+    }
+
+    /// A tunnel refused something.
+    pub(crate) fn tally(
+        &mut self,
+        device: Option<DeviceId>,
+        what: TunnelRefusal,
+        count: u64,
+        now: Instant,
+    ) {
+        let is_full = self.tallies.len() >= MAX_TALLIES;
+        let key = match (device, what) {
+            known if self.tallies.contains_key(&known) => known,
+            (_, what) if is_full => (None, what),
+            new => new,
+        };
+        let new = || Tally { since: now, quiet_until: None, count: 0 };
+        self.tallies.entry(key).or_insert_with(new).count += count;
+    }
+
+    /// Turns what was counted into events.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        let ready = &mut self.ready;
+        self.tallies.retain(|(device, what), tally| {
+            if tally.quiet_until.is_some_and(|until| now < until) {
+                return true;
+            }
+            if tally.count >= least(*what) {
+                let (device, what, count) = (*device, *what, std::mem::take(&mut tally.count));
+                ready.push_back(SecurityEvent::TunnelRefusals { device, what, count });
+                (tally.since, tally.quiet_until) = (now, Some(now + PERIOD));
+                return true;
+            }
+            now < tally.since + PERIOD
+        });
+        if let Some((since, count)) = self.suppressed
+            && now >= since + PERIOD
+        {
+            self.suppressed = None;
+            ready.push_back(SecurityEvent::Suppressed { count });
+        }
+    }
+
+    pub(crate) fn poll(&mut self) -> Option<SecurityEvent> {
+        self.ready.pop_front()
+    }
+}

@@ -1,0 +1,175 @@
+//! Carrying out what the engine wants.
+
+use std::{net::IpAddr, time::Duration};
+
+use engine::{ConnectionState, EngineEvent, InterfaceSettings};
+use identity::DeviceId;
+use tracing::{debug, info, warn};
+
+use super::{Ending, Network, Note, answer, not_found};
+use crate::{
+    api::{Event, Membership, PingReply},
+    directory::Listing,
+    memory, view,
+};
+
+impl Network {
+    /// Carries out everything that the engine wants done.
+    pub(super) fn drain(&mut self) {
+        loop {
+            let mut idle = true;
+            while let Some(command) = self.engine.poll_stream() {
+                idle = false;
+                self.handle_stream_command(command);
+            }
+            idle &= !self.send_messages();
+            while let Some(transmit) = self.engine.poll_transmit() {
+                idle = false;
+                self.transmit(&transmit);
+            }
+            while let Some(packet) = self.engine.poll_packet() {
+                idle = false;
+                self.host.deliver(&packet);
+            }
+            while let Some(event) = self.engine.poll_event() {
+                idle = false;
+                self.handle_event(event);
+            }
+            if idle {
+                return;
+            }
+        }
+    }
+
+    fn handle_event(&mut self, event: EngineEvent) {
+        match event {
+            EngineEvent::Interface(settings) => self.configure(settings),
+            EngineEvent::ZoneChanged => self.publish(),
+            EngineEvent::Save(state) => self.save(&state),
+            EngineEvent::Connection(state) => self.handle_connection(&state),
+            EngineEvent::Pong { peer, path, latency } => {
+                self.handle_pong(peer, &path.to_string(), latency);
+            }
+            EngineEvent::Path { peer, decision } => {
+                let text = format!("{}: {}", decision.path, decision.reason);
+                debug!(network = self.name, %peer, text, "path");
+                self.tell(Event::Path {
+                    network: self.id.to_string(),
+                    peer: peer.to_string(),
+                    text,
+                });
+            }
+            EngineEvent::ClockWrong { offset_ms: _ } => self.tell_clock(),
+            EngineEvent::Removed => {
+                self.ending = Ending::Removed;
+                let reason = "this device is no longer in the network; coming back takes a new \
+                              invite";
+                self.change_membership(Membership::Refused, Some(reason.to_owned()));
+            }
+            EngineEvent::Security(event) => {
+                warn!(network = self.name, ?event, "security event");
+                let text = format!("{event:?}");
+                self.tell(Event::Security { network: self.id.to_string(), text });
+            }
+        }
+    }
+
+    fn configure(&mut self, settings: InterfaceSettings) {
+        self.wanted = Some(settings);
+        self.arrange();
+    }
+
+    /// Sets up the interface, names and prefixes, but for what another network of the device has already:
+    /// of two with one IPv4 prefix, the later one has IPv6 only.
+    pub(super) fn arrange(&mut self) {
+        let Some(wanted) = &self.wanted else { return };
+        let taken = self.node.directory.taken(self.id, &wanted.routes);
+        if taken != self.taken {
+            info!(network = self.name, "another network of this device has prefixes of this one");
+            self.taken = taken;
+        }
+        self.publish();
+        let Some(settings) = self.settings() else { return };
+        self.host.configure(&settings, &self.node.directory);
+        if let Some((_, interface)) = self.host.interface() {
+            // Without a node there is no resolver to change.
+            let _ = self.node.notes.send(Note::Configured { network: self.id, interface });
+        }
+    }
+
+    /// What the engine wants, without what is taken.
+    fn settings(&self) -> Option<InterfaceSettings> {
+        let mut settings = self.wanted.clone()?;
+        settings.routes.retain(|route| !self.taken.contains(route));
+        let is_taken = |address: &IpAddr| self.taken.iter().any(|route| route.contains(address));
+        settings.addresses.retain(|address| !is_taken(address));
+        Some(settings)
+    }
+
+    /// Makes names, addresses and prefixes known to the rest of the node.
+    fn publish(&self) {
+        let Some(settings) = self.settings() else { return };
+        match self.engine.zone_without(&self.taken, self.clock.now()) {
+            Ok(zone) => {
+                let listing = Listing {
+                    zone,
+                    own: settings.addresses,
+                    routes: settings.routes,
+                    packets: self.inlets.packets.clone(),
+                };
+                self.node.directory.publish(self.id, listing);
+            }
+            Err(error) => {
+                warn!(network = self.name, %error, "the network has a name that DNS cannot have")
+            }
+        }
+    }
+
+    fn save(&self, state: &[u8]) {
+        if let Err(error) = memory::store_state(self.node.keys.as_ref(), self.id, state) {
+            warn!(network = self.name, %error, "cannot keep the network's state; is the disk full?");
+        }
+    }
+
+    fn handle_connection(&mut self, state: &ConnectionState) {
+        let admitted = self.engine.status(self.clock.now()).name.is_some();
+        let (membership, reason) = view::membership(state, admitted);
+        if membership == Membership::Online || membership == Membership::AwaitingApproval {
+            self.underlay.fault = None;
+        }
+        self.change_membership(membership, reason);
+    }
+
+    fn change_membership(&mut self, membership: Membership, reason: Option<String>) {
+        self.membership = membership;
+        info!(network = self.name, ?membership, reason, "membership");
+        self.tell(Event::Membership { network: self.id.to_string(), membership, reason });
+    }
+
+    /// Says how wrong the clock is, or that it is right again.
+    pub(super) fn tell_clock(&self) {
+        let status = self.engine.status(self.clock.now());
+        let advice = status.clock_offset.map(|_| status.warnings.join("; "));
+        match &advice {
+            Some(advice) => warn!(network = self.name, "{advice}"),
+            None => info!(network = self.name, "this device's clock is right again"),
+        }
+        let (network, offset_seconds) = (self.id.to_string(), status.clock_offset);
+        self.tell(Event::Clock { network, offset_seconds, advice });
+    }
+
+    pub(super) fn tell(&self, event: Event) {
+        // Without anybody who listens there is nobody to tell.
+        let _ = self.node.events.send(event);
+    }
+
+    fn handle_pong(&mut self, peer: DeviceId, path: &str, latency: Duration) {
+        let latency_ms = latency.as_secs_f64() * 1_000.0;
+        for ping in self.pings.extract_if(.., |ping| ping.peer == peer) {
+            let reply = view::path(path, Some(latency_ms))
+                .map(|path| PingReply { peer: ping.name, path })
+                .ok_or_else(|| not_found("the peer"));
+            answer(ping.reply, reply);
+        }
+    }
+}

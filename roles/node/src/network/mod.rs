@@ -1,0 +1,352 @@
+//! The event loop of one network.
+//!
+//! | file | what |
+//! |---|---|
+//! | `mod` | the loop, and what the node asks |
+//! | `events` | carrying out what the engine wants |
+//! | `underlay` | connections, datagrams, surroundings |
+
+mod events;
+mod underlay;
+
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::BytesMut;
+use engine::{Engine, EngineConfig, InterfaceSettings};
+use getrandom::SysRng;
+use identity::{DeviceId, NetworkId};
+use ipnet::IpNet;
+use keystore::Keystore;
+use platform::ReceiveBatch;
+use rand_core::UnwrapErr;
+use tokio::{
+    sync::{broadcast, mpsc, oneshot, watch},
+    time::sleep_until,
+};
+use tracing::warn;
+
+use crate::{
+    Clock,
+    api::{ApiError, Event, Membership, Netcheck, NetworkStatus, PingReply, Problem, Reply, Why},
+    data::Upcall,
+    directory::Directory,
+    fault::Fault,
+    host::{Host, HostPlan},
+    underlay::Surroundings,
+    view,
+};
+use underlay::{Underlay, readable};
+
+/// Packets from this device that wait for the loop.
+const PACKETS: usize = 512;
+/// Packets taken in one turn, so that timers and control get theirs.
+const BATCH: usize = 64;
+/// A peer has this long to answer a ping.
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// The controller has this long to take note of a device that leaves.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Super-datagrams taken in one turn.
+const RECEIVE_SLOTS: usize = 8;
+
+/// What the node asks of one network.
+#[derive(Debug)]
+pub(crate) enum NetworkCommand {
+    Status(oneshot::Sender<NetworkStatus>),
+    Netcheck(oneshot::Sender<Netcheck>),
+    Why(String, oneshot::Sender<Option<Why>>),
+    /// Answered with [`Problem::NotFound`] when the peer is of another network.
+    Ping(String, Reply<PingReply>),
+    /// Why the controller is not reached, where that is known.
+    Fault(oneshot::Sender<Option<Fault>>),
+    /// Looks again at what other networks of the device leave to this one.
+    Arrange,
+    /// Leaves the network for good; the loop ends when the controller knows, or soon in any case.
+    Leave,
+    /// Ends the loop for good, without a word to anybody: the network did not let the device in.
+    Abandon,
+}
+
+/// What a network tells the node.
+#[derive(Debug)]
+pub(crate) enum Note {
+    /// The network's interface has its addresses.
+    Configured { network: NetworkId, interface: u32 },
+}
+
+/// How a network's loop has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// The device stays a member.
+    Stopped,
+    /// The device is no member any more: its keys are of no use.
+    Removed,
+}
+
+/// What a network's loop works with.
+#[derive(Debug)]
+pub(crate) struct NetworkParts {
+    pub(crate) config: EngineConfig,
+    pub(crate) clock: Clock,
+    pub(crate) host: HostPlan,
+    pub(crate) surroundings: watch::Receiver<Surroundings>,
+    pub(crate) node: NodeSide,
+    pub(crate) commands: mpsc::Receiver<NetworkCommand>,
+}
+
+/// What all networks of a node share.
+#[derive(Clone, Debug)]
+pub(crate) struct NodeSide {
+    pub(crate) keys: Arc<dyn Keystore>,
+    pub(crate) directory: Directory,
+    pub(crate) events: broadcast::Sender<Event>,
+    pub(crate) notes: mpsc::UnboundedSender<Note>,
+}
+
+/// One network at work.
+pub(crate) struct Network {
+    id: NetworkId,
+    name: String,
+    engine: Engine,
+    clock: Clock,
+    rng: UnwrapErr<SysRng>,
+    membership: Membership,
+    underlay: Underlay,
+    host: Host,
+    inlets: Inlets,
+    node: NodeSide,
+    commands: mpsc::Receiver<NetworkCommand>,
+    /// What the engine wants of the interface.
+    wanted: Option<InterfaceSettings>,
+    /// The prefixes that another network of the device has already.
+    taken: Vec<IpNet>,
+    pings: Vec<PendingPing>,
+    ending: Ending,
+}
+
+/// What comes from this host.
+#[derive(Debug)]
+struct Inlets {
+    upcalls: mpsc::Receiver<Upcall>,
+    from_host: mpsc::Receiver<BytesMut>,
+    packets: mpsc::Sender<BytesMut>,
+}
+
+/// Whether the loop is to end.
+#[derive(Clone, Copy, Debug)]
+enum Ending {
+    No,
+    /// The controller has until then to take note that the device leaves.
+    Leaving(Instant),
+    Removed,
+}
+
+struct PendingPing {
+    peer: DeviceId,
+    name: String,
+    deadline: Instant,
+    reply: Reply<PingReply>,
+}
+
+impl Network {
+    pub(crate) fn new(parts: NetworkParts) -> io::Result<Self> {
+        let NetworkParts { config, clock, host, surroundings, node, commands } = parts;
+        let (packets, from_host) = mpsc::channel(PACKETS);
+        let (upcall_sender, upcalls) = mpsc::channel(PACKETS);
+        let mut rng = UnwrapErr(SysRng);
+        let (id, name) = (config.invite.network, config.invite.network_name.to_string());
+        let directory = node.directory.clone();
+        let underlay = Underlay::new(directory, surroundings, host.port(), config.loopback);
+        let engine = Engine::new(config, &mut rng, clock.now());
+        let host = Host::start(host, engine.data_plane(), upcall_sender)?;
+        // A device that was admitted before is a member, whoever answers.
+        let admitted = engine.status(clock.now()).name.is_some();
+        let membership = if admitted { Membership::Offline } else { Membership::Joining };
+        Ok(Self {
+            id,
+            name,
+            engine,
+            clock,
+            rng,
+            membership,
+            underlay,
+            host,
+            inlets: Inlets { upcalls, from_host, packets },
+            node,
+            commands,
+            wanted: None,
+            taken: Vec::new(),
+            pings: Vec::new(),
+            ending: Ending::No,
+        })
+    }
+
+    /// Runs until the node drops the sender of commands, or the device is no member any more.
+    pub(crate) async fn run(mut self) -> Ended {
+        let mut batch = ReceiveBatch::new(RECEIVE_SLOTS);
+        let mut packets = Vec::with_capacity(BATCH);
+        self.look_around();
+        if self.engine.status(self.clock.now()).clock_offset.is_some() {
+            self.tell_clock();
+        }
+        let ended = loop {
+            self.drain();
+            if matches!(self.ending, Ending::Removed) {
+                break Ended::Removed;
+            }
+            let deadline = self.deadline();
+            tokio::select! {
+                command = self.commands.recv() => match command {
+                    Some(command) => self.handle_command(command),
+                    None => {
+                        self.engine.flush();
+                        self.drain();
+                        break Ended::Stopped;
+                    }
+                },
+                Some((stream, event)) = self.underlay.events.recv() => {
+                    self.handle_stream(stream, event);
+                }
+                socket = readable(self.host.inbox()) => self.receive_datagrams(socket, &mut batch),
+                Some(upcall) = self.inlets.upcalls.recv() => self.handle_upcall(upcall),
+                count = self.inlets.from_host.recv_many(&mut packets, BATCH), if packets.is_empty() => {
+                    debug_assert!(count > 0, "the loop itself holds a sender");
+                    for packet in packets.drain(..) {
+                        self.engine.handle_packet(&packet, &mut self.rng, self.clock.now());
+                    }
+                }
+                () = sleep_until(deadline.into()) => self.handle_deadline(),
+                Ok(()) = self.underlay.surroundings.changed() => self.look_around(),
+            }
+        };
+        self.node.directory.remove(self.id);
+        self.host.end(&self.node.directory);
+        ended
+    }
+
+    fn deadline(&self) -> Instant {
+        // Nothing may be due for a long time; waking up once in a while costs nothing.
+        let idle = Instant::now() + Duration::from_secs(3_600);
+        let pings = self.pings.iter().map(|ping| ping.deadline);
+        let engine = self.engine.poll_timeout().map(|(at, _reason)| at);
+        let leaving = match self.ending {
+            Ending::Leaving(deadline) => Some(deadline),
+            Ending::No | Ending::Removed => None,
+        };
+        pings.chain(engine).chain(leaving).min().unwrap_or(idle)
+    }
+
+    fn handle_deadline(&mut self) {
+        let now = self.clock.now();
+        self.engine.handle_timeout(&mut self.rng, now);
+        if let Ending::Leaving(deadline) = self.ending
+            && deadline <= now.instant
+        {
+            self.ending = Ending::Removed;
+        }
+        let expired =
+            self.pings.extract_if(.., |ping| ping.deadline <= now.instant).collect::<Vec<_>>();
+        for ping in expired {
+            let message = format!(
+                "{} does not answer; `shadowmesh why {}` tells which ways were tried",
+                ping.name, ping.name
+            );
+            answer(ping.reply, Err(ApiError { problem: Problem::Timeout, message }));
+        }
+    }
+
+    fn handle_upcall(&mut self, upcall: Upcall) {
+        match upcall {
+            Upcall::Packet(packet) => {
+                self.engine.handle_packet(&packet, &mut self.rng, self.clock.now())
+            }
+            Upcall::Datagram { from, mut bytes } => {
+                self.engine.handle_datagram(from, &mut bytes, &mut self.rng, self.clock.now());
+            }
+            Upcall::Notice(notice) => {
+                self.engine.handle_notice(notice, &mut self.rng, self.clock.now())
+            }
+            Upcall::InterfaceGone => {
+                warn!(
+                    network = self.name,
+                    "the interface was deleted; `shadowmesh down` and `up` make it again"
+                );
+            }
+        }
+    }
+
+    fn handle_command(&mut self, command: NetworkCommand) {
+        match command {
+            NetworkCommand::Status(reply) => answer(reply, self.status()),
+            NetworkCommand::Netcheck(reply) => {
+                answer(
+                    reply,
+                    view::netcheck(self.engine.status(self.clock.now()), self.membership),
+                );
+            }
+            NetworkCommand::Why(peer, reply) => {
+                let why =
+                    self.find(&peer).and_then(|(id, _)| self.engine.why(id, self.clock.now()));
+                answer(reply, why.map(view::why));
+            }
+            NetworkCommand::Ping(peer, reply) => self.ping(&peer, reply),
+            NetworkCommand::Fault(reply) => answer(reply, self.underlay.fault.clone()),
+            NetworkCommand::Arrange => self.arrange(),
+            NetworkCommand::Leave => {
+                let now = self.clock.now();
+                self.engine.leave(&mut self.rng, now);
+                self.ending = Ending::Leaving(now.instant + LEAVE_TIMEOUT);
+            }
+            NetworkCommand::Abandon => self.ending = Ending::Removed,
+        }
+    }
+
+    fn status(&self) -> NetworkStatus {
+        let fault = self.underlay.fault.as_ref().filter(|_| self.is_alone());
+        let status = self.engine.status(self.clock.now());
+        view::network(status, self.membership, fault, &self.taken, &self.host)
+    }
+
+    fn ping(&mut self, peer: &str, reply: Reply<PingReply>) {
+        let Some((peer, name)) = self.find(peer) else {
+            return answer(reply, Err(not_found(peer)));
+        };
+        let now = self.clock.now();
+        self.engine.handle_ping_request(peer, &mut self.rng, now);
+        self.pings.push(PendingPing { peer, name, deadline: now.instant + PING_TIMEOUT, reply });
+    }
+
+    /// A peer by name, full name, id or address.
+    fn find(&self, wanted: &str) -> Option<(DeviceId, String)> {
+        let short = wanted.strip_suffix(&format!(".{}.alt", self.name)).unwrap_or(wanted);
+        let peer = self.engine.find_peer(short)?;
+        Some((peer, short.to_owned()))
+    }
+}
+
+pub(crate) fn not_found(peer: &str) -> ApiError {
+    let message = format!("no device is called {peer}; `shadowmesh status` lists all");
+    ApiError { problem: Problem::NotFound, message }
+}
+
+pub(crate) fn stopping() -> ApiError {
+    ApiError { problem: Problem::System, message: "the node is stopping".to_owned() }
+}
+
+/// Asks a network; nothing if it has ended.
+pub(crate) async fn ask<T>(
+    network: &mpsc::Sender<NetworkCommand>,
+    command: impl FnOnce(oneshot::Sender<T>) -> NetworkCommand,
+) -> Option<T> {
+    let (reply, answer) = oneshot::channel();
+    network.send(command(reply)).await.ok()?;
+    answer.await.ok()
+}
+
+fn answer<T>(reply: oneshot::Sender<T>, value: T) {
+    // Whoever asked may have gone away.
+    drop(reply.send(value));
+}

@@ -1,0 +1,208 @@
+//! The network's connections, datagrams and surroundings.
+
+use std::{collections::BTreeSet, net::IpAddr, time::Instant};
+
+use bytes::Bytes;
+use engine::{DialTarget, Purpose, StreamCommand, StreamId, Transmit};
+use identity::TlsMode;
+use platform::ReceiveBatch;
+use tokio::sync::{mpsc, watch};
+use tracing::{debug, info};
+use websocket::{Endpoint, SpkiPin, Tls};
+
+use super::Network;
+use crate::{
+    api::{Event, Membership},
+    directory::Directory,
+    fault::Fault,
+    streams::{StreamEvent, Streams},
+    udp::Inbox,
+    underlay::Surroundings,
+};
+
+/// Events of connections that wait for the loop; behind them TCP holds the senders back.
+const STREAM_EVENTS: usize = 64;
+
+/// What a network knows of what lies underneath it.
+#[derive(Debug)]
+pub(super) struct Underlay {
+    streams: Streams,
+    pub(super) events: mpsc::Receiver<(u64, StreamEvent)>,
+    /// Connections for which the engine has messages.
+    awake: BTreeSet<StreamId>,
+    /// The connection to the controller.
+    controller: Option<StreamId>,
+    /// Why there is none.
+    pub(super) fault: Option<Fault>,
+    port: Option<u16>,
+    loopback: bool,
+    pub(super) surroundings: watch::Receiver<Surroundings>,
+    /// The surroundings that the engine was told of.
+    known: Option<Surroundings>,
+}
+
+impl Underlay {
+    pub(super) fn new(
+        directory: Directory,
+        surroundings: watch::Receiver<Surroundings>,
+        port: Option<u16>,
+        loopback: bool,
+    ) -> Self {
+        let (sender, events) = mpsc::channel(STREAM_EVENTS);
+        Self {
+            streams: Streams::new(directory, sender),
+            events,
+            awake: BTreeSet::new(),
+            controller: None,
+            fault: None,
+            port,
+            loopback,
+            surroundings,
+            known: None,
+        }
+    }
+}
+
+impl Network {
+    /// Tells the engine of the surroundings. With the same addresses but another way to them, as after
+    /// a change of routers, everything is dialled anew too.
+    pub(super) fn look_around(&mut self) {
+        let surroundings = self.underlay.surroundings.borrow_and_update().clone();
+        self.host.sockets().forget_sources();
+        let now = self.clock.now();
+        let endpoints = |surroundings: &Surroundings| {
+            self.underlay
+                .port
+                .map(|port| surroundings.endpoints(port, self.underlay.loopback))
+                .unwrap_or_default()
+        };
+        let present = endpoints(&surroundings);
+        match self.underlay.known.replace(surroundings) {
+            Some(known) if endpoints(&known) == present => {
+                self.engine.handle_network_change(&mut self.rng, now);
+            }
+            Some(_) | None => self.engine.handle_local_addresses(&present, &mut self.rng, now),
+        }
+    }
+
+    pub(super) fn handle_stream(&mut self, stream: u64, event: StreamEvent) {
+        if !self.underlay.streams.observe(stream, &event) {
+            return;
+        }
+        let id = StreamId(stream);
+        match event {
+            StreamEvent::Opened => {
+                self.engine.handle_stream_opened(id, &mut self.rng, self.clock.now())
+            }
+            StreamEvent::Message(message) => {
+                self.engine.handle_stream_message(id, &message, &mut self.rng, self.clock.now());
+            }
+            StreamEvent::Writable => {
+                self.underlay.awake.insert(id);
+            }
+            StreamEvent::Closed(fault) => {
+                self.underlay.awake.remove(&id);
+                if self.underlay.controller == Some(id) {
+                    self.handle_controller_fault(fault);
+                }
+                self.engine.handle_stream_closed(id, &mut self.rng, self.clock.now());
+            }
+        }
+    }
+
+    pub(super) fn receive_datagrams(&mut self, socket: usize, batch: &mut ReceiveBatch) {
+        let Some(inbox) = self.host.inbox() else { return };
+        if !inbox.receive(socket, batch) {
+            return;
+        }
+        for datagram in batch.datagrams() {
+            let from = datagram.remote;
+            inbox.sockets().learn_source(from, datagram.local);
+            for bytes in datagram.segments() {
+                self.engine.handle_datagram(from, bytes, &mut self.rng, self.clock.now());
+            }
+        }
+    }
+
+    /// Remembers why the controller is not reached, and says so once.
+    fn handle_controller_fault(&mut self, fault: Fault) {
+        self.underlay.controller = None;
+        if self.underlay.fault.as_ref() == Some(&fault) {
+            return;
+        }
+        info!(network = self.name, "the controller is not reached: {}", fault.cause());
+        let reason = Some(fault.to_string());
+        self.underlay.fault = Some(fault);
+        if self.is_alone() {
+            let (network, membership) = (self.id.to_string(), self.membership);
+            self.tell(Event::Membership { network, membership, reason });
+        }
+    }
+
+    /// Whether the network has not answered, or not lately.
+    pub(super) fn is_alone(&self) -> bool {
+        matches!(self.membership, Membership::Joining | Membership::Offline)
+    }
+
+    /// Sends a datagram, unless it would go into a network of this device: those that the engine itself
+    /// does not know are the others'.
+    pub(super) fn transmit(&self, transmit: &Transmit) {
+        if !self.node.directory.is_overlay(transmit.to.ip()) {
+            self.host.sockets().send(transmit.to, &transmit.payload, None);
+        }
+    }
+
+    pub(super) fn handle_stream_command(&mut self, command: StreamCommand) {
+        match command {
+            StreamCommand::Dial { stream, target } => {
+                debug!(network = self.name, purpose = ?target.purpose, "dialling");
+                if target.purpose == Purpose::Controller {
+                    self.underlay.controller = Some(stream);
+                }
+                self.underlay.streams.dial(stream.0, endpoint(target));
+            }
+            StreamCommand::Wake { stream } => {
+                self.underlay.awake.insert(stream);
+            }
+            StreamCommand::Close { stream } => {
+                self.underlay.awake.remove(&stream);
+                self.underlay.streams.close(stream.0);
+            }
+        }
+    }
+
+    /// Moves messages to every connection that has room; says whether there were any.
+    pub(super) fn send_messages(&mut self) -> bool {
+        let mut moved = false;
+        for stream in std::mem::take(&mut self.underlay.awake) {
+            while self.underlay.streams.has_room(stream.0) {
+                let Some(message) = self.engine.poll_message(stream, Instant::now()) else { break };
+                self.underlay.streams.send(stream.0, Bytes::from(message));
+                moved = true;
+            }
+        }
+        moved
+    }
+}
+
+/// Waits until a socket of the loop's own can be read; says which.
+pub(super) async fn readable(inbox: Option<&Inbox>) -> usize {
+    match inbox {
+        Some(inbox) => inbox.readable().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn endpoint(target: DialTarget) -> Endpoint {
+    let addresses = target.server.socket_addresses().collect();
+    let tls = match target.server.tls {
+        TlsMode::Plain => Tls::Plain,
+        TlsMode::WebPki => Tls::WebPki,
+        TlsMode::Pin(pin) => Tls::Pin(SpkiPin(pin)),
+    };
+    let host = match target.server.host.parse::<IpAddr>() {
+        Ok(IpAddr::V6(address)) => format!("[{address}]:{}", target.server.port),
+        Ok(IpAddr::V4(_)) | Err(_) => format!("{}:{}", target.server.host, target.server.port),
+    };
+    Endpoint { addresses, host, tls, path: target.path, mark: None }
+}
