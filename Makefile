@@ -10,6 +10,8 @@ as_root := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 rooted := $(if $(as_root),--config 'target."cfg(unix)".runner = "$(as_root)"')
 
 prefix ?= /usr/local
+# Below DESTDIR whoever packages needs no privilege.
+to_system := $(if $(DESTDIR),,$(as_root))
 
 .PHONY: help demo test fmt lint doc deny unit sim e2e interop bench install tools
 
@@ -59,7 +61,7 @@ bench: ## throughput, latency and memory beside peers, in one run (root or sudo)
 	cargo build --release --workspace --locked --bins
 	$(as_root) $(CARGO_TARGET_DIR)/release/bench $(TABLES)
 
-install: ## the program, its manual, completions and systemd units below $(prefix)
+install: ## the program, its manual, completions and systemd units below $(DESTDIR)$(prefix)
 	cargo build --release --workspace --locked --bin shadowmesh
-	$(as_root) install -Dm755 $(CARGO_TARGET_DIR)/release/shadowmesh $(DESTDIR)$(prefix)/bin/shadowmesh
-	$(as_root) scripts/install-files "$(DESTDIR)$(prefix)" "$(DESTDIR)"
+	$(to_system) install -Dm755 $(CARGO_TARGET_DIR)/release/shadowmesh "$(DESTDIR)$(prefix)/bin/shadowmesh"
+	$(to_system) scripts/install-files "$(DESTDIR)$(prefix)" "$(DESTDIR)"

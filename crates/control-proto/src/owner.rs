@@ -61,19 +61,24 @@ pub struct Outline {
 #[error("this is not what `shadowmesh network outline` prints; copy it again, completely")]
 pub struct NotAnOutline;
 
-/// A key that issues, and the root's word for it.
-pub(crate) type Issuer = (DelegatedKey, Signed<Delegation>);
+/// One invite that is to be made.
+pub(crate) struct InviteOrder<'a> {
+    pub(crate) request: &'a InviteRequest,
+    /// A key that issues, and the root's word for it.
+    pub(crate) issuer: &'a (DelegatedKey, Signed<Delegation>),
+    /// The number of the membership.
+    pub(crate) serial: Serial,
+}
 
 impl Outline {
     /// Makes one invite.
     pub(crate) fn invite(
         &self,
-        request: &InviteRequest,
-        (issuer, delegation): &Issuer,
-        serial: Serial,
+        order: &InviteOrder<'_>,
         rng: &mut dyn CryptoRng,
         now: UnixTime,
     ) -> (Invite, InviteGrant) {
+        let InviteOrder { request, issuer: (issuer, delegation), serial } = order;
         let key = InviteKey::generate(rng);
         let mut groups = request.groups.clone();
         if request.relay && !groups.contains(&GroupName::relay()) {
@@ -86,7 +91,7 @@ impl Outline {
             needs_approval: request.approval.unwrap_or(self.approval),
             validity: Validity::starting(now, request.expires_in),
             max_validity: self.validity,
-            serial,
+            serial: *serial,
             prefix: self.ula,
         };
         let invite = Invite {
@@ -206,9 +211,11 @@ impl Owner {
         // Nobody here knows the serials given before; these rise with time and do not repeat.
         let first = (now.0 << 28) | u64::from(rng.next_u32() >> 8);
         let serials = (first..).take(request.uses.into());
-        Ok(serials
-            .map(|serial| outline.invite(request, &issuer, Serial(serial), rng, now))
-            .collect())
+        let made = serials.map(|serial| {
+            let order = InviteOrder { request, issuer: &issuer, serial: Serial(serial) };
+            outline.invite(&order, rng, now)
+        });
+        Ok(made.collect())
     }
 
     /// Signs records, each preceded by the delegation that it needs.

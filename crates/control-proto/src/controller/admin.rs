@@ -13,7 +13,7 @@ use rand_core::CryptoRng;
 use super::{Change, Controller, DeviceRecord, InviteRecord, Reply, Ticket, wall};
 use crate::limits::{LOG_ENTRIES, LOG_SECONDS, MAX_INVITES, MAX_PLACES};
 use crate::membership::claims;
-use crate::owner::check;
+use crate::owner::{InviteOrder, check};
 use crate::{
     Actor, AdminAnswer, AdminError, AdminRequest, AuditAction, ControllerPlace, CreatedInvite,
     DeviceView, InviteRequest, InviteState, InviteView, NetworkView, RelayView, SettingsChange,
@@ -145,10 +145,10 @@ impl Controller {
         if request.relay && !self.holds(Scope::Relays) {
             return Err(not_held(Scope::Relays));
         }
-        if let Some(name) = &request.name {
-            if self.index.names.contains_key(name) {
-                return Err(AdminError::NameTaken { name: name.clone() });
-            }
+        if let Some(name) = &request.name
+            && self.index.names.contains_key(name)
+        {
+            return Err(AdminError::NameTaken { name: name.clone() });
         }
         Ok(())
     }
@@ -161,7 +161,8 @@ impl Controller {
     ) -> Option<CreatedInvite> {
         let issuer = self.config.keys.get(Scope::Issue)?;
         let serial = Serial(self.state.counters.serial + 1);
-        let (invite, grant) = self.outline().invite(request, issuer, serial, rng, wall(now));
+        let order = InviteOrder { request, issuer, serial };
+        let (invite, grant) = self.outline().invite(&order, rng, wall(now));
         let key = grant.key;
         let expires = grant.validity.not_after.0;
         let record = InviteRecord { key, grant, created: wall(now), used_by: None, revoked: false };

@@ -226,7 +226,7 @@ fn an_address_that_is_taken_is_refused_and_the_next_one_found() {
 fn a_controller_that_moves_is_found_by_those_who_were_told_before() {
     let mut world = joined(2);
     let place = ControllerPlace { host: "moved.example".into(), port: 8443, addresses: Vec::new() };
-    let controllers = Some(vec![place.clone()]);
+    let controllers = Some(vec![place]);
     let change = SettingsChange { controllers, ..SettingsChange::default() };
     world.admin(AdminRequest::ChangeSettings(change)).unwrap();
     let entry = world.map(0).controllers().next().unwrap();

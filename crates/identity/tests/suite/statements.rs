@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 
 use identity::{
     Attachment, Binding, Candidate, CandidateKind, ChannelKey, ChannelProof, ControllerEntry,
-    Endpoints, Epoch, NameEntry, NameTarget, NetworkInfo, Renewal, RevocationTarget, Scope,
-    SignatureError, Signed, Statement, StaticPeer, TunnelKey, UnixTime, Validity, ipv4_prefix,
-    ula_prefix,
+    Endpoints, Epoch, NameEntry, NameTarget, NetworkInfo, NetworkKey, Renewal, RevocationTarget,
+    Scope, SignatureError, Signed, Statement, StaticPeer, TunnelKey, UnixTime, Validity,
+    ipv4_prefix, ula_prefix,
 };
 use proptest::prelude::*;
 
@@ -152,6 +152,24 @@ fn all_kinds(world: &World) -> String {
 #[test]
 fn each_kind_of_statement_has_the_bytes_that_it_always_had() {
     assert_eq!(all_kinds(&World::new()), include_str!("statements.golden"));
+}
+
+/// The seeds are SHA-256 over label, root and scope, as another implementation computed them.
+#[test]
+fn the_owners_key_of_a_scope_is_always_the_same() {
+    let root = NetworkKey::from_bytes(&[7; 32]);
+    for (scope, id) in [
+        (Scope::Issue, "14yoni5n5a68tqop7kq4iaumzirwendz7adcg1jqog7gbq6ahhry"),
+        (Scope::Policy, "j4shgfwjn47pamycefj3wmn6axm6r1dx5emabbskjka7hmxanudy"),
+        (Scope::Relays, "hgwekk1mj93jpz6stwapibgonmtgt9ocxg7fe89cxuq453oa4cbo"),
+    ] {
+        let (key, delegation) = root.own_delegation(scope);
+        assert_eq!(key.id().to_string(), id);
+        let given = delegation.verify_scope(root.id(), scope).unwrap();
+        assert_eq!(given.key, key.id());
+        assert_eq!(given.validity.check(NOW), Ok(()));
+        assert_eq!(root.own_delegation(scope).1, delegation);
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The real program on the loopback interface: a server and two nodes without privileges.
+//! The program as processes, and what tests do with them.
 
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -8,20 +8,20 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_shadowmesh");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_shadowmesh");
 /// What takes longer than this has failed.
-const DEADLINE: Duration = Duration::from_secs(60);
-const PAGE: &str = "a page of the nas";
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const PAGE: &str = "a page of the nas";
 
 /// A process whose lines on standard error can be waited for.
-struct Running {
-    child: Child,
+pub(crate) struct Running {
+    pub(crate) child: Child,
     lines: Receiver<String>,
     seen: Vec<String>,
 }
 
 impl Running {
-    fn start(state: &Path, arguments: &[&str]) -> Self {
+    pub(crate) fn start(state: &Path, arguments: &[&str]) -> Self {
         let mut child = command(state, arguments)
             .stderr(Stdio::piped())
             .stdout(Stdio::piped())
@@ -46,7 +46,7 @@ impl Running {
     }
 
     /// The part of a line that follows `marker`.
-    fn wait_for(&mut self, marker: &str) -> String {
+    pub(crate) fn wait_for(&mut self, marker: &str) -> String {
         let deadline = Instant::now() + DEADLINE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -62,7 +62,7 @@ impl Running {
     }
 
     /// As `kill -9` does.
-    fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().expect("it runs");
         self.child.wait().expect("it is ours");
     }
@@ -76,19 +76,26 @@ impl Drop for Running {
     }
 }
 
-fn command(state: &Path, arguments: &[&str]) -> Command {
+pub(crate) fn command(state: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(PROGRAM);
     command.arg("--state-dir").arg(state).args(arguments).env_remove("SHADOWMESH_CONFIG");
     command.stdin(Stdio::null());
     command
 }
 
-fn run(state: &Path, arguments: &[&str]) -> Output {
+pub(crate) fn run(state: &Path, arguments: &[&str]) -> Output {
     command(state, arguments).output().expect("the program starts")
 }
 
+/// What a command prints, when it succeeds.
+pub(crate) fn answer(command: &mut Command) -> String {
+    let output = command.output().expect("the program starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text").trim().to_owned()
+}
+
 /// Tries until it works; each try takes its own time.
-fn until<T>(what: &str, mut attempt: impl FnMut() -> Result<T, String>) -> T {
+pub(crate) fn until<T>(what: &str, mut attempt: impl FnMut() -> Result<T, String>) -> T {
     let deadline = Instant::now() + DEADLINE;
     loop {
         match attempt() {
@@ -99,29 +106,48 @@ fn until<T>(what: &str, mut attempt: impl FnMut() -> Result<T, String>) -> T {
     }
 }
 
-struct Network {
-    folder: tempfile::TempDir,
-    port: u16,
+pub(crate) struct Network {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) port: u16,
 }
 
 impl Network {
-    fn state(&self, name: &str) -> PathBuf {
+    pub(crate) fn state(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn serve(&self) -> Running {
+    /// A network whose server runs, and the passphrase of its key.
+    pub(crate) fn create(more: &[&str]) -> (Self, Running, String) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut network = Self { folder, port: 0 };
+        let mut server = network.serve("server", more);
+        server.wait_for("under the passphrase");
+        let passphrase = server.wait_for("  ");
+        let place = server.wait_for("wss://127.0.0.1:");
+        network.port = place.trim_end_matches('.').parse().expect("a port");
+        (network, server, passphrase)
+    }
+
+    pub(crate) fn serve(&self, name: &str, more: &[&str]) -> Running {
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)).to_string();
-        let arguments = ["serve", "--listen", &listen, "--host", "127.0.0.1", "--network", "home"];
-        Running::start(&self.state("server"), &arguments)
+        let mut arguments =
+            vec!["serve", "--listen", &listen, "--host", "127.0.0.1", "--network", "home"];
+        arguments.extend(more);
+        Running::start(&self.state(name), &arguments)
     }
 
-    fn invite(&self) -> String {
-        let output = run(&self.state("server"), &["invite", "create"]);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).expect("text").trim().to_owned()
+    /// What a command at the server prints.
+    pub(crate) fn ask(&self, server: &str, arguments: &[&str]) -> String {
+        answer(&mut command(&self.state(server), arguments))
     }
 
-    fn node(&self, name: &str, more: &[&str]) -> Running {
+    /// What the server says about the network.
+    pub(crate) fn show(&self, server: &str) -> serde_json::Value {
+        let text = self.ask(server, &["--json", "network", "show"]);
+        serde_json::from_str(&text).expect("it is JSON")
+    }
+
+    pub(crate) fn node(&self, name: &str, more: &[&str]) -> Running {
         let mut arguments =
             vec!["up", "--mode", "userspace", "--name", name, "--proxy", "127.0.0.1:0"];
         arguments.extend(more);
@@ -129,7 +155,7 @@ impl Network {
     }
 
     /// Changes are collected for a moment before they reach the disk.
-    fn wait_until_kept(&self, node: &str, name: &str) {
+    pub(crate) fn wait_until_kept(&self, node: &str, name: &str) {
         until("state on disk", || {
             let folder = self.state(node).join("node");
             let files = std::fs::read_dir(folder).map_err(|error| error.to_string())?;
@@ -143,7 +169,7 @@ impl Network {
         });
     }
 
-    fn ping(&self, from: &str, to: &str) {
+    pub(crate) fn ping(&self, from: &str, to: &str) {
         until("ping", || {
             let output = run(&self.state(from), &["ping", "--count", "1", to]);
             let error = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -152,7 +178,7 @@ impl Network {
     }
 
     /// Fetches by name through a node's SOCKS5 proxy.
-    fn fetch(&self, from: &str, host: &str) -> String {
+    pub(crate) fn fetch(&self, from: &str, host: &str) -> String {
         until("fetch", || {
             let output = run(&self.state(from), &["--json", "status"]);
             let status: serde_json::Value =
@@ -190,7 +216,7 @@ fn fetch_through(proxy: SocketAddr, host: &str) -> std::io::Result<String> {
 }
 
 /// Serves one page for ever.
-fn web_server() -> SocketAddr {
+pub(crate) fn web_server() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let address = listener.local_addr().expect("it is bound");
     thread::spawn(move || {
@@ -203,52 +229,4 @@ fn web_server() -> SocketAddr {
         }
     });
     address
-}
-
-#[test]
-fn two_nodes_meet_by_invite_and_outlive_their_server() {
-    let mut network = Network { folder: tempfile::tempdir().expect("a temporary folder"), port: 0 };
-    let mut server = network.serve();
-    let place = server.wait_for("wss://127.0.0.1:");
-    network.port = place.trim_end_matches('.').parse().expect("a port");
-    let first = server.wait_for("shadowmesh up ");
-    let second = network.invite();
-
-    let publish = format!("80={}", web_server());
-    let mut nas = network.node("nas", &[&first, "--publish", &publish]);
-    nas.wait_for("Joined home");
-    let mut b = network.node("b", &[&second]);
-    b.wait_for("Joined home");
-    network.ping("b", "nas");
-    assert_eq!(network.fetch("b", "nas.home.alt"), PAGE);
-
-    let used = run(&network.state("c"), &["up", "--mode", "userspace", &second]);
-    assert_eq!(used.status.code(), Some(5), "{}", String::from_utf8_lossy(&used.stderr));
-
-    server.kill();
-    assert_eq!(network.fetch("b", "nas.home.alt"), PAGE);
-
-    network.wait_until_kept("b", "nas");
-    b.kill();
-    let _b = network.node("b", &[]);
-    network.ping("b", "nas");
-    assert_eq!(network.fetch("b", "nas.home.alt"), PAGE);
-
-    let mut server = network.serve();
-    server.wait_for("wss://127.0.0.1:");
-    let third = network.invite();
-    let mut d = network.node("d", &[&third]);
-    d.wait_for("Joined home");
-    network.ping("d", "nas");
-    assert_eq!(network.fetch("d", "nas.home.alt"), PAGE);
-}
-
-#[test]
-fn what_is_not_there_is_said_with_an_exit_code() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let code = |arguments: &[&str]| run(folder.path(), arguments).status.code();
-    assert_eq!(code(&["status"]), Some(3));
-    assert_eq!(code(&["invite", "list"]), Some(3));
-    assert_eq!(code(&["no-such-command"]), Some(2));
-    assert_eq!(code(&["--help"]), Some(0));
 }
