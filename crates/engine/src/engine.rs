@@ -111,21 +111,7 @@ impl Engine {
                 NetworkMap::from_bytes(network, &bytes, UnixTime(wall.as_secs())).ok()
             })
             .map_or_else(|| NetworkMap::new(network), |(map, _)| map);
-        let admission = match &saved.chain {
-            Some(chain) => Admission::Chain(Box::new(chain.clone())),
-            None => Admission::Invite {
-                invite: Box::new(config.invite.clone()),
-                name: config.name.clone(),
-            },
-        };
-        let client = ClientConfig {
-            controller: (&config.invite).into(),
-            device_key: config.secrets.device.clone(),
-            channel_key: config.secrets.channel.clone(),
-            binding,
-            admission,
-            clock_offset: saved.clock_offset(),
-        };
+        let client = client_config(&config, &saved, binding);
         let settings = PeerSettings::new(overlay(network, &map), config.udp, config.loopback);
         let mut engine = Self {
             control: Control::new(ControlClient::new(client, map, now)),
@@ -465,6 +451,24 @@ impl Engine {
         let bytes = self.saved.to_bytes();
         self.saved.map = None;
         self.output.events.push_back(EngineEvent::Save(bytes));
+    }
+}
+
+/// What the device shows to the controller: its membership, or the invite by which it gets one.
+fn client_config(config: &EngineConfig, saved: &Saved, binding: Signed<Binding>) -> ClientConfig {
+    let admission = match &saved.chain {
+        Some(chain) => Admission::Chain(Box::new(chain.clone())),
+        None => {
+            Admission::Invite { invite: Box::new(config.invite.clone()), name: config.name.clone() }
+        }
+    };
+    ClientConfig {
+        controller: (&config.invite).into(),
+        device_key: config.secrets.device.clone(),
+        channel_key: config.secrets.channel.clone(),
+        binding,
+        admission,
+        clock_offset: saved.clock_offset(),
     }
 }
 

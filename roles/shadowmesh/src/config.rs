@@ -123,7 +123,11 @@ impl Config {
     }
 }
 
+/// A service that systemd starts is told where its configuration is, whatever user it runs as.
 fn default_file() -> PathBuf {
+    if let Some(folder) = std::env::var_os("CONFIGURATION_DIRECTORY") {
+        return PathBuf::from(folder).join("config.yaml");
+    }
     match user_folders() {
         Some(folders) => folders.config_dir().join("config.yaml"),
         None => PathBuf::from("/etc/shadowmesh/config.yaml"),

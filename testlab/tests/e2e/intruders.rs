@@ -75,8 +75,8 @@ fn a_device_with_an_expired_certificate_gets_nothing() {
     let seed: ByteArray<32> = minicbor::decode(&seed).expect("the seed of a key");
     let key = InviteKey::from_bytes(&seed);
     let chain = CertificateChain {
-        delegation: invite.delegation.clone(),
-        grant: Some(invite.grant.clone()),
+        delegation: invite.delegation,
+        grant: Some(invite.grant),
         certificate: Signed::sign(siege.network, &key, &certificate),
         renewal: None,
     };

@@ -11,8 +11,10 @@ mod throughput;
 
 use report::Table;
 
+type Measure = fn() -> Table;
+
 /// Every table by its name.
-const TABLES: [(&str, fn() -> Table); 3] = [
+const TABLES: [(&str, Measure); 3] = [
     ("throughput", throughput::one_tcp_stream),
     ("first-byte", first_byte::without_a_session),
     ("memory", memory::of_an_idle_node),
