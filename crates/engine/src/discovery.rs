@@ -35,10 +35,6 @@ impl Engine {
                         peer.prefer_another_relay(relay);
                     }
                 }
-                RelayEvent::ClockSkew(offset) => {
-                    self.saved.set_clock_offset(offset);
-                    self.output.events.push_back(EngineEvent::ClockWrong { offset_ms: offset.0 });
-                }
             }
         }
     }
