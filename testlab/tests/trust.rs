@@ -228,3 +228,14 @@ fn a_relay_whose_clock_is_wrong_is_used_and_teaches_no_time() {
         assert!(!lab.events.iter().any(told), "nobody's clock is corrected");
     }
 }
+
+#[test]
+fn a_device_whose_clock_is_weeks_or_years_wrong_joins() {
+    for days in [-15, -20_000, 15, 400] {
+        let mut lab = Lab::new(days * DAY_MS, 0);
+        lab.pass(20 * SECOND);
+        assert_eq!(lab.engine.connection(), ConnectionState::Online, "{days} days");
+        let status = lab.engine.status(lab.node_now());
+        assert!(status.relays[0].connected, "{days} days: {status:?}");
+    }
+}

@@ -36,6 +36,8 @@ impl Engine {
                 ClientEvent::Removed => self.retire(cx),
                 ClientEvent::ClockWrong { offset } => {
                     self.saved.set_clock_offset(offset);
+                    // The next hello needs a binding that counts by this clock.
+                    self.renew_binding(cx);
                     let wall = Duration::from_millis(cx.now.wall.with_offset(offset).0);
                     self.wireguard.set_wall_clock(wall, cx.instant());
                     self.schedule.save_soon(cx.instant());
