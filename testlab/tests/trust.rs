@@ -3,18 +3,19 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use control_proto::{ConnectionId, InviteRequest, Output};
+use control_proto::{ConnectionId, InviteRequest, Output, SecurityEvent};
 use engine::{
     ConnectionState, DEFAULT_MTU, DeviceSecrets, Engine, EngineConfig, EngineEvent, Now, Purpose,
     StreamCommand, StreamId, UnixMillis,
 };
-use identity::{ChannelKey, DeviceKey, TunnelKey};
+use identity::{ChannelKey, DeviceKey, RevocationTarget, TunnelKey};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use relay_proto::ServerEvent;
 use testlab::sim::{Setup, World};
 
 const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
 
@@ -238,4 +239,50 @@ fn a_device_whose_clock_is_weeks_or_years_wrong_joins() {
         let status = lab.engine.status(lab.node_now());
         assert!(status.relays[0].connected, "{days} days: {status:?}");
     }
+}
+
+#[test]
+fn a_list_of_revocations_that_nobody_confirms_is_warned_of_once() {
+    let mut lab = Lab::new(0, 0);
+    lab.pass(20 * SECOND);
+    let stale = |lab: &Lab| {
+        let told = |event: &&EngineEvent| {
+            matches!(event, EngineEvent::Security(SecurityEvent::StaleRevocations { .. }))
+        };
+        (lab.events.iter().filter(told).count(), lab.engine.status(lab.now).warnings.len())
+    };
+    lab.pass(20 * MINUTE);
+    assert_eq!((lab.engine.connection(), stale(&lab)), (ConnectionState::Online, (0, 0)));
+    lab.controller_speaks = false;
+    lab.pass(12 * MINUTE);
+    assert_eq!(stale(&lab), (0, 0), "not yet");
+    lab.pass(30 * MINUTE);
+    assert_eq!(stale(&lab), (1, 1));
+    lab.controller_speaks = true;
+    lab.pass(5 * MINUTE);
+    assert_eq!(stale(&lab), (1, 0), "it is over");
+}
+
+#[test]
+fn a_member_that_was_away_hears_of_a_removal_from_another_while_the_controller_is_down() {
+    let mut world = World::new(Setup { nodes: 3, ..Setup::default() });
+    let all_joined = |world: &World| world.nodes.iter().all(|node| node.interface.is_some());
+    assert!(world.run_until(MINUTE, all_joined));
+    assert!(world.ping_until_answered(1, 2, 10 * SECOND));
+    world.run_for(5 * SECOND);
+    world.stop_node(1);
+    let removed = world.nodes[2].device;
+    world.remove(removed);
+    world.run_for(5 * SECOND);
+    world.stop_controller();
+    world.start_node(1);
+    let knows = |world: &World| {
+        let map = world.nodes[1].engine.as_ref().expect("it runs").map();
+        map.revocations().contains(&RevocationTarget::Device(removed))
+            && map.peer(removed).is_none()
+    };
+    assert!(world.ping_until_answered(1, 0, 10 * SECOND));
+    assert!(world.run_until(10 * SECOND, knows));
+    assert!(!world.ping_until_answered(1, 2, 5 * SECOND));
+    assert!(world.ping_until_answered(1, 0, 10 * SECOND), "the others go on");
 }

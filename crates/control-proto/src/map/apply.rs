@@ -15,6 +15,8 @@ use crate::{MapChunk, SecurityEvent};
 enum Skip {
     /// It is not a record.
     NotARecord,
+    /// Entries of the list of revocations between the known ones and this one are not here.
+    Gap,
     /// It is not to be believed.
     Refused(SecurityEvent),
 }
@@ -45,6 +47,16 @@ impl NetworkMap {
                     reason: "not an item that this version knows".into(),
                 }),
             }
+        }
+        if applied.needs_resync && chunk.base.is_some() {
+            return applied;
+        }
+        // Who leaves entries out of a whole map would do so again.
+        if mem::take(&mut applied.needs_resync) {
+            applied.events.push(SecurityEvent::ForgedStatement {
+                what: "revocation list".into(),
+                reason: "entries are missing".into(),
+            });
         }
         if chunk.last {
             self.version = Some(chunk.version);
@@ -132,10 +144,20 @@ impl NetworkMap {
         members.chain(self.statics.values().map(|peer| peer.not_after)).min()
     }
 
-    fn apply_item(&mut self, item: &MapItem, bytes: &[u8], now: UnixTime, applied: &mut Applied) {
+    pub(super) fn apply_item(
+        &mut self,
+        item: &MapItem,
+        bytes: &[u8],
+        now: UnixTime,
+        applied: &mut Applied,
+    ) {
         let key = item.key();
         let is_known = self.raw.items.contains_key(&key);
         let taken = self.take_item(item, now, applied);
+        if matches!(taken, Err(Skip::Gap)) {
+            applied.needs_resync = true;
+            return;
+        }
         if let Err(Skip::Refused(event)) = taken {
             let by_clock = matches!(event, SecurityEvent::ExpiredCertificate { .. });
             applied.events.push(event);
@@ -484,10 +506,10 @@ impl Skip {
             RevocationError::Fork(_) | RevocationError::WrongEpoch(_) => {
                 Self::Refused(SecurityEvent::RollbackRefused { what: "revocation list".into() })
             }
+            RevocationError::Gap { .. } => Self::Gap,
             RevocationError::Signature(_)
             | RevocationError::Delegation(_)
-            | RevocationError::Validity(_)
-            | RevocationError::Gap { .. } => Self::forged("revocation", error),
+            | RevocationError::Validity(_) => Self::forged("revocation", error),
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod apply;
 mod cache;
+mod gossip;
 mod item;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,7 @@ use crate::{MapVersion, SecurityEvent};
 
 pub(crate) use apply::chain_event;
 pub use cache::CacheError;
+pub use gossip::Gossip;
 pub use item::{ItemKey, MapItem, PeerEntry};
 
 /// The verified map of one network.
