@@ -3,9 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use control_proto::{
-    Applied, ClientEvent, ClientStatus, Gossip, MapChanges, PeerEntry, SecurityEvent,
-};
+use control_proto::{Applied, ClientEvent, ClientStatus, Gossip, MapChanges, PeerEntry};
 use frame_proto::{FrameType, INTRODUCED_KEY_LENGTH};
 use identity::{DeviceId, RelayEntry};
 use noise_channel::Now;
@@ -14,6 +12,7 @@ use wireguard_proto::PeerConfig;
 use crate::context::Context;
 use crate::engine::Engine;
 use crate::io::{ConnectionState, EngineEvent, InterfaceSettings};
+use crate::peer::wireguard_key;
 use crate::peers::{TunnelChange, overlay};
 use crate::psk::preshared_key;
 
@@ -93,16 +92,19 @@ impl Engine {
             return;
         }
         let now = cx.instant();
-        let Some(entry) = self.control.client().map().peer(device) else {
+        let map = self.control.client().map();
+        let Some(key) = map.peer(device).map(|entry| wireguard_key(&entry.binding.tunnel_key))
+        else {
             return self.cut(device, cx);
         };
+        // The map gives a key to one member, so whoever had it has lost it.
+        if let Some(former) = self.peers.device_of(&key).filter(|former| *former != device) {
+            self.cut(former, cx);
+        }
+        let Some(entry) = self.control.client().map().peer(device) else { return };
         let change = self.peers.upsert(entry, &self.settings, &self.own, now);
         match change {
             TunnelChange::None => {}
-            TunnelChange::Refused => {
-                let what = "tunnel key".to_owned();
-                self.alarms.raise(SecurityEvent::Conflict { device, what }, now);
-            }
             TunnelChange::Added(key) => self.add_tunnel(device, &key, cx),
             TunnelChange::Replaced(old, key) => {
                 self.wireguard.remove_peer(&old, now);

@@ -3,8 +3,8 @@
 use std::mem;
 
 use identity::{
-    ChainError, DelegationError, DeviceId, Member, Record, RecordBody, RecordError,
-    RevocationError, RevocationTarget, Signed, UnixTime,
+    ChainError, DelegationError, DeviceId, Record, RecordBody, RecordError, RevocationError,
+    RevocationTarget, Signed, UnixTime,
 };
 
 use super::{Applied, ItemKey, MapItem, NetworkMap, Peer, PeerEntry};
@@ -345,9 +345,10 @@ impl NetworkMap {
         if let Some(known) = self.peers.get(&device) {
             self.refuse_older(known, &peer)?;
         }
-        self.settle_conflicts(&peer.member, applied)?;
+        self.settle_conflicts(&peer, applied)?;
         self.forget_owner(device);
         let member = &peer.member;
+        self.owners.tunnels.insert(peer.binding.tunnel_key, device);
         self.owners.names.insert(member.name.clone(), device);
         self.owners.addresses.insert(member.address, device);
         if let Some(invite) = member.invite {
@@ -389,9 +390,11 @@ impl NetworkMap {
         Ok(Peer { member, binding, endpoints, entry: entry.clone() })
     }
 
-    /// Of two members with one name, address or invite the one with the lower serial counts.
-    fn settle_conflicts(&mut self, member: &Member, applied: &mut Applied) -> Taken {
+    /// Of two members with one name, address, invite or tunnel key the one with the lower serial counts.
+    fn settle_conflicts(&mut self, peer: &Peer, applied: &mut Applied) -> Taken {
+        let member = &peer.member;
         let owners = [
+            ("tunnel key", self.owners.tunnels.get(&peer.binding.tunnel_key).copied()),
             ("name", self.owners.names.get(&member.name).copied()),
             ("address", self.owners.addresses.get(&member.address).copied()),
             ("invite", member.invite.and_then(|key| self.owners.invites.get(&key).copied())),
@@ -429,6 +432,7 @@ impl NetworkMap {
 
     fn forget_owner(&mut self, device: DeviceId) {
         if let Some(peer) = self.peers.get(&device) {
+            self.owners.tunnels.remove(&peer.binding.tunnel_key);
             self.owners.names.remove(&peer.member.name);
             self.owners.addresses.remove(&peer.member.address);
             if let Some(invite) = peer.member.invite {

@@ -59,6 +59,7 @@ struct Owners {
     names: BTreeMap<DeviceName, DeviceId>,
     addresses: BTreeMap<Ipv6Addr, DeviceId>,
     invites: BTreeMap<SignerId, DeviceId>,
+    tunnels: BTreeMap<TunnelPublicKey, DeviceId>,
 }
 
 /// A member whose chain, keys and endpoints were verified.

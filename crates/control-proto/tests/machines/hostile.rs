@@ -7,7 +7,7 @@ use control_proto::{
     Admission, ClientStatus, ControllerAddress, ControllerMessage, Gossip, InviteRequest, MapChunk,
     MapItem, MapVersion, NetworkMap, NodeMessage, PeerEntry, Refusal, SecurityEvent,
 };
-use identity::{ChannelKey, DeviceKey, NetworkKey, RevocationTarget, Signed, UnixTime};
+use identity::{Binding, ChannelKey, DeviceKey, NetworkKey, RevocationTarget, Signed, UnixTime};
 use proptest::prelude::*;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
@@ -55,6 +55,60 @@ fn a_member_with_the_keys_of_another_is_left_out() {
         matches!(&applied.events[..], [SecurityEvent::ForgedStatement { what, .. }] if what == "binding")
     );
     assert_eq!(map.peers().count(), 0);
+}
+
+/// The keys of a node, with the tunnel key of another.
+fn binding_with_key_of(world: &World, node: usize, other: usize) -> Signed<Binding> {
+    let binding = |index| world.map(0).peer(world.id(index)).unwrap().binding;
+    let tunnel_key = binding(other).tunnel_key;
+    let stolen = Binding { number: 99, tunnel_key, ..binding(node) };
+    Signed::sign(world.network_key.id(), &world.nodes[node].key, &stolen)
+}
+
+#[test]
+fn of_two_members_with_one_tunnel_key_the_older_counts_whoever_comes_first() {
+    let world = two_nodes();
+    let items = |thief: usize, victim: usize| {
+        let binding = binding_with_key_of(&world, thief, victim);
+        let thief = MapItem::Peer(world.id(thief), PeerEntry { binding, ..entry(&world, thief) });
+        [thief, MapItem::Peer(world.id(victim), entry(&world, victim))]
+    };
+    for (thief, victim) in [(1, 0), (0, 1)] {
+        let [first, second] = items(thief, victim);
+        for items in [vec![first.clone(), second.clone()], vec![second, first]] {
+            let mut map = NetworkMap::new(world.network_key.id());
+            let applied = map.apply(&chunk(items), world.wall());
+            let conflict =
+                SecurityEvent::Conflict { device: world.id(1), what: "tunnel key".to_owned() };
+            assert_eq!(applied.events, [conflict]);
+            assert_eq!(map.peers().map(|(device, _)| device).collect::<Vec<_>>(), [world.id(0)]);
+        }
+    }
+}
+
+#[test]
+fn a_controller_takes_no_tunnel_key_that_another_device_has() {
+    let mut world = two_nodes();
+    let before = entry(&world, 0);
+    let stolen = binding_with_key_of(&world, 0, 1);
+    let is_told = |world: &World, times: usize| {
+        let conflict = SecurityEvent::Conflict { device: world.id(0), what: "tunnel key".into() };
+        world.events.iter().filter(|record| record.event == conflict).count() == times
+    };
+    world.nodes[0].client.set_binding(stolen, world.now.instant);
+    world.settle();
+    assert!(is_told(&world, 1), "{:?}", world.events);
+    assert_eq!(world.map(1).peer(world.id(0)).unwrap().entry, before);
+    world.crash();
+    world.start();
+    world.pass(Duration::from_secs(60));
+    assert!(is_told(&world, 2), "with a hello: {:?}", world.events);
+    assert!(matches!(world.status(0), ClientStatus::Refused(Refusal::Keys { .. })));
+    assert_eq!(world.status(1), ClientStatus::Online);
+    let device = world.id(1);
+    world.admin(control_proto::AdminRequest::RemoveDevice { device }).unwrap();
+    world.pass(Duration::from_secs(700));
+    assert_eq!(world.status(0), ClientStatus::Online, "nobody has it any more");
 }
 
 #[test]
