@@ -8,7 +8,7 @@ use engine::{
     ConnectionState, DEFAULT_MTU, DeviceSecrets, Engine, EngineConfig, EngineEvent, Now, Purpose,
     StreamCommand, StreamId, UnixMillis,
 };
-use identity::{ChannelKey, DeviceKey, RevocationTarget, TunnelKey};
+use identity::{ChannelKey, DeviceId, DeviceKey, RevocationTarget, TunnelKey};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use relay_proto::ServerEvent;
@@ -285,4 +285,42 @@ fn a_member_that_was_away_hears_of_a_removal_from_another_while_the_controller_i
     assert!(world.run_until(10 * SECOND, knows));
     assert!(!world.ping_until_answered(1, 2, 5 * SECOND));
     assert!(world.ping_until_answered(1, 0, 10 * SECOND), "the others go on");
+}
+
+/// An introduction of `sender` with a key of nobody, as anybody can write one who knows a DeviceId.
+fn forged_introduction(sender: DeviceId, number: u8) -> Vec<u8> {
+    let key = TunnelKey::from_bytes(&[number; 32]).public();
+    let mut frame = vec![0; 64];
+    (frame[0], frame[1], frame[3]) = (0x13, 1, 200);
+    frame[8..40].copy_from_slice(sender.as_bytes());
+    frame.extend_from_slice(key.as_bytes());
+    frame.resize(64 + 200 + 16, number);
+    frame
+}
+
+#[test]
+fn forged_introductions_do_not_keep_out_a_peer_with_a_new_tunnel_key() {
+    let mut world = World::new(Setup::default());
+    let all_joined = |world: &World| world.nodes.iter().all(|node| node.interface.is_some());
+    assert!(world.run_until(MINUTE, all_joined));
+    world.run_for(5 * SECOND);
+    assert!(world.ping_until_answered(0, 1, 10 * SECOND));
+    world.stop_controller();
+    world.stop_node(1);
+    world.run_for(SECOND);
+    world.start_node_with_new_tunnel_key(1);
+    let (sender, mut rng) = (world.nodes[1].device, ChaCha20Rng::seed_from_u64(1));
+    let from = "192.0.2.66:666".parse().expect("an address");
+    let mut answered = false;
+    for round in 0..100 {
+        let number = world.ping(1, 0);
+        for part in 0..10 {
+            let (now, mut forged) = (world.now(), forged_introduction(sender, round + part));
+            let engine = world.nodes[0].engine.as_mut().expect("it runs");
+            engine.handle_datagram(from, &mut forged, &mut rng, now);
+            world.run_for(SECOND / 10);
+        }
+        answered |= world.is_answered(1, number);
+    }
+    assert!(answered);
 }

@@ -34,6 +34,7 @@
 //! | `engine` | the coordinator and its public handlers |
 //! | `config`, `io` | what it starts with, what goes in and out |
 //! | `sync`, `peers`, `peer`, `plain` | the map turned into peers |
+//! | `introductions` | how many new keys are looked at |
 //! | `tunnels`, `traffic`, `frames`, `psk`, `via` | packets, sessions, frames |
 //! | `discovery` | paths, candidates, announcements |
 //! | `control`, `relays`, `streams` | connections to controller and relays |
@@ -53,6 +54,7 @@ mod dataplane;
 mod discovery;
 mod engine;
 mod frames;
+mod introductions;
 mod io;
 mod names;
 mod peer;

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use frame_proto::{FrameType, introduced_key};
 use identity::{DeviceId, Member, TunnelKey, TunnelPublicKey};
@@ -12,9 +12,6 @@ use wireguard_proto::PublicKey;
 use crate::frames::Frames;
 use crate::psk::End;
 use crate::traffic::Traffic;
-
-/// Between two introductions of a peer that cost a Diffie-Hellman.
-const REINTRODUCE_AGAIN: Duration = Duration::from_secs(1);
 
 /// A member with a current binding.
 #[derive(Debug)]
@@ -35,8 +32,6 @@ pub(crate) struct Peer {
     pub(crate) introduced: Option<Instant>,
     /// How many revocations it knows, by its own word.
     pub(crate) revocations: Option<u64>,
-    /// When it introduced itself with another tunnel key last.
-    reintroduced: Option<Instant>,
     sample: Sample,
 }
 
@@ -59,7 +54,6 @@ impl Peer {
             frames,
             introduced: None,
             revocations: None,
-            reintroduced: None,
             sample: Sample::default(),
         }
     }
@@ -92,21 +86,17 @@ impl Peer {
         }
     }
 
+    /// The tunnel key that an introduction names, if it is not the known one.
+    pub(crate) fn new_key(&self, frame: &[u8]) -> Option<TunnelPublicKey> {
+        introduced_key(frame).filter(|key| *key != self.end.tunnel_key)
+    }
+
     /// Opens a frame sealed with a hello key, or an introduction that names a new tunnel key.
-    pub(crate) fn open_hello(
-        &mut self,
-        frame: &mut [u8],
-        ours: &TunnelKey,
-        now: Instant,
-    ) -> Option<FrameType> {
-        let Some(key) = introduced_key(frame).filter(|key| *key != self.end.tunnel_key) else {
-            return self.frames.open_hello(frame);
-        };
-        if self.reintroduced.is_some_and(|at| now < at + REINTRODUCE_AGAIN) {
-            return None;
+    pub(crate) fn open_hello(&self, frame: &mut [u8], ours: &TunnelKey) -> Option<FrameType> {
+        match self.new_key(frame) {
+            Some(key) => self.frames.open_introduction(frame, ours, &key),
+            None => self.frames.open_hello(frame),
         }
-        self.reintroduced = Some(now);
-        self.frames.open_introduction(frame, ours, &key)
     }
 
     /// Tells the path agent what data threads did since the last call; true if anything moved.

@@ -13,6 +13,7 @@ use wireguard_proto::PublicKey;
 
 use crate::engine::Own;
 use crate::frames::Frames;
+use crate::introductions::Introductions;
 use crate::peer::{Peer, wireguard_key};
 use crate::plain::PlainPeers;
 use crate::psk::End;
@@ -29,6 +30,8 @@ pub(crate) struct Peers {
     pub(crate) plain: PlainPeers,
     /// Those that are none yet.
     pub(crate) strangers: Strangers,
+    /// Introductions with other tunnel keys than the known ones.
+    pub(crate) introductions: Introductions,
     by_device: BTreeMap<DeviceId, Peer>,
     by_key: BTreeMap<PublicKey, DeviceId>,
     /// Peers whose path agents may have something to say.

@@ -112,7 +112,12 @@ impl Engine {
             return self.receive_wireguard(Via::Direct(from), datagram, cx);
         }
         let Ok(header) = parse(datagram) else { return };
-        self.receive_hello(header.peer, Path::Direct(from), datagram, cx);
+        // Anybody can write a datagram that names a peer and a new key; peers introduce themselves
+        // through relays.
+        let peer = self.peers.get(header.peer);
+        if peer.is_some_and(|peer| peer.new_key(datagram).is_none()) {
+            self.receive_hello(header.peer, Path::Direct(from), datagram, cx);
+        }
     }
 
     /// A frame that came through a relay.
@@ -128,6 +133,11 @@ impl Engine {
             None => return self.receive_from_stranger(header.peer, relay, frame, cx),
         }
         if header.is_hello() {
+            let is_new = self.peers.get(header.peer).is_some_and(|p| p.new_key(&frame).is_some());
+            let introductions = &mut self.peers.introductions;
+            if is_new && !introductions.permit(header.peer, relay, cx.instant()) {
+                return;
+            }
             return self.receive_hello(header.peer, Path::Relay, &mut frame, cx);
         }
         let Some(peer) = self.peers.touch(header.peer) else { return };
@@ -205,7 +215,7 @@ impl Engine {
         cx: &mut Context<'_>,
     ) {
         let Some(peer) = self.peers.touch(device) else { return };
-        let Some(kind) = peer.open_hello(frame, &self.own.secrets.tunnel, cx.now.instant) else {
+        let Some(kind) = peer.open_hello(frame, &self.own.secrets.tunnel) else {
             if path == Path::Relay {
                 // It may know an older tunnel key of this device.
                 self.introduce(device, cx);
