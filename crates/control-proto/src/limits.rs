@@ -91,6 +91,9 @@ pub const FRESHNESS_INTERVAL: Duration = Duration::from_secs(300);
 /// Age of the last word about revocations that a node calls stale: two intervals and a half.
 pub const FRESHNESS_STALE: Duration = Duration::from_secs(750);
 
+/// Devices whose numbers a map remembers, members and such as have gone: a megabyte.
+pub const MAX_FLOORS: usize = 2 * MAX_DEVICES;
+
 /// Entries of the list of revocations that one member tells another at once: with a chain they fit one
 /// frame.
 pub const MAX_GOSSIP: usize = 64;

@@ -30,6 +30,7 @@ pub(crate) enum Stage {
 pub(crate) struct Attached {
     pub(crate) device: DeviceId,
     pub(crate) number: u64,
+    pub(crate) binding: u64,
     pub(crate) chain: CertificateChain,
     pub(crate) not_after: UnixTime,
 }
@@ -112,6 +113,7 @@ impl Connection {
         Ok(Attached {
             device: member.device,
             number: attachment.number,
+            binding: binding.number,
             chain: attach.chain.clone(),
             not_after: member.not_after,
         })

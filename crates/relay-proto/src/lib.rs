@@ -17,7 +17,7 @@
 //! # A relay
 //!
 //! [`RelayServer`] serves several networks. Only members attach; the newest attachment of a device
-//! evicts the older one; a frame goes to whoever is attached as (network, receiver), with the sender's id
+//! evicts the older one, and an older one never comes back, nor one by an older binding; a frame goes to whoever is attached as (network, receiver), with the sender's id
 //! in place of the receiver's, and is not copied on the way. Nothing that a client does costs the
 //! relay more than a bounded amount: connections, unattached connections, bytes and frames a second,
 //! control messages, and the bytes that wait for a slow receiver, where CoDel (RFC 8289) and then the
@@ -46,6 +46,7 @@ pub mod limits;
 mod link;
 mod load;
 mod message;
+mod newest;
 mod outbound;
 mod server;
 

@@ -11,6 +11,9 @@ pub const LOAD_REPORT_INTERVAL: Duration = Duration::from_secs(60);
 /// What a client queues for its relay: a quarter of a second at 50 Mbit/s.
 pub const CLIENT_QUEUE_BYTES: usize = 1_600_000;
 
+/// Devices of all networks whose numbers a relay remembers: six megabytes.
+pub(crate) const MAX_REMEMBERED: usize = 65_536;
+
 /// `unreachable` answers that one client gets in a second; the rest is dropped silently.
 pub(crate) const UNREACHABLE_RATE: crate::Rate = crate::Rate { per_second: 10, burst: 20 };
 

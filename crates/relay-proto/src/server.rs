@@ -16,6 +16,7 @@ use crate::connection::{Attached, Connection, Stage, verify_member};
 use crate::link::{LinkError, LinkEvent};
 use crate::load::LoadReport;
 use crate::message::{Attach, Message, Refusal};
+use crate::newest::Newest;
 
 /// What a relay gives its clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,6 +138,7 @@ pub struct RelayServer {
     timers: Timers,
     next_id: u64,
     loads: BTreeMap<NetworkId, LoadReport>,
+    newest: Newest,
     ready: BTreeSet<ConnectionId>,
     events: VecDeque<ServerEvent>,
     last_now: Option<Instant>,
@@ -156,6 +158,7 @@ impl RelayServer {
             timers: Timers::default(),
             next_id: 0,
             loads: BTreeMap::new(),
+            newest: Newest::default(),
             ready: BTreeSet::new(),
             events: VecDeque::new(),
             last_now: None,
@@ -171,6 +174,7 @@ impl RelayServer {
     pub fn remove_network(&mut self, network: NetworkId, now: Now) {
         self.networks.remove(&network);
         self.loads.remove(&network);
+        self.newest.forget(network);
         self.end_members(network, now, |_| Err(Refusal::NetworkRemoved));
     }
 
@@ -182,6 +186,17 @@ impl RelayServer {
         self.end_members(network, now, |attached| {
             verify_member(&attached.chain, network, &revocations, wall).map(drop)
         });
+    }
+
+    /// Takes note of the numbers of members' bindings, so that none attaches by an older one.
+    pub fn set_bindings(
+        &mut self,
+        network: NetworkId,
+        numbers: impl IntoIterator<Item = (DeviceId, u64)>,
+    ) {
+        for (device, number) in numbers {
+            self.newest.note_binding((network, device), number);
+        }
     }
 
     /// The network to which a request path belongs, if to any.
@@ -391,11 +406,10 @@ impl RelayServer {
         };
         let device = attached.device;
         let place = (network, device);
+        if !self.newest.admit(place, attached.binding, attached.number) {
+            return self.refuse(id, Refusal::Superseded, now.instant);
+        }
         if let Some(old) = self.attached.get(&place).copied() {
-            let newest = self.connections.get(&old).and_then(Connection::attached);
-            if newest.is_some_and(|newest| newest.number >= attached.number) {
-                return self.refuse(id, Refusal::Superseded, now.instant);
-            }
             self.refuse(old, Refusal::Superseded, now.instant);
         }
         let Some(connection) = self.connections.get_mut(&id) else { return };

@@ -321,6 +321,29 @@ fn no_id_is_visible_on_the_stream() {
 }
 
 #[test]
+fn an_older_attachment_or_binding_never_comes_back() {
+    let network = Network::new(1);
+    let alice = network.member(1);
+    let mut world = World::new(&[&network], Limits::default());
+    let refused = [ClientEvent::Refused(Refusal::Superseded)];
+    let newest = world.open(&network, network.config(&alice, 7));
+    world.server.handle_closed(newest, world.now.instant);
+    for number in [6, 7] {
+        let replayed = world.open(&network, network.config(&alice, number));
+        assert_eq!(world.take_events(replayed), refused, "attachment {number}");
+    }
+    let next = world.open(&network, network.config(&alice, 8));
+    assert_eq!(world.take_events(next), [ClientEvent::Attached { capability: 5 }]);
+
+    let bob = network.member(2);
+    world.server.set_bindings(network.id(), [(alice.key.id(), 1), (bob.key.id(), 2)]);
+    let by_old_binding = world.open(&network, network.config(&bob, 1));
+    assert_eq!(world.take_events(by_old_binding), refused);
+    let renewed = world.open(&network, network.config(&alice, 9));
+    assert_eq!(world.take_events(renewed), [ClientEvent::Attached { capability: 5 }]);
+}
+
+#[test]
 fn networks_on_one_relay_do_not_see_each_other() {
     let (one, two) = (Network::new(1), Network::new(2));
     let (alice, bob) = (one.member(1), two.member(2));

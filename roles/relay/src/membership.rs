@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use control_proto::{
-    Admission, ClientConfig, ClientEvent, ClientStatus, ConnectionId, ControlClient, StreamAction,
+    Admission, ClientConfig, ClientEvent, ClientStatus, ConnectionId, ControlClient, NetworkMap,
+    StreamAction,
 };
 use identity::{
     CertificateChain, DeviceId, DeviceName, Invite, NetworkId, RelayEntry, ServerAddress, TlsMode,
@@ -308,6 +309,7 @@ impl Driver {
             ClientEvent::MapChanged(_) => {
                 let map = self.client.map();
                 self.relay.set_revocations(network, map.revocations().clone());
+                self.relay.set_bindings(network, bindings(map));
                 self.secrets.keep_map(map, &*self.config.keystore)?;
             }
             ClientEvent::Refused(refusal) => {
@@ -348,6 +350,7 @@ impl Driver {
                 path_secret: self.secrets.controller.path_secret.clone(),
                 revocations: revocations.clone(),
             });
+            self.relay.set_bindings(network, bindings(self.client.map()));
         }
     }
 
@@ -375,6 +378,11 @@ impl Driver {
             changed
         });
     }
+}
+
+/// The number of each member's newest binding.
+fn bindings(map: &NetworkMap) -> impl Iterator<Item = (DeviceId, u64)> {
+    map.peers().map(|(device, peer)| (device, peer.binding.number))
 }
 
 /// Opens a connection and carries messages until either side ends it.

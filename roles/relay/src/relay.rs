@@ -111,6 +111,15 @@ impl Relay {
         self.shared.drive(|server, now| server.set_revocations(network, revocations, now));
     }
 
+    /// Takes note of the numbers of members' bindings, so that none attaches by an older one.
+    pub fn set_bindings(
+        &self,
+        network: NetworkId,
+        numbers: impl IntoIterator<Item = (DeviceId, u64)>,
+    ) {
+        self.shared.drive(|server, _| server.set_bindings(network, numbers));
+    }
+
     /// The devices of a network that are attached now.
     #[must_use]
     pub fn attached(&self, network: NetworkId) -> Vec<DeviceId> {

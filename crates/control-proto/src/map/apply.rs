@@ -276,6 +276,7 @@ impl NetworkMap {
     ) -> Result<Record<T>, Skip> {
         let record = self
             .floors
+            .records
             .accept(signed, &self.authorities, &self.revocations)
             .map_err(|e| Skip::record(T::PURPOSE, &e))?;
         if is_about(&record.body) {
@@ -342,9 +343,7 @@ impl NetworkMap {
             return Ok(());
         }
         let peer = self.verified_peer(device, entry, now)?;
-        if let Some(known) = self.peers.get(&device) {
-            self.refuse_older(known, &peer)?;
-        }
+        self.refuse_older(&peer)?;
         self.settle_conflicts(&peer, applied)?;
         self.forget_owner(device);
         let member = &peer.member;
@@ -356,6 +355,7 @@ impl NetworkMap {
         }
         applied.changes.relays |= member.is_relay();
         applied.changes.peers.insert(device);
+        self.floors.devices.note(&peer, |device| !self.peers.contains_key(device));
         self.peers.insert(device, peer);
         Ok(())
     }
@@ -413,16 +413,16 @@ impl NetworkMap {
     }
 
     /// A binding or endpoints with a lower number, or an older membership, is a rollback.
-    fn refuse_older(&self, known: &Peer, new: &Peer) -> Taken {
+    fn refuse_older(&self, new: &Peer) -> Taken {
         let begins = |peer: &Peer| {
             claims(&peer.entry.chain, self.network).ok().map(|claims| claims.validity.not_before)
         };
-        let number = |peer: &Peer| peer.endpoints.as_ref().map(|endpoints| endpoints.number);
-        let what = if begins(new) < begins(known) {
+        let known = self.peers.get(&new.member.device);
+        let what = if known.is_some_and(|known| begins(new) < begins(known)) {
             "membership"
-        } else if new.binding.number < known.binding.number {
-            "binding"
-        } else if number(new) < number(known) {
+        } else if let Some(what) = self.floors.devices.older(new) {
+            what
+        } else if new.endpoints.is_none() && known.is_some_and(|known| known.endpoints.is_some()) {
             "endpoints"
         } else {
             return Ok(());

@@ -4,6 +4,7 @@ use identity::{NetworkId, RecordFloors, UnixTime};
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 
+use super::floors::{DeviceFloors, Floors};
 use super::{Applied, NetworkMap};
 use crate::limits::MAX_MAP;
 use crate::{MapChunk, MapVersion};
@@ -23,6 +24,8 @@ struct Cached {
     floors: RecordFloors,
     #[n(4)]
     items: Vec<ByteVec>,
+    #[cbor(n(5), default)]
+    devices: DeviceFloors,
 }
 
 /// Bytes that are no map of this network.
@@ -44,8 +47,9 @@ impl NetworkMap {
             format: FORMAT,
             network: self.network,
             version: self.version,
-            floors: self.floors.clone(),
+            floors: self.floors.records.clone(),
             items: self.raw.items.values().map(|bytes| bytes.to_vec().into()).collect(),
+            devices: self.floors.devices.clone(),
         };
         minicbor::to_vec(&cached).expect("writing to memory cannot fail")
     }
@@ -71,7 +75,7 @@ impl NetworkMap {
             return Err(CacheError::WrongNetwork(cached.network));
         }
         let mut map = Self::new(network);
-        map.floors = cached.floors;
+        map.floors = Floors { records: cached.floors, devices: cached.devices };
         let version = cached.version.unwrap_or_default();
         let chunk = MapChunk { base: None, version, items: cached.items, last: true };
         let applied = map.apply(&chunk, now);

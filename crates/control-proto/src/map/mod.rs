@@ -2,6 +2,7 @@
 
 mod apply;
 mod cache;
+mod floors;
 mod gossip;
 mod item;
 
@@ -10,10 +11,11 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use identity::{
     Authorities, Binding, ControllerEntry, DeviceId, DeviceName, Endpoints, Member, NameEntry,
-    NetworkId, NetworkInfo, RecordFloors, RelayEntry, Revocations, SignerId, StaticPeer,
-    TunnelPublicKey, UnixTime,
+    NetworkId, NetworkInfo, RelayEntry, Revocations, SignerId, StaticPeer, TunnelPublicKey,
+    UnixTime,
 };
 
+use self::floors::Floors;
 use crate::{MapVersion, SecurityEvent};
 
 pub(crate) use apply::chain_event;
@@ -33,7 +35,7 @@ pub struct NetworkMap {
     version: Option<MapVersion>,
     authorities: Authorities,
     revocations: Revocations,
-    floors: RecordFloors,
+    floors: Floors,
     peers: BTreeMap<DeviceId, Peer>,
     leases: BTreeMap<DeviceId, Ipv4Addr>,
     relays: BTreeMap<DeviceId, RelayEntry>,
@@ -128,7 +130,7 @@ impl NetworkMap {
             version: None,
             authorities: Authorities::new(network),
             revocations: Revocations::new(network),
-            floors: RecordFloors::new(),
+            floors: Floors::default(),
             peers: BTreeMap::new(),
             leases: BTreeMap::new(),
             relays: BTreeMap::new(),

@@ -138,6 +138,33 @@ fn a_second_device_of_an_invite_is_no_member_whoever_brings_it() {
 }
 
 #[test]
+fn an_old_binding_does_not_count_again_after_its_device_has_gone() {
+    let mut world = two_nodes();
+    let (device, old) = (world.id(1), entry(&world, 1));
+    let (key, channel_key) = (&world.nodes[1].key, &world.nodes[1].channel_key);
+    let (key, channel_key) = (key.clone(), channel_key.clone());
+    let new = PeerEntry { binding: world.binding(&key, &channel_key, 50), ..old.clone() };
+    let mut map = NetworkMap::new(world.network_key.id());
+    let version = |number| MapVersion { number, ..VERSION };
+    let whole = |entry: &PeerEntry, number| MapChunk {
+        version: version(number),
+        ..chunk(vec![MapItem::Peer(device, entry.clone())])
+    };
+    assert!(map.apply(&whole(&new, 1), world.wall()).events.is_empty());
+    let _ = map.apply(&chunk(vec![MapItem::Gone(device)]), world.wall());
+    assert_eq!(map.peers().count(), 0);
+    let kept = map.to_bytes();
+    let (mut restarted, _) = NetworkMap::from_bytes(map.network(), &kept, world.wall()).unwrap();
+    for map in [&mut map, &mut restarted] {
+        let rollback = SecurityEvent::RollbackRefused { what: "binding".to_owned() };
+        assert_eq!(map.apply(&whole(&old, 2), world.wall()).events, [rollback]);
+        assert_eq!(map.peers().count(), 0);
+        assert!(map.apply(&whole(&new, 3), world.wall()).events.is_empty());
+        assert_eq!(map.peers().count(), 1);
+    }
+}
+
+#[test]
 fn an_expired_member_is_left_out_and_a_member_expires_in_place() {
     let world = two_nodes();
     let mut map = NetworkMap::new(world.network_key.id());
