@@ -106,6 +106,9 @@ struct Floor {
     version: u64,
     #[n(2)]
     record: StatementHash,
+    /// Nothing in what earlier versions kept.
+    #[cbor(n(3), default)]
+    signer: Option<SignerId>,
 }
 
 impl RecordFloors {
@@ -116,7 +119,8 @@ impl RecordFloors {
     }
 
     /// Returns the record if its signer may make it and it is the newest about its subject, and
-    /// remembers it. The newest one itself is accepted again.
+    /// remembers it. The newest one itself is accepted again. What a signer made that was revoked
+    /// since stands in nobody's way: its successor counts versions anew.
     ///
     /// # Errors
     /// See [`RecordError`].
@@ -128,8 +132,18 @@ impl RecordFloors {
     ) -> Result<Record<T>, RecordError> {
         let record = verify_record(signed, authorities, revocations)?;
         let subject = sha256(&[T::PURPOSE.as_bytes(), &[0], &record.body.subject()]);
-        let found = Floor { epoch: record.epoch, version: record.version, record: signed.hash() };
+        let found = Floor {
+            epoch: record.epoch,
+            version: record.version,
+            record: signed.hash(),
+            signer: Some(record.signer),
+        };
         let slot = self.newest.entry(StatementHash::from_bytes(subject)).or_insert(found);
+        let is_revoked = |key| revocations.contains(&RevocationTarget::Delegated(key));
+        if slot.signer.is_some_and(is_revoked) {
+            *slot = found;
+            return Ok(record);
+        }
         let (new, old) = ((found.epoch, found.version), (slot.epoch, slot.version));
         if new < old {
             return Err(RecordError::RolledBack { found: found.version, known: slot.version });

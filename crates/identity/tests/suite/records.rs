@@ -37,6 +37,30 @@ fn what_was_seen_is_remembered_across_a_restart() {
 }
 
 #[test]
+fn a_successor_of_a_revoked_signer_counts_anew() {
+    let mut world = World::new();
+    let mut authorities = world.authorities();
+    let successor = identity::DelegatedKey::from_bytes(&[77; 32]);
+    authorities.add(&world.delegate(&successor, Scope::Renew)).unwrap();
+    let mut floors = RecordFloors::new();
+    let high = world.record(&world.renewer, (0, u64::MAX), world.lease(1));
+    floors.accept(&high, &authorities, &world.revocations).unwrap();
+    let (first, second) = (
+        world.record(&successor, (0, 1), world.lease(2)),
+        world.record(&successor, (0, 2), world.lease(3)),
+    );
+    let refused = floors.accept(&second, &authorities, &world.revocations).unwrap_err();
+    assert_eq!(refused, RecordError::RolledBack { found: 2, known: u64::MAX });
+    world.revoke(RevocationTarget::Delegated(world.renewer.id()));
+    let mut floors: RecordFloors = minicbor::decode(&minicbor::to_vec(&floors).unwrap()).unwrap();
+    assert!(floors.accept(&second, &authorities, &world.revocations).is_ok());
+    let late = floors.accept(&first, &authorities, &world.revocations).unwrap_err();
+    assert_eq!(late, RecordError::RolledBack { found: 1, known: 2 });
+    let gone = floors.accept(&high, &authorities, &world.revocations).unwrap_err();
+    assert_eq!(gone, RecordError::RevokedSigner(world.renewer.id()));
+}
+
+#[test]
 fn a_new_epoch_ends_the_records_of_the_old_one_and_lets_versions_begin_anew() {
     let world = World::new();
     let mut authorities = world.authorities();
