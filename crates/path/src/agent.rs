@@ -307,7 +307,14 @@ impl PathAgent {
     }
 
     fn handle_ping(&mut self, path: Path, transaction: TransactionId, now: Instant) {
-        if path == Path::None {
+        let is_usable = match path {
+            Path::Direct(address) => {
+                self.config.udp && self.config.filter.permits(canonical(address))
+            }
+            Path::Relay => true,
+            Path::None => false,
+        };
+        if !is_usable {
             return;
         }
         let payload = Message::Pong { transaction }.encode();

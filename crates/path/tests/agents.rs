@@ -347,3 +347,21 @@ fn a_requested_ping_reports_the_relay_and_the_direct_path() {
     }
     assert_eq!(pongs, paths.into_iter().map(|path| (path, DIRECT_DELAY)).collect::<Vec<_>>());
 }
+
+#[test]
+fn a_ping_is_not_answered_to_an_address_that_is_never_dialled() {
+    let mut net = connected();
+    let (now, transaction) = (net.now, path::TransactionId([7; 12]));
+    let mut answers_to = |from: &str| {
+        let agent = &mut net.sides[0].agent;
+        while agent.poll_transmit().is_some() {}
+        let path = Path::Direct(address(from));
+        agent.handle_message(path, Message::Ping { transaction }, now);
+        let pong = Message::Pong { transaction }.encode();
+        std::iter::from_fn(|| agent.poll_transmit()).any(|transmit| transmit.payload == pong)
+    };
+    for never in ["127.0.0.1:53", "169.254.169.254:80", "[::ffff:127.0.0.1]:53", "224.0.0.1:9"] {
+        assert!(!answers_to(never), "{never}");
+    }
+    assert!(answers_to("192.0.2.99:4000"), "a new address of the peer");
+}
