@@ -9,6 +9,10 @@
 //! The process stays in the network namespace in which it began: the sockets are there. The TUN's
 //! descriptor goes on working wherever the interface is moved.
 //!
+//! Nothing is kept between runs. The timestamps of handshakes, which peers never accept twice, begin at the
+//! clock's time: after a start with a clock that was set back, peers answer once it has passed the time
+//! of the last handshake before.
+//!
 //! What ends it: SIGTERM, SIGINT, the removal of the socket's file, the deletion of the interface.
 //!
 //! | module | what |
