@@ -40,6 +40,8 @@ use crate::{
 const COMMANDS: usize = 16;
 /// Events that a slow listener may lag behind.
 const EVENTS: usize = 256;
+/// How often it is made sure that the system still asks our resolver: a DHCP client may replace it.
+const NAMES_INTERVAL: Duration = Duration::from_secs(10);
 /// At the end, answers under way have this long.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -150,9 +152,13 @@ impl Node {
     /// Works until `stop` is ready or the local API says so; then leaves the host as it was.
     pub async fn run(mut self, stop: impl Future<Output = ()>) {
         let mut stop = std::pin::pin!(stop);
+        let mut names_due = tokio::time::interval(NAMES_INTERVAL);
         loop {
             tokio::select! {
                 () = &mut stop => break,
+                _ = names_due.tick(), if self.names.is_some() => {
+                    self.names.iter_mut().for_each(Names::keep);
+                }
                 Some(command) = self.commands.recv() => {
                     if let Command::Down(reply) = command {
                         answer(reply, Ok(()));

@@ -1,5 +1,6 @@
 //! Running the server side: controller and relay together, or either alone.
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use controller::network::{NetworkError, NetworkFolder, NewNetwork, network_key};
 use controller::secrets::ControllerSecrets;
 use controller::{AdminClient, Controller, StartError};
 use identity::{DeviceName, Invite, NetworkName};
-use keystore::{FileKeystore, Keystore as _};
+use keystore::{FileKeystore, Keystore as _, KeystoreError, write_private_file};
 use relay::{Capture, Membership, MembershipConfig, MembershipError, Relay, RelayConfig};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
@@ -17,7 +18,7 @@ use websocket::Upgrade;
 use zeroize::Zeroizing;
 
 use super::admin::created;
-use super::owner;
+use super::owner::{self, KEY_PASSPHRASE};
 use crate::cli::{RelayArgs, ServerArgs};
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
@@ -47,8 +48,8 @@ pub(crate) enum Parts {
 /// `serve` and `controller`: runs until a signal, or until a change cannot be kept.
 pub(crate) async fn serve(args: ServerArgs, config: Config, parts: Parts) -> Result<(), Failure> {
     let stop = stop::requested().map_err(|error| Failure::new(Exit::Host, error.to_string()))?;
-    let server = Server::start(args, config, parts, None).await?;
-    server.welcome().await?;
+    let server = Server::start(args, config.clone(), parts, None).await?;
+    server.welcome(&config).await?;
     server.run(stop).await
 }
 
@@ -122,7 +123,7 @@ impl Server {
     }
 
     /// Says where the server is and, at the first start, how the first device joins.
-    async fn welcome(&self) -> Result<(), Failure> {
+    async fn welcome(&self, config: &Config) -> Result<(), Failure> {
         let servers: Vec<String> = self.listening.servers.iter().map(ToString::to_string).collect();
         note(format_args!(
             "Serving network {} at {}.",
@@ -136,9 +137,16 @@ impl Server {
             }
         });
         if self.first_start {
-            let invite = self.invite().await?;
-            note("On the first device, run:");
-            line(format_args!("{} {invite}", styled(BOLD, "shadowmesh up")));
+            let invite = Zeroizing::new(self.invite().await?);
+            if writes_to_journal() {
+                let file = config.state_dir().join("invite");
+                write_private_file(&file, format!("{}\n", *invite).as_bytes())
+                    .map_err(unwritable)?;
+                note(format_args!("An invite for the first device is in {}.", file.display()));
+            } else {
+                note("On the first device, run:");
+                line(format_args!("{} {}", styled(BOLD, "shadowmesh up"), *invite));
+            }
             let key = if self.mode == Mode::Strict { " --key-file FILE" } else { "" };
             note(format_args!(
                 "Each invite admits one device; `shadowmesh invite create{key}` makes more."
@@ -241,6 +249,16 @@ async fn dispatch(controller: &Controller, relay: Option<&Relay>, upgrade: Upgra
     tokio::spawn(upgrade.reject_not_found());
 }
 
+/// Whether what is printed ends in the system's log, which others may read and which is kept and passed on: no place
+/// for secrets (systemd.exec(5), `JOURNAL_STREAM`).
+fn writes_to_journal() -> bool {
+    std::env::var_os("JOURNAL_STREAM").is_some() && !std::io::stderr().is_terminal()
+}
+
+fn unwritable(error: KeystoreError) -> Failure {
+    Failure::new(Exit::Host, error.to_string())
+}
+
 pub(crate) fn network_folder(config: &Config) -> NetworkFolder {
     NetworkFolder::new(config.state_dir().join("controller"))
 }
@@ -260,15 +278,25 @@ async fn create_network(
         )
     })?;
     let key_file = config.state_dir().join("network.key");
-    let passphrase = passphrase::generated();
+    let chosen = passphrase::given(KEY_PASSPHRASE);
+    let passphrase = chosen.clone().unwrap_or_else(passphrase::generated);
     let secret = passphrase.as_bytes();
     let new = NewNetwork { name: name.clone(), mode, key_file: &key_file, passphrase: secret };
     folder.create(new, &mut clock::rng(), clock::unix_time()).await?;
     note(format_args!("Created the network {}.", styled(BOLD, format_args!("{name}.alt"))));
-    note(format_args!("Its key is in {}, under the passphrase", key_file.display()));
-    note(format_args!("  {}", styled(BOLD, passphrase.as_str())));
+    let shown = key_file.display();
+    if chosen.is_some() {
+        note(format_args!("Its key is in {shown}, under the passphrase of {KEY_PASSPHRASE}."));
+    } else if writes_to_journal() {
+        let file = config.state_dir().join("network.passphrase");
+        write_private_file(&file, format!("{}\n", *passphrase).as_bytes()).map_err(unwritable)?;
+        note(format_args!("Its key is in {shown}, under the passphrase in {}.", file.display()));
+    } else {
+        note(format_args!("Its key is in {shown}, under the passphrase"));
+        note(format_args!("  {}", styled(BOLD, passphrase.as_str())));
+    }
     note(
-        "Write the passphrase down and move the file to a safe place: both together restore the network, and nothing else does.",
+        "Move key and passphrase to safe places: both together restore the network, and nothing else does.",
     );
     let owner = match mode {
         Mode::Simple => None,
@@ -340,12 +368,11 @@ fn relay_keystore(config: &Config) -> Result<FileKeystore, Failure> {
 
 /// The private key of a relay's self-signed certificate, made at the first start.
 fn relay_tls_key(keystore: &FileKeystore) -> Result<Zeroizing<Vec<u8>>, Failure> {
-    let failed = |error: keystore::KeystoreError| Failure::new(Exit::Host, error.to_string());
-    if let Some(key) = keystore.load(RELAY_TLS_KEY).map_err(failed)? {
+    if let Some(key) = keystore.load(RELAY_TLS_KEY).map_err(unwritable)? {
         return Ok(key);
     }
     let key = websocket::generate_key();
-    keystore.store(RELAY_TLS_KEY, &key).map_err(failed)?;
+    keystore.store(RELAY_TLS_KEY, &key).map_err(unwritable)?;
     Ok(key)
 }
 
@@ -380,7 +407,7 @@ impl From<NetworkError> for Failure {
             | NetworkError::FileExists(_)
             | NetworkError::OtherNetwork { .. } => Exit::Usage,
             NetworkError::Missing(_) => Exit::NotFound,
-            NetworkError::Keystore(keystore::KeystoreError::Sealed) => Exit::Refused,
+            NetworkError::Keystore(KeystoreError::Sealed) => Exit::Refused,
             NetworkError::Io { .. }
             | NetworkError::WrongFile { .. }
             | NetworkError::Keystore(_)
