@@ -224,7 +224,7 @@ impl Engine {
         self.peers
             .iter()
             .find(|peer| {
-                peer.member.name.as_str() == text
+                peer.member.name.as_str().eq_ignore_ascii_case(text)
                     || peer.device().to_string() == text
                     || address.is_some_and(|address| peer.addresses().any(|own| own == address))
             })

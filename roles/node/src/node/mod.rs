@@ -38,8 +38,12 @@ use crate::{
 
 /// Requests of the local API that wait.
 const COMMANDS: usize = 16;
+/// The least that IPv6 demands of a link (RFC 8200 section 5).
+const SMALLEST_MTU: u16 = 1280;
 /// Events that a slow listener may lag behind.
 const EVENTS: usize = 256;
+/// Where a node writes what it changes on the host, beside its socket.
+pub const JOURNAL: &str = "node.journal";
 /// How often it is made sure that the system still asks our resolver: a DHCP client may replace it.
 const NAMES_INTERVAL: Duration = Duration::from_secs(10);
 /// At the end, answers under way have this long.
@@ -114,6 +118,9 @@ impl Node {
         let places = memory::places(config.keys.as_ref())
             .map_err(|error| StartError::Keys(error.to_string()))?;
         let directory = Directory::new(Mark::permitted(config.settings.mark));
+        if config.settings.mtu < SMALLEST_MTU {
+            return Err(StartError::Mtu(config.settings.mtu));
+        }
         let running = choose(&config.settings)?;
         let journal = open_journal(&config);
         let (userspace, names) = match running {
@@ -122,6 +129,11 @@ impl Node {
                 (Some(Userspace::start(&config.settings, &directory).await?), None)
             }
         };
+        let settings = &config.settings;
+        if running == Running::Tun && !(settings.forwards.is_empty() && settings.publish.is_empty())
+        {
+            warn!("published ports and forwards are for userspace mode, and do nothing here");
+        }
         let (events, _) = broadcast::channel(EVENTS);
         let (command_sender, commands) = mpsc::channel(COMMANDS);
         let (note_sender, notes) = mpsc::unbounded_channel();
@@ -147,6 +159,12 @@ impl Node {
             node.start_network(place)?;
         }
         Ok(node)
+    }
+
+    /// Whether it is in no network yet.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        self.networks.is_empty()
     }
 
     /// Works until `stop` is ready or the local API says so; then leaves the host as it was.
@@ -304,7 +322,7 @@ fn choose(settings: &NodeSettings) -> Result<Running, StartError> {
 
 /// Undoes what a crash left behind, whatever this run is going to change itself.
 fn open_journal(config: &NodeConfig) -> Option<Journal> {
-    match Journal::open(&config.socket.with_file_name("node.journal")) {
+    match Journal::open(&config.socket.with_file_name(JOURNAL)) {
         Ok(journal) => Some(journal),
         Err(error) => {
             warn!(%error, "what an earlier run changed on this host cannot be undone yet");

@@ -55,6 +55,10 @@ pub(crate) async fn log(
         }
         LogCommand::Verify => {
             client.verify_logs().await?;
+            if as_json {
+                json(&serde_json::json!({ "whole": true }));
+                return Ok(());
+            }
             line("Both logs are whole: every row follows from the one before.");
         }
     }

@@ -9,7 +9,7 @@ use control_proto::{InviteRequest, Mode, Owner};
 use controller::network::{NetworkError, NetworkFolder, NewNetwork, network_key};
 use controller::secrets::ControllerSecrets;
 use controller::{AdminClient, Controller, StartError};
-use identity::{DeviceName, Invite, NetworkName};
+use identity::{DeviceName, GroupName, Invite, NetworkName};
 use keystore::{FileKeystore, Keystore as _, KeystoreError, write_private_file};
 use relay::{Capture, Membership, MembershipConfig, MembershipError, Relay, RelayConfig};
 use tokio::time::{sleep, timeout};
@@ -22,7 +22,7 @@ use super::owner::{self, KEY_PASSPHRASE};
 use crate::cli::{RelayArgs, ServerArgs};
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
-use crate::listen::{Listening, Wanted, listen};
+use crate::listen::{Listening, Wanted, check, listen};
 use crate::output::{BOLD, line, note, styled};
 use crate::{clock, passphrase, stop};
 
@@ -76,6 +76,13 @@ impl Server {
         let folder = network_folder(&config);
         let settings = config.server.clone();
         let wanted_mode = if args.strict { Mode::Strict } else { Mode::Simple };
+        let wanted = Wanted {
+            listen: args.listen.or(settings.listen),
+            hosts: if args.hosts.is_empty() { settings.hosts } else { args.hosts },
+            certificate: both(args.tls_certificate, args.tls_key)?
+                .or(both(settings.tls_certificate, settings.tls_key)?),
+        };
+        check(&wanted).await?;
         let found = folder.secrets()?;
         let first_start = found.is_none();
         let (secrets, owner) = match found {
@@ -90,14 +97,6 @@ impl Server {
             let text = "the network here is not strict, and its controller holds all keys: leave --strict out, or create a network elsewhere";
             return Err(Failure::new(Exit::Usage, text));
         }
-        let wanted = Wanted {
-            listen: args.listen.or(settings.listen),
-            hosts: if args.hosts.is_empty() { settings.hosts } else { args.hosts },
-            certificate: args
-                .tls_certificate
-                .zip(args.tls_key)
-                .or_else(|| settings.tls_certificate.zip(settings.tls_key)),
-        };
         let listening = listen(&wanted, &secrets.tls_key).await?;
         let controller = Controller::start(controller::Config {
             folder,
@@ -151,6 +150,8 @@ impl Server {
             note(format_args!(
                 "Each invite admits one device; `shadowmesh invite create{key}` makes more."
             ));
+        } else {
+            note("`shadowmesh invite create` makes an invite for a device.");
         }
         Ok(())
     }
@@ -185,26 +186,28 @@ impl Server {
 pub(crate) async fn relay(args: RelayArgs, config: Config) -> Result<(), Failure> {
     let stop = stop::requested().map_err(|error| Failure::new(Exit::Host, error.to_string()))?;
     let invite = args.invite.as_deref().map(super::up::read_invite).transpose()?;
+    let invite = invite.map(|text| relay_invite(&text)).transpose()?;
     let settings = config.relay.clone();
     let wanted = Wanted {
         listen: args.listen.or(settings.listen),
         hosts: if args.hosts.is_empty() { settings.hosts } else { args.hosts },
-        certificate: args
-            .tls_certificate
-            .zip(args.tls_key)
-            .or_else(|| settings.tls_certificate.zip(settings.tls_key)),
+        certificate: both(args.tls_certificate, args.tls_key)?
+            .or(both(settings.tls_certificate, settings.tls_key)?),
     };
+    check(&wanted).await?;
     let keystore = relay_keystore(&config)?;
+    let _only_one = only_relay(&config)?;
     let listening = listen(&wanted, &relay_tls_key(&keystore)?).await?;
     let relay = start_relay(&listening, None).await?;
     let name = super::network::label(&platform::process::host_name());
     let membership = membership_config(&listening, keystore, &name)?;
     let mut memberships = Membership::resume(&relay, &membership)?;
     if let Some(invite) = invite {
-        let invite: Invite = invite
-            .parse()
-            .map_err(|error| Failure::new(Exit::Usage, format!("the invite: {error}")))?;
-        memberships.push(Membership::join(&relay, invite, membership)?);
+        if memberships.iter().any(|membership| membership.network() == invite.network) {
+            info!(network = %invite.network_name, "a member already: the invite is not used");
+        } else {
+            memberships.push(Membership::join(&relay, invite, membership)?);
+        }
     }
     if memberships.is_empty() {
         let text = "this relay serves no network yet; give it an invite made with `shadowmesh invite create --relay`";
@@ -214,6 +217,35 @@ pub(crate) async fn relay(args: RelayArgs, config: Config) -> Result<(), Failure
     relay.listen(listening.listener);
     stop.await;
     Ok(())
+}
+
+/// A certificate and its key, or neither.
+fn both(
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+) -> Result<Option<(PathBuf, PathBuf)>, Failure> {
+    match (certificate, key) {
+        (Some(certificate), Some(key)) => Ok(Some((certificate, key))),
+        (None, None) => Ok(None),
+        (Some(_), None) | (None, Some(_)) => {
+            let text = "tls-certificate and tls-key go together: give both or neither";
+            Err(Failure::new(Exit::Usage, text))
+        }
+    }
+}
+
+/// An invite with which a relay can do something.
+fn relay_invite(text: &str) -> Result<Invite, Failure> {
+    let wrong =
+        |error: &dyn std::fmt::Display| Failure::new(Exit::Usage, format!("the invite: {error}"));
+    let invite: Invite = text.parse().map_err(|error| wrong(&error))?;
+    let grant = invite.grant().map_err(|error| wrong(&error))?;
+    if grant.groups.contains(&GroupName::relay()) {
+        return Ok(invite);
+    }
+    let text =
+        "it is for a device, not for a relay; make one with `shadowmesh invite create --relay`";
+    Err(wrong(&text))
 }
 
 /// Signs the settings of a new strict network and, if it has one, the entry of its first relay.
@@ -364,6 +396,23 @@ fn membership_config(
 fn relay_keystore(config: &Config) -> Result<FileKeystore, Failure> {
     let folder: PathBuf = config.state_dir().join("relay");
     FileKeystore::open(folder, None).map_err(|error| Failure::new(Exit::Host, error.to_string()))
+}
+
+/// One relay for one state folder: two would publish themselves in turns. The lock ends with the file.
+fn only_relay(config: &Config) -> Result<std::fs::File, Failure> {
+    let path = config.state_dir().join("relay").join(".lock");
+    let failed =
+        |error: std::io::Error| Failure::new(Exit::Host, format!("{}: {error}", path.display()));
+    let file = std::fs::File::options().create(true).append(true).open(&path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            let text =
+                "a relay runs already on this state folder; stop it, or choose another --state-dir";
+            Err(Failure::new(Exit::Host, text))
+        }
+        Err(std::fs::TryLockError::Error(error)) => Err(failed(error)),
+    }
 }
 
 /// The private key of a relay's self-signed certificate, made at the first start.
