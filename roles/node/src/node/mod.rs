@@ -207,7 +207,7 @@ impl Node {
         let name = place.invite.network_name.to_string();
         let slot = (0..).find(|slot| self.networks.values().all(|entry| entry.slot != *slot));
         let slot = slot.expect("there are fewer networks than numbers");
-        let host = self.plan_host(slot)?;
+        let host = self.plan_host(slot, id)?;
         let saved = memory::load_state(self.config.keys.as_ref(), id)
             .map_err(|error| StartError::Keys(error.to_string()))?;
         let loopback = only_loopback(&place.invite);
@@ -243,15 +243,10 @@ impl Node {
         Ok(())
     }
 
-    fn plan_host(&self, slot: u16) -> Result<HostPlan, StartError> {
+    fn plan_host(&self, slot: u16, network: NetworkId) -> Result<HostPlan, StartError> {
         let settings = &self.config.settings;
         let port = if slot == 0 { settings.listen_port } else { 0 };
-        let sockets = if settings.udp {
-            let failed = |source| StartError::Udp { port, source };
-            Sockets::bind(port, self.directory.mark().number().unwrap_or(0)).map_err(failed)?
-        } else {
-            Sockets::none()
-        };
+        let sockets = if settings.udp { self.bind_udp(port, network)? } else { Sockets::none() };
         if let Some(userspace) = &self.userspace {
             return Ok(HostPlan::userspace(userspace, sockets));
         }
@@ -259,6 +254,25 @@ impl Node {
         let name = format!("{}{number}", settings.interface);
         let interface = Interface::open(&name, &settings.tun_path, u32::from(settings.mtu))?;
         Ok(HostPlan::Tun { interface, sockets })
+    }
+
+    /// A free port stays the same from run to run where it can: peers and plain WireGuard peers find
+    /// the device again, and what a firewall lets through goes on to fit.
+    fn bind_udp(&self, port: u16, network: NetworkId) -> Result<Sockets, StartError> {
+        let keys = self.config.keys.as_ref();
+        let mark = self.directory.mark().number().unwrap_or(0);
+        let before = memory::load_port(keys, network).filter(|_| port == 0);
+        if let Some(sockets) = before.and_then(|before| Sockets::bind(before, mark).ok()) {
+            return Ok(sockets);
+        }
+        let failed = |source| StartError::Udp { port, source };
+        let sockets = Sockets::bind(port, mark).map_err(failed)?;
+        if let Some(bound) = sockets.port().filter(|_| port == 0)
+            && let Err(error) = memory::store_port(keys, network, bound)
+        {
+            warn!(%error, "the UDP port is not remembered for the next start");
+        }
+        Ok(sockets)
     }
 
     async fn handle_note(&mut self, note: Note) {
