@@ -158,6 +158,13 @@ pub enum SecurityEvent {
         #[n(2)]
         count: u64,
     },
+    /// Nobody has said for long that the list of revocations is current: it may be withheld.
+    #[n(17)]
+    StaleRevocations {
+        /// The age of the last word, in seconds.
+        #[n(0)]
+        seconds: u64,
+    },
 }
 
 /// Why a tunnel refuses something.
