@@ -6,8 +6,8 @@ use std::time::Instant;
 use frame_proto::HopKey;
 use identity::{DeviceId, NetworkId, Revocations, UnixTime};
 use noise_channel::{
-    Channel, ConnectionMask, MessageClass, Now, PathSecret, ReplayGuard, ResponderConfig, Service,
-    StaticSecret,
+    Channel, ClockOffset, ConnectionMask, MessageClass, Now, PathSecret, ReplayGuard,
+    ResponderConfig, Service, StaticSecret,
 };
 use rand_core::CryptoRng;
 
@@ -59,6 +59,15 @@ pub struct RelayNetwork {
     pub path_secret: PathSecret,
     /// Who is no member any more.
     pub revocations: Revocations,
+    /// What to add to the relay's clock to get the network's time.
+    pub clock_offset: ClockOffset,
+}
+
+impl RelayNetwork {
+    /// This moment by the network's time.
+    const fn time(&self, now: Now) -> Now {
+        Now { instant: now.instant, wall: now.wall.with_offset(self.clock_offset) }
+    }
 }
 
 /// Names one connection of a relay.
@@ -174,10 +183,18 @@ impl RelayServer {
         self.end_members(network, now, |_| Err(Refusal::NetworkRemoved));
     }
 
+    /// Takes note of what the network taught about the relay's clock.
+    pub fn set_clock_offset(&mut self, network: NetworkId, offset: ClockOffset) {
+        if let Some(entry) = self.networks.get_mut(&network) {
+            entry.clock_offset = offset;
+        }
+    }
+
     /// Takes note of who is no member any more, and detaches them at once.
     pub fn set_revocations(&mut self, network: NetworkId, revocations: Revocations, now: Now) {
         let Some(entry) = self.networks.get_mut(&network) else { return };
         entry.revocations = revocations.clone();
+        let now = entry.time(now);
         let wall = UnixTime(now.wall.as_secs());
         self.end_members(network, now, |attached| {
             verify_member(&attached.chain, network, &revocations, wall).map(drop)
@@ -232,6 +249,7 @@ impl RelayServer {
         if matches!(connection.stage, Stage::Closing) {
             return;
         }
+        let now = self.networks.get(&connection.network).map_or(now, |entry| entry.time(now));
         let before = connection.link.control_received;
         connection.link.handle_message(message, rng, now);
         let control = connection.link.control_received - before;
@@ -260,6 +278,7 @@ impl RelayServer {
                 self.close(id, CloseReason::NotAttached);
                 continue;
             }
+            let now = self.networks.get(&connection.network).map_or(now, |entry| entry.time(now));
             let wall = UnixTime(now.wall.as_secs());
             if connection.attached().is_some_and(|attached| wall >= attached.not_after) {
                 self.refuse(id, Refusal::Expired, now.instant);

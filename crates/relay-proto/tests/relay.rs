@@ -117,6 +117,7 @@ impl Network {
             static_key: StaticSecret::from_bytes(*self.relay_channel.to_bytes()),
             path_secret: self.secret.clone(),
             revocations: Revocations::new(self.id()),
+            clock_offset: ClockOffset(0),
         }
     }
 
@@ -397,6 +398,21 @@ fn membership_that_ends_detaches_within_a_heartbeat() {
     world.run(Duration::from_secs(2_999));
     assert_eq!(world.closed(a), None);
     world.run(Duration::from_secs(1) + HEARTBEAT_AFTER);
+    assert_eq!(world.closed(a), Some(CloseReason::Refused(Refusal::Expired)));
+}
+
+#[test]
+fn a_relay_whose_clock_is_wrong_judges_by_the_networks_time() {
+    let network = Network::new(1);
+    let day = 24 * 3_600;
+    let offset = ClockOffset(i64::try_from(day * 1_000).expect("a day"));
+    let mut world = World::new(&[&network], Limits::default());
+    world.server.set_clock_offset(network.id(), offset);
+    let tomorrow = network.device(1, Validity::starting(UnixTime(START + day), 3_000));
+    let right = ClientConfig { clock_offset: offset, ..network.config(&tomorrow, 1) };
+    let a = world.open(&network, right);
+    assert_eq!(world.take_events(a), [ClientEvent::Attached { capability: 5 }]);
+    world.run(Duration::from_secs(3_000) + HEARTBEAT_AFTER);
     assert_eq!(world.closed(a), Some(CloseReason::Refused(Refusal::Expired)));
 }
 
