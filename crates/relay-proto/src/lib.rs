@@ -48,6 +48,7 @@ mod load;
 mod message;
 mod outbound;
 mod server;
+mod timers;
 
 pub use bucket::Rate;
 pub use client::{ClientConfig, ClientEvent, RelayClient, SendFrameError};

@@ -16,6 +16,7 @@ use crate::connection::{Attached, Connection, Stage, verify_member};
 use crate::link::{LinkError, LinkEvent};
 use crate::load::LoadReport;
 use crate::message::{Attach, Message, Refusal};
+use crate::timers::Timers;
 
 /// What a relay gives its clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -531,36 +532,5 @@ impl std::fmt::Debug for RelayServer {
             .field("connections", &self.connections.len())
             .field("attached", &self.attached.len())
             .finish_non_exhaustive()
-    }
-}
-
-/// One deadline for each connection.
-#[derive(Default)]
-struct Timers {
-    order: BTreeSet<(Instant, ConnectionId)>,
-    armed: BTreeMap<ConnectionId, Instant>,
-}
-
-impl Timers {
-    fn arm(&mut self, id: ConnectionId, at: Instant) {
-        if let Some(old) = self.armed.insert(id, at) {
-            self.order.remove(&(old, id));
-        }
-        self.order.insert((at, id));
-    }
-
-    fn disarm(&mut self, id: ConnectionId) {
-        if let Some(at) = self.armed.remove(&id) {
-            self.order.remove(&(at, id));
-        }
-    }
-
-    fn pop_due(&mut self, now: Instant) -> Option<ConnectionId> {
-        let (at, id) = *self.order.first()?;
-        (at <= now).then(|| self.disarm(id)).map(|()| id)
-    }
-
-    fn next(&self) -> Option<(Instant, &'static str)> {
-        self.order.first().map(|(at, _)| (*at, "deadline of a connection"))
     }
 }
