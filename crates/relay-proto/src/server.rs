@@ -1,6 +1,7 @@
 //! The relay's end of all links.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::time::Instant;
 
 use frame_proto::HopKey;
@@ -16,6 +17,7 @@ use crate::connection::{Attached, Connection, Stage, verify_member};
 use crate::link::{LinkError, LinkEvent};
 use crate::load::LoadReport;
 use crate::message::{Attach, Message, Refusal};
+use crate::strangers::Strangers;
 use crate::timers::Timers;
 
 /// What a relay gives its clients.
@@ -23,7 +25,7 @@ use crate::timers::Timers;
 pub struct Limits {
     /// Connections at once.
     pub connections: usize,
-    /// Connections at once that are not attached yet.
+    /// Connections at once that are not attached yet; further ones displace some of these.
     pub unattached: usize,
     /// Bytes of frames that one client may send.
     pub bytes: Rate,
@@ -80,12 +82,22 @@ pub struct ConnectionId(u64);
 pub struct Recognised {
     network: NetworkId,
     mask: ConnectionMask,
+    path: String,
 }
 
-/// The relay has no room for a connection.
+/// Why a relay does not take a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the relay has no room for another connection")]
-pub struct Full;
+pub enum TurnedAway {
+    /// Everybody who is connected has more of a right to be.
+    #[error("the relay has no room for another connection")]
+    Full,
+    /// As many as a client may have come by the same path.
+    #[error("too many connections by one path")]
+    SamePath,
+    /// The network was removed meanwhile.
+    #[error("the relay does not serve this network any more")]
+    NetworkRemoved,
+}
 
 /// What happened at a relay.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,6 +139,9 @@ pub enum CloseReason {
     /// The client did not attach in time.
     #[error("the client did not attach in time")]
     NotAttached,
+    /// The client did not attach, and others wait.
+    #[error("the client did not attach and makes way for another")]
+    Displaced,
     /// The client sends control messages faster than anybody needs to.
     #[error("the client sends too many control messages")]
     ControlFlood,
@@ -144,6 +159,7 @@ pub struct RelayServer {
     networks: BTreeMap<NetworkId, RelayNetwork>,
     connections: BTreeMap<ConnectionId, Connection>,
     attached: BTreeMap<(NetworkId, DeviceId), ConnectionId>,
+    strangers: Strangers,
     timers: Timers,
     next_id: u64,
     loads: BTreeMap<NetworkId, LoadReport>,
@@ -163,6 +179,7 @@ impl RelayServer {
             networks: BTreeMap::new(),
             connections: BTreeMap::new(),
             attached: BTreeMap::new(),
+            strangers: Strangers::default(),
             timers: Timers::default(),
             next_id: 0,
             loads: BTreeMap::new(),
@@ -207,20 +224,23 @@ impl RelayServer {
     pub fn recognise(&self, path: &str) -> Option<Recognised> {
         self.networks.values().find_map(|entry| {
             let mask = entry.path_secret.recognise(Service::Relay, path)?;
-            Some(Recognised { network: entry.network, mask })
+            Some(Recognised { network: entry.network, mask, path: path.to_owned() })
         })
     }
 
-    /// Takes a freshly accepted connection.
+    /// Takes a freshly accepted connection from `source`.
     ///
     /// # Errors
     ///
-    /// [`Full`] if there is no room, or the network was removed meanwhile.
-    pub fn handle_open(&mut self, recognised: Recognised, now: Now) -> Result<ConnectionId, Full> {
-        let unattached = self.connections.len() - self.attached.len();
-        let room =
-            self.connections.len() < self.limits.connections && unattached < self.limits.unattached;
-        let entry = self.networks.get(&recognised.network).filter(|_| room).ok_or(Full)?;
+    /// See [`TurnedAway`].
+    pub fn handle_open(
+        &mut self,
+        recognised: Recognised,
+        source: IpAddr,
+        now: Now,
+    ) -> Result<ConnectionId, TurnedAway> {
+        self.make_room(&recognised.path, source, now.instant)?;
+        let entry = self.networks.get(&recognised.network).ok_or(TurnedAway::NetworkRemoved)?;
         let config = ResponderConfig {
             static_key: entry.static_key.clone(),
             prologue: entry.network.as_bytes().to_vec(),
@@ -234,6 +254,7 @@ impl RelayServer {
         let id = ConnectionId(self.next_id);
         self.next_id += 1;
         self.connections.insert(id, connection);
+        self.strangers.insert(id, source, recognised.path, now.instant);
         self.touch(id, now.instant);
         Ok(id)
     }
@@ -345,6 +366,20 @@ impl RelayServer {
         self.attached.keys().filter(move |(of, _)| *of == network).map(|(_, device)| *device)
     }
 
+    fn make_room(&mut self, path: &str, source: IpAddr, now: Instant) -> Result<(), TurnedAway> {
+        if self.connections.len() >= self.limits.connections {
+            return Err(TurnedAway::Full);
+        }
+        if self.strangers.is_crowded(path) {
+            return Err(TurnedAway::SamePath);
+        }
+        if self.strangers.len() >= self.limits.unattached {
+            let displaced = self.strangers.to_displace(source, now).ok_or(TurnedAway::Full)?;
+            self.close(displaced, CloseReason::Displaced);
+        }
+        Ok(())
+    }
+
     fn drain_link(&mut self, id: ConnectionId, rng: &mut dyn CryptoRng, now: Now) {
         while let Some(connection) = self.connections.get_mut(&id) {
             if matches!(connection.stage, Stage::Closing) {
@@ -426,6 +461,7 @@ impl RelayServer {
         connection.link.begin_sending(&hop_key, device);
         connection.stage = Stage::Attached(Box::new(attached));
         self.attached.insert(place, id);
+        self.strangers.remove(id);
         self.events.push_back(ServerEvent::Attached { connection: id, network, device });
     }
 
@@ -498,6 +534,7 @@ impl RelayServer {
     }
 
     fn detach(&mut self, id: ConnectionId) {
+        self.strangers.remove(id);
         let Some(connection) = self.connections.get(&id) else { return };
         let Some(device) = connection.attached().map(|attached| attached.device) else { return };
         let network = connection.network;

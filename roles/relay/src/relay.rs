@@ -304,7 +304,11 @@ async fn run_timers(shared: Weak<Shared>, timer: Arc<Timer>) {
 async fn handle(shared: Arc<Shared>, upgrade: Upgrade) {
     let opened = shared.drive(|server, now| {
         let recognised = server.recognise(upgrade.path())?;
-        server.handle_open(recognised, now).ok()
+        let source = upgrade.remote().ip();
+        server
+            .handle_open(recognised, source, now)
+            .inspect_err(|error| debug!(%error, "a client is turned away"))
+            .ok()
     });
     let Some(id) = opened else {
         return upgrade.reject_not_found().await;
