@@ -117,6 +117,9 @@ pub enum CloseReason {
     /// The client did not attach in time.
     #[error("the client did not attach in time")]
     NotAttached,
+    /// Others needed the room of a connection that had not attached.
+    #[error("the client did not attach before others needed the room")]
+    Displaced,
     /// The client sends control messages faster than anybody needs to.
     #[error("the client sends too many control messages")]
     ControlFlood,
@@ -134,6 +137,8 @@ pub struct RelayServer {
     networks: BTreeMap<NetworkId, RelayNetwork>,
     connections: BTreeMap<ConnectionId, Connection>,
     attached: BTreeMap<(NetworkId, DeviceId), ConnectionId>,
+    /// Connections that may still attach, the oldest first.
+    strangers: BTreeSet<ConnectionId>,
     timers: Timers,
     next_id: u64,
     loads: BTreeMap<NetworkId, LoadReport>,
@@ -153,6 +158,7 @@ impl RelayServer {
             networks: BTreeMap::new(),
             connections: BTreeMap::new(),
             attached: BTreeMap::new(),
+            strangers: BTreeSet::new(),
             timers: Timers::default(),
             next_id: 0,
             loads: BTreeMap::new(),
@@ -193,15 +199,20 @@ impl RelayServer {
         })
     }
 
-    /// Takes a freshly accepted connection.
+    /// Takes a freshly accepted connection. Where too many have not attached, the oldest of them is closed, so that whoever
+    /// opens connections for nothing keeps nobody else out.
     ///
     /// # Errors
     ///
     /// [`Full`] if there is no room, or the network was removed meanwhile.
     pub fn handle_open(&mut self, recognised: Recognised, now: Now) -> Result<ConnectionId, Full> {
-        let unattached = self.connections.len() - self.attached.len();
-        let room =
-            self.connections.len() < self.limits.connections && unattached < self.limits.unattached;
+        let room = self.connections.len() < self.limits.connections;
+        if room
+            && self.strangers.len() >= self.limits.unattached
+            && let Some(oldest) = self.strangers.first()
+        {
+            self.close(*oldest, CloseReason::Displaced);
+        }
         let entry = self.networks.get(&recognised.network).filter(|_| room).ok_or(Full)?;
         let config = ResponderConfig {
             static_key: entry.static_key.clone(),
@@ -216,6 +227,7 @@ impl RelayServer {
         let id = ConnectionId(self.next_id);
         self.next_id += 1;
         self.connections.insert(id, connection);
+        self.strangers.insert(id);
         self.touch(id, now.instant);
         Ok(id)
     }
@@ -247,6 +259,7 @@ impl RelayServer {
         self.last_now = Some(now);
         self.detach(id);
         self.connections.remove(&id);
+        self.strangers.remove(&id);
         self.timers.disarm(id);
         self.ready.remove(&id);
     }
@@ -406,6 +419,7 @@ impl RelayServer {
         connection.link.begin_sending(&hop_key, device);
         connection.stage = Stage::Attached(Box::new(attached));
         self.attached.insert(place, id);
+        self.strangers.remove(&id);
         self.events.push_back(ServerEvent::Attached { connection: id, network, device });
     }
 
@@ -469,8 +483,18 @@ impl RelayServer {
 
     fn close(&mut self, id: ConnectionId, reason: CloseReason) {
         self.detach(id);
+        self.strangers.remove(&id);
         self.timers.disarm(id);
         if let Some(connection) = self.connections.get_mut(&id) {
+            let load = self.loads.entry(connection.network).or_default();
+            match reason {
+                CloseReason::NotAttached | CloseReason::Displaced => load.strangers += 1,
+                CloseReason::Link(_) => load.broken += 1,
+                CloseReason::Refused(Refusal::NotMember | Refusal::Revoked) => load.refused += 1,
+                // What happens to members, too.
+                CloseReason::Refused(_) => {}
+                CloseReason::ControlFlood => load.floods += 1,
+            }
             connection.stage = Stage::Closing;
             self.ready.insert(id);
             self.events.push_back(ServerEvent::Close { connection: id, reason });

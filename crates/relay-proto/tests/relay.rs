@@ -552,13 +552,32 @@ fn connections_are_bounded_and_more_so_before_they_attach() {
         world.server.handle_open(recognised, world.now)
     };
     let first = open(&mut world).unwrap();
-    assert!(open(&mut world).is_ok());
-    assert!(open(&mut world).is_err());
-    world.server.handle_closed(first, world.now.instant);
-    for number in 1..=3 {
+    let second = open(&mut world).unwrap();
+    let third = open(&mut world).unwrap();
+    world.settle();
+    assert_eq!(world.closed(first), Some(CloseReason::Displaced), "the oldest made room");
+    assert_eq!((world.closed(second), world.closed(third)), (None, None));
+    for gone in [first, second, third] {
+        world.server.handle_closed(gone, world.now.instant);
+    }
+    for number in 1..=4 {
         world.join(&network, &network.member(number));
     }
     assert!(open(&mut world).is_err());
+    assert_eq!(world.server.report_load(network.id(), 0).strangers, 1);
+}
+
+#[test]
+fn whoever_opens_connections_for_nothing_keeps_no_member_out() {
+    let network = Network::new(1);
+    let mut world = World::new(&[&network], Limits { unattached: 8, ..Limits::default() });
+    for _ in 0..100 {
+        let (recognised, _) = world.recognise(&network.secret);
+        world.server.handle_open(recognised, world.now).unwrap();
+    }
+    let alice = world.join(&network, &network.member(1));
+    assert_eq!(world.closed(alice), None);
+    assert_eq!(world.server.attached(network.id()).count(), 1);
 }
 
 #[test]
