@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use identity::{Binding, CertificateChain, ChannelProof, Endpoints, RelayEntry, Signed, UnixTime};
 use noise_channel::{
-    Channel, ChannelEvent, ConnectionMask, InitiatorConfig, MessageClass, Now,
-    Service, StaticSecret,
+    Channel, ChannelEvent, ConnectionMask, InitiatorConfig, MessageClass, Now, Service,
+    StaticSecret,
 };
 use rand_core::CryptoRng;
 
