@@ -141,7 +141,11 @@ impl Lab {
         let now = wrong(self.now, self.relay_error);
         let relay = &mut self.world.relays[0].server;
         let recognised = relay.recognise(path).expect("a path of the network");
-        End::Relay(relay.handle_open(recognised, now).expect("there is room"))
+        End::Relay(
+            relay
+                .handle_open(recognised, std::net::Ipv4Addr::LOCALHOST.into(), now)
+                .expect("there is room"),
+        )
     }
 
     fn tell(&mut self, stream: StreamId, message: Vec<u8>) {

@@ -287,6 +287,7 @@ impl RelayServer {
         self.last_now = Some(now);
         self.detach(id);
         self.connections.remove(&id);
+        self.strangers.remove(id);
         self.timers.disarm(id);
         self.ready.remove(&id);
     }
@@ -525,8 +526,18 @@ impl RelayServer {
 
     fn close(&mut self, id: ConnectionId, reason: CloseReason) {
         self.detach(id);
+        self.strangers.remove(id);
         self.timers.disarm(id);
         if let Some(connection) = self.connections.get_mut(&id) {
+            let load = self.loads.entry(connection.network).or_default();
+            match reason {
+                CloseReason::NotAttached | CloseReason::Displaced => load.strangers += 1,
+                CloseReason::Link(_) => load.broken += 1,
+                CloseReason::Refused(Refusal::NotMember | Refusal::Revoked) => load.refused += 1,
+                // What happens to members, too.
+                CloseReason::Refused(_) => {}
+                CloseReason::ControlFlood => load.floods += 1,
+            }
             connection.stage = Stage::Closing;
             self.ready.insert(id);
             self.events.push_back(ServerEvent::Close { connection: id, reason });

@@ -220,6 +220,8 @@ impl Controller {
         {
             let oldest = *oldest;
             self.close(oldest);
+            self.note_crowd(now);
+            self.commit(now);
         }
         let config = ResponderConfig {
             static_key: StaticSecret::from_bytes(*self.config.channel_key.to_bytes()),
