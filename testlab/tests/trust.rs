@@ -119,7 +119,7 @@ impl Lab {
             }
             StreamCommand::Wake { stream } => {
                 while let Some(message) = self.engine.poll_message(stream, self.now.instant) {
-                    self.tell(stream, message);
+                    self.tell(stream, message.to_vec());
                 }
             }
             StreamCommand::Close { stream } => {
@@ -205,7 +205,7 @@ impl Lab {
         let now = self.node_now();
         match message {
             Some(message) => {
-                self.engine.handle_stream_message(stream, message, &mut self.rng, now);
+                self.engine.handle_stream_message(stream, message.to_vec(), &mut self.rng, now);
             }
             None => {
                 self.streams.remove(&stream);

@@ -356,7 +356,7 @@ impl Connection {
                         capture.take(&message);
                     }
                     self.shared.drive(|server, now| {
-                        server.handle_message(self.id, message.into(), &mut clock::rng(), now);
+                        server.handle_message(self.id, message, &mut clock::rng(), now);
                     });
                 }
                 Ok(None) => return,
@@ -387,7 +387,7 @@ impl Connection {
             for _ in 0..BATCH {
                 let message = self.shared.server().poll_message(self.id, Instant::now());
                 let Some(message) = message else { return sender.flush().await };
-                sender.feed(message.into()).await?;
+                sender.feed(message.freeze()).await?;
             }
             sender.flush().await?;
         }
