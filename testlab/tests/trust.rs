@@ -119,7 +119,7 @@ impl Lab {
             }
             StreamCommand::Wake { stream } => {
                 while let Some(message) = self.engine.poll_message(stream, self.now.instant) {
-                    self.tell(stream, message);
+                    self.tell(stream, message.to_vec());
                 }
             }
             StreamCommand::Close { stream } => {
@@ -141,7 +141,11 @@ impl Lab {
         let now = wrong(self.now, self.relay_error);
         let relay = &mut self.world.relays[0].server;
         let recognised = relay.recognise(path).expect("a path of the network");
-        End::Relay(relay.handle_open(recognised, now).expect("there is room"))
+        End::Relay(
+            relay
+                .handle_open(recognised, std::net::Ipv4Addr::LOCALHOST.into(), now)
+                .expect("there is room"),
+        )
     }
 
     fn tell(&mut self, stream: StreamId, message: Vec<u8>) {
@@ -201,7 +205,7 @@ impl Lab {
         let now = self.node_now();
         match message {
             Some(message) => {
-                self.engine.handle_stream_message(stream, message, &mut self.rng, now);
+                self.engine.handle_stream_message(stream, message.to_vec(), &mut self.rng, now);
             }
             None => {
                 self.streams.remove(&stream);

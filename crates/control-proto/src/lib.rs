@@ -67,7 +67,9 @@ pub use controller::{
     AuthorityKeys, Change, Controller, ControllerConfig, Counters, DeviceRecord, InviteRecord,
     KeyMismatch, Output, PersistId, Retention, Settings, Stored, StoredItem, Ticket,
 };
-pub use event::{Actor, AuditAction, AuditEntry, EventRecord, SecurityEvent, TunnelRefusal};
+pub use event::{
+    Actor, AuditAction, AuditEntry, ConnectionRefusal, EventRecord, SecurityEvent, TunnelRefusal,
+};
 pub use map::{
     Applied, CacheError, Gossip, ItemKey, MapChanges, MapItem, NetworkMap, Peer, PeerEntry,
 };

@@ -57,6 +57,14 @@ pub const MAX_STRANGERS: usize = 1_024;
 /// round trip.
 pub const HELLO_DEADLINE: Duration = Duration::from_secs(40);
 
+/// Messages of the channel, its own among them, that a node may send at once: what its payloads may
+/// need, with room.
+pub const CHANNEL_BURST: u32 = 200;
+
+/// Pause after which a node may send one more message of the channel: each may be a rotation, which
+/// costs several Diffie-Hellmans.
+pub const CHANNEL_INTERVAL: Duration = Duration::from_millis(50);
+
 /// Messages that a node may send at once.
 pub const MESSAGE_BURST: u32 = 40;
 

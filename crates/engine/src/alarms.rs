@@ -41,13 +41,15 @@ struct Tally {
 }
 
 /// How many refusals within a period are worth an alarm. Networks double and damage datagrams, maps
-/// arrive late, and devices change keys: all of that looks like an attack in small numbers.
+/// arrive late, devices change keys, and ports are scanned: all of that looks like an attack in small numbers.
 const fn least(what: TunnelRefusal) -> u64 {
     match what {
         TunnelRefusal::ForeignSource => 1,
         TunnelRefusal::FailedHandshake | TunnelRefusal::UnknownPeer => 3,
         TunnelRefusal::ForgedPacket | TunnelRefusal::ReplayedHandshake => 10,
         TunnelRefusal::ReplayedPacket => 100,
+        TunnelRefusal::Flood => 1_000,
+        TunnelRefusal::Noise => 10_000,
     }
 }
 

@@ -94,7 +94,7 @@ impl Engine {
                     let (key, waiting) = (peer.key(), peer.traffic.take_waiting(cx.instant()));
                     self.wireguard.handle_path_change(&key, cx.instant());
                     for packet in waiting {
-                        self.send_packet(&packet, cx);
+                        self.send_packet(packet, cx);
                     }
                 }
                 self.output.events.push_back(EngineEvent::Path { peer: device, decision });

@@ -81,7 +81,7 @@ pub struct PeerStatus {
     pub device_id: String,
     /// Its addresses, IPv6 first.
     pub addresses: Vec<IpAddr>,
-    /// `direct ADDRESS`, `relay` or `none`.
+    /// `direct ADDRESS`, `relay RELAY` or `none`.
     pub path: String,
     /// Round trip of the direct path in milliseconds.
     pub latency_ms: Option<f64>,
@@ -182,7 +182,13 @@ impl Engine {
     }
 
     fn peer_statuses(&self, now: Instant) -> Vec<PeerStatus> {
-        let members = self.peers.iter().map(|peer| peer_status(peer, now));
+        let members = self.peers.iter().map(|peer| {
+            let status = peer_status(peer, now);
+            match self.relays.route(&peer.relays).filter(|_| peer.agent.chosen() == Path::Relay) {
+                Some(relay) => PeerStatus { path: format!("relay {relay}"), ..status },
+                None => status,
+            }
+        });
         let plain = self.peers.plain.iter().map(|(key, peer)| {
             let path = self.plain_endpoint(key).map_or(Path::None, Path::Direct);
             let about = About {
@@ -229,7 +235,7 @@ impl Engine {
         self.peers
             .iter()
             .find(|peer| {
-                peer.member.name.as_str() == text
+                peer.member.name.as_str().eq_ignore_ascii_case(text)
                     || peer.device().to_string() == text
                     || address.is_some_and(|address| peer.addresses().any(|own| own == address))
             })

@@ -5,11 +5,25 @@ use std::time::Duration;
 /// A connection that has not attached by then is closed: as long as a handshake may take (T2).
 pub const ATTACH_DEADLINE: Duration = noise_channel::limits::HANDSHAKE_DEADLINE;
 
+/// A connection on which nothing came by then is closed: a client speaks first, at once.
+pub const FIRST_MESSAGE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// What a connection has to attach before one of an equal makes it way: two round trips over a bad path.
+pub(crate) const ATTACH_CHANCE: Duration = Duration::from_secs(3);
+
+/// Connections that are not attached by one and the same path: a client tries several addresses of a
+/// relay, each a moment after the one before.
+pub(crate) const STRANGERS_PER_PATH: usize = 4;
+
 /// How often a relay reports its load (N3).
 pub const LOAD_REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What a client queues for its relay: a quarter of a second at 50 Mbit/s.
 pub const CLIENT_QUEUE_BYTES: usize = 1_600_000;
+
+/// How many frames that may be. Their receivers refuse a frame that 1,024 of its session overtake, and
+/// flows overtake each other in the queue.
+pub const CLIENT_QUEUE_FRAMES: usize = 512;
 
 /// Devices of all networks whose numbers a relay remembers: six megabytes.
 pub(crate) const MAX_REMEMBERED: usize = 65_536;

@@ -17,7 +17,7 @@ impl Controller {
     pub(crate) fn handle_payload(&mut self, connection: ConnectionId, bytes: &[u8], now: Now) {
         let Some(session) = self.sessions.get_mut(&connection) else { return };
         let device = session.device();
-        if !session.allow(now.instant) {
+        if !session.allow_payload(now.instant) {
             self.event(None, SecurityEvent::RateLimited { device }, now);
             self.refuse(connection, Refusal::RateLimited);
             self.reply(Reply::Close(connection));

@@ -220,6 +220,8 @@ impl Controller {
         {
             let oldest = *oldest;
             self.close(oldest);
+            self.note_crowd(now);
+            self.commit(now);
         }
         let config = ResponderConfig {
             static_key: StaticSecret::from_bytes(*self.config.channel_key.to_bytes()),
@@ -243,8 +245,14 @@ impl Controller {
     ) {
         self.last_now = now.instant;
         let Some(session) = self.sessions.get_mut(&connection) else { return };
-        session.channel.handle_message(message, rng, now);
-        self.drain(connection, now);
+        if session.allow_transport(now.instant) {
+            session.channel.handle_message(message, rng, now);
+            self.drain(connection, now);
+        } else {
+            let device = session.device();
+            self.event(None, SecurityEvent::RateLimited { device }, now);
+            self.close(connection);
+        }
         self.commit(now);
     }
 

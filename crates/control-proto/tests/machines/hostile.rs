@@ -4,10 +4,13 @@ use crate::world::World;
 use std::time::Duration;
 
 use control_proto::{
-    Admission, ClientStatus, ControllerAddress, ControllerMessage, Gossip, InviteRequest, MapChunk,
-    MapItem, MapVersion, NetworkMap, NodeMessage, PeerEntry, Refusal, SecurityEvent,
+    Admission, ClientStatus, ClockOffset, ConnectionId, Controller, ControllerAddress,
+    ControllerMessage, Gossip, InviteRequest, MapChunk, MapItem, MapVersion, NetworkMap,
+    NodeMessage, Output, PeerEntry, Refusal, SecurityEvent,
 };
 use identity::{Binding, ChannelKey, DeviceKey, NetworkKey, RevocationTarget, Signed, UnixTime};
+use noise_channel::limits::{ROTATE_AFTER, ROTATION_DEADLINE, ROTATION_RETRY};
+use noise_channel::{Channel, InitiatorConfig, Service, StaticSecret};
 use proptest::prelude::*;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
@@ -313,6 +316,62 @@ fn the_cache_of_another_network_is_refused() {
     let other = NetworkKey::generate(&mut ChaCha20Rng::seed_from_u64(99)).id();
     let bytes = world.map(0).to_bytes();
     assert!(NetworkMap::from_bytes(other, &bytes, world.wall()).is_err());
+}
+
+#[test]
+fn rotations_that_a_stranger_asks_for_without_end_are_not_all_answered() {
+    let mut world = World::simple();
+    let (rng, now, nonce) = (&mut world.rng, world.now, [5; 16]);
+    let (mut controller, connection) = (world.controller.take().unwrap(), ConnectionId(7));
+    let secret = &world.config.path_secret;
+    let mask = controller.recognise(&secret.path(Service::Control, nonce)).unwrap();
+    let config = InitiatorConfig {
+        static_key: StaticSecret::from_bytes([3; 32]),
+        remote_static: *world.config.channel_key.public().as_bytes(),
+        prologue: world.network_key.id().as_bytes().to_vec(),
+        mask: mask.clone(),
+        capability: 1,
+        clock_offset: ClockOffset(0),
+    };
+    let mut channel = Channel::initiate(config, rng, now).unwrap();
+    controller.handle_opened(connection, mask, now);
+    let hello = channel.poll_message().unwrap();
+    controller.handle_message(connection, &hello, rng, now);
+    for message in sent(&mut controller) {
+        channel.handle_message(&message.unwrap(), rng, now);
+    }
+    assert!(channel.is_open());
+
+    // The stranger's clock is its own, so all of this is one moment to the controller.
+    let mut ahead = now.after(ROTATE_AFTER);
+    let mut answers = Vec::new();
+    for _ in 0..250 {
+        channel.note_received(ahead.instant);
+        channel.handle_timeout(rng, ahead);
+        while let Some(message) = channel.poll_message() {
+            controller.handle_message(connection, &message, rng, now);
+        }
+        answers.extend(sent(&mut controller));
+        ahead = ahead.after(ROTATION_DEADLINE);
+        channel.note_received(ahead.instant);
+        channel.handle_timeout(rng, ahead);
+        ahead = ahead.after(ROTATION_RETRY);
+    }
+    assert_eq!(answers.pop(), Some(None), "the connection is closed");
+    assert!((100..200).contains(&answers.len()), "{} rotations were answered", answers.len());
+}
+
+/// What a controller sends; nothing for a connection that it closes.
+fn sent(controller: &mut Controller) -> Vec<Option<Vec<u8>>> {
+    let mut messages = Vec::new();
+    while let Some(output) = controller.poll_output() {
+        match output {
+            Output::Send { message, .. } => messages.push(Some(message)),
+            Output::Close { .. } => messages.push(None),
+            Output::Persist { .. } | Output::Answer { .. } => {}
+        }
+    }
+    messages
 }
 
 proptest! {
