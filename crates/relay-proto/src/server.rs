@@ -34,11 +34,12 @@ pub struct Limits {
 
 impl Default for Limits {
     /// For a relay of ten thousand clients: no client can take more than a gigabit, nor keep more than
-    /// a megabyte.
+    /// a megabyte. With its TLS and buffers a connection costs 20 KB before it is attached, so strangers
+    /// get eight megabytes together.
     fn default() -> Self {
         Self {
             connections: 10_000,
-            unattached: 1_000,
+            unattached: 400,
             bytes: Rate { per_second: 125_000_000, burst: 8_000_000 },
             messages: Rate { per_second: 250_000, burst: 20_000 },
             queue_bytes: 1_000_000,
@@ -199,19 +200,17 @@ impl RelayServer {
         })
     }
 
-    /// Takes a freshly accepted connection. Where too many have not attached, the oldest of them is closed, so that whoever
-    /// opens connections for nothing keeps nobody else out.
+    /// Takes a freshly accepted connection. Where too many have not attached, the oldest whose channel is not up yet makes
+    /// room, so that whoever opens connections for nothing keeps nobody else out.
     ///
     /// # Errors
     ///
     /// [`Full`] if there is no room, or the network was removed meanwhile.
     pub fn handle_open(&mut self, recognised: Recognised, now: Now) -> Result<ConnectionId, Full> {
         let room = self.connections.len() < self.limits.connections;
-        if room
-            && self.strangers.len() >= self.limits.unattached
-            && let Some(oldest) = self.strangers.first()
-        {
-            self.close(*oldest, CloseReason::Displaced);
+        if room && self.strangers.len() >= self.limits.unattached {
+            let oldest = self.strangers.iter().copied().find(|id| self.is_opening(*id));
+            self.close(oldest.ok_or(Full)?, CloseReason::Displaced);
         }
         let entry = self.networks.get(&recognised.network).filter(|_| room).ok_or(Full)?;
         let config = ResponderConfig {
@@ -230,6 +229,11 @@ impl RelayServer {
         self.strangers.insert(id);
         self.touch(id, now.instant);
         Ok(id)
+    }
+
+    fn is_opening(&self, id: ConnectionId) -> bool {
+        let connection = self.connections.get(&id);
+        connection.is_some_and(|connection| matches!(connection.stage, Stage::Opening))
     }
 
     /// Takes one binary WebSocket message of a client.

@@ -53,6 +53,11 @@ impl Session {
         }
     }
 
+    /// How early it makes room for others, the least first: a channel that is up took its owner a round trip.
+    pub(crate) const fn standing(&self) -> (bool, Instant) {
+        (!matches!(self.phase, Phase::Handshake), self.opened)
+    }
+
     /// Whether one more message is within the rate limit.
     pub(crate) fn allow(&mut self, now: Instant) -> bool {
         self.allowance.take(now)
