@@ -10,7 +10,7 @@ use identity::{
 };
 use noise_channel::{
     Channel, ChannelEvent, ClockOffset, InitiatorConfig, MessageClass, Now, PathSecret, Service,
-    StaticSecret, UnixMillis,
+    StaticSecret, UnixMillis, limits::MAX_PAYLOAD,
 };
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
@@ -23,10 +23,8 @@ use websocket::{Endpoint, Receiver, Sender, SpkiPin, Tls, WebSocket, dial};
 const AT_ONCE: usize = 64;
 /// What a server that lives answers within.
 const ANSWER: Duration = Duration::from_secs(15);
-/// The longest message that a channel carries.
-const LONGEST: usize = 65_519;
 
-/// Opens WebSockets at relay and controller, says nothing, and holds them until told to stop; answers how many were opened.
+/// Opens WebSockets at relay and controller, says nothing, and holds them at least until told to stop; answers how many were opened.
 pub(crate) fn hold_open(from: &Device, invite: &Invite, count: usize, stop: &AtomicBool) -> usize {
     inside(from, async {
         let (mut making, mut held) = (JoinSet::new(), Vec::new());
@@ -37,9 +35,6 @@ pub(crate) fn hold_open(from: &Device, invite: &Invite, count: usize, stop: &Ato
             making.spawn(async move { dial(&endpoint).await.ok() });
             if making.len() >= AT_ONCE {
                 held.extend(making.join_next().await.and_then(Result::ok).flatten());
-            }
-            if stop.load(Ordering::Relaxed) {
-                break;
             }
         }
         held.extend(making.join_all().await.into_iter().flatten());
@@ -87,9 +82,9 @@ asyncio.run(main())
 
 /// Sends CBOR that nests, lies about its length, or is as long as a message may be, over channels of strangers.
 pub(crate) fn send_bombs(from: &Device, invite: &Invite, count: usize) {
-    let nested = |byte: u8| vec![byte; LONGEST];
+    let nested = |byte: u8| vec![byte; MAX_PAYLOAD];
     let lying = [&[0x82, 0x00, 0x9b][..], &[0x7f; 8], &[0; 64]].concat();
-    let endless = [&[0x9f][..], &vec![0x9f; LONGEST - 1]].concat();
+    let endless = [&[0x9f][..], &vec![0x9f; MAX_PAYLOAD - 1]].concat();
     let bombs = [nested(0x81), nested(0xa1), nested(0xd8), lying, endless, nested(0xff)];
     inside(from, async {
         let mut rng = ChaCha20Rng::seed_from_u64(4);

@@ -19,6 +19,8 @@ use crate::datagrams::{Spoofer, initiations, noise};
 
 /// How long anything may take that is not the subject of a test.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// WebSockets that nobody speaks over.
+const HALF_OPEN: usize = 5_000;
 /// How long a flood lasts.
 const FLOOD: Duration = Duration::from_secs(10);
 /// How long everybody has to be as before.
@@ -59,10 +61,12 @@ fn five_thousand_half_open_websockets_cost_members_nothing() {
     siege.besiege(|watch| {
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            let flood = scope.spawn(|| connections::hold_open(&mallory, &invite, 5_000, &stop));
+            let flood = scope.spawn(|| connections::hold_open(&mallory, &invite, HALF_OPEN, &stop));
             watch();
             stop.store(true, Ordering::Relaxed);
-            say(&format!("{} WebSockets opened", flood.join().expect("the flood is made")));
+            let opened = flood.join().expect("the flood is made");
+            say(&format!("{opened} of {HALF_OPEN} WebSockets opened"));
+            assert!(opened > HALF_OPEN * 9 / 10, "the server takes no more connections");
         });
     });
     siege.wait_for_event("rate-limited", "");
@@ -148,7 +152,7 @@ impl Siege {
                     let sent = flood.join().expect("the flood is sent");
                     let per_second = sent / FLOOD.as_secs();
                     say(&format!("{per_second} of {rate} datagrams/s to {to}"));
-                    assert!(per_second > u64::from(*rate) / 2, "the machine is too busy to flood");
+                    assert!(per_second > u64::from(*rate) / 5, "the machine is too busy to flood");
                 }
             });
         });
