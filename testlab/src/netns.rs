@@ -291,11 +291,11 @@ pub fn shadowmesh() -> PathBuf {
     if let Some(path) = std::env::var_os("SHADOWMESH_BIN") {
         return path.into();
     }
-    let own = std::env::current_exe().expect("a test knows its own path");
-    let target = own.parent().and_then(Path::parent).expect("test binaries stand in deps/");
-    let binary = target.join("shadowmesh");
-    assert!(binary.exists(), "{} is missing: cargo build -p shadowmesh", binary.display());
-    binary
+    let own = std::env::current_exe().expect("a program knows its own path");
+    // Binaries stand in the profile's folder, tests one below it.
+    let candidates = own.ancestors().skip(1).take(2).map(|folder| folder.join("shadowmesh"));
+    let found = candidates.into_iter().find(|candidate| candidate.is_file());
+    found.expect("shadowmesh is missing: cargo build --workspace --bin shadowmesh")
 }
 
 /// A tool of another project below the tools folder, or on the path; panics with what to do when it is missing.

@@ -158,8 +158,15 @@ pub enum SecurityEvent {
         #[n(2)]
         count: u64,
     },
-    /// A relay closed connections.
+    /// Nobody has said for long that the list of revocations is current: it may be withheld.
     #[n(17)]
+    StaleRevocations {
+        /// The age of the last word, in seconds.
+        #[n(0)]
+        seconds: u64,
+    },
+    /// A relay closed connections.
+    #[n(18)]
     ConnectionsRefused {
         /// Why.
         #[n(0)]

@@ -70,7 +70,9 @@ pub use controller::{
 pub use event::{
     Actor, AuditAction, AuditEntry, ConnectionRefusal, EventRecord, SecurityEvent, TunnelRefusal,
 };
-pub use map::{Applied, CacheError, ItemKey, MapChanges, MapItem, NetworkMap, Peer, PeerEntry};
+pub use map::{
+    Applied, CacheError, Gossip, ItemKey, MapChanges, MapItem, NetworkMap, Peer, PeerEntry,
+};
 pub use message::{
     ConnectionId, ControllerMessage, Hello, LoadReport, MapChunk, MapVersion, MessageError, Mode,
     NodeMessage, Refusal, Welcome,

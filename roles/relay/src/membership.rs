@@ -15,7 +15,7 @@ use identity::{
     UnixTime,
 };
 use keystore::{Keystore, KeystoreError};
-use noise_channel::StaticSecret;
+use noise_channel::{ClockOffset, StaticSecret};
 use relay_proto::RelayNetwork;
 use relay_proto::limits::LOAD_REPORT_INTERVAL;
 use tokio::net::lookup_host;
@@ -184,6 +184,7 @@ struct Driver {
     incoming: mpsc::Receiver<(ConnectionId, StreamEvent)>,
     status: watch::Sender<MembershipStatus>,
     not_a_relay: bool,
+    clock_offset: ClockOffset,
 }
 
 impl Driver {
@@ -220,8 +221,18 @@ impl Driver {
         let (status, watched) = watch::channel(MembershipStatus::Controller(client.status()));
         let streams = BTreeMap::new();
         let not_a_relay = false;
-        let driver =
-            Self { relay, config, secrets, client, streams, events, incoming, status, not_a_relay };
+        let driver = Self {
+            relay,
+            config,
+            secrets,
+            client,
+            streams,
+            events,
+            incoming,
+            status,
+            not_a_relay,
+            clock_offset,
+        };
         Ok((driver, watched))
     }
 
@@ -325,7 +336,13 @@ impl Driver {
             }
             ClientEvent::ClockWrong { offset } => {
                 warn!(%network, milliseconds = offset.0, "the clock is wrong: set it, by NTP for instance");
+                self.clock_offset = offset;
+                self.relay.set_clock_offset(network, offset);
                 self.secrets.keep_clock_offset(offset, &*self.config.keystore)?;
+                // What seemed to be over, or not to have begun, may count by the right time.
+                if let Some(chain) = self.client.chain().cloned() {
+                    self.serve(&chain);
+                }
             }
             ClientEvent::Security(event) => {
                 warn!(%network, ?event, "security event");
@@ -352,6 +369,7 @@ impl Driver {
                 static_key: StaticSecret::from_bytes(*self.secrets.channel.to_bytes()),
                 path_secret: self.secrets.controller.path_secret.clone(),
                 revocations: revocations.clone(),
+                clock_offset: self.clock_offset,
             });
         }
     }

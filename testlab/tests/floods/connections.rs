@@ -17,14 +17,16 @@ use rand_core::{Rng, SeedableRng};
 use testlab::network::{Device, server_address};
 use tokio::task::JoinSet;
 use tokio::time::{interval, timeout};
-use websocket::{Endpoint, Receiver, Sender, SpkiPin, Tls, WebSocket, dial};
+use websocket::{
+    AttemptError, DialError, Endpoint, Receiver, Sender, SpkiPin, Tls, WebSocket, dial,
+};
 
 /// Connections that are being made at a time.
 const AT_ONCE: usize = 64;
 /// What a server that lives answers within.
 const ANSWER: Duration = Duration::from_secs(15);
 
-/// Opens WebSockets at relay and controller, says nothing, and holds them at least until told to stop; answers how many were opened.
+/// Opens WebSockets at relay and controller, says nothing, and holds them at least until told to stop; answers how many the server answered.
 pub(crate) fn hold_open(from: &Device, invite: &Invite, count: usize, stop: &AtomicBool) -> usize {
     inside(from, async {
         let (mut making, mut held) = (JoinSet::new(), Vec::new());
@@ -32,18 +34,29 @@ pub(crate) fn hold_open(from: &Device, invite: &Invite, count: usize, stop: &Ato
         for number in 0..count {
             let service = if number % 2 == 0 { Service::Relay } else { Service::Control };
             let (endpoint, _) = endpoint(invite, service, &mut rng);
-            making.spawn(async move { dial(&endpoint).await.ok() });
+            making.spawn(async move { dial(&endpoint).await });
             if making.len() >= AT_ONCE {
-                held.extend(making.join_next().await.and_then(Result::ok).flatten());
+                held.extend(making.join_next().await.and_then(Result::ok));
             }
         }
-        held.extend(making.join_all().await.into_iter().flatten());
+        held.extend(making.join_all().await);
         let mut looks = interval(Duration::from_millis(50));
         while !stop.load(Ordering::Relaxed) {
             looks.tick().await;
         }
-        held.len()
+        held.iter().filter(|made| is_answered(made)).count()
     })
+}
+
+/// Whether the server has answered, if only that it has no room.
+fn is_answered(made: &Result<WebSocket, DialError>) -> bool {
+    match made {
+        Ok(_) => true,
+        Err(DialError::Failed(failures)) => {
+            matches!(failures[..], [(_, AttemptError::Status(404))])
+        }
+        Err(_) => false,
+    }
 }
 
 /// Sends requests that never end, and heads of 64 KiB; the server has ended them all.

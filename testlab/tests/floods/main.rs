@@ -64,9 +64,9 @@ fn five_thousand_half_open_websockets_cost_members_nothing() {
             let flood = scope.spawn(|| connections::hold_open(&mallory, &invite, HALF_OPEN, &stop));
             watch();
             stop.store(true, Ordering::Relaxed);
-            let opened = flood.join().expect("the flood is made");
-            say(&format!("{opened} of {HALF_OPEN} WebSockets opened"));
-            assert!(opened > HALF_OPEN * 9 / 10, "the server takes no more connections");
+            let answered = flood.join().expect("the flood is made");
+            say(&format!("{answered} of {HALF_OPEN} WebSockets answered"));
+            assert!(answered > HALF_OPEN * 9 / 10, "the server takes no more connections");
         });
     });
     siege.wait_for_event("rate-limited", "");

@@ -488,14 +488,14 @@ impl ControlClient {
     fn apply(&mut self, chunk: &MapChunk, now: Now) {
         let applied = self.map.apply(chunk, self.wall(now));
         applied.events.into_iter().for_each(|event| self.security(event));
+        self.plan_expiry(now);
+        let is_new = !applied.needs_resync && chunk.base.is_none_or(|base| base != chunk.version);
+        if !applied.changes.is_empty() || is_new {
+            self.events.push_back(ClientEvent::MapChanged(applied.changes));
+        }
         if applied.needs_resync {
             self.latest.wants_whole_map = true;
             self.close(now.instant, None);
-            return;
-        }
-        self.plan_expiry(now);
-        if !applied.changes.is_empty() || chunk.base.is_none_or(|base| base != chunk.version) {
-            self.events.push_back(ClientEvent::MapChanged(applied.changes));
         }
     }
 
