@@ -39,11 +39,13 @@ pub struct Limits {
 
 impl Default for Limits {
     /// For a relay of ten thousand clients: no client can take more than ten gigabits, which is beyond
-    /// what one stream brings, nor keep more than a megabyte waiting, which is half of the room.
+    /// what one stream brings, nor keep more than a megabyte waiting, which is half of the room. With
+    /// its TLS and buffers a connection costs 20 KB before it is attached, so strangers get eight
+    /// megabytes together.
     fn default() -> Self {
         Self {
             connections: 10_000,
-            unattached: 1_000,
+            unattached: 400,
             bytes: Rate { per_second: 1_250_000_000, burst: 16_000_000 },
             messages: Rate { per_second: 250_000, burst: 20_000 },
             queue_bytes: 2_000_000,
@@ -241,7 +243,8 @@ impl RelayServer {
         source: IpAddr,
         now: Now,
     ) -> Result<ConnectionId, TurnedAway> {
-        self.make_room(&recognised.path, source, now.instant)?;
+        let room = self.make_room(&recognised.path, source, now.instant);
+        room.inspect_err(|_| self.loads.entry(recognised.network).or_default().strangers += 1)?;
         let entry = self.networks.get(&recognised.network).ok_or(TurnedAway::NetworkRemoved)?;
         let config = ResponderConfig {
             static_key: entry.static_key.clone(),
@@ -289,7 +292,6 @@ impl RelayServer {
         self.last_now = Some(now);
         self.detach(id);
         self.connections.remove(&id);
-        self.strangers.remove(id);
         self.timers.disarm(id);
         self.ready.remove(&id);
     }
@@ -528,7 +530,6 @@ impl RelayServer {
 
     fn close(&mut self, id: ConnectionId, reason: CloseReason) {
         self.detach(id);
-        self.strangers.remove(id);
         self.timers.disarm(id);
         if let Some(connection) = self.connections.get_mut(&id) {
             let load = self.loads.entry(connection.network).or_default();

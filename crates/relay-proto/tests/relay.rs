@@ -600,6 +600,8 @@ fn whoever_holds_most_places_without_attaching_makes_way_for_others() {
     world.join(&network, &network.member(1));
     assert_eq!(world.closed(held[0]), Some(CloseReason::Displaced));
     assert_eq!(world.closed(held[1]), None);
+    let report = world.server.report_load(network.id(), 0);
+    assert_eq!(report.strangers, 2, "one was turned away, another closed");
 }
 
 #[test]
