@@ -99,6 +99,11 @@ impl Namespace {
         }
     }
 
+    /// Allows UDP again after [`Self::block_udp`].
+    pub fn allow_udp(&self) {
+        self.run("nft", &["delete", "table", "inet", "udpblock"]);
+    }
+
     fn etc(&self) -> PathBuf {
         Path::new("/etc/netns").join(&self.name)
     }
