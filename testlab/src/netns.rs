@@ -104,6 +104,25 @@ impl Namespace {
         self.run("nft", &["delete", "table", "inet", "udpblock"]);
     }
 
+    /// Drops everything on an interface in both directions while the link stays up, as behind a router that died.
+    pub fn blackhole(&self, interface: &str) {
+        let table = format!("hole_{interface}");
+        self.run("nft", &["add", "table", "netdev", &table]);
+        for hook in ["ingress", "egress"] {
+            let chain = format!(
+                "{{ type filter hook {hook} device \"{interface}\" priority -10; policy drop; }}"
+            );
+            self.run("nft", &["add", "chain", "netdev", &table, hook, &chain]);
+        }
+    }
+
+    /// Runs `work` on a thread in here; the sockets that it opens stay in here.
+    pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let path = Path::new("/run/netns").join(&self.name);
+        let namespace = platform::process::Namespace::open(&path).expect("the namespace is there");
+        namespace.run(work).expect("a namespace can be entered")
+    }
+
     fn etc(&self) -> PathBuf {
         Path::new("/etc/netns").join(&self.name)
     }
@@ -197,6 +216,18 @@ impl Process {
         self.child.id()
     }
 
+    /// Resident memory in bytes.
+    ///
+    /// # Panics
+    /// When the process has ended.
+    pub fn resident_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()));
+        let status = status.expect("the process runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        kibibytes.expect("a running process has memory") * 1024
+    }
+
     /// What the process has printed so far.
     pub fn output(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
@@ -220,6 +251,12 @@ impl Process {
     /// Asks the process to end, and waits for it.
     pub fn stop(mut self, within: Duration) -> ExitStatus {
         self.signal("TERM");
+        let child = &mut self.child;
+        wait_for("the process to end", within, || child.try_wait().expect("a child can be asked"))
+    }
+
+    /// Waits until the process ends by itself.
+    pub fn wait(mut self, within: Duration) -> ExitStatus {
         let child = &mut self.child;
         wait_for("the process to end", within, || child.try_wait().expect("a child can be asked"))
     }
@@ -259,11 +296,11 @@ pub fn shadowmesh() -> PathBuf {
     if let Some(path) = std::env::var_os("SHADOWMESH_BIN") {
         return path.into();
     }
-    let own = std::env::current_exe().expect("a test knows its own path");
-    let target = own.parent().and_then(Path::parent).expect("test binaries stand in deps/");
-    let binary = target.join("shadowmesh");
-    assert!(binary.exists(), "{} is missing: cargo build -p shadowmesh", binary.display());
-    binary
+    let own = std::env::current_exe().expect("a program knows its own path");
+    // Binaries stand in the profile's folder, tests one below it.
+    let candidates = own.ancestors().skip(1).take(2).map(|folder| folder.join("shadowmesh"));
+    let found = candidates.into_iter().find(|candidate| candidate.is_file());
+    found.expect("shadowmesh is missing: cargo build --workspace --bin shadowmesh")
 }
 
 /// A tool of another project below the tools folder, or on the path; panics with what to do when it is missing.

@@ -57,6 +57,14 @@ pub const MAX_STRANGERS: usize = 1_024;
 /// round trip.
 pub const HELLO_DEADLINE: Duration = Duration::from_secs(40);
 
+/// Messages of the channel, its own among them, that a node may send at once: what its payloads may
+/// need, with room.
+pub const CHANNEL_BURST: u32 = 200;
+
+/// Pause after which a node may send one more message of the channel: each may be a rotation, which
+/// costs several Diffie-Hellmans.
+pub const CHANNEL_INTERVAL: Duration = Duration::from_millis(50);
+
 /// Messages that a node may send at once.
 pub const MESSAGE_BURST: u32 = 40;
 
@@ -90,6 +98,10 @@ pub const FRESHNESS_INTERVAL: Duration = Duration::from_secs(300);
 
 /// Age of the last word about revocations that a node calls stale: two intervals and a half.
 pub const FRESHNESS_STALE: Duration = Duration::from_secs(750);
+
+/// Entries of the list of revocations that one member tells another at once: with a chain they fit one
+/// frame.
+pub const MAX_GOSSIP: usize = 64;
 
 /// How often a relay reports its load (N3).
 pub const LOAD_REPORT_INTERVAL: Duration = Duration::from_secs(60);

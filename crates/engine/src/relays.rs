@@ -56,8 +56,6 @@ pub(crate) enum RelayEvent {
     Frame(DeviceId, BytesMut),
     /// A peer is not attached to this relay.
     Unreachable { relay: DeviceId, peer: DeviceId },
-    /// A relay's clock differs from ours; the next link uses the offset.
-    ClockSkew(ClockOffset),
 }
 
 /// All links to relays.
@@ -73,6 +71,8 @@ pub(crate) struct Relays {
 
 #[derive(Debug, Default)]
 struct Link {
+    /// What the relay's clock asks for. It stays here: a relay is trusted with no time but its own.
+    clock_offset: Option<ClockOffset>,
     stream: Option<StreamId>,
     nonce: [u8; 16],
     client: Option<RelayClient>,
@@ -232,7 +232,7 @@ impl Relays {
             relay_key: *entry.channel_key.as_bytes(),
             mask: self.settings.path_secret.mask(Service::Relay, link.nonce),
             capability: control_proto::limits::CAPABILITY,
-            clock_offset: credentials.clock_offset,
+            clock_offset: link.clock_offset.unwrap_or(credentials.clock_offset),
             chain: credentials.chain,
             binding: credentials.binding,
             attachment,
@@ -413,7 +413,7 @@ impl Relays {
                     self.events.push_back(RelayEvent::Unreachable { relay, peer });
                 }
                 ClientEvent::ClockSkew { offset, .. } => {
-                    self.events.push_back(RelayEvent::ClockSkew(offset));
+                    link.clock_offset = Some(offset);
                     failed = true;
                 }
                 ClientEvent::Refused(_) | ClientEvent::Failed(_) => failed = true,

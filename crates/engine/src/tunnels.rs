@@ -134,7 +134,9 @@ impl Engine {
         if MessageKind::of(datagram).is_some() {
             return self.receive_wireguard(Via::Direct(from), datagram, cx);
         }
-        let Ok(header) = parse(datagram) else { return };
+        let Ok(header) = parse(datagram) else {
+            return self.alarms.tally(None, TunnelRefusal::Noise, 1, cx.instant());
+        };
         self.receive_hello(header.peer, Path::Direct(from), datagram, cx);
     }
 
@@ -299,11 +301,9 @@ impl Engine {
             Dropped::ReplayedInitiation => TunnelRefusal::ReplayedHandshake,
             Dropped::Transport(OpenError::NotAuthentic) => TunnelRefusal::ForgedPacket,
             Dropped::Transport(OpenError::Replayed) => TunnelRefusal::ReplayedPacket,
+            Dropped::CookieSent | Dropped::OverBudget => TunnelRefusal::Flood,
+            Dropped::Malformed | Dropped::WrongMac1 => TunnelRefusal::Noise,
             Dropped::Transport(OpenError::Malformed | OpenError::Ended)
-            | Dropped::Malformed
-            | Dropped::WrongMac1
-            | Dropped::CookieSent
-            | Dropped::OverBudget
             | Dropped::UnknownIndex
             | Dropped::TooManyInitiations => return,
         };

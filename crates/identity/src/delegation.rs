@@ -107,7 +107,7 @@ impl IssueLimits {
     }
 }
 
-/// The network's root gives a key one scope. Signed by the [`NetworkKey`](crate::NetworkKey).
+/// The network's root gives a key one scope. Signed by the [`NetworkKey`].
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
 pub struct Delegation {
@@ -218,7 +218,7 @@ impl Signed<Delegation> {
 }
 
 /// The root begins a new epoch, after which records of an older one are refused: needed when a
-/// controller is restored from an old backup. Signed by the [`NetworkKey`](crate::NetworkKey).
+/// controller is restored from an old backup. Signed by the [`NetworkKey`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
 pub struct Epoch {

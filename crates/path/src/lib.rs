@@ -37,17 +37,17 @@ mod agent;
 mod budget;
 mod candidate;
 mod disco;
+mod io;
 mod remote;
 pub mod stun;
 mod stun_client;
 mod why;
 
-pub use agent::{
-    DEMOTE_AFTER, PROBE_AFTER, PathAgent, PathConfig, PathEvent, RemoteStatus, Transmit,
-};
+pub use agent::{DEMOTE_AFTER, PROBE_AFTER, PathAgent};
 pub use budget::ProbeBudget;
 pub use candidate::{Candidate, CandidateFilter, CandidateKind, MAX_CANDIDATES, order};
 pub use disco::{DecodeError, Message, PROBE_PAYLOAD, TransactionId};
+pub use io::{PathConfig, PathEvent, RemoteStatus, Transmit};
 pub use remote::Rank;
 pub use stun_client::StunClient;
 pub use why::{Decision, Path, Reason};

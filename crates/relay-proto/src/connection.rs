@@ -10,7 +10,7 @@ use noise_channel::{Channel, Now};
 
 use crate::bucket::Bucket;
 use crate::fair::Bounds;
-use crate::limits::{ATTACH_DEADLINE, CONTROL_RATE, UNREACHABLE_RATE};
+use crate::limits::{ATTACH_DEADLINE, CONTROL_RATE, FIRST_MESSAGE_DEADLINE, UNREACHABLE_RATE};
 use crate::link::Link;
 use crate::message::{Attach, Refusal};
 use crate::server::Limits;
@@ -71,6 +71,9 @@ impl Connection {
     /// When an unattached connection is given up; nothing once it is attached.
     pub(crate) fn attach_deadline(&self) -> Option<Instant> {
         match self.stage {
+            Stage::Opening if self.link.control_received == 0 => {
+                Some(self.opened + FIRST_MESSAGE_DEADLINE)
+            }
             Stage::Opening | Stage::Established { .. } => Some(self.opened + ATTACH_DEADLINE),
             Stage::Attached(_) | Stage::Closing => None,
         }

@@ -49,6 +49,8 @@ mod load;
 mod message;
 mod outbound;
 mod server;
+mod strangers;
+mod timers;
 
 pub use bucket::Rate;
 pub use client::{ClientConfig, ClientEvent, RelayClient, SendFrameError};
@@ -57,5 +59,6 @@ pub use link::LinkError;
 pub use load::LoadReport;
 pub use message::Refusal;
 pub use server::{
-    CloseReason, ConnectionId, Full, Limits, Recognised, RelayNetwork, RelayServer, ServerEvent,
+    CloseReason, ConnectionId, Limits, Recognised, RelayNetwork, RelayServer, ServerEvent,
+    TurnedAway,
 };

@@ -5,6 +5,16 @@ use std::time::Duration;
 /// A connection that has not attached by then is closed: as long as a handshake may take (T2).
 pub const ATTACH_DEADLINE: Duration = noise_channel::limits::HANDSHAKE_DEADLINE;
 
+/// A connection on which nothing came by then is closed: a client speaks first, at once.
+pub const FIRST_MESSAGE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// What a connection has to attach before one of an equal makes it way: two round trips over a bad path.
+pub(crate) const ATTACH_CHANCE: Duration = Duration::from_secs(3);
+
+/// Connections that are not attached by one and the same path: a client tries several addresses of a
+/// relay, each a moment after the one before.
+pub(crate) const STRANGERS_PER_PATH: usize = 4;
+
 /// How often a relay reports its load (N3).
 pub const LOAD_REPORT_INTERVAL: Duration = Duration::from_secs(60);
 

@@ -1,14 +1,15 @@
 //! The relay's end of all links.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use frame_proto::HopKey;
 use identity::{DeviceId, NetworkId, Revocations, UnixTime};
 use noise_channel::{
-    Channel, ConnectionMask, MessageClass, Now, PathSecret, ReplayGuard, ResponderConfig, Service,
-    StaticSecret,
+    Channel, ClockOffset, ConnectionMask, MessageClass, Now, PathSecret, ReplayGuard,
+    ResponderConfig, Service, StaticSecret,
 };
 use rand_core::CryptoRng;
 
@@ -18,13 +19,15 @@ use crate::fair::FlowId;
 use crate::link::{LinkError, LinkEvent};
 use crate::load::LoadReport;
 use crate::message::{Attach, Message, Refusal};
+use crate::strangers::Strangers;
+use crate::timers::Timers;
 
 /// What a relay gives its clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Connections at once.
     pub connections: usize,
-    /// Connections at once that are not attached yet.
+    /// Connections at once that are not attached yet; further ones displace some of these.
     pub unattached: usize,
     /// Bytes of frames that one client may send.
     pub bytes: Rate,
@@ -61,6 +64,15 @@ pub struct RelayNetwork {
     pub path_secret: PathSecret,
     /// Who is no member any more.
     pub revocations: Revocations,
+    /// What to add to the relay's clock to get the network's time.
+    pub clock_offset: ClockOffset,
+}
+
+impl RelayNetwork {
+    /// This moment by the network's time.
+    const fn time(&self, now: Now) -> Now {
+        Now { instant: now.instant, wall: now.wall.with_offset(self.clock_offset) }
+    }
 }
 
 /// Names one connection of a relay.
@@ -72,12 +84,22 @@ pub struct ConnectionId(u64);
 pub struct Recognised {
     network: NetworkId,
     mask: ConnectionMask,
+    path: String,
 }
 
-/// The relay has no room for a connection.
+/// Why a relay does not take a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the relay has no room for another connection")]
-pub struct Full;
+pub enum TurnedAway {
+    /// Everybody who is connected has more of a right to be.
+    #[error("the relay has no room for another connection")]
+    Full,
+    /// As many as a client may have come by the same path.
+    #[error("too many connections by one path")]
+    SamePath,
+    /// The network was removed meanwhile.
+    #[error("the relay does not serve this network any more")]
+    NetworkRemoved,
+}
 
 /// What happened at a relay.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,6 +141,9 @@ pub enum CloseReason {
     /// The client did not attach in time.
     #[error("the client did not attach in time")]
     NotAttached,
+    /// The client did not attach, and others wait.
+    #[error("the client did not attach and makes way for another")]
+    Displaced,
     /// The client sends control messages faster than anybody needs to.
     #[error("the client sends too many control messages")]
     ControlFlood,
@@ -136,6 +161,7 @@ pub struct RelayServer {
     networks: BTreeMap<NetworkId, RelayNetwork>,
     connections: BTreeMap<ConnectionId, Connection>,
     attached: BTreeMap<(NetworkId, DeviceId), ConnectionId>,
+    strangers: Strangers,
     timers: Timers,
     next_id: u64,
     loads: BTreeMap<NetworkId, LoadReport>,
@@ -155,6 +181,7 @@ impl RelayServer {
             networks: BTreeMap::new(),
             connections: BTreeMap::new(),
             attached: BTreeMap::new(),
+            strangers: Strangers::default(),
             timers: Timers::default(),
             next_id: 0,
             loads: BTreeMap::new(),
@@ -176,10 +203,18 @@ impl RelayServer {
         self.end_members(network, now, |_| Err(Refusal::NetworkRemoved));
     }
 
+    /// Takes note of what the network taught about the relay's clock.
+    pub fn set_clock_offset(&mut self, network: NetworkId, offset: ClockOffset) {
+        if let Some(entry) = self.networks.get_mut(&network) {
+            entry.clock_offset = offset;
+        }
+    }
+
     /// Takes note of who is no member any more, and detaches them at once.
     pub fn set_revocations(&mut self, network: NetworkId, revocations: Revocations, now: Now) {
         let Some(entry) = self.networks.get_mut(&network) else { return };
         entry.revocations = revocations.clone();
+        let now = entry.time(now);
         let wall = UnixTime(now.wall.as_secs());
         self.end_members(network, now, |attached| {
             verify_member(&attached.chain, network, &revocations, wall).map(drop)
@@ -191,20 +226,23 @@ impl RelayServer {
     pub fn recognise(&self, path: &str) -> Option<Recognised> {
         self.networks.values().find_map(|entry| {
             let mask = entry.path_secret.recognise(Service::Relay, path)?;
-            Some(Recognised { network: entry.network, mask })
+            Some(Recognised { network: entry.network, mask, path: path.to_owned() })
         })
     }
 
-    /// Takes a freshly accepted connection.
+    /// Takes a freshly accepted connection from `source`.
     ///
     /// # Errors
     ///
-    /// [`Full`] if there is no room, or the network was removed meanwhile.
-    pub fn handle_open(&mut self, recognised: Recognised, now: Now) -> Result<ConnectionId, Full> {
-        let unattached = self.connections.len() - self.attached.len();
-        let room =
-            self.connections.len() < self.limits.connections && unattached < self.limits.unattached;
-        let entry = self.networks.get(&recognised.network).filter(|_| room).ok_or(Full)?;
+    /// See [`TurnedAway`].
+    pub fn handle_open(
+        &mut self,
+        recognised: Recognised,
+        source: IpAddr,
+        now: Now,
+    ) -> Result<ConnectionId, TurnedAway> {
+        self.make_room(&recognised.path, source, now.instant)?;
+        let entry = self.networks.get(&recognised.network).ok_or(TurnedAway::NetworkRemoved)?;
         let config = ResponderConfig {
             static_key: entry.static_key.clone(),
             prologue: entry.network.as_bytes().to_vec(),
@@ -218,6 +256,7 @@ impl RelayServer {
         let id = ConnectionId(self.next_id);
         self.next_id += 1;
         self.connections.insert(id, connection);
+        self.strangers.insert(id, source, recognised.path, now.instant);
         self.touch(id, now.instant);
         Ok(id)
     }
@@ -234,6 +273,7 @@ impl RelayServer {
         if matches!(connection.stage, Stage::Closing) {
             return;
         }
+        let now = self.networks.get(&connection.network).map_or(now, |entry| entry.time(now));
         let before = connection.link.control_received;
         connection.link.handle_message(message.into().into(), rng, now);
         let control = connection.link.control_received - before;
@@ -249,6 +289,7 @@ impl RelayServer {
         self.last_now = Some(now);
         self.detach(id);
         self.connections.remove(&id);
+        self.strangers.remove(id);
         self.timers.disarm(id);
         self.ready.remove(&id);
     }
@@ -262,6 +303,7 @@ impl RelayServer {
                 self.close(id, CloseReason::NotAttached);
                 continue;
             }
+            let now = self.networks.get(&connection.network).map_or(now, |entry| entry.time(now));
             let wall = UnixTime(now.wall.as_secs());
             if connection.attached().is_some_and(|attached| wall >= attached.not_after) {
                 self.refuse(id, Refusal::Expired, now.instant);
@@ -325,6 +367,20 @@ impl RelayServer {
     /// The devices of a network that are attached.
     pub fn attached(&self, network: NetworkId) -> impl Iterator<Item = DeviceId> {
         self.attached.keys().filter(move |(of, _)| *of == network).map(|(_, device)| *device)
+    }
+
+    fn make_room(&mut self, path: &str, source: IpAddr, now: Instant) -> Result<(), TurnedAway> {
+        if self.connections.len() >= self.limits.connections {
+            return Err(TurnedAway::Full);
+        }
+        if self.strangers.is_crowded(path) {
+            return Err(TurnedAway::SamePath);
+        }
+        if self.strangers.len() >= self.limits.unattached {
+            let displaced = self.strangers.to_displace(source, now).ok_or(TurnedAway::Full)?;
+            self.close(displaced, CloseReason::Displaced);
+        }
+        Ok(())
     }
 
     fn drain_link(&mut self, id: ConnectionId, rng: &mut dyn CryptoRng, now: Now) {
@@ -408,6 +464,7 @@ impl RelayServer {
         connection.link.begin_sending(&hop_key, device);
         connection.stage = Stage::Attached(Box::new(attached));
         self.attached.insert(place, id);
+        self.strangers.remove(id);
         self.events.push_back(ServerEvent::Attached { connection: id, network, device });
     }
 
@@ -471,8 +528,18 @@ impl RelayServer {
 
     fn close(&mut self, id: ConnectionId, reason: CloseReason) {
         self.detach(id);
+        self.strangers.remove(id);
         self.timers.disarm(id);
         if let Some(connection) = self.connections.get_mut(&id) {
+            let load = self.loads.entry(connection.network).or_default();
+            match reason {
+                CloseReason::NotAttached | CloseReason::Displaced => load.strangers += 1,
+                CloseReason::Link(_) => load.broken += 1,
+                CloseReason::Refused(Refusal::NotMember | Refusal::Revoked) => load.refused += 1,
+                // What happens to members, too.
+                CloseReason::Refused(_) => {}
+                CloseReason::ControlFlood => load.floods += 1,
+            }
             connection.stage = Stage::Closing;
             self.ready.insert(id);
             self.events.push_back(ServerEvent::Close { connection: id, reason });
@@ -480,6 +547,7 @@ impl RelayServer {
     }
 
     fn detach(&mut self, id: ConnectionId) {
+        self.strangers.remove(id);
         let Some(connection) = self.connections.get(&id) else { return };
         let Some(device) = connection.attached().map(|attached| attached.device) else { return };
         let network = connection.network;
@@ -522,36 +590,5 @@ impl std::fmt::Debug for RelayServer {
             .field("connections", &self.connections.len())
             .field("attached", &self.attached.len())
             .finish_non_exhaustive()
-    }
-}
-
-/// One deadline for each connection.
-#[derive(Default)]
-struct Timers {
-    order: BTreeSet<(Instant, ConnectionId)>,
-    armed: BTreeMap<ConnectionId, Instant>,
-}
-
-impl Timers {
-    fn arm(&mut self, id: ConnectionId, at: Instant) {
-        if let Some(old) = self.armed.insert(id, at) {
-            self.order.remove(&(old, id));
-        }
-        self.order.insert((at, id));
-    }
-
-    fn disarm(&mut self, id: ConnectionId) {
-        if let Some(at) = self.armed.remove(&id) {
-            self.order.remove(&(at, id));
-        }
-    }
-
-    fn pop_due(&mut self, now: Instant) -> Option<ConnectionId> {
-        let (at, id) = *self.order.first()?;
-        (at <= now).then(|| self.disarm(id)).map(|()| id)
-    }
-
-    fn next(&self) -> Option<(Instant, &'static str)> {
-        self.order.first().map(|(at, _)| (*at, "deadline of a connection"))
     }
 }

@@ -1,6 +1,7 @@
 //! Clients and a relay talking to each other under virtual time.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -15,14 +16,15 @@ use noise_channel::{ClockOffset, Now, PathSecret, Service, StaticSecret, UnixMil
 use proptest::prelude::*;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
-use relay_proto::limits::ATTACH_DEADLINE;
+use relay_proto::limits::{ATTACH_DEADLINE, FIRST_MESSAGE_DEADLINE};
 use relay_proto::{
     ClientConfig, ClientEvent, CloseReason, ConnectionId, FlowId, Limits, LinkError, Rate,
-    Recognised, Refusal, RelayClient, RelayNetwork, RelayServer, ServerEvent,
+    Recognised, Refusal, RelayClient, RelayNetwork, RelayServer, ServerEvent, TurnedAway,
 };
 
 const START: u64 = 1_700_000_000;
 const WEEK: u64 = 7 * 24 * 3600;
+const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 /// A network's keys.
 struct Network {
@@ -118,6 +120,7 @@ impl Network {
             static_key: StaticSecret::from_bytes(*self.relay_channel.to_bytes()),
             path_secret: self.secret.clone(),
             revocations: Revocations::new(self.id()),
+            clock_offset: ClockOffset(0),
         }
     }
 
@@ -188,10 +191,16 @@ impl World {
         (self.server.recognise(&path).expect("the relay serves this network"), nonce)
     }
 
+    /// Opens a connection by a fresh path, and says nothing.
+    fn knock(&mut self, network: &Network, source: IpAddr) -> Result<ConnectionId, TurnedAway> {
+        let (recognised, _) = self.recognise(&network.secret);
+        self.server.handle_open(recognised, source, self.now)
+    }
+
     fn open(&mut self, network: &Network, mut config: ClientConfig) -> ConnectionId {
         let (recognised, nonce) = self.recognise(&network.secret);
         config.mask = network.secret.mask(Service::Relay, nonce);
-        let id = self.server.handle_open(recognised, self.now).expect("there is room");
+        let id = self.server.handle_open(recognised, HERE, self.now).expect("there is room");
         let machine = RelayClient::new(config, &mut self.rng, self.now).expect("the key is usable");
         let client = Client { machine, stuck: false, events: Vec::new(), wire: Vec::new() };
         self.clients.insert(id, client);
@@ -402,6 +411,21 @@ fn membership_that_ends_detaches_within_a_heartbeat() {
 }
 
 #[test]
+fn a_relay_whose_clock_is_wrong_judges_by_the_networks_time() {
+    let network = Network::new(1);
+    let day = 24 * 3_600;
+    let offset = ClockOffset(i64::try_from(day * 1_000).expect("a day"));
+    let mut world = World::new(&[&network], Limits::default());
+    world.server.set_clock_offset(network.id(), offset);
+    let tomorrow = network.device(1, Validity::starting(UnixTime(START + day), 3_000));
+    let right = ClientConfig { clock_offset: offset, ..network.config(&tomorrow, 1) };
+    let a = world.open(&network, right);
+    assert_eq!(world.take_events(a), [ClientEvent::Attached { capability: 5 }]);
+    world.run(Duration::from_secs(3_000) + HEARTBEAT_AFTER);
+    assert_eq!(world.closed(a), Some(CloseReason::Refused(Refusal::Expired)));
+}
+
+#[test]
 fn a_renewed_membership_keeps_the_link() {
     let network = Network::new(1);
     let hour = network.device(1, Validity::starting(UnixTime(START), 3_000));
@@ -426,7 +450,7 @@ fn a_membership_that_is_renewed_while_the_link_opens_counts() {
     let (recognised, nonce) = world.recognise(&network.secret);
     let mut config = network.config(&hour, 1);
     config.mask = network.secret.mask(Service::Relay, nonce);
-    let id = world.server.handle_open(recognised, world.now).expect("there is room");
+    let id = world.server.handle_open(recognised, HERE, world.now).expect("there is room");
     let mut machine =
         RelayClient::new(config, &mut world.rng, world.now).expect("the key is usable");
     machine.renew(network.member(1).chain, world.now.instant);
@@ -559,34 +583,78 @@ fn keys_of_the_channel_and_of_the_hop_rotate_while_frames_flow() {
 }
 
 #[test]
-fn a_connection_that_does_not_attach_is_closed() {
+fn a_connection_that_does_not_attach_is_closed_and_sooner_if_it_says_nothing() {
     let network = Network::new(1);
     let mut world = World::new(&[&network], Limits::default());
-    let (recognised, _) = world.recognise(&network.secret);
-    let id = world.server.handle_open(recognised, world.now).unwrap();
-    world.run(ATTACH_DEADLINE - Duration::from_secs(1));
-    assert_eq!(world.closed(id), None);
+    let silent = world.knock(&network, HERE).unwrap();
+    let (recognised, nonce) = world.recognise(&network.secret);
+    let slow = world.server.handle_open(recognised, HERE, world.now).unwrap();
+    let mut config = network.config(&network.member(1), 1);
+    config.mask = network.secret.mask(Service::Relay, nonce);
+    let mut machine = RelayClient::new(config, &mut world.rng, world.now).unwrap();
+    let hello = machine.poll_message(world.now.instant).unwrap();
+    world.server.handle_message(slow, hello, &mut world.rng, world.now);
+    world.run(FIRST_MESSAGE_DEADLINE - Duration::from_secs(1));
+    assert_eq!(world.closed(silent), None);
     world.run(Duration::from_secs(1));
-    assert_eq!(world.closed(id), Some(CloseReason::NotAttached));
+    assert_eq!(world.closed(silent), Some(CloseReason::NotAttached));
+    world.run(ATTACH_DEADLINE - FIRST_MESSAGE_DEADLINE - Duration::from_secs(1));
+    assert_eq!(world.closed(slow), None);
+    world.run(Duration::from_secs(1));
+    assert!(world.closed(slow).is_some());
 }
 
 #[test]
-fn connections_are_bounded_and_more_so_before_they_attach() {
+fn connections_are_bounded() {
     let network = Network::new(1);
-    let limits = Limits { connections: 4, unattached: 2, ..Limits::default() };
-    let mut world = World::new(&[&network], limits);
-    let open = |world: &mut World| {
-        let (recognised, _) = world.recognise(&network.secret);
-        world.server.handle_open(recognised, world.now)
-    };
-    let first = open(&mut world).unwrap();
-    assert!(open(&mut world).is_ok());
-    assert!(open(&mut world).is_err());
-    world.server.handle_closed(first, world.now.instant);
+    let mut world = World::new(&[&network], Limits { connections: 4, ..Limits::default() });
+    let first = world.knock(&network, HERE).unwrap();
     for number in 1..=3 {
         world.join(&network, &network.member(number));
     }
-    assert!(open(&mut world).is_err());
+    assert_eq!(world.knock(&network, HERE), Err(TurnedAway::Full));
+    world.server.handle_closed(first, world.now.instant);
+    assert!(world.knock(&network, HERE).is_ok());
+}
+
+#[test]
+fn whoever_holds_most_places_without_attaching_makes_way_for_others() {
+    let network = Network::new(1);
+    let mut world = World::new(&[&network], Limits { unattached: 8, ..Limits::default() });
+    let crowd = |number| IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, number, 0, 0, 1));
+    let held: Vec<_> = (0..8).map(|n| world.knock(&network, crowd(n)).unwrap()).collect();
+    assert_eq!(world.knock(&network, crowd(9)), Err(TurnedAway::Full), "it has its share");
+    world.join(&network, &network.member(1));
+    assert_eq!(world.closed(held[0]), Some(CloseReason::Displaced));
+    assert_eq!(world.closed(held[1]), None);
+}
+
+#[test]
+fn of_equals_the_oldest_makes_way_once_it_had_time_to_attach() {
+    let network = Network::new(1);
+    let mut world = World::new(&[&network], Limits { unattached: 3, ..Limits::default() });
+    let source = |number| IpAddr::V4(Ipv4Addr::new(198, 51, 100, number));
+    let held: Vec<_> = (0..3).map(|n| world.knock(&network, source(n)).unwrap()).collect();
+    assert_eq!(world.knock(&network, source(4)), Err(TurnedAway::Full));
+    world.run(Duration::from_secs(4));
+    assert!(world.knock(&network, source(4)).is_ok());
+    world.settle();
+    assert_eq!(world.closed(held[0]), Some(CloseReason::Displaced));
+    assert_eq!(world.closed(held[1]), None);
+}
+
+#[test]
+fn a_path_that_somebody_saw_does_not_open_any_number_of_connections() {
+    let network = Network::new(1);
+    let mut world = World::new(&[&network], Limits::default());
+    let path = network.secret.path(Service::Relay, [7; 16]);
+    let open = |world: &mut World| {
+        let recognised = world.server.recognise(&path).expect("the relay serves this network");
+        world.server.handle_open(recognised, HERE, world.now)
+    };
+    let opened = (0..100).filter(|_| open(&mut world).is_ok()).count();
+    assert!((2..=16).contains(&opened), "{opened}");
+    assert_eq!(open(&mut world), Err(TurnedAway::SamePath));
 }
 
 #[test]
@@ -631,7 +699,7 @@ proptest! {
             world.join(&network, &alice)
         } else {
             let (recognised, _) = world.recognise(&network.secret);
-            world.server.handle_open(recognised, world.now).unwrap()
+            world.server.handle_open(recognised, HERE, world.now).unwrap()
         };
         world.server.handle_message(id, message.clone(), &mut world.rng, world.now);
         world.events.extend(std::iter::from_fn(|| world.server.poll_event()));

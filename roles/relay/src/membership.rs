@@ -7,14 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use control_proto::{
-    Admission, ClientConfig, ClientEvent, ClientStatus, ConnectionId, ControlClient, StreamAction,
+    Admission, ClientConfig, ClientEvent, ClientStatus, ConnectionId, ConnectionRefusal,
+    ControlClient, SecurityEvent, StreamAction,
 };
 use identity::{
     CertificateChain, DeviceId, DeviceName, Invite, NetworkId, RelayEntry, ServerAddress, TlsMode,
     UnixTime,
 };
 use keystore::{Keystore, KeystoreError};
-use noise_channel::StaticSecret;
+use noise_channel::{ClockOffset, StaticSecret};
 use relay_proto::RelayNetwork;
 use relay_proto::limits::LOAD_REPORT_INTERVAL;
 use tokio::net::lookup_host;
@@ -29,6 +30,10 @@ use crate::{Relay, clock};
 
 /// Finding a controller's addresses may take this long.
 const RESOLVE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Connections that may come to nothing between two reports without anybody meaning harm: devices lose their networks, and
+/// middleboxes break connections.
+const FEW_STRANGERS: u64 = 20;
 
 /// Events of connections that wait for the driver; connections wait beyond that.
 const EVENTS: usize = 64;
@@ -179,6 +184,7 @@ struct Driver {
     incoming: mpsc::Receiver<(ConnectionId, StreamEvent)>,
     status: watch::Sender<MembershipStatus>,
     not_a_relay: bool,
+    clock_offset: ClockOffset,
 }
 
 impl Driver {
@@ -215,8 +221,18 @@ impl Driver {
         let (status, watched) = watch::channel(MembershipStatus::Controller(client.status()));
         let streams = BTreeMap::new();
         let not_a_relay = false;
-        let driver =
-            Self { relay, config, secrets, client, streams, events, incoming, status, not_a_relay };
+        let driver = Self {
+            relay,
+            config,
+            secrets,
+            client,
+            streams,
+            events,
+            incoming,
+            status,
+            not_a_relay,
+            clock_offset,
+        };
         Ok((driver, watched))
     }
 
@@ -320,7 +336,13 @@ impl Driver {
             }
             ClientEvent::ClockWrong { offset } => {
                 warn!(%network, milliseconds = offset.0, "the clock is wrong: set it, by NTP for instance");
+                self.clock_offset = offset;
+                self.relay.set_clock_offset(network, offset);
                 self.secrets.keep_clock_offset(offset, &*self.config.keystore)?;
+                // What seemed to be over, or not to have begun, may count by the right time.
+                if let Some(chain) = self.client.chain().cloned() {
+                    self.serve(&chain);
+                }
             }
             ClientEvent::Security(event) => {
                 warn!(%network, ?event, "security event");
@@ -347,6 +369,7 @@ impl Driver {
                 static_key: StaticSecret::from_bytes(*self.secrets.channel.to_bytes()),
                 path_secret: self.secrets.controller.path_secret.clone(),
                 revocations: revocations.clone(),
+                clock_offset: self.clock_offset,
             });
         }
     }
@@ -360,7 +383,18 @@ impl Driver {
             draining: false,
             cpu_permille: load.cpu_permille,
         };
-        self.client.report_load(report, clock::now().instant);
+        let now = clock::now().instant;
+        self.client.report_load(report, now);
+        for (what, count, least) in [
+            (ConnectionRefusal::Strangers, load.strangers, FEW_STRANGERS),
+            (ConnectionRefusal::Broken, load.broken, FEW_STRANGERS),
+            (ConnectionRefusal::NotMember, load.refused, 0),
+            (ConnectionRefusal::Flood, load.floods, 0),
+        ] {
+            if count > least {
+                self.client.report(SecurityEvent::ConnectionsRefused { what, count }, now);
+            }
+        }
     }
 
     fn publish_status(&self) {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use identity::{DeviceId, NetworkId, Revocations};
-use noise_channel::Now;
+use noise_channel::{ClockOffset, Now};
 use relay_proto::{ConnectionId, Limits, LoadReport, RelayNetwork, RelayServer, ServerEvent};
 use tokio::net::UdpSocket;
 use tokio::sync::Notify;
@@ -104,6 +104,11 @@ impl Relay {
     pub fn remove_network(&self, network: NetworkId) {
         self.shared.drive(|server, now| server.remove_network(network, now));
         self.shared.cpu().remove(&network);
+    }
+
+    /// Takes note of what a network taught about the relay's clock.
+    pub fn set_clock_offset(&self, network: NetworkId, offset: ClockOffset) {
+        self.shared.drive(|server, _| server.set_clock_offset(network, offset));
     }
 
     /// Takes note of who is no member any more; they are detached at once.
@@ -299,7 +304,11 @@ async fn run_timers(shared: Weak<Shared>, timer: Arc<Timer>) {
 async fn handle(shared: Arc<Shared>, upgrade: Upgrade) {
     let opened = shared.drive(|server, now| {
         let recognised = server.recognise(upgrade.path())?;
-        server.handle_open(recognised, now).ok()
+        let source = upgrade.remote().ip();
+        server
+            .handle_open(recognised, source, now)
+            .inspect_err(|error| debug!(%error, "a client is turned away"))
+            .ok()
     });
     let Some(id) = opened else {
         return upgrade.reject_not_found().await;

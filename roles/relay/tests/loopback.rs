@@ -63,6 +63,7 @@ impl Network {
             static_key: StaticSecret::from_bytes(*self.relay_channel.to_bytes()),
             path_secret: self.secret.clone(),
             revocations: Revocations::new(self.id()),
+            clock_offset: ClockOffset(0),
         }
     }
 

@@ -1,6 +1,6 @@
 //! What happens between the hosts: datagrams and streams on their way.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use control_proto::ConnectionId;
@@ -101,12 +101,18 @@ impl World {
                 Some(Accepted::Controller(ConnectionId(number)))
             }),
             Server::Relay(index) => {
+                let source = match wire.client {
+                    Client::Node(node, _) => self.nodes[node].address.ip(),
+                    Client::Relay(..) | Client::Gone => Ipv4Addr::UNSPECIFIED.into(),
+                };
                 let relay = &mut self.relays[index];
                 relay
                     .server
                     .recognise(&wire.path)
                     .filter(|_| relay.running)
-                    .and_then(|recognised| relay.server.handle_open(recognised, self.now).ok())
+                    .and_then(|recognised| {
+                        relay.server.handle_open(recognised, source, self.now).ok()
+                    })
                     .map(Accepted::Relay)
             }
         };

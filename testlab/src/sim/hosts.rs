@@ -127,6 +127,7 @@ impl RelayHost {
             static_key: StaticSecret::from_bytes(*channel_key.to_bytes()),
             path_secret: PathSecret::from_bytes(*invite.path_secret.0),
             revocations,
+            clock_offset: ClockOffset::default(),
         });
         Self { device, client, server, stun, sent_bytes: 0, running: true }
     }

@@ -1,12 +1,12 @@
 //! One node's channel, as the controller has it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use identity::DeviceId;
 use noise_channel::Channel;
 
 use crate::MapVersion;
-use crate::limits::{MESSAGE_BURST, MESSAGE_INTERVAL};
+use crate::limits::{CHANNEL_BURST, CHANNEL_INTERVAL, MESSAGE_BURST, MESSAGE_INTERVAL};
 
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -15,7 +15,8 @@ pub(crate) struct Session {
     pub(crate) opened: Instant,
     /// Where the session stands in the queue of timers.
     pub(crate) timer: Option<Instant>,
-    allowance: Allowance,
+    transport: Allowance,
+    payloads: Allowance,
 }
 
 #[derive(Debug, Clone)]
@@ -42,7 +43,8 @@ impl Session {
             phase: Phase::Handshake,
             opened: now,
             timer: None,
-            allowance: Allowance { left: MESSAGE_BURST, since: now },
+            transport: Allowance::full(CHANNEL_BURST, CHANNEL_INTERVAL, now),
+            payloads: Allowance::full(MESSAGE_BURST, MESSAGE_INTERVAL, now),
         }
     }
 
@@ -53,26 +55,37 @@ impl Session {
         }
     }
 
-    /// Whether one more message is within the rate limit.
-    pub(crate) fn allow(&mut self, now: Instant) -> bool {
-        self.allowance.take(now)
+    /// Whether the channel may look at one more message.
+    pub(crate) fn allow_transport(&mut self, now: Instant) -> bool {
+        self.transport.take(now)
+    }
+
+    /// Whether one more payload is within the rate limit.
+    pub(crate) fn allow_payload(&mut self, now: Instant) -> bool {
+        self.payloads.take(now)
     }
 }
 
 /// A token bucket.
 #[derive(Debug)]
 struct Allowance {
+    burst: u32,
+    interval: Duration,
     left: u32,
     since: Instant,
 }
 
 impl Allowance {
+    const fn full(burst: u32, interval: Duration, now: Instant) -> Self {
+        Self { burst, interval, left: burst, since: now }
+    }
+
     fn take(&mut self, now: Instant) -> bool {
-        while self.left < MESSAGE_BURST && now >= self.since + MESSAGE_INTERVAL {
+        while self.left < self.burst && now >= self.since + self.interval {
             self.left += 1;
-            self.since += MESSAGE_INTERVAL;
+            self.since += self.interval;
         }
-        if self.left == MESSAGE_BURST {
+        if self.left == self.burst {
             self.since = now;
         }
         let allowed = self.left > 0;

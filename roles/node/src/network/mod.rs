@@ -329,7 +329,9 @@ impl Network {
 }
 
 pub(crate) fn not_found(peer: &str) -> ApiError {
-    let message = format!("no device is called {peer}; `shadowmesh status` lists all");
+    let message = format!(
+        "no other member is called {peer}; `shadowmesh status` lists all (to reach this device itself, or a plain WireGuard peer, use the system's ping)"
+    );
     ApiError { problem: Problem::NotFound, message }
 }
 

@@ -1,151 +1,133 @@
-//! One TCP stream through a WireGuard tunnel between two namespaces.
+//! TCP through tunnels between two namespaces: throughput, processor time, and round trips beside it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use testlab::netns::{Namespace, Process, shadowmesh, tool, wait_for, wire};
-use testlab::network::{Device, Lab};
+use testlab::netns::{shadowmesh, tool};
 
 use crate::report::{Row, Table};
+use crate::variants::{Link, Measure, Members, bare, wireguard};
 
 const RUNS: usize = 5;
 const SECONDS: &str = "4";
 const PATIENCE: Duration = Duration::from_secs(30);
+/// `USER_HZ` of `/proc/stat` on every architecture that is supported.
+const TICKS_PER_SECOND: f64 = 100.0;
 
-/// Ours and the peer in turns, so that a noisy moment hits both.
-pub(crate) fn one_tcp_stream() -> Table {
+/// What one run of one variant gives.
+struct Figures {
+    one_stream: f64,
+    four_streams: f64,
+    processor: f64,
+    idle: f64,
+    loaded: f64,
+}
+
+/// A name, and what makes such a link for as long as it is measured.
+type Variant<'v> = (&'static str, &'v dyn Fn(&mut Measure<'_>));
+type Column = (&'static str, &'static str, usize, fn(&Figures) -> f64);
+
+const COLUMNS: [Column; 5] = [
+    ("TCP, one stream", "Gbit/s", 2, |figures| figures.one_stream),
+    ("TCP, four streams", "Gbit/s", 2, |figures| figures.four_streams),
+    ("Processor time, one stream", "s/Gbit", 3, |figures| figures.processor),
+    ("Round trip, idle", "ms", 3, |figures| figures.idle),
+    ("Round trip under one stream", "ms", 2, |figures| figures.loaded),
+];
+
+/// Every variant in turns, so that a noisy moment hits all; the last is what the others are compared with.
+pub(crate) fn through_tunnels() -> Vec<Table> {
     let (members, cut_off) = (Members::new(true), Members::new(false));
-    let variants: [(&'static str, &dyn Fn() -> f64); 7] = [
-        ("the bare wire", &run_bare),
-        ("shadowmesh wireguard", &|| run(&shadowmesh(), &["wireguard", "-f"])),
-        ("shadowmesh up, direct", &|| members.run()),
-        ("shadowmesh up, through the relay", &|| cut_off.run()),
-        ("wireguard-go 2026-05-22", &|| run(&tool("wireguard-go"), &["-f"])),
-        ("boringtun-cli 0.7.1", &|| {
-            run(&tool("boringtun-cli"), &["--disable-drop-privileges", "-f"])
+    let alone = ["--disable-drop-privileges", "-f"];
+    let variants: [Variant<'_>; 7] = [
+        ("the bare wire", &bare),
+        ("shadowmesh wireguard", &|measure| {
+            wireguard(&shadowmesh(), &["wireguard", "-f"], measure)
         }),
-        ("gotatun-cli 0.10.2", &|| run(&tool("gotatun"), &["--disable-drop-privileges", "-f"])),
+        ("shadowmesh up, direct", &|measure| members.with(measure)),
+        ("shadowmesh up, through the relay", &|measure| cut_off.with(measure)),
+        ("wireguard-go 2026-05-22", &|measure| wireguard(&tool("wireguard-go"), &["-f"], measure)),
+        ("boringtun-cli 0.7.1", &|measure| wireguard(&tool("boringtun-cli"), &alone, measure)),
+        ("gotatun-cli 0.10.2", &|measure| wireguard(&tool("gotatun"), &alone, measure)),
     ];
-    let mut rows: Vec<Row> =
-        variants.iter().map(|(name, _)| Row { name, runs: Vec::new() }).collect();
+    let mut runs: Vec<Vec<Figures>> = variants.iter().map(|_| Vec::new()).collect();
+    let folder = tempfile::tempdir().expect("a temporary folder");
     for _ in 0..RUNS {
-        for (row, (_, measure)) in rows.iter_mut().zip(&variants) {
-            row.runs.push(measure());
+        for (runs, (_, with)) in runs.iter_mut().zip(&variants) {
+            with(&mut |link| runs.push(figures(link, folder.path())));
         }
     }
-    Table {
-        title: "TCP, one stream, two namespaces",
-        method: format!(
-            "Two namespaces joined by a veth (the members of a network: by a bridge), both ends and \
-             iperf3 on the same {} cores, {SECONDS} s after 1 s of warm-up, {RUNS} runs in turns. \
-             Tunnels of WireGuard over UDP have an inner MTU of 1420, the network its own of 1280; \
-             the relay runs on the same cores, and its stream is WebSocket over TLS 1.3.",
-            std::thread::available_parallelism().map_or(0, usize::from)
-        ),
-        unit: "Gbit/s",
-        digits: 2,
-        rows,
-    }
+    let method = format!(
+        "Two namespaces joined by a veth (the members of a network: by a bridge), both ends and \
+         iperf3 on the same {} cores, {SECONDS} s after 1 s of warm-up, {RUNS} runs in turns. \
+         Tunnels of WireGuard over UDP have an inner MTU of 1420, the network its own of 1280; the \
+         relay runs on the same cores, and its stream is WebSocket over TLS 1.3. Processor time is \
+         that of the whole machine.",
+        std::thread::available_parallelism().map_or(0, usize::from)
+    );
+    let table = |(title, unit, digits, pick): &Column| Table {
+        title,
+        method: method.clone(),
+        unit,
+        digits: *digits,
+        rows: variants
+            .iter()
+            .zip(&runs)
+            .map(|((name, _), runs)| Row { name, runs: runs.iter().map(pick).collect() })
+            .collect(),
+    };
+    COLUMNS.iter().map(table).collect()
 }
 
-/// Two members of a network.
-struct Members {
-    _lab: Lab,
-    a: Device,
-    b: Device,
-    folder: tempfile::TempDir,
+fn figures(link: &Link<'_>, folder: &Path) -> Figures {
+    let idle = ["-i", "0.01", "-c", "100", link.address];
+    let idle = median_round_trip(&link.a.run("ping", &idle));
+    let one_stream = gigabits(link, folder, &["-t", SECONDS, "-O", "1"]).1;
+    let four_streams = gigabits(link, folder, &["-t", SECONDS, "-O", "1", "-P", "4"]).1;
+
+    let log = folder.join("ping");
+    let _ = std::fs::remove_file(&log);
+    let args = ["-i", "0.05", "-w", SECONDS, link.address];
+    let pings = link.a.spawn("ping", &args, &log);
+    let before = busy_seconds();
+    let (total, _) = gigabits(link, folder, &["-t", SECONDS]);
+    let processor = (busy_seconds() - before) / total;
+    let loaded = median_round_trip(&pings.output());
+    Figures { one_stream, four_streams, processor, idle, loaded }
 }
 
-impl Members {
-    /// Two members with a direct path, or with UDP forbidden.
-    fn new(udp: bool) -> Self {
-        let mut lab = Lab::new();
-        let (mut a, b) = (lab.host("a"), lab.device("b"));
-        if !udp {
-            a.namespace().block_udp();
-        }
-        a.up(&[&lab.invite(&[])]);
-        a.wait_for_path(&b, if udp { "direct" } else { "relay" }, PATIENCE);
-        Self { _lab: lab, a, b, folder: tempfile::tempdir().expect("a temporary folder") }
-    }
-
-    fn run(&self) -> f64 {
-        let address = self.b.addresses().swap_remove(0);
-        measure(self.a.namespace(), self.b.namespace(), &address, self.folder.path())
-    }
-}
-
-/// One end of the tunnel.
-struct End {
-    namespace: Namespace,
-    interface: String,
-    key_file: PathBuf,
-    public: String,
-    _process: Process,
-}
-
-/// The veth without a tunnel: the measure of the machine.
-fn run_bare() -> f64 {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let (a, b) = hosts();
-    measure(&a, &b, "192.0.2.2", folder.path())
-}
-
-fn hosts() -> (Namespace, Namespace) {
-    let (a, b) = (Namespace::new("a"), Namespace::new("b"));
-    wire((&a, "eth0", &["192.0.2.1/24"]), (&b, "eth0", &["192.0.2.2/24"]));
-    (a, b)
-}
-
-fn run(program: &Path, args: &[&str]) -> f64 {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let (a, b) = hosts();
-    let a = start(program, args, a, &folder.path().join("a"));
-    let b = start(program, args, b, &folder.path().join("b"));
-    configure(&a, &b, "10.77.0.1/24", "192.0.2.2:51820");
-    configure(&b, &a, "10.77.0.2/24", "192.0.2.1:51820");
-    wait_for("an answer through the tunnel", PATIENCE, || {
-        let ping = ["-c", "1", "-W", "1", "10.77.0.2"];
-        a.namespace.attempt("ping", &ping).status.success().then_some(())
-    });
-    measure(&a.namespace, &b.namespace, "10.77.0.2", folder.path())
-}
-
-/// Gbit/s that arrive at `address` of b.
-fn measure(a: &Namespace, b: &Namespace, address: &str, folder: &Path) -> f64 {
-    let mut server = b.spawn("iperf3", &["-s", "-1", "--forceflush"], &folder.join("iperf"));
+/// Gbit that arrived, and Gbit/s after the warm-up.
+fn gigabits(link: &Link<'_>, folder: &Path, args: &[&str]) -> (f64, f64) {
+    let log = folder.join("iperf");
+    let _ = std::fs::remove_file(&log);
+    let mut server = link.b.spawn("iperf3", &["-s", "-1", "--forceflush"], &log);
     server.wait_for_output("Server listening", PATIENCE);
-    let args = ["-c", address, "-t", SECONDS, "-O", "1", "-J"];
+    let args = [&["-c", link.address, "-J"], args].concat();
     let measured: serde_json::Value =
-        serde_json::from_str(&a.run("iperf3", &args)).expect("iperf3 prints JSON");
-    let bits = measured["end"]["sum_received"]["bits_per_second"].as_f64();
-    bits.expect("iperf3 says how much arrived") / 1e9
+        serde_json::from_str(&link.a.run("iperf3", &args)).expect("iperf3 prints JSON");
+    let arrived = |field: &str| measured["end"]["sum_received"][field].as_f64();
+    let (bytes, rate) = (arrived("bytes"), arrived("bits_per_second"));
+    (bytes.expect("iperf3 says") * 8.0 / 1e9, rate.expect("iperf3 says") / 1e9)
 }
 
-fn start(program: &Path, args: &[&str], namespace: Namespace, folder: &Path) -> End {
-    std::fs::create_dir(folder).expect("a temporary folder");
-    // Interface names are unique on the machine, since their control sockets are.
-    let label = namespace.name().trim_start_matches("sm");
-    let interface = format!("b{}", &label[..label.len().min(14)]).replace('-', "x");
-    let mut command = namespace.command(program);
-    command.args(args).arg(&interface);
-    let process = Process::start(&mut command, &folder.join("log"));
-    let socket = format!("/var/run/wireguard/{interface}.sock");
-    wait_for("the control socket", PATIENCE, || {
-        std::os::unix::net::UnixStream::connect(&socket).ok()
-    });
-    let key_file = folder.join("key");
-    std::fs::write(&key_file, namespace.run("wg", &["genkey"])).expect("a temporary file");
-    let script = format!("wg pubkey < {}", key_file.display());
-    let public = namespace.run("sh", &["-c", &script]).trim().to_owned();
-    End { namespace, interface, key_file, public, _process: process }
+/// Milliseconds, of all answers that `ping` has printed.
+fn median_round_trip(printed: &str) -> f64 {
+    let times = printed.lines().filter_map(|line| line.split("time=").nth(1));
+    let runs = times.filter_map(|time| time.split(' ').next()?.parse().ok()).collect();
+    Row { name: "", runs }.median()
 }
 
-fn configure(end: &End, other: &End, address: &str, endpoint: &str) {
-    let key_file = end.key_file.display().to_string();
-    let own = ["set", &end.interface, "private-key", &key_file, "listen-port", "51820"];
-    let peer = ["peer", &other.public, "allowed-ips", "10.77.0.0/24", "endpoint", endpoint];
-    end.namespace.run("wg", &[&own[..], &peer].concat());
-    end.namespace.run("ip", &["addr", "add", address, "dev", &end.interface]);
-    end.namespace.run("ip", &["link", "set", &end.interface, "mtu", "1420", "up"]);
+/// What all cores have worked since the machine started.
+fn busy_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/stat").expect("a running kernel");
+    let fields: Vec<f64> = stat
+        .lines()
+        .next()
+        .into_iter()
+        .flat_map(str::split_whitespace)
+        .flat_map(str::parse)
+        .collect();
+    // user, nice, system, idle, iowait, irq, softirq
+    let idle: f64 = fields.iter().skip(3).take(2).sum();
+    (fields.iter().take(7).sum::<f64>() - idle) / TICKS_PER_SECOND
 }

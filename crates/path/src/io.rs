@@ -1,0 +1,53 @@
+//! What goes into an agent and comes out of it.
+
+use std::time::{Duration, Instant};
+
+use crate::candidate::{Candidate, CandidateFilter};
+use crate::why::{Decision, Path};
+
+/// What an agent needs to know about this device.
+#[derive(Clone, Debug, Default)]
+pub struct PathConfig {
+    /// Addresses that are never dialled.
+    pub filter: CandidateFilter,
+    /// Whether this device can send datagrams at all.
+    pub udp: bool,
+}
+
+/// A disco message to be sealed and sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transmit {
+    /// Over which path; never [`Path::None`].
+    pub path: Path,
+    /// The encoded message.
+    pub payload: Vec<u8>,
+}
+
+/// Something the owner acts upon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathEvent {
+    /// Packets travel over another path from now on.
+    Chosen(Decision),
+    /// A ping was answered.
+    Pong {
+        /// The path that it took.
+        path: Path,
+        /// Its round trip.
+        latency: Duration,
+    },
+}
+
+/// One address of the peer, for display.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RemoteStatus {
+    /// The address and how it became known.
+    pub candidate: Candidate,
+    /// Whether it answered recently.
+    pub proven: bool,
+    /// Smoothed round trip.
+    pub latency: Option<Duration>,
+    /// Share of recent probes without an answer, in percent.
+    pub loss_percent: u8,
+    /// When something authenticated came from there last.
+    pub heard: Option<Instant>,
+}
