@@ -492,7 +492,7 @@ impl RelayServer {
         frame_proto::set_peer(&mut frame, sender).expect("a frame has a header");
         let Some(receiver) = self.connections.get_mut(&to) else { return };
         let dropped = receiver.link.outbound.dropped();
-        receiver.link.outbound.push_frame(flow_of(sender), frame, now);
+        receiver.link.outbound.push_frame(flow_of(sender, &frame), frame, now);
         if receiver.link.outbound.dropped() == dropped {
             load.bytes_forwarded += size;
             self.ready.insert(to);
@@ -576,10 +576,12 @@ impl RelayServer {
     }
 }
 
-/// The frames of one sender: enough of its id to tell members of a network apart.
-fn flow_of(sender: DeviceId) -> FlowId {
+/// The frames of one sender, those of flows that send little apart: enough of its id to tell members of
+/// a network apart, and one bit.
+fn flow_of(sender: DeviceId, frame: &[u8]) -> FlowId {
     let (head, _) = sender.as_bytes().split_first_chunk().expect("an id has 32 bytes");
-    FlowId(u64::from_be_bytes(*head))
+    let is_interactive = frame_proto::parse(frame).is_ok_and(|header| header.is_interactive());
+    FlowId(u64::from_be_bytes(*head) << 1 | u64::from(is_interactive))
 }
 
 impl std::fmt::Debug for RelayServer {
