@@ -191,13 +191,13 @@ impl Driver {
     ) -> Result<(Self, watch::Receiver<MembershipStatus>), MembershipError> {
         let (keystore, now) = (&*config.keystore, clock::now());
         let clock_offset = secrets.clock_offset(keystore)?;
-        let wall = UnixTime(now.wall.with_offset(clock_offset).as_secs());
-        let map = secrets.map(keystore, wall)?;
+        let wall = now.wall.with_offset(clock_offset);
+        let map = secrets.map(keystore, UnixTime(wall.as_secs()))?;
         let client = ClientConfig {
             controller: secrets.controller.clone(),
             device_key: secrets.device.clone(),
             channel_key: secrets.channel.clone(),
-            binding: secrets.binding(wall),
+            binding: secrets.binding(keystore, wall)?,
             admission,
             clock_offset,
         };
@@ -315,6 +315,7 @@ impl Driver {
             ClientEvent::Membership(chain) => {
                 self.secrets.keep_chain(&chain, &*self.config.keystore)?;
                 self.serve(&chain);
+                self.bind()?;
             }
             ClientEvent::MapChanged(_) => {
                 let map = self.client.map();
@@ -338,12 +339,22 @@ impl Driver {
                 if let Some(chain) = self.client.chain().cloned() {
                     self.serve(&chain);
                 }
+                self.bind()?;
             }
             ClientEvent::Security(event) => {
                 warn!(%network, ?event, "security event");
                 self.client.report(event, clock::now().instant);
             }
         }
+        Ok(())
+    }
+
+    /// Announces the channel key, anew if it is time or the time was wrong.
+    fn bind(&mut self) -> Result<(), KeystoreError> {
+        let now = clock::now();
+        let wall = now.wall.with_offset(self.clock_offset);
+        let binding = self.secrets.binding(&*self.config.keystore, wall)?;
+        self.client.set_binding(binding, now.instant);
         Ok(())
     }
 
