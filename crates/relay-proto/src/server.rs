@@ -13,7 +13,7 @@ use noise_channel::{
 use rand_core::CryptoRng;
 
 use crate::Rate;
-use crate::connection::{Attached, Connection, Stage, verify_member};
+use crate::connection::{Attached, Connection, Stage};
 use crate::link::{LinkError, LinkEvent};
 use crate::load::LoadReport;
 use crate::message::{Attach, Message, Refusal};
@@ -209,13 +209,16 @@ impl RelayServer {
     }
 
     /// Takes note of who is no member any more, and detaches them at once.
-    pub fn set_revocations(&mut self, network: NetworkId, revocations: Revocations, now: Now) {
+    pub fn set_revocations(&mut self, network: NetworkId, revocations: &Revocations, now: Now) {
         let Some(entry) = self.networks.get_mut(&network) else { return };
+        let place = |list: &Revocations| (list.number(), list.head());
+        if place(&entry.revocations) == place(revocations) {
+            return;
+        }
         entry.revocations = revocations.clone();
-        let now = entry.time(now);
-        let wall = UnixTime(now.wall.as_secs());
         self.end_members(network, now, |attached| {
-            verify_member(&attached.chain, network, &revocations, wall).map(drop)
+            let is_revoked = attached.targets.iter().any(|target| revocations.contains(target));
+            if is_revoked { Err(Refusal::Revoked) } else { Ok(()) }
         });
     }
 
@@ -416,7 +419,7 @@ impl RelayServer {
             (Message::Renew(chain), Stage::Attached(_)) => {
                 let revocations = self.networks.get(&connection.network).map(|n| &n.revocations);
                 let wall = UnixTime(now.wall.as_secs());
-                let renewed = revocations.map(|known| connection.renew(*chain, known, wall));
+                let renewed = revocations.map(|known| connection.renew(&chain, known, wall));
                 if let Some(Err(refusal)) = renewed {
                     self.refuse(id, refusal, now.instant);
                 }

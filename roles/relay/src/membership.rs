@@ -319,7 +319,7 @@ impl Driver {
             }
             ClientEvent::MapChanged(_) => {
                 let map = self.client.map();
-                self.relay.set_revocations(network, map.revocations().clone());
+                self.relay.set_revocations(network, map.revocations());
                 self.secrets.keep_map(map, &*self.config.keystore)?;
             }
             ClientEvent::Refused(refusal) => {

@@ -112,7 +112,7 @@ impl Relay {
     }
 
     /// Takes note of who is no member any more; they are detached at once.
-    pub fn set_revocations(&self, network: NetworkId, revocations: Revocations) {
+    pub fn set_revocations(&self, network: NetworkId, revocations: &Revocations) {
         self.shared.drive(|server, now| server.set_revocations(network, revocations, now));
     }
 
