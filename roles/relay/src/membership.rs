@@ -24,6 +24,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{debug, info, warn};
 use websocket::{Endpoint, SpkiPin, Tls, dial};
 
+use crate::map_keeper::MapKeeper;
 use crate::secrets::Secrets;
 use crate::{Relay, clock};
 
@@ -180,6 +181,7 @@ struct Driver {
     status: watch::Sender<MembershipStatus>,
     not_a_relay: bool,
     clock_offset: ClockOffset,
+    map_keeper: MapKeeper,
 }
 
 impl Driver {
@@ -227,6 +229,7 @@ impl Driver {
             status,
             not_a_relay,
             clock_offset,
+            map_keeper: MapKeeper::default(),
         };
         Ok((driver, watched))
     }
@@ -238,7 +241,7 @@ impl Driver {
         let mut load = interval(LOAD_REPORT_INTERVAL);
         load.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            if let Err(error) = self.drain() {
+            if let Err(error) = self.drain().await {
                 warn!(%error, network = %self.secrets.network, "the relay's state cannot be kept");
             }
             self.publish_status();
@@ -256,6 +259,10 @@ impl Driver {
                         None => std::future::pending().await,
                     }
                 } => self.client.handle_timeout(&mut clock::rng(), clock::now()),
+                () = self.map_keeper.due() => {
+                    let (keystore, name) = (&self.config.keystore, self.secrets.map_name());
+                    self.map_keeper.write(Arc::clone(keystore), name, self.client.map().to_bytes());
+                }
                 _ = load.tick() => self.report_load(),
             }
         }
@@ -275,7 +282,7 @@ impl Driver {
         }
     }
 
-    fn drain(&mut self) -> Result<(), KeystoreError> {
+    async fn drain(&mut self) -> Result<(), KeystoreError> {
         while let Some(action) = self.client.poll_action() {
             match action {
                 StreamAction::Dial { connection, server, path } => {
@@ -302,12 +309,12 @@ impl Driver {
             }
         }
         while let Some(event) = self.client.poll_event() {
-            self.handle_event(event)?;
+            self.handle_event(event).await?;
         }
         Ok(())
     }
 
-    fn handle_event(&mut self, event: ClientEvent) -> Result<(), KeystoreError> {
+    async fn handle_event(&mut self, event: ClientEvent) -> Result<(), KeystoreError> {
         let network = self.secrets.network;
         match event {
             ClientEvent::Connected { pending } => info!(%network, pending, "controller reached"),
@@ -318,9 +325,8 @@ impl Driver {
                 self.bind()?;
             }
             ClientEvent::MapChanged(_) => {
-                let map = self.client.map();
-                self.relay.set_revocations(network, map.revocations());
-                self.secrets.keep_map(map, &*self.config.keystore)?;
+                self.relay.set_revocations(network, self.client.map().revocations());
+                self.map_keeper.note_change();
             }
             ClientEvent::Refused(refusal) => {
                 warn!(%network, ?refusal, "the controller refuses the relay");
@@ -328,6 +334,7 @@ impl Driver {
             ClientEvent::Removed => {
                 warn!(%network, "the relay was removed from the network");
                 self.relay.remove_network(network);
+                self.map_keeper.stop().await;
                 self.secrets.forget(&*self.config.keystore)?;
             }
             ClientEvent::ClockWrong { offset } => {

@@ -175,17 +175,14 @@ impl Secrets {
         keystore: &dyn Keystore,
         now: UnixTime,
     ) -> Result<NetworkMap, KeystoreError> {
-        let bytes = keystore.load(&name(self.network, MAP))?;
+        let bytes = keystore.load(&self.map_name())?;
         let map = bytes.and_then(|bytes| NetworkMap::from_bytes(self.network, &bytes, now).ok());
         Ok(map.map_or_else(|| NetworkMap::new(self.network), |(map, _)| map))
     }
 
-    pub(crate) fn keep_map(
-        &self,
-        map: &NetworkMap,
-        keystore: &dyn Keystore,
-    ) -> Result<(), KeystoreError> {
-        keystore.store(&name(self.network, MAP), &map.to_bytes())
+    /// Under which name the map is kept.
+    pub(crate) fn map_name(&self) -> String {
+        name(self.network, MAP)
     }
 
     /// Forgets everything: the relay is no member any more.
