@@ -21,6 +21,10 @@ pub const LOAD_REPORT_INTERVAL: Duration = Duration::from_secs(60);
 /// What a client queues for its relay: a quarter of a second at 50 Mbit/s.
 pub const CLIENT_QUEUE_BYTES: usize = 1_600_000;
 
+/// Messages beside data that may wait for a client, which are never dropped: more than its own rate
+/// lets it cause in ten seconds.
+pub(crate) const CONTROL_QUEUE: usize = 256;
+
 /// `unreachable` answers that one client gets in a second; the rest is dropped silently.
 pub(crate) const UNREACHABLE_RATE: crate::Rate = crate::Rate { per_second: 10, burst: 20 };
 

@@ -14,6 +14,7 @@ use rand_core::CryptoRng;
 
 use crate::Rate;
 use crate::connection::{Attached, Connection, Stage};
+use crate::limits::CONTROL_QUEUE;
 use crate::link::{LinkError, LinkEvent};
 use crate::load::LoadReport;
 use crate::message::{Attach, Message, Refusal};
@@ -145,6 +146,9 @@ pub enum CloseReason {
     /// The client sends control messages faster than anybody needs to.
     #[error("the client sends too many control messages")]
     ControlFlood,
+    /// The client does not read what it asks for.
+    #[error("the client does not read")]
+    NotReading,
 }
 
 /// A relay for several networks.
@@ -556,6 +560,9 @@ impl RelayServer {
         }
         if matches!(connection.stage, Stage::Closing) {
             return;
+        }
+        if connection.link.outbound.queued_control() > CONTROL_QUEUE {
+            return self.close(id, CloseReason::NotReading);
         }
         let link = connection.link.poll_timeout().map(|(at, _)| at);
         let deadline = [link, connection.attach_deadline()].into_iter().flatten().min();

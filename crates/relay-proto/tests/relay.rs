@@ -533,6 +533,23 @@ fn a_slow_consumer_costs_no_more_than_its_queue() {
 }
 
 #[test]
+fn a_client_that_asks_and_does_not_read_is_closed() {
+    let network = Network::new(1);
+    let mut world = World::new(&[&network], Limits::default());
+    let a = world.join(&network, &network.member(1));
+    world.client(a).stuck = true;
+    let asked = (0..600)
+        .find(|_| {
+            world.send(a, frame(network.relay.id(), b"x"));
+            world.run(Duration::from_millis(100));
+            world.closed(a).is_some()
+        })
+        .expect("what waits is bounded");
+    assert_eq!(world.closed(a), Some(CloseReason::NotReading));
+    assert!(asked > 100, "a client that reads late is served: {asked}");
+}
+
+#[test]
 fn a_client_gets_no_more_than_its_rate() {
     let network = Network::new(1);
     let (alice, bob) = (network.member(1), network.member(2));
