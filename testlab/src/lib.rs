@@ -5,7 +5,9 @@
 //! - [`sim`]: the shipped machines on a virtual clock.
 //! - [`netns`]: hosts, wires and processes in network namespaces, for real binaries and TUN devices
 //! - [`network`]: a whole network of such hosts
+//! - [`probes`]: pings through the tunnel, and how long none was answered
 
 pub mod netns;
 pub mod network;
+pub mod probes;
 pub mod sim;

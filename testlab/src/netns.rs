@@ -99,6 +99,25 @@ impl Namespace {
         }
     }
 
+    /// Drops everything on an interface in both directions while the link stays up, as behind a router that died.
+    pub fn blackhole(&self, interface: &str) {
+        let table = format!("hole_{interface}");
+        self.run("nft", &["add", "table", "netdev", &table]);
+        for hook in ["ingress", "egress"] {
+            let chain = format!(
+                "{{ type filter hook {hook} device \"{interface}\" priority -10; policy drop; }}"
+            );
+            self.run("nft", &["add", "chain", "netdev", &table, hook, &chain]);
+        }
+    }
+
+    /// Runs `work` on a thread in here; the sockets that it opens stay in here.
+    pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let path = Path::new("/run/netns").join(&self.name);
+        let namespace = platform::process::Namespace::open(&path).expect("the namespace is there");
+        namespace.run(work).expect("a namespace can be entered")
+    }
+
     fn etc(&self) -> PathBuf {
         Path::new("/etc/netns").join(&self.name)
     }
@@ -192,6 +211,18 @@ impl Process {
         self.child.id()
     }
 
+    /// Resident memory in bytes.
+    ///
+    /// # Panics
+    /// When the process has ended.
+    pub fn resident_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()));
+        let status = status.expect("the process runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        kibibytes.expect("a running process has memory") * 1024
+    }
+
     /// What the process has printed so far.
     pub fn output(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
@@ -215,6 +246,12 @@ impl Process {
     /// Asks the process to end, and waits for it.
     pub fn stop(mut self, within: Duration) -> ExitStatus {
         self.signal("TERM");
+        let child = &mut self.child;
+        wait_for("the process to end", within, || child.try_wait().expect("a child can be asked"))
+    }
+
+    /// Waits until the process ends by itself.
+    pub fn wait(mut self, within: Duration) -> ExitStatus {
         let child = &mut self.child;
         wait_for("the process to end", within, || child.try_wait().expect("a child can be asked"))
     }

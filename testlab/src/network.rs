@@ -121,8 +121,47 @@ impl Lab {
             namespace,
             state: self.state(name),
             log: self.log(name),
+            environment: Vec::new(),
             node: None,
         }
+    }
+
+    /// A relay on a host of its own that has joined and is known to the controller.
+    pub fn relay(&mut self, name: &str) -> Relay {
+        self.hosts += 1;
+        let address = format!("10.1.0.{}", self.hosts);
+        let namespace = Namespace::new(name);
+        self.switch.plug(&namespace, &[&format!("{address}/24")]);
+        let (state, log) = (self.state(name), self.log(name));
+        let mut relay = Relay { namespace, address, state, log, process: None };
+        let known = self.relays();
+        relay.start(&[&self.invite(&["--relay"])]);
+        wait_for("the relay to be published", PATIENCE, || (self.relays() > known).then_some(()));
+        relay
+    }
+
+    /// How many relays the network has.
+    fn relays(&self) -> usize {
+        self.administer(&["network", "relays"]).as_array().map_or(0, Vec::len)
+    }
+
+    /// The kinds of the security events that the controller has written down, the newest first.
+    pub fn events(&self) -> Vec<Value> {
+        let events = self.administer(&["log", "events", "--limit", "1000"]);
+        let events = events.as_array().expect("events are a list");
+        events.iter().map(|row| row["event"].clone()).collect()
+    }
+
+    /// Everybody's lines in the logs that are warnings or worse.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.folder.path()).expect("the lab's folder is there");
+        let paths = entries.flatten().map(|entry| entry.path());
+        let logs = paths.filter(|path| path.extension().is_some_and(|kind| kind == "log"));
+        let text: Vec<_> = logs.filter_map(|log| std::fs::read_to_string(log).ok()).collect();
+        let lines = text.iter().flat_map(|text| text.lines());
+        let is_warning = |line: &&str| line.contains("WARN") || line.contains("ERROR");
+        lines.filter(is_warning).map(str::to_owned).collect()
     }
 
     /// A host that joins by an invite of its own and is online.
@@ -166,6 +205,39 @@ impl Drop for Lab {
     }
 }
 
+/// A relay on a host of its own.
+#[derive(Debug)]
+pub struct Relay {
+    namespace: Namespace,
+    address: String,
+    state: String,
+    log: PathBuf,
+    process: Option<Process>,
+}
+
+impl Relay {
+    /// Its host.
+    #[must_use]
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// Starts it, with an invite or for the networks joined before.
+    pub fn start(&mut self, invite: &[&str]) {
+        let listen = format!("0.0.0.0:{PORT}");
+        let args = ["--state-dir", &self.state, "relay", "--listen", &listen, "--host"];
+        let args = [&args[..], &[&self.address], invite].concat();
+        self.process = Some(self.namespace.spawn(shadowmesh(), &args, &self.log));
+    }
+
+    /// Ends it as a power cut would, but for the host, which closes its connections.
+    pub fn kill(&mut self) {
+        if let Some(process) = self.process.take() {
+            process.kill();
+        }
+    }
+}
+
 /// A host with a node.
 #[derive(Debug)]
 pub struct Device {
@@ -173,6 +245,7 @@ pub struct Device {
     namespace: Namespace,
     state: String,
     log: PathBuf,
+    environment: Vec<(&'static str, String)>,
     node: Option<Process>,
 }
 
@@ -210,10 +283,34 @@ impl Device {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// Gives the node, from its next start on, a clock of its own, which [`Self::set_clock`] changes.
+    pub fn use_own_clock(&mut self) {
+        self.environment = vec![
+            ("LD_PRELOAD", libfaketime().to_string_lossy().into_owned()),
+            ("FAKETIME_TIMESTAMP_FILE", self.clock_file()),
+            ("FAKETIME_NO_CACHE", "1".to_owned()),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+        ];
+        self.set_clock("+0");
+    }
+
+    /// Sets the node's own clock by an offset such as `+1d` to the machine's.
+    pub fn set_clock(&self, offset: &str) {
+        let new = format!("{}.new", self.clock_file());
+        std::fs::write(&new, offset).expect("a temporary file");
+        std::fs::rename(&new, self.clock_file()).expect("a temporary file");
+    }
+
+    fn clock_file(&self) -> String {
+        format!("{}.clock", self.state)
+    }
+
     /// Starts its node and waits until it answers.
     pub fn up(&mut self, args: &[&str]) {
         let all = [&["--state-dir", &self.state, "up", "--name", &self.name], args].concat();
-        self.node = Some(self.namespace.spawn(shadowmesh(), &all, &self.log));
+        let mut command = self.namespace.command(shadowmesh());
+        command.args(all).envs(self.environment.iter().cloned());
+        self.node = Some(Process::start(&mut command, &self.log));
         wait_for(&format!("{} to answer", self.name), PATIENCE, || self.status());
     }
 
@@ -278,6 +375,23 @@ impl Device {
         });
     }
 
+    /// Waits until the device is attached to so many relays.
+    pub fn wait_for_relays(&self, count: usize) {
+        wait_for(&format!("{} to be at {count} relays", self.name), PATIENCE, || {
+            let status = self.status()?;
+            (status["networks"][0]["relays"].as_array()?.len() == count).then_some(())
+        });
+    }
+
+    /// By what the traffic to a peer goes: an address, or a relay's name.
+    #[must_use]
+    pub fn path_to(&self, peer: &Self) -> Option<String> {
+        let status = self.status()?;
+        let peers = status["networks"][0]["peers"].as_array()?;
+        let found = peers.iter().find(|entry| entry["name"] == peer.name.as_str())?;
+        found["path"]["via"].as_str().map(str::to_owned)
+    }
+
     /// Its addresses in the network, IPv6 first.
     #[must_use]
     pub fn addresses(&self) -> Vec<String> {
@@ -308,4 +422,14 @@ impl Device {
 #[must_use]
 pub fn server_address() -> Ipv4Addr {
     Ipv4Addr::new(10, 1, 0, 1)
+}
+
+/// The library that shows a process another time of day.
+fn libfaketime() -> PathBuf {
+    let folders = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    let places = folders.map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"));
+    places
+        .into_iter()
+        .find(|library| library.exists())
+        .expect("libfaketime is missing: run `make tools`")
 }

@@ -4,9 +4,10 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use control_proto::{MapItem, SecurityEvent, TunnelRefusal};
-use engine::{Now, Outbound, UnixMillis};
+use engine::{HostPacket, Now, Outbound, UnixMillis};
 use identity::{NameEntry, NameTarget, RevocationTarget, UnixTime};
 use naming::{Lookup, Namespace};
+use packet::{Offload, Segmentation};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 use testlab::sim::{Quality, Setup, World};
@@ -40,6 +41,45 @@ fn two_nodes_reach_each_other_through_a_relay_and_then_directly() {
     ping_both_ways(&mut world, 10 * SECOND);
     let after: u64 = world.relays.iter().map(|relay| relay.sent_bytes).sum();
     assert!(after - before < 500, "{} bytes over relays", after - before);
+}
+
+#[test]
+fn a_super_packet_crosses_a_relay_in_one_piece_and_a_direct_path_in_parts() {
+    const PARTS: u16 = 12;
+    for udp_blocked in [true, false] {
+        let mut world = joined(Setup::default());
+        world.nodes[1].udp_blocked = udp_blocked;
+        let kind = if udp_blocked { "relay" } else { "direct" };
+        ping_both_ways(&mut world, 10 * SECOND);
+        assert!(world.run_until(10 * SECOND, |world| world.path(0, 1).starts_with(kind)));
+        let (source, destination) = (world.address(0), world.address(1));
+        let data = vec![7; usize::from(PARTS) * 1_220];
+        let packet = packet::build::udp((source, 1_000).into(), (destination, 2_000).into(), &data);
+        let offload = Offload {
+            needs_checksum: true,
+            segmentation: Segmentation::Udp,
+            header_length: 48,
+            segment_size: 1_220,
+            checksum_start: 40,
+            checksum_offset: 6,
+        };
+        let relayed =
+            |world: &World| world.relays.iter().map(|relay| relay.sent_bytes).sum::<u64>();
+        let before = (world.nodes[1].received, relayed(&world));
+        let now = world.now();
+        let engine = world.nodes[0].engine.as_mut().unwrap();
+        let mut rng = ChaCha20Rng::seed_from_u64(6);
+        engine.handle_packet(HostPacket::new(offload, &packet), &mut rng, now);
+        world.run_for(SECOND);
+        assert_eq!(world.nodes[1].received - before.0, u64::from(PARTS));
+        let through_relay = relayed(&world) - before.1;
+        if udp_blocked {
+            let overhead = through_relay - packet.len() as u64;
+            assert!(overhead < 1_000, "{overhead} bytes around one super-packet");
+        } else {
+            assert!(through_relay < 1_000, "{through_relay} bytes over relays");
+        }
+    }
 }
 
 #[test]
@@ -222,7 +262,7 @@ fn no_datagram_and_no_packet_panics_an_engine() {
             }
             bytes[8..40].copy_from_slice(&sender);
         }
-        engine.handle_packet(&bytes, &mut rng, now);
+        engine.handle_packet(HostPacket::single(&bytes), &mut rng, now);
         engine.handle_datagram(from, &mut bytes, &mut rng, now);
     }
     assert_eq!(world.nodes[0].received, 2, "nothing of it reaches an application");

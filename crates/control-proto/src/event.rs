@@ -158,6 +158,42 @@ pub enum SecurityEvent {
         #[n(2)]
         count: u64,
     },
+    /// Nobody has said for long that the list of revocations is current: it may be withheld.
+    #[n(17)]
+    StaleRevocations {
+        /// The age of the last word, in seconds.
+        #[n(0)]
+        seconds: u64,
+    },
+    /// A relay closed connections.
+    #[n(18)]
+    ConnectionsRefused {
+        /// Why.
+        #[n(0)]
+        what: ConnectionRefusal,
+        /// How many since the last such event.
+        #[n(1)]
+        count: u64,
+    },
+}
+
+/// Why a relay closes connections of a kind that no member makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[cbor(index_only)]
+#[serde(rename_all = "kebab-case")]
+pub enum ConnectionRefusal {
+    /// Nobody attached over them.
+    #[n(0)]
+    Strangers,
+    /// They broke the rules of handshake, channel or hop.
+    #[n(1)]
+    Broken,
+    /// Who came is no member, or none any more.
+    #[n(2)]
+    NotMember,
+    /// They asked too much.
+    #[n(3)]
+    Flood,
 }
 
 /// Why a tunnel refuses something.
@@ -185,6 +221,12 @@ pub enum TunnelRefusal {
     /// A handshake names a key that is no peer's.
     #[n(5)]
     UnknownPeer,
+    /// More handshakes came than are computed.
+    #[n(6)]
+    Flood,
+    /// Datagrams that are nothing that anybody here sends.
+    #[n(7)]
+    Noise,
 }
 
 /// A security event with its time and reporter.

@@ -67,8 +67,12 @@ pub use controller::{
     AuthorityKeys, Change, Controller, ControllerConfig, Counters, DeviceRecord, InviteRecord,
     KeyMismatch, Output, PersistId, Retention, Settings, Stored, StoredItem, Ticket,
 };
-pub use event::{Actor, AuditAction, AuditEntry, EventRecord, SecurityEvent, TunnelRefusal};
-pub use map::{Applied, CacheError, ItemKey, MapChanges, MapItem, NetworkMap, Peer, PeerEntry};
+pub use event::{
+    Actor, AuditAction, AuditEntry, ConnectionRefusal, EventRecord, SecurityEvent, TunnelRefusal,
+};
+pub use map::{
+    Applied, CacheError, Gossip, ItemKey, MapChanges, MapItem, NetworkMap, Peer, PeerEntry,
+};
 pub use message::{
     ConnectionId, ControllerMessage, Hello, LoadReport, MapChunk, MapVersion, MessageError, Mode,
     NodeMessage, Refusal, Welcome,

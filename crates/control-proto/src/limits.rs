@@ -99,6 +99,10 @@ pub const FRESHNESS_INTERVAL: Duration = Duration::from_secs(300);
 /// Age of the last word about revocations that a node calls stale: two intervals and a half.
 pub const FRESHNESS_STALE: Duration = Duration::from_secs(750);
 
+/// Entries of the list of revocations that one member tells another at once: with a chain they fit one
+/// frame.
+pub const MAX_GOSSIP: usize = 64;
+
 /// How often a relay reports its load (N3).
 pub const LOAD_REPORT_INTERVAL: Duration = Duration::from_secs(60);
 

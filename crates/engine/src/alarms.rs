@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use control_proto::{SecurityEvent, TunnelRefusal};
+use control_proto::{SecurityEvent, TunnelRefusal, limits::FRESHNESS_STALE};
 use identity::DeviceId;
 
 /// What happens again within this time is only counted.
@@ -12,6 +12,9 @@ const PERIOD: Duration = Duration::from_secs(60);
 const MAX_RECENT: usize = 32;
 /// Peers and kinds of refusals that are told apart; the rest is counted without the peer.
 const MAX_TALLIES: usize = 256;
+/// A node that has just started, or was asleep, hears within this time whether the list of revocations is
+/// current.
+const NEWS_WITHIN: Duration = Duration::from_secs(60);
 
 /// What was told lately, what is being counted, and what is to be told.
 #[derive(Debug, Default)]
@@ -20,6 +23,14 @@ pub(crate) struct Alarms {
     suppressed: Option<(Instant, u32)>,
     tallies: BTreeMap<(Option<DeviceId>, TunnelRefusal), Tally>,
     ready: VecDeque<SecurityEvent>,
+    stale: Option<Stale>,
+}
+
+/// The last word about revocations is too old.
+#[derive(Clone, Copy, Debug)]
+struct Stale {
+    since: Instant,
+    told: bool,
 }
 
 #[derive(Debug)]
@@ -30,13 +41,15 @@ struct Tally {
 }
 
 /// How many refusals within a period are worth an alarm. Networks double and damage datagrams, maps
-/// arrive late, and devices change keys: all of that looks like an attack in small numbers.
+/// arrive late, devices change keys, and ports are scanned: all of that looks like an attack in small numbers.
 const fn least(what: TunnelRefusal) -> u64 {
     match what {
         TunnelRefusal::ForeignSource => 1,
         TunnelRefusal::FailedHandshake | TunnelRefusal::UnknownPeer => 3,
         TunnelRefusal::ForgedPacket | TunnelRefusal::ReplayedHandshake => 10,
         TunnelRefusal::ReplayedPacket => 100,
+        TunnelRefusal::Flood => 1_000,
+        TunnelRefusal::Noise => 10_000,
     }
 }
 
@@ -92,6 +105,24 @@ impl Alarms {
             self.suppressed = None;
             ready.push_back(SecurityEvent::Suppressed { count });
         }
+    }
+
+    /// Takes note of how many seconds ago the list of revocations was last known to be current.
+    pub(crate) fn note_freshness(&mut self, seconds: u64, now: Instant) {
+        if seconds <= FRESHNESS_STALE.as_secs() {
+            self.stale = None;
+            return;
+        }
+        let stale = self.stale.get_or_insert(Stale { since: now, told: false });
+        if !stale.told && now >= stale.since + NEWS_WITHIN {
+            stale.told = true;
+            self.raise(SecurityEvent::StaleRevocations { seconds }, now);
+        }
+    }
+
+    /// Whether revocations may be withheld from this device.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.stale.is_some_and(|stale| stale.told)
     }
 
     pub(crate) fn poll(&mut self) -> Option<SecurityEvent> {

@@ -78,6 +78,17 @@ pub struct PeerCounters {
     pub(crate) received_on_chosen: AtomicU64,
 }
 
+/// How a packet from this device goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Over UDP: split it, and seal the parts with [`DataPlane::outbound`].
+    Direct,
+    /// Through the engine, as it is: [`Engine::handle_packet`](crate::Engine::handle_packet).
+    Engine,
+    /// There is no such destination.
+    None,
+}
+
 /// What became of packets from this device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outbound {
@@ -182,15 +193,28 @@ impl DataPlane {
         }
     }
 
+    /// How a packet or super-packet goes on, before it is split.
+    #[must_use]
+    pub fn way(&self, packet: &[u8]) -> Way {
+        match self.peer_of(packet) {
+            Some(peer) if peer.direct.is_some() => Way::Direct,
+            Some(_) => Way::Engine,
+            None => Way::None,
+        }
+    }
+
+    /// The peer that a packet from this device is for.
+    pub(crate) fn peer_of(&self, packet: &[u8]) -> Option<&PeerPlane> {
+        let (_, destination) = addresses(packet)?;
+        self.routes.lookup(destination).map(|index| &self.peers[index])
+    }
+
     /// Seals the packets of one super-packet (one destination, equal lengths but for the last)
     /// for the direct path, appending to `out`.
     ///
     /// `segments` are complete IP packets of at most the tunnel's MTU.
     pub fn outbound(&self, segments: &[&[u8]], out: &mut Vec<u8>, now: Instant) -> Outbound {
-        let Some((_, destination)) = segments.first().and_then(|packet| addresses(packet)) else {
-            return Outbound::NoRoute;
-        };
-        let Some(peer) = self.routes.lookup(destination).map(|index| &self.peers[index]) else {
+        let Some(peer) = segments.first().and_then(|packet| self.peer_of(packet)) else {
             return Outbound::NoRoute;
         };
         let Some((_, to)) = &peer.direct else { return Outbound::ToEngine };

@@ -1,7 +1,8 @@
 //! Paths: candidates, probes, relays and what is announced of them.
 
 use frame_proto::FrameType;
-use identity::{DeviceId, Endpoints, Signed};
+use identity::{DeviceId, Endpoints, Signed, UnixTime};
+use noise_channel::Now;
 use path::{Path, PathEvent};
 
 use crate::context::Context;
@@ -34,10 +35,6 @@ impl Engine {
                     if let Some(peer) = self.peers.get_mut(peer) {
                         peer.prefer_another_relay(relay);
                     }
-                }
-                RelayEvent::ClockSkew(offset) => {
-                    self.saved.set_clock_offset(offset);
-                    self.output.events.push_back(EngineEvent::ClockWrong { offset_ms: offset.0 });
                 }
             }
         }
@@ -97,7 +94,7 @@ impl Engine {
                     let (key, waiting) = (peer.key(), peer.traffic.take_waiting(cx.instant()));
                     self.wireguard.handle_path_change(&key, cx.instant());
                     for packet in waiting {
-                        self.send_packet(&packet, cx);
+                        self.send_packet(packet, cx);
                     }
                 }
                 self.output.events.push_back(EngineEvent::Path { peer: device, decision });
@@ -176,6 +173,18 @@ impl Engine {
             }
             self.apply(&applied.changes, cx);
         }
+        if let Some(seconds) = self.revocations_age(cx.now) {
+            self.alarms.note_freshness(seconds, now);
+        }
         self.renew_binding(cx);
+    }
+
+    /// How many seconds ago the list of revocations was last known to be current; nothing before there is
+    /// a map.
+    pub(crate) fn revocations_age(&self, now: Now) -> Option<u64> {
+        let map = self.control.client().map();
+        map.version()?;
+        let fresh_at = map.revocations().fresh_at().unwrap_or(UnixTime(0));
+        Some(self.wall(now).since(fresh_at))
     }
 }

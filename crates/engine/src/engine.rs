@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use bytes::{Bytes, BytesMut};
 use control_proto::{Admission, ClientConfig, ControlClient, NetworkMap, limits::CAPABILITY};
 use identity::{Binding, DeviceId, Endpoints, NetworkId, RelayEntry, Signed, UnixTime};
 use noise_channel::{Now, PathSecret, StaticSecret};
@@ -15,7 +16,8 @@ use crate::alarms::Alarms;
 use crate::config::{DeviceSecrets, EngineConfig};
 use crate::context::Context;
 use crate::control::Control;
-use crate::dataplane::{DataPlaneHandle, Inbound, Notice, Outbound};
+use crate::dataplane::{DataPlaneHandle, Inbound, Notice, Outbound, Way};
+use crate::host_packet::HostPacket;
 use crate::io::{EngineEvent, InterfaceSettings, StreamCommand, StreamId, Transmit};
 use crate::peers::{PeerSettings, Peers, overlay};
 use crate::psk::End;
@@ -78,7 +80,7 @@ pub(crate) struct Underlay {
 #[derive(Debug, Default)]
 pub(crate) struct Output {
     pub(crate) transmits: VecDeque<Transmit>,
-    pub(crate) packets: VecDeque<Vec<u8>>,
+    pub(crate) packets: VecDeque<HostPacket>,
     pub(crate) events: VecDeque<EngineEvent>,
 }
 
@@ -179,7 +181,7 @@ impl Engine {
         let plane = self.plane.load();
         match plane.inbound(from, datagram, now.instant) {
             Inbound::Packet { packet, notice } => {
-                self.output.packets.push_back(packet.to_vec());
+                self.output.packets.push_back(HostPacket::single(packet));
                 self.take_notice(notice, &mut cx);
             }
             Inbound::Empty { notice } => self.take_notice(notice, &mut cx),
@@ -189,21 +191,30 @@ impl Engine {
         self.drain(&mut cx);
     }
 
-    /// A packet of this device, from the TUN or what stands in its place.
-    pub fn handle_packet(&mut self, packet: &[u8], rng: &mut dyn CryptoRng, now: Now) {
+    /// A packet or super-packet of this device, from the TUN or what stands in its place.
+    pub fn handle_packet(&mut self, packet: HostPacket, rng: &mut dyn CryptoRng, now: Now) {
         let mut cx = Context { rng, now };
+        let way = self.plane.load().way(packet.bytes());
+        match way {
+            Way::Direct => packet.split(|part| self.send_directly(part, &mut cx)),
+            Way::Engine => self.send_packet(packet, &mut cx),
+            Way::None => {}
+        }
+        self.drain(&mut cx);
+    }
+
+    fn send_directly(&mut self, packet: &[u8], cx: &mut Context<'_>) {
         let mut payload = Vec::new();
-        let outbound = self.plane.load().outbound(&[packet], &mut payload, now.instant);
+        let outbound = self.plane.load().outbound(&[packet], &mut payload, cx.instant());
         match outbound {
             Outbound::Datagrams { to, notice, .. } => {
                 self.output.transmits.push_back(Transmit { to, payload });
-                self.schedule.traffic(now.instant);
-                self.take_notice(notice, &mut cx);
+                self.schedule.traffic(cx.instant());
+                self.take_notice(notice, cx);
             }
-            Outbound::ToEngine => self.send_packet(packet, &mut cx),
+            Outbound::ToEngine => self.send_packet(HostPacket::single(packet), cx),
             Outbound::NoRoute => {}
         }
-        self.drain(&mut cx);
     }
 
     /// A data thread has something to tell.
@@ -227,17 +238,18 @@ impl Engine {
         self.drain(&mut cx);
     }
 
-    /// A binary message came in over a connection.
+    /// A binary message came in over a connection; it is not copied if nobody else holds it.
     pub fn handle_stream_message(
         &mut self,
         stream: StreamId,
-        message: &[u8],
+        message: impl Into<Bytes>,
         rng: &mut dyn CryptoRng,
         now: Now,
     ) {
+        let message = message.into();
         let mut cx = Context { rng, now };
         match self.streams.owner(stream) {
-            Some(Owner::Control) => self.control.handle_message(stream, message, &mut cx),
+            Some(Owner::Control) => self.control.handle_message(stream, &message, &mut cx),
             Some(Owner::Relay(relay)) => {
                 self.relays.handle_message(relay, message, &mut self.streams, &mut cx);
             }
@@ -336,9 +348,11 @@ impl Engine {
     /// The next message for a connection that can take one. After nothing, a further
     /// [`StreamCommand::Wake`] says when to ask again.
     #[must_use]
-    pub fn poll_message(&mut self, stream: StreamId, now: Instant) -> Option<Vec<u8>> {
+    pub fn poll_message(&mut self, stream: StreamId, now: Instant) -> Option<BytesMut> {
         let message = match self.streams.owner(stream)? {
-            Owner::Control => self.control.poll_message(stream),
+            Owner::Control => {
+                self.control.poll_message(stream).map(|message| message.as_slice().into())
+            }
             Owner::Relay(relay) => self.relays.poll_message(relay, now),
         };
         if message.is_none() {
@@ -347,9 +361,9 @@ impl Engine {
         message
     }
 
-    /// The next packet for this device.
+    /// The next packet or super-packet for this device.
     #[must_use]
-    pub fn poll_packet(&mut self) -> Option<Vec<u8>> {
+    pub fn poll_packet(&mut self) -> Option<HostPacket> {
         self.output.packets.pop_front()
     }
 

@@ -3,14 +3,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use control_proto::TunnelRefusal;
 use frame_proto::{
-    Ends, FrameKeys, FrameOpener, FrameSealer, FrameStreams, FrameType, HEADER_LENGTH, HelloKey,
-    OFFLOAD_LENGTH, OffloadHeader, OpenError, Segmentation, TAG_LENGTH, parse, payload, set_peer,
+    Ends, FrameKeys, FrameOpener, FrameSealer, FrameStreams, FrameType, HEADER_LENGTH,
+    HOP_TAG_LENGTH, HelloKey, OffloadHeader, OpenError, TAG_LENGTH, parse, set_peer,
 };
 use identity::{DeviceId, TunnelKey, TunnelPublicKey};
 use rand_core::CryptoRng;
 use wireguard_proto::Session;
+
+use crate::host_packet::HostPacket;
 
 /// The frame keys of all sessions with a peer that are alive, and the key for the time before.
 #[derive(Debug)]
@@ -57,34 +60,32 @@ impl Frames {
         self.sessions.values().map(|frames| &frames.session)
     }
 
-    /// Seals a packet as a data frame for the way through `relay`.
+    /// Seals a packet or super-packet as a data frame for the way through `relay`.
     pub(crate) fn seal_packet(
         &mut self,
         session: &Session,
         relay: DeviceId,
-        packet: &[u8],
-    ) -> Option<Vec<u8>> {
+        packet: HostPacket,
+        head: &OffloadHeader,
+    ) -> Option<BytesMut> {
         let frames = self.sessions.get_mut(&session.local_index())?;
         if frames.sealer.as_ref().is_none_or(|(through, _)| *through != relay) {
             frames.sealer = Some((relay, frames.streams.begin()));
         }
         let (_, sealer) = frames.sealer.as_ref()?;
-        let mut frame = vec![0; HEADER_LENGTH];
-        frame.extend_from_slice(&NO_OFFLOAD.encode());
-        frame.extend_from_slice(packet);
-        frame.resize(frame.len() + TAG_LENGTH, 0);
+        let mut frame = packet.into_frame(head);
         sealer.seal(FrameType::Data, 0, &mut frame).ok()?;
         Some(frame)
     }
 
-    /// Opens a data frame; answers the session that it belongs to and where the packet is.
+    /// Opens a data frame in place; answers the session that it belongs to.
     ///
     /// # Errors
     /// Why not, if that is worth counting.
     pub(crate) fn open_packet(
         &self,
         frame: &mut [u8],
-    ) -> Result<(Arc<Session>, std::ops::Range<usize>), Option<TunnelRefusal>> {
+    ) -> Result<Arc<Session>, Option<TunnelRefusal>> {
         let index = parse(frame).map_err(|_| None)?.receiver_index();
         let frames = self.sessions.get(&index).ok_or(None)?;
         frames.opener.open(frame).map_err(|error| match error {
@@ -92,13 +93,7 @@ impl Frames {
             OpenError::BadTag => Some(TunnelRefusal::ForgedPacket),
             OpenError::Frame(_) | OpenError::WrongSession => None,
         })?;
-        let (offload, _) = OffloadHeader::split(payload(frame)).map_err(|_| None)?;
-        // Super-packets are not asked for, so what claims to be one is refused.
-        if offload != NO_OFFLOAD {
-            return Err(None);
-        }
-        let packet = HEADER_LENGTH + OFFLOAD_LENGTH..frame.len() - TAG_LENGTH;
-        Ok((Arc::clone(&frames.session), packet))
+        Ok(Arc::clone(&frames.session))
     }
 
     /// Seals what goes before, or beside, any session.
@@ -107,10 +102,12 @@ impl Frames {
         kind: FrameType,
         payload: &[u8],
         rng: &mut dyn CryptoRng,
-    ) -> Option<Vec<u8>> {
-        let mut frame = vec![0; HEADER_LENGTH];
+    ) -> Option<BytesMut> {
+        let length = HEADER_LENGTH + payload.len() + TAG_LENGTH;
+        let mut frame = BytesMut::with_capacity(length + HOP_TAG_LENGTH);
+        frame.resize(HEADER_LENGTH, 0);
         frame.extend_from_slice(payload);
-        frame.resize(frame.len() + TAG_LENGTH, 0);
+        frame.resize(length, 0);
         self.hello.as_ref()?.seal(kind, &mut frame, rng).ok()?;
         Some(frame)
     }
@@ -124,7 +121,7 @@ impl Frames {
     ) -> Option<Vec<u8>> {
         let mut frame = self.seal_hello(kind, payload, rng)?;
         set_peer(&mut frame, self.ends.local).ok()?;
-        Some(frame)
+        Some(frame.into())
     }
 
     /// Opens an introduction that names another tunnel key than the known one.
@@ -142,12 +139,3 @@ impl Frames {
         Some(self.hello.as_ref()?.open(frame).ok()?.kind)
     }
 }
-
-/// A single packet with all its checksums done.
-const NO_OFFLOAD: OffloadHeader = OffloadHeader {
-    segmentation: Segmentation::None,
-    needs_checksum: false,
-    segment_size: 0,
-    checksum_start: 0,
-    checksum_offset: 0,
-};

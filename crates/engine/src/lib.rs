@@ -34,7 +34,7 @@
 //! | `engine` | the coordinator and its public handlers |
 //! | `config`, `io` | what it starts with, what goes in and out |
 //! | `sync`, `peers`, `peer`, `plain` | the map turned into peers |
-//! | `tunnels`, `traffic`, `frames`, `psk`, `via` | packets, sessions, frames |
+//! | `tunnels`, `traffic`, `frames`, `host_packet`, `psk`, `via` | packets, sessions, frames |
 //! | `discovery` | paths, candidates, announcements |
 //! | `control`, `relays`, `streams` | connections to controller and relays |
 //! | `dataplane`, `routes` | what runs on data threads |
@@ -53,6 +53,7 @@ mod dataplane;
 mod discovery;
 mod engine;
 mod frames;
+mod host_packet;
 mod io;
 mod names;
 mod peer;
@@ -73,9 +74,10 @@ mod via;
 
 pub use config::{DEFAULT_MTU, DeviceSecrets, EngineConfig};
 pub use dataplane::{
-    DataPlane, DataPlaneHandle, DropReason, Inbound, Notice, Outbound, PeerCounters,
+    DataPlane, DataPlaneHandle, DropReason, Inbound, Notice, Outbound, PeerCounters, Way,
 };
 pub use engine::Engine;
+pub use host_packet::HostPacket;
 pub use io::{
     ConnectionState, DialTarget, EngineEvent, InterfaceSettings, Purpose, StreamCommand, StreamId,
     Transmit,

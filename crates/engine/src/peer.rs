@@ -33,6 +33,8 @@ pub(crate) struct Peer {
     pub(crate) frames: Frames,
     /// When this device introduced itself last.
     pub(crate) introduced: Option<Instant>,
+    /// How many revocations it knows, by its own word.
+    pub(crate) revocations: Option<u64>,
     /// When it introduced itself with another tunnel key last.
     reintroduced: Option<Instant>,
     sample: Sample,
@@ -56,6 +58,7 @@ impl Peer {
             traffic: Traffic::default(),
             frames,
             introduced: None,
+            revocations: None,
             reintroduced: None,
             sample: Sample::default(),
         }

@@ -47,8 +47,6 @@ pub(crate) enum TunnelChange {
     None,
     /// There is a new tunnel key.
     Added(PublicKey),
-    /// Another member has this tunnel key, so it was not taken over.
-    Refused,
     /// The tunnel key is another one, so the old tunnel ends.
     Replaced(PublicKey, PublicKey),
 }
@@ -152,8 +150,7 @@ impl Peers {
         self.former.iter().find(|(former, _)| former == key).map(|(_, device)| *device)
     }
 
-    /// Takes over what the map says of a peer. A binding does not show that its device holds the
-    /// tunnel key, so the key stays with the member that had it first.
+    /// Takes over what the map says of a peer, whose tunnel key is no other's.
     pub(crate) fn upsert(
         &mut self,
         entry: &control_proto::Peer,
@@ -168,9 +165,6 @@ impl Peers {
             capability: entry.binding.capability,
         };
         let key = wireguard_key(&end.tunnel_key);
-        if self.by_key.get(&key).is_some_and(|owner| *owner != end.device) {
-            return TunnelChange::Refused;
-        }
         let before = self.by_device.get(&end.device).map(|peer| peer.end);
         if before == Some(end) {
             let peer = self.by_device.get_mut(&end.device).expect("it was found above");

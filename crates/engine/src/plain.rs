@@ -12,6 +12,7 @@ use wireguard_proto::{PeerConfig, PublicKey, Session};
 
 use crate::context::Context;
 use crate::engine::Engine;
+use crate::host_packet::HostPacket;
 use crate::peer::wireguard_key;
 use crate::peers::overlay;
 use crate::traffic::Traffic;
@@ -120,12 +121,17 @@ impl Engine {
     }
 
     /// Sends a packet to a plain peer, which must have called first.
-    pub(crate) fn send_to_plain(&mut self, key: &PublicKey, packet: &[u8], cx: &mut Context<'_>) {
+    pub(crate) fn send_to_plain(
+        &mut self,
+        key: &PublicKey,
+        packet: HostPacket,
+        cx: &mut Context<'_>,
+    ) {
         let now = cx.instant();
         let Some(to) = self.plain_endpoint(key) else { return };
         let Some(peer) = self.peers.plain.get_mut(key) else { return };
         match peer.traffic.usable(now).cloned() {
-            Some(session) => self.send_datagram(to, &session, packet, cx),
+            Some(session) => packet.split(|part| self.send_datagram(to, &session, part, cx)),
             None => {
                 peer.traffic.wait(packet, now);
                 self.wireguard.initiate(key, cx.rng, now);

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use blake2::digest::{FixedOutput, Update};
 use blake2::{Blake2s256, Digest};
+use bytes::{Bytes, BytesMut};
 use identity::{Attachment, Binding, CertificateChain, DeviceId, NetworkId, RelayEntry, Signed};
 use noise_channel::{ClockOffset, PathSecret, Service, StaticSecret};
-use relay_proto::{ClientConfig, ClientEvent, RelayClient};
+use relay_proto::{ClientConfig, ClientEvent, FlowId, RelayClient};
 
 use crate::context::Context;
 use crate::io::{DialTarget, Purpose, StreamId};
@@ -49,11 +50,9 @@ pub(crate) enum RelayEvent {
     /// The set of links that work has changed.
     Changed,
     /// A frame arrived through this relay.
-    Frame(DeviceId, Vec<u8>),
+    Frame(DeviceId, BytesMut),
     /// A peer is not attached to this relay.
     Unreachable { relay: DeviceId, peer: DeviceId },
-    /// A relay's clock differs from ours; the next link uses the offset.
-    ClockSkew(ClockOffset),
 }
 
 /// All links to relays.
@@ -68,12 +67,14 @@ pub(crate) struct Relays {
 
 #[derive(Debug, Default)]
 struct Link {
+    /// What the relay's clock asks for. It stays here: a relay is trusted with no time but its own.
+    clock_offset: Option<ClockOffset>,
     stream: Option<StreamId>,
     nonce: [u8; 16],
     client: Option<RelayClient>,
     failures: u32,
     retry_at: Option<Instant>,
-    waiting: VecDeque<Vec<u8>>,
+    waiting: VecDeque<(FlowId, BytesMut)>,
     used: Option<Instant>,
 }
 
@@ -173,7 +174,7 @@ impl Relays {
     pub(crate) fn send(
         &mut self,
         relay: DeviceId,
-        frame: Vec<u8>,
+        (flow, frame): (FlowId, BytesMut),
         streams: &mut Streams,
         now: Instant,
     ) {
@@ -184,7 +185,7 @@ impl Relays {
         link.used = Some(now);
         match (&mut link.client, link.stream) {
             (Some(client), Some(stream)) if client.is_attached() => {
-                if client.send(frame, now).is_ok() {
+                if client.send(flow, frame, now).is_ok() {
                     streams.wake(stream);
                 }
             }
@@ -192,7 +193,7 @@ impl Relays {
                 if link.waiting.len() == MAX_WAITING {
                     link.waiting.pop_front();
                 }
-                link.waiting.push_back(frame);
+                link.waiting.push_back((flow, frame));
             }
         }
     }
@@ -218,7 +219,7 @@ impl Relays {
             relay_key: *entry.channel_key.as_bytes(),
             mask: self.settings.path_secret.mask(Service::Relay, link.nonce),
             capability: control_proto::limits::CAPABILITY,
-            clock_offset: credentials.clock_offset,
+            clock_offset: link.clock_offset.unwrap_or(credentials.clock_offset),
             chain: credentials.chain,
             binding: credentials.binding,
             attachment,
@@ -235,13 +236,13 @@ impl Relays {
     pub(crate) fn handle_message(
         &mut self,
         relay: DeviceId,
-        message: &[u8],
+        message: Bytes,
         streams: &mut Streams,
         cx: &mut Context<'_>,
     ) {
         let client = self.links.get_mut(&relay).and_then(|link| link.client.as_mut());
         if let Some(client) = client {
-            client.handle_message(message.to_vec(), cx.rng, cx.now);
+            client.handle_message(message, cx.rng, cx.now);
             self.drain(relay, streams, cx);
         }
     }
@@ -292,7 +293,7 @@ impl Relays {
     }
 
     /// The next message for a connection that takes one.
-    pub(crate) fn poll_message(&mut self, relay: DeviceId, now: Instant) -> Option<Vec<u8>> {
+    pub(crate) fn poll_message(&mut self, relay: DeviceId, now: Instant) -> Option<BytesMut> {
         self.links.get_mut(&relay)?.client.as_mut()?.poll_message(now)
     }
 
@@ -385,8 +386,8 @@ impl Relays {
             match event {
                 ClientEvent::Attached { .. } => {
                     link.failures = 0;
-                    for frame in link.waiting.drain(..) {
-                        if client.send(frame, cx.now.instant).is_err() {
+                    for (flow, frame) in link.waiting.drain(..) {
+                        if client.send(flow, frame, cx.now.instant).is_err() {
                             break;
                         }
                     }
@@ -399,7 +400,7 @@ impl Relays {
                     self.events.push_back(RelayEvent::Unreachable { relay, peer });
                 }
                 ClientEvent::ClockSkew { offset, .. } => {
-                    self.events.push_back(RelayEvent::ClockSkew(offset));
+                    link.clock_offset = Some(offset);
                     failed = true;
                 }
                 ClientEvent::Refused(_) | ClientEvent::Failed(_) => failed = true,

@@ -1,10 +1,12 @@
 //! Which peer an address belongs to.
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hasher};
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::PrefixMap;
+use relay_proto::FlowId;
 
 /// Longest-prefix match from an address to a `T`, for both families.
 ///
@@ -71,6 +73,23 @@ pub(crate) fn addresses(packet: &[u8]) -> Option<(IpAddr, IpAddr)> {
         }
         _ => None,
     }
+}
+
+/// What belongs to no flow of packets.
+pub(crate) const NO_FLOW: FlowId = FlowId(0);
+
+/// The flow of a packet: what must stay in order, told by addresses, protocol and the first bytes of what
+/// the header carries, where TCP and UDP have their ports.
+pub(crate) fn flow_of(packet: &[u8]) -> FlowId {
+    let (addresses, protocol, transport) = match packet.first() {
+        Some(byte) if byte >> 4 == 4 => (12..20, 9, usize::from(byte & 0xf) * 4),
+        Some(_) | None => (8..40, 6, 40),
+    };
+    let mut hasher = DefaultHasher::new();
+    for part in [addresses, protocol..protocol + 1, transport..transport + 4] {
+        hasher.write(packet.get(part).unwrap_or_default());
+    }
+    FlowId(hasher.finish())
 }
 
 /// The length that an IP packet gives itself, which is at most `packet.len()`; tunnels pad.

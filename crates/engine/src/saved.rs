@@ -9,6 +9,9 @@ use wireguard_proto::Tai64N;
 const FORMAT: u8 = 1;
 /// WireGuard timestamps that are reserved at once.
 const RESERVED_SECONDS: u64 = 600;
+/// Numbers keep step with clocks up to this time, in the year 2248. No clock that is right shows a later
+/// one, and one that shows the end of time would leave no numbers.
+const LATEST: u64 = 1 << 43;
 
 /// Everything that must survive a restart. Sessions never do.
 #[derive(Clone, Debug, Default, Encode, Decode)]
@@ -72,7 +75,7 @@ impl Saved {
     /// A number above all that were used. It keeps step with the wall clock, in milliseconds, so
     /// that it rises even if the process ended before the last number was written down.
     pub(crate) fn next_number(&mut self, now: Now) -> u64 {
-        self.number = self.wall(now).0.max(self.number + 1);
+        self.number = self.wall(now).0.min(LATEST).max(self.number.saturating_add(1));
         self.number
     }
 
@@ -88,4 +91,25 @@ fn later(timestamp: Tai64N, seconds: u64) -> Tai64N {
     let ahead = u64::from_be_bytes(head.try_into().expect("split at 8")).saturating_add(seconds);
     head.copy_from_slice(&ahead.to_be_bytes());
     Tai64N::from_bytes(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    #[test]
+    fn numbers_rise_whatever_the_network_says_what_time_it_is() {
+        let wall = UnixMillis(1_800_000_000_000);
+        let now = Now { instant: Instant::now(), wall };
+        let mut saved = Saved::default();
+        assert_eq!(saved.next_number(now), wall.0);
+        saved.set_clock_offset(ClockOffset(i64::MAX));
+        let far = saved.next_number(now);
+        assert!(far > wall.0 && far < 1 << 44, "{far}");
+        saved.set_clock_offset(ClockOffset(i64::MIN));
+        assert_eq!(saved.next_number(now), far + 1);
+        saved.set_clock_offset(ClockOffset(0));
+        assert_eq!(saved.next_number(now), far + 2);
+    }
 }

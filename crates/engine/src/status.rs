@@ -81,7 +81,7 @@ pub struct PeerStatus {
     pub device_id: String,
     /// Its addresses, IPv6 first.
     pub addresses: Vec<IpAddr>,
-    /// `direct ADDRESS`, `relay` or `none`.
+    /// `direct ADDRESS`, `relay RELAY` or `none`.
     pub path: String,
     /// Round trip of the direct path in milliseconds.
     pub latency_ms: Option<f64>,
@@ -151,6 +151,7 @@ impl Engine {
         let own = client.map().peer(self.own.end.device).map(|peer| &peer.member);
         let (connection, connection_detail) = connection_text(&self.connection());
         let clock_offset = clock_offset(self.saved.clock_offset());
+        let stale = self.revocations_age(now).filter(|_| self.alarms.is_stale());
         EngineStatus {
             network: self.own.network_name.to_string(),
             network_id: self.own.network.to_string(),
@@ -172,12 +173,22 @@ impl Engine {
             udp: self.settings.path.udp,
             peers: self.peer_statuses(now.instant),
             clock_offset,
-            warnings: clock_offset.map(clock_warning).into_iter().collect(),
+            warnings: clock_offset
+                .map(clock_warning)
+                .into_iter()
+                .chain(stale.map(stale_warning))
+                .collect(),
         }
     }
 
     fn peer_statuses(&self, now: Instant) -> Vec<PeerStatus> {
-        let members = self.peers.iter().map(|peer| peer_status(peer, now));
+        let members = self.peers.iter().map(|peer| {
+            let status = peer_status(peer, now);
+            match self.relays.route(&peer.relays).filter(|_| peer.agent.chosen() == Path::Relay) {
+                Some(relay) => PeerStatus { path: format!("relay {relay}"), ..status },
+                None => status,
+            }
+        });
         let plain = self.peers.plain.iter().map(|(key, peer)| {
             let path = self.plain_endpoint(key).map_or(Path::None, Path::Direct);
             let about = About {
@@ -224,7 +235,7 @@ impl Engine {
         self.peers
             .iter()
             .find(|peer| {
-                peer.member.name.as_str() == text
+                peer.member.name.as_str().eq_ignore_ascii_case(text)
                     || peer.device().to_string() == text
                     || address.is_some_and(|address| peer.addresses().any(|own| own == address))
             })
@@ -256,6 +267,14 @@ fn clock_warning(seconds: i64) -> String {
         "this device's clock is {} s {direction} the network's, which is made up for here but not in \
          other programs; set it, for instance with `timedatectl set-ntp true`",
         seconds.unsigned_abs()
+    )
+}
+
+fn stale_warning(seconds: u64) -> String {
+    format!(
+        "nobody has confirmed the list of removed devices for {} minutes, so that a device removed since \
+         may still be let in here; check that the controller runs and can be reached",
+        seconds / 60
     )
 }
 

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use identity::DeviceId;
 
 /// Frames that are kept: the handshakes of a few devices.
@@ -24,12 +25,18 @@ struct Kept {
     since: Instant,
     device: DeviceId,
     relay: DeviceId,
-    frame: Vec<u8>,
+    frame: BytesMut,
 }
 
 impl Strangers {
     /// Keeps a frame for a while; the oldest makes room.
-    pub(crate) fn keep(&mut self, device: DeviceId, relay: DeviceId, frame: Vec<u8>, now: Instant) {
+    pub(crate) fn keep(
+        &mut self,
+        device: DeviceId,
+        relay: DeviceId,
+        frame: BytesMut,
+        now: Instant,
+    ) {
         if self.frames.len() == MAX_FRAMES {
             self.frames.pop_front();
         }
@@ -37,7 +44,7 @@ impl Strangers {
     }
 
     /// The frames of a device that are still worth reading, with the relays that brought them.
-    pub(crate) fn take(&mut self, device: DeviceId, now: Instant) -> Vec<(DeviceId, Vec<u8>)> {
+    pub(crate) fn take(&mut self, device: DeviceId, now: Instant) -> Vec<(DeviceId, BytesMut)> {
         let (taken, left) = std::mem::take(&mut self.frames)
             .into_iter()
             .filter(|kept| now.saturating_duration_since(kept.since) < MAX_AGE)

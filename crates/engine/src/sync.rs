@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use control_proto::{ClientEvent, ClientStatus, MapChanges, PeerEntry, SecurityEvent};
+use control_proto::{Applied, ClientEvent, ClientStatus, Gossip, MapChanges, PeerEntry};
 use frame_proto::{FrameType, INTRODUCED_KEY_LENGTH};
 use identity::{DeviceId, RelayEntry};
 use noise_channel::Now;
@@ -12,6 +12,7 @@ use wireguard_proto::PeerConfig;
 use crate::context::Context;
 use crate::engine::Engine;
 use crate::io::{ConnectionState, EngineEvent, InterfaceSettings};
+use crate::peer::wireguard_key;
 use crate::peers::{TunnelChange, overlay};
 use crate::psk::preshared_key;
 
@@ -36,6 +37,8 @@ impl Engine {
                 ClientEvent::Removed => self.retire(cx),
                 ClientEvent::ClockWrong { offset } => {
                     self.saved.set_clock_offset(offset);
+                    // The next hello needs a binding that counts by this clock.
+                    self.renew_binding(cx);
                     let wall = Duration::from_millis(cx.now.wall.with_offset(offset).0);
                     self.wireguard.set_wall_clock(wall, cx.instant());
                     self.schedule.save_soon(cx.instant());
@@ -89,16 +92,19 @@ impl Engine {
             return;
         }
         let now = cx.instant();
-        let Some(entry) = self.control.client().map().peer(device) else {
+        let map = self.control.client().map();
+        let Some(key) = map.peer(device).map(|entry| wireguard_key(&entry.binding.tunnel_key))
+        else {
             return self.cut(device, cx);
         };
+        // The map gives a key to one member, so whoever had it has lost it.
+        if let Some(former) = self.peers.device_of(&key).filter(|former| *former != device) {
+            self.cut(former, cx);
+        }
+        let Some(entry) = self.control.client().map().peer(device) else { return };
         let change = self.peers.upsert(entry, &self.settings, &self.own, now);
         match change {
             TunnelChange::None => {}
-            TunnelChange::Refused => {
-                let what = "tunnel key".to_owned();
-                self.alarms.raise(SecurityEvent::Conflict { device, what }, now);
-            }
             TunnelChange::Added(key) => self.add_tunnel(device, &key, cx),
             TunnelChange::Replaced(old, key) => {
                 self.wireguard.remove_peer(&old, now);
@@ -199,14 +205,14 @@ impl Engine {
         self.output.events.push_back(EngineEvent::Connection(state));
     }
 
-    /// Brings this device's own proofs to a peer while no controller does.
+    /// Brings this device's own proofs to a peer while no controller does, or one that says too little.
     pub(crate) fn introduce_offline(&mut self, device: DeviceId, cx: &mut Context<'_>) {
-        if self.connection() != ConnectionState::Online {
+        if self.connection() != ConnectionState::Online || self.alarms.is_stale() {
             self.introduce(device, cx);
         }
     }
 
-    /// Brings this device's own proofs to a peer.
+    /// Brings this device's own proofs to a peer, and what it knows of revocations.
     pub(crate) fn introduce(&mut self, device: DeviceId, cx: &mut Context<'_>) {
         let now = cx.instant();
         let Some(peer) = self.peers.get_mut(device) else { return };
@@ -222,7 +228,9 @@ impl Engine {
         let endpoints = self.own.endpoints.clone();
         let entry = PeerEntry { chain: chain.clone(), binding, endpoints };
         let mut payload = vec![0; INTRODUCED_KEY_LENGTH];
+        let gossip = self.control.client().map().gossip(peer.revocations);
         minicbor::encode(&entry, &mut payload).expect("writing to a vector does not fail");
+        minicbor::encode(&gossip, &mut payload).expect("writing to a vector does not fail");
         self.send_hello(device, FrameType::Introduce, &payload, cx);
     }
 
@@ -237,13 +245,36 @@ impl Engine {
         let Some((key, entry)) = payload.split_first_chunk::<INTRODUCED_KEY_LENGTH>() else {
             return;
         };
-        let Ok(entry) = minicbor::decode::<PeerEntry>(entry) else { return };
+        let mut decoder = minicbor::Decoder::new(entry);
+        let Ok(entry) = decoder.decode::<PeerEntry>() else { return };
+        let gossip = decoder.decode::<Gossip>().ok();
         let binding = entry.binding.verify(self.own.network, device);
         if binding.is_ok_and(|binding| binding.tunnel_key.as_bytes() != key) {
             return;
         }
         let wall = self.wall(cx.now);
         let applied = self.control.client_mut().map_mut().introduce(device, &entry, wall);
+        self.take_over(applied, cx);
+        if let Some(gossip) = gossip {
+            self.hear(device, &gossip, cx);
+        }
+    }
+
+    /// A peer told what it knows of revocations. If one of the two knows more, the peer learns how far
+    /// this device is, and with that what it lacks.
+    fn hear(&mut self, device: DeviceId, gossip: &Gossip, cx: &mut Context<'_>) {
+        let wall = self.wall(cx.now);
+        let applied = self.control.client_mut().map_mut().hear(gossip, wall);
+        self.take_over(applied, cx);
+        if let Some(peer) = self.peers.get_mut(device) {
+            peer.revocations = Some(gossip.number);
+        }
+        if self.control.client().map().differs_from(gossip) {
+            self.introduce(device, cx);
+        }
+    }
+
+    fn take_over(&mut self, applied: Applied, cx: &mut Context<'_>) {
         for event in applied.events {
             self.alarms.raise(event, cx.instant());
         }

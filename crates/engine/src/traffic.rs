@@ -9,6 +9,7 @@ use control_proto::TunnelRefusal;
 use wireguard_proto::Session;
 
 use crate::dataplane::PeerCounters;
+use crate::host_packet::HostPacket;
 
 /// Packets kept while a session is being made: a SYN and its like, not a stream.
 const MAX_WAITING: usize = 32;
@@ -22,7 +23,7 @@ pub(crate) struct Traffic {
     pub(crate) counters: Arc<PeerCounters>,
     /// The session to send on.
     pub(crate) session: Option<Arc<Session>>,
-    waiting: VecDeque<(Instant, Vec<u8>)>,
+    waiting: VecDeque<(Instant, HostPacket)>,
     /// The counters of refusals as they were when last looked at.
     refused: [u64; 3],
 }
@@ -34,15 +35,15 @@ impl Traffic {
     }
 
     /// Keeps a packet until there is a session; the oldest makes room.
-    pub(crate) fn wait(&mut self, packet: &[u8], now: Instant) {
+    pub(crate) fn wait(&mut self, packet: HostPacket, now: Instant) {
         if self.waiting.len() == MAX_WAITING {
             self.waiting.pop_front();
         }
-        self.waiting.push_back((now, packet.to_vec()));
+        self.waiting.push_back((now, packet));
     }
 
     /// The packets that waited and are still worth sending.
-    pub(crate) fn take_waiting(&mut self, now: Instant) -> Vec<Vec<u8>> {
+    pub(crate) fn take_waiting(&mut self, now: Instant) -> Vec<HostPacket> {
         self.waiting
             .drain(..)
             .filter(|(since, _)| now.saturating_duration_since(*since) < MAX_WAIT)

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
+use bytes::BytesMut;
 use control_proto::{SecurityEvent, TunnelRefusal};
-use frame_proto::{FrameType, parse, payload_mut};
+use frame_proto::{FrameType, OffloadHeader, parse, payload_mut};
 use identity::{DeviceId, RevocationTarget};
 use path::{Message, Path};
 use wireguard_proto::{Dropped, Event, MessageKind, OpenError, PublicKey, Received, Session};
@@ -14,7 +15,9 @@ use wireguard_proto::{Dropped, Event, MessageKind, OpenError, PublicKey, Receive
 use crate::context::Context;
 use crate::dataplane::{DataPlane, Notice, PeerPlane};
 use crate::engine::Engine;
+use crate::host_packet::HostPacket;
 use crate::io::Transmit;
+use crate::routes::{NO_FLOW, flow_of};
 use crate::via::Via;
 
 impl Engine {
@@ -33,13 +36,9 @@ impl Engine {
     }
 
     /// Sends a packet that the data plane has no answer for.
-    pub(crate) fn send_packet(&mut self, packet: &[u8], cx: &mut Context<'_>) {
+    pub(crate) fn send_packet(&mut self, packet: HostPacket, cx: &mut Context<'_>) {
         let now = cx.instant();
-        let destination = crate::routes::addresses(packet).map(|(_, destination)| destination);
-        let plane = self.plane.load();
-        let key = destination
-            .and_then(|destination| plane.routes.lookup(destination))
-            .map(|index| plane.peers[index].key);
+        let key = self.plane.load().peer_of(packet.bytes()).map(|peer| peer.key);
         let Some(key) = key else { return };
         let Some(device) = self.peers.device_of(&key) else {
             return self.send_to_plain(&key, packet, cx);
@@ -49,8 +48,10 @@ impl Engine {
         self.schedule.traffic(now);
         let usable = peer.traffic.usable(now).cloned();
         match (usable, peer.agent.chosen()) {
-            (Some(session), Path::Relay) => self.send_frame(device, &session, packet, cx),
-            (Some(session), Path::Direct(to)) => self.send_datagram(to, &session, packet, cx),
+            (Some(session), Path::Relay) => self.send_frames(device, &session, packet, cx),
+            (Some(session), Path::Direct(to)) => {
+                packet.split(|part| self.send_datagram(to, &session, part, cx));
+            }
             // The handshake begins when there is a way for it.
             (_, Path::None) => peer.traffic.wait(packet, now),
             (None, _) => {
@@ -61,21 +62,42 @@ impl Engine {
         }
     }
 
+    /// Sends a super-packet whole, unless that is more than a frame can carry or describe.
+    fn send_frames(
+        &mut self,
+        device: DeviceId,
+        session: &Session,
+        packet: HostPacket,
+        cx: &mut Context<'_>,
+    ) {
+        match packet.head() {
+            Some(head) => self.send_frame(device, session, (packet, &head), cx),
+            None => packet.split(|part| {
+                let part = HostPacket::single(part);
+                self.send_frame(device, session, (part, &OffloadHeader::default()), cx);
+            }),
+        }
+    }
+
     fn send_frame(
         &mut self,
         device: DeviceId,
         session: &Session,
-        packet: &[u8],
+        (packet, head): (HostPacket, &OffloadHeader),
         cx: &mut Context<'_>,
     ) {
         let now = cx.instant();
+        let (parts, bytes) = (packet.parts() as u64, packet.bytes().len() as u64);
+        let flow = flow_of(packet.bytes());
         let Some(peer) = self.peers.get_mut(device) else { return };
         let Some(relay) = self.relays.route(&peer.relays) else { return };
-        let Some(frame) = peer.frames.seal_packet(session, relay, packet) else { return };
-        peer.traffic.counters.count_sent(1, packet.len() as u64);
+        let Some(frame) = peer.frames.seal_packet(session, relay, packet, head) else {
+            return;
+        };
+        peer.traffic.counters.count_sent(parts, bytes);
         let wake = session.record_sent(frame.len() as u64, true, now);
         let key = peer.key();
-        self.relays.send(relay, frame, &mut self.streams, now);
+        self.relays.send(relay, (flow, frame), &mut self.streams, now);
         if wake {
             self.wireguard.handle_activity(&key, cx.rng, now);
         }
@@ -111,7 +133,9 @@ impl Engine {
         if MessageKind::of(datagram).is_some() {
             return self.receive_wireguard(Via::Direct(from), datagram, cx);
         }
-        let Ok(header) = parse(datagram) else { return };
+        let Ok(header) = parse(datagram) else {
+            return self.alarms.tally(None, TunnelRefusal::Noise, 1, cx.instant());
+        };
         self.receive_hello(header.peer, Path::Direct(from), datagram, cx);
     }
 
@@ -119,7 +143,7 @@ impl Engine {
     pub(crate) fn receive_frame(
         &mut self,
         relay: DeviceId,
-        mut frame: Vec<u8>,
+        mut frame: BytesMut,
         cx: &mut Context<'_>,
     ) {
         let Ok(header) = parse(&frame) else { return };
@@ -131,7 +155,7 @@ impl Engine {
             return self.receive_hello(header.peer, Path::Relay, &mut frame, cx);
         }
         let Some(peer) = self.peers.touch(header.peer) else { return };
-        let (session, range) = match peer.frames.open_packet(&mut frame) {
+        let session = match peer.frames.open_packet(&mut frame) {
             Ok(opened) => opened,
             Err(refusal) => {
                 let what = refusal.into_iter();
@@ -146,7 +170,9 @@ impl Engine {
         if session.record_received(bytes, true, cx.instant()) {
             self.wireguard.handle_activity(session.peer(), cx.rng, cx.now.instant);
         }
-        self.deliver(session.peer(), &frame[range]);
+        if let Some(packet) = HostPacket::from_frame(frame) {
+            self.deliver(session.peer(), packet);
+        }
     }
 
     /// A frame of a device that is no peer: of one that is none yet, or none any more.
@@ -154,7 +180,7 @@ impl Engine {
         &mut self,
         device: DeviceId,
         relay: DeviceId,
-        frame: Vec<u8>,
+        frame: BytesMut,
         cx: &mut Context<'_>,
     ) {
         if !self.report_revoked(device, cx.instant()) {
@@ -180,10 +206,10 @@ impl Engine {
         }
     }
 
-    /// Hands a packet of a peer to this device, if it may come from there.
-    fn deliver(&mut self, key: &PublicKey, payload: &[u8]) {
+    /// Hands a packet or super-packet of a peer to this device, if it may come from there.
+    fn deliver(&mut self, key: &PublicKey, mut packet: HostPacket) {
         let plane = self.plane.load();
-        let Some((source, _)) = crate::routes::addresses(payload) else { return };
+        let Some((source, _)) = crate::routes::addresses(packet.bytes()) else { return };
         let owner = plane.routes.lookup(source);
         let Some(index) = owner.filter(|index| plane.peers[*index].key == *key) else {
             if let Some(traffic) = self.peers.traffic(key) {
@@ -191,9 +217,10 @@ impl Engine {
             }
             return;
         };
-        if let Ok(len) = plane.check(index, payload) {
-            plane.peers[index].counters.count_received(1, len as u64);
-            self.output.packets.push_back(payload[..len].to_vec());
+        if let Ok(len) = plane.check(index, packet.bytes()) {
+            packet.truncate(len);
+            plane.peers[index].counters.count_received(packet.parts() as u64, len as u64);
+            self.output.packets.push_back(packet);
         }
     }
 
@@ -253,9 +280,9 @@ impl Engine {
             (None, _) => self.schedule.publish(),
         }
         if let Some(payload) = payload.filter(|payload| !payload.is_empty()) {
-            let payload = payload.to_vec();
+            let packet = HostPacket::single(payload);
             self.drain_wireguard(cx);
-            self.deliver(&key, &payload);
+            self.deliver(&key, packet);
         }
     }
 
@@ -273,11 +300,9 @@ impl Engine {
             Dropped::ReplayedInitiation => TunnelRefusal::ReplayedHandshake,
             Dropped::Transport(OpenError::NotAuthentic) => TunnelRefusal::ForgedPacket,
             Dropped::Transport(OpenError::Replayed) => TunnelRefusal::ReplayedPacket,
+            Dropped::CookieSent | Dropped::OverBudget => TunnelRefusal::Flood,
+            Dropped::Malformed | Dropped::WrongMac1 => TunnelRefusal::Noise,
             Dropped::Transport(OpenError::Malformed | OpenError::Ended)
-            | Dropped::Malformed
-            | Dropped::WrongMac1
-            | Dropped::CookieSent
-            | Dropped::OverBudget
             | Dropped::UnknownIndex
             | Dropped::TooManyInitiations => return,
         };
@@ -326,7 +351,7 @@ impl Engine {
                 let waiting = traffic.take_waiting(cx.instant());
                 self.publish(cx.now);
                 for packet in waiting {
-                    self.send_packet(&packet, cx);
+                    self.send_packet(packet, cx);
                 }
             }
             Event::SessionRemoved { peer: key, local_index } => {
@@ -394,7 +419,7 @@ impl Engine {
         let Some(peer) = self.peers.get(device) else { return };
         let Some(relay) = self.relays.route(&peer.relays) else { return };
         let Some(frame) = peer.frames.seal_hello(kind, payload, cx.rng) else { return };
-        self.relays.send(relay, frame, &mut self.streams, cx.instant());
+        self.relays.send(relay, (NO_FLOW, frame), &mut self.streams, cx.instant());
     }
 
     /// Publishes what data threads need to know.

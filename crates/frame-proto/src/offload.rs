@@ -76,7 +76,7 @@ impl OffloadHeader {
     }
 
     /// Splits the payload of a data frame into its header and the packet, and checks the one
-    /// against the other, since the peer may send anything.
+    /// against the other, since the peer may send anything: see [`Self::check`].
     ///
     /// What is checked is what this layer can see: the IP version and protocol, where the
     /// transport header stands, the length of the packet, and that every field lies within.
@@ -107,7 +107,11 @@ impl OffloadHeader {
         })
     }
 
-    fn check(&self, packet: &[u8]) -> Result<(), OffloadError> {
+    /// Checks the header against the packet as a receiver does.
+    ///
+    /// # Errors
+    /// See [`OffloadError`].
+    pub fn check(&self, packet: &[u8]) -> Result<(), OffloadError> {
         let outline = Outline::of(packet)?;
         if !self.needs_checksum {
             // Splitting writes checksums anew, so there is none without the other.

@@ -50,6 +50,7 @@ impl FileKeystore {
         let folder = folder.into();
         make_private_folder(&folder)?;
         let mut store = Self { folder, master: None };
+        store.remove_left_overs()?;
         let path = store.folder.join(MASTER_FILE);
         let sealed = read_bounded(&path)?;
         store.master = match (sealed, passphrase) {
@@ -69,6 +70,19 @@ impl FileKeystore {
             }
         };
         Ok(store)
+    }
+
+    /// Removes what a process that ended while writing left behind: there may be secrets in it.
+    fn remove_left_overs(&self) -> Result<(), KeystoreError> {
+        let at_folder = |source| KeystoreError::Io { path: self.folder.clone(), source };
+        for entry in fs::read_dir(&self.folder).map_err(at_folder)? {
+            let entry = entry.map_err(at_folder)?;
+            let is_temporary = entry.file_name().to_str().is_some_and(is_temporary_name);
+            if is_temporary {
+                fs::remove_file(entry.path()).map_err(at_folder)?;
+            }
+        }
+        Ok(())
     }
 
     fn path(&self, name: &str) -> Result<PathBuf, KeystoreError> {
@@ -128,7 +142,7 @@ impl Keystore for FileKeystore {
 pub fn write_private_file(path: &Path, bytes: &[u8]) -> Result<(), KeystoreError> {
     let folder = path.parent().unwrap_or_else(|| Path::new("."));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = folder.join(format!(".{name}.{}", std::process::id()));
+    let temporary = folder.join(temporary_name(&name));
     let written = write_new(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
     if let Err(source) = written {
         // The old file stands; a left-over temporary file is overwritten by the next attempt.
@@ -136,6 +150,20 @@ pub fn write_private_file(path: &Path, bytes: &[u8]) -> Result<(), KeystoreError
         return Err(KeystoreError::Io { path: path.to_owned(), source });
     }
     sync_folder(folder)
+}
+
+/// `.NAME.PID`, so that two processes do not write into one file.
+fn temporary_name(name: &str) -> String {
+    format!(".{name}.{}", std::process::id())
+}
+
+/// Whether this is the temporary file of a process that is no more, or of this one.
+fn is_temporary_name(file: &str) -> bool {
+    let Some((_, process)) = file.strip_prefix('.').and_then(|name| name.rsplit_once('.')) else {
+        return false;
+    };
+    let Ok(process) = process.parse::<u32>() else { return false };
+    process == std::process::id() || !Path::new("/proc").join(process.to_string()).exists()
 }
 
 fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {

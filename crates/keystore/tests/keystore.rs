@@ -35,6 +35,18 @@ fn the_last_write_wins_and_a_removed_secret_is_gone() {
     assert_eq!(store.list().unwrap(), ["a"]);
 }
 
+#[test]
+fn what_a_process_that_died_while_writing_left_is_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    plain_store(&folder).store("a", b"1").unwrap();
+    // Process ids end at 2^22 on Linux.
+    let left_over = folder.path().join("keys/.a.4194305");
+    fs::write(&left_over, b"secret").unwrap();
+    let store = plain_store(&folder);
+    assert!(!left_over.exists());
+    assert_eq!(store.list().unwrap(), ["a"]);
+}
+
 #[cfg(unix)]
 #[test]
 fn only_the_owner_may_read_folder_and_files() {

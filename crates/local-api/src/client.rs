@@ -125,8 +125,16 @@ impl Client {
     ) -> Result<Response<Incoming>, RequestError<R>> {
         let not_running = |source| RequestError::NotRunning { socket: self.socket.clone(), source };
         let stream = UnixStream::connect(&self.socket).await.map_err(not_running)?;
+        // Whoever listened is about to end, if the connection breaks before an answer begins.
+        let ended = |error: hyper::Error| {
+            if error.is_parse() {
+                RequestError::Protocol
+            } else {
+                not_running(io::Error::other(error))
+            }
+        };
         let handshake = http1::handshake(TokioIo::new(stream)).await;
-        let (mut sender, connection) = handshake.map_err(|_| RequestError::Protocol)?;
+        let (mut sender, connection) = handshake.map_err(ended)?;
         tokio::spawn(connection);
         let request = Request::builder()
             .method(method)
@@ -135,6 +143,6 @@ impl Client {
             .header("content-type", "application/json")
             .body(Full::new(body))
             .map_err(|_| RequestError::Protocol)?;
-        sender.send_request(request).await.map_err(|_| RequestError::Protocol)
+        sender.send_request(request).await.map_err(ended)
     }
 }

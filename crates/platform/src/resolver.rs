@@ -130,13 +130,23 @@ impl Resolver {
         }
     }
 
-    /// Whether somebody else replaced our settings since, as DHCP clients do.
-    #[must_use]
-    pub fn was_replaced(&self) -> bool {
-        match &self.way {
-            Way::Resolved { .. } => false,
-            Way::File(saved) => !saved.is_installed(),
+    /// Installs the stub again where somebody else has replaced our settings since, as DHCP clients
+    /// do, and takes over the servers that they name; true if that was so.
+    pub fn keep(&mut self, setup: &Setup, journal: &mut Journal) -> Result<bool, ResolverError> {
+        let Way::File(before) = &self.way else { return Ok(false) };
+        if before.is_installed() {
+            return Ok(false);
         }
+        let before = Entry::ResolvConf(before.clone());
+        let Self { way, upstreams } = Self::install_file(setup, journal)?;
+        let fault = |source| ResolverError::File { path: setup.file.clone(), source };
+        journal.forget(&before).map_err(fault)?;
+        self.way = way;
+        // A file that names nobody says less than the one before.
+        if !upstreams.is_empty() {
+            self.upstreams = upstreams;
+        }
+        Ok(true)
     }
 
     /// Puts things back as they were. A file that somebody else changed stays as they left it.

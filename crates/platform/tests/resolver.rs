@@ -60,7 +60,7 @@ fn the_stub_is_the_only_server_and_the_rest_comes_back() {
     let servers: Vec<_> = text.lines().filter(|line| line.starts_with("nameserver")).collect();
     assert_eq!(servers, ["nameserver 127.0.0.77"]);
     assert!(text.contains("search example.org\noptions edns0\n"));
-    assert!(!resolver.was_replaced() && !resolver.splits());
+    assert!(!resolver.splits());
     block_on(resolver.revert(&mut journal)).unwrap();
     assert_eq!(host.text(), ORIGINAL);
     assert!(!host.path("journal").exists());
@@ -84,9 +84,25 @@ fn a_file_that_somebody_else_changed_stays_as_they_left_it() {
     let mut journal = host.journal();
     let resolver = block_on(Resolver::install(&host.setup(), &mut journal)).unwrap();
     fs::write(host.path("resolv.conf"), "nameserver 198.51.100.9\n").unwrap();
-    assert!(resolver.was_replaced());
     block_on(resolver.revert(&mut journal)).unwrap();
     assert_eq!(host.text(), "nameserver 198.51.100.9\n");
+}
+
+#[test]
+fn settings_that_somebody_else_replaced_come_back_with_the_new_servers() {
+    let host = Host::new();
+    let mut journal = host.journal();
+    let mut resolver = block_on(Resolver::install(&host.setup(), &mut journal)).unwrap();
+    assert!(!resolver.keep(&host.setup(), &mut journal).unwrap());
+    let leased = "nameserver 198.51.100.9\nsearch example.net\n";
+    fs::write(host.path("resolv.conf"), leased).unwrap();
+
+    assert!(resolver.keep(&host.setup(), &mut journal).unwrap());
+    assert_eq!(resolver.upstreams(), ["198.51.100.9".parse::<IpAddr>().unwrap()]);
+    assert!(host.text().contains("nameserver 127.0.0.77\nsearch example.net\n"));
+    block_on(resolver.revert(&mut journal)).unwrap();
+    assert_eq!(host.text(), leased);
+    assert!(!host.path("journal").exists());
 }
 
 #[test]

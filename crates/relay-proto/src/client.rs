@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use bytes::{Bytes, BytesMut};
 use frame_proto::HopKey;
 use identity::{Attachment, Binding, CertificateChain, DeviceId, NetworkId, Signed};
 use noise_channel::{
@@ -11,9 +12,12 @@ use noise_channel::{
 };
 use rand_core::CryptoRng;
 
-use crate::limits::{ATTACH_DEADLINE, CLIENT_QUEUE_BYTES};
+use crate::fair::{Bounds, FlowId};
+use crate::limits::{ATTACH_DEADLINE, CLIENT_QUEUE_BYTES, CLIENT_QUEUE_FRAMES};
 use crate::link::{Link, LinkError, LinkEvent};
 use crate::message::{Attach, Message, Refusal};
+
+const CLIENT_QUEUE: Bounds = Bounds { bytes: CLIENT_QUEUE_BYTES, frames: CLIENT_QUEUE_FRAMES };
 
 /// What a client brings to a link.
 #[derive(Debug, Clone)]
@@ -50,7 +54,7 @@ pub enum ClientEvent {
     },
     /// A frame, whose peer key is the sender's device id. The link has authenticated the relay, not
     /// the sender.
-    Frame(Vec<u8>),
+    Frame(BytesMut),
     /// A frame found nobody by this id at the relay.
     Unreachable(DeviceId),
     /// The relay refuses our clock. The link has ended; a new one may use the offset.
@@ -140,7 +144,7 @@ impl RelayClient {
             now,
         )?;
         Ok(Self {
-            link: Link::new(channel, CLIENT_QUEUE_BYTES),
+            link: Link::new(channel, CLIENT_QUEUE),
             relay: config.relay,
             proofs: Some(Box::new(Proofs {
                 chain: config.chain,
@@ -156,11 +160,11 @@ impl RelayClient {
         })
     }
 
-    /// Takes one binary WebSocket message from the relay.
-    pub fn handle_message(&mut self, message: Vec<u8>, rng: &mut dyn CryptoRng, now: Now) {
+    /// Takes one binary WebSocket message from the relay, without copying it if nobody else holds it.
+    pub fn handle_message(&mut self, message: impl Into<Bytes>, rng: &mut dyn CryptoRng, now: Now) {
         self.last_now = now.instant;
         if self.state != State::Closed {
-            self.link.handle_message(message, rng, now);
+            self.link.handle_message(message.into().into(), rng, now);
             self.drain_link(rng, now.instant);
         }
     }
@@ -181,20 +185,25 @@ impl RelayClient {
     }
 
     /// Queues a frame whose peer key is the receiver's device id. Frames may be dropped when the
-    /// stream is slower than they come. A frame with capacity for
+    /// stream is slower than they come; those of one flow stay in order. A frame with capacity for
     /// [`frame_proto::HOP_TAG_LENGTH`] more bytes is never copied.
     ///
     /// # Errors
     ///
     /// See [`SendFrameError`].
-    pub fn send(&mut self, frame: Vec<u8>, now: Instant) -> Result<(), SendFrameError> {
+    pub fn send(
+        &mut self,
+        flow: FlowId,
+        frame: BytesMut,
+        now: Instant,
+    ) -> Result<(), SendFrameError> {
         if self.state == State::Closed || !self.link.outbound.is_protected() {
             return Err(SendFrameError::NotOpen);
         }
         if frame_proto::parse(&frame).map_or(true, |header| header.kind.is_hop_local()) {
             return Err(SendFrameError::NotAFrame);
         }
-        self.link.outbound.push_frame(frame, now);
+        self.link.outbound.push_frame(flow, frame, now);
         Ok(())
     }
 
@@ -211,7 +220,7 @@ impl RelayClient {
 
     /// The next binary WebSocket message for the relay.
     #[must_use]
-    pub fn poll_message(&mut self, now: Instant) -> Option<Vec<u8>> {
+    pub fn poll_message(&mut self, now: Instant) -> Option<BytesMut> {
         self.link.poll_message(now)
     }
 

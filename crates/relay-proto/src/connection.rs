@@ -9,6 +9,7 @@ use identity::{
 use noise_channel::{Channel, Now};
 
 use crate::bucket::Bucket;
+use crate::fair::Bounds;
 use crate::limits::{ATTACH_DEADLINE, CONTROL_RATE, FIRST_MESSAGE_DEADLINE, UNREACHABLE_RATE};
 use crate::link::Link;
 use crate::message::{Attach, Refusal};
@@ -58,7 +59,7 @@ impl Connection {
         Self {
             network,
             relay,
-            link: Link::new(channel, limits.queue_bytes),
+            link: Link::new(channel, Bounds { bytes: limits.queue_bytes, frames: usize::MAX }),
             stage: Stage::Opening,
             opened: now,
             bytes: Bucket::full(limits.bytes, now),

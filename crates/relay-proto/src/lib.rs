@@ -20,8 +20,8 @@
 //! evicts the older one; a frame goes to whoever is attached as (network, receiver), with the sender's id
 //! in place of the receiver's, and is not copied on the way. Nothing that a client does costs the
 //! relay more than a bounded amount: connections, unattached connections, bytes and frames a second,
-//! control messages, and the bytes that wait for a slow receiver, where CoDel (RFC 8289) and then the
-//! bound drop what is too much. Revocation detaches at once; membership that ends detaches in time.
+//! control messages, and the bytes that wait for a slow receiver, where senders take turns, and CoDel
+//! and then the bound drop what is too much (FQ-CoDel, RFC 8290). Revocation detaches at once; membership that ends detaches in time.
 //!
 //! # Driving
 //!
@@ -30,7 +30,7 @@
 //!
 //! # Contents
 //!
-//! - [`RelayClient`], [`ClientConfig`], [`ClientEvent`]: the device's end.
+//! - [`RelayClient`], [`ClientConfig`], [`ClientEvent`], [`FlowId`]: the device's end.
 //! - [`RelayServer`], [`RelayNetwork`], [`Limits`], [`ServerEvent`], [`CloseReason`]: the relay's.
 //! - [`Refusal`], [`LinkError`]: why links end.
 //! - [`LoadReport`]: how busy a relay is.
@@ -42,6 +42,7 @@ mod bucket;
 mod client;
 mod codel;
 mod connection;
+mod fair;
 pub mod limits;
 mod link;
 mod load;
@@ -53,6 +54,7 @@ mod timers;
 
 pub use bucket::Rate;
 pub use client::{ClientConfig, ClientEvent, RelayClient, SendFrameError};
+pub use fair::FlowId;
 pub use link::LinkError;
 pub use load::LoadReport;
 pub use message::Refusal;

@@ -25,6 +25,10 @@ pub const CLIENT_QUEUE_BYTES: usize = 1_600_000;
 /// lets it cause in ten seconds.
 pub(crate) const CONTROL_QUEUE: usize = 256;
 
+/// How many frames that may be. Their receivers refuse a frame that 1,024 of its session overtake, and
+/// flows overtake each other in the queue.
+pub const CLIENT_QUEUE_FRAMES: usize = 512;
+
 /// `unreachable` answers that one client gets in a second; the rest is dropped silently.
 pub(crate) const UNREACHABLE_RATE: crate::Rate = crate::Rate { per_second: 10, burst: 20 };
 

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use bytes::BytesMut;
 use frame_proto::{FrameType, HOP_TAG_LENGTH, HopError, HopKey, HopOpener, payload};
 use identity::DeviceId;
 use noise_channel::{
@@ -10,6 +11,7 @@ use noise_channel::{
 };
 use rand_core::CryptoRng;
 
+use crate::fair::Bounds;
 use crate::message::Message;
 use crate::outbound::Outbound;
 
@@ -35,7 +37,7 @@ pub(crate) enum LinkEvent {
     },
     Message(Message),
     /// A frame, and the peer that its header names.
-    Frame(DeviceId, Vec<u8>),
+    Frame(DeviceId, BytesMut),
     Rotated,
     RotationAbandoned,
     ClockSkew {
@@ -56,10 +58,10 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(crate) fn new(channel: Channel, queue_capacity: usize) -> Self {
+    pub(crate) fn new(channel: Channel, queue: Bounds) -> Self {
         let mut link = Self {
             channel,
-            outbound: Outbound::with_capacity(queue_capacity),
+            outbound: Outbound::new(queue),
             opener: None,
             events: VecDeque::new(),
             control_received: 0,
@@ -80,7 +82,7 @@ impl Link {
 
     pub(crate) fn handle_message(
         &mut self,
-        mut message: Vec<u8>,
+        mut message: BytesMut,
         rng: &mut dyn CryptoRng,
         now: Now,
     ) {
@@ -115,7 +117,7 @@ impl Link {
     }
 
     /// The next WebSocket message for the peer.
-    pub(crate) fn poll_message(&mut self, now: Instant) -> Option<Vec<u8>> {
+    pub(crate) fn poll_message(&mut self, now: Instant) -> Option<BytesMut> {
         let message = self.outbound.pop(now)?;
         self.channel.note_sent(now);
         Some(message)

@@ -27,4 +27,16 @@ pub struct LoadReport {
     /// Processor use in thousandths of one core, as the shell measured it.
     #[n(6)]
     pub cpu_permille: u32,
+    /// Connections closed since the last report because nobody attached over them, in time or before others needed the room.
+    #[n(7)]
+    pub strangers: u64,
+    /// Connections closed since the last report because they broke the rules of handshake, channel or hop.
+    #[n(8)]
+    pub broken: u64,
+    /// Devices refused since the last report because they are no members, or none any more.
+    #[n(9)]
+    pub refused: u64,
+    /// Connections closed since the last report because they asked too much.
+    #[n(10)]
+    pub floods: u64,
 }

@@ -3,12 +3,13 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use bytes::BytesMut;
 use frame_proto::{
     FrameType, HEADER_LENGTH, HOP_TAG_LENGTH, HopKey, HopSealer, TAG_LENGTH, compose, payload_mut,
 };
 use identity::DeviceId;
 
-use crate::codel::Codel;
+use crate::fair::{Bounds, FairQueue, FlowId};
 
 /// Everything that waits for one stream.
 ///
@@ -19,7 +20,7 @@ pub(crate) struct Outbound {
     plain: VecDeque<Vec<u8>>,
     hop: Option<Hop>,
     control: VecDeque<Control>,
-    data: Codel,
+    data: FairQueue,
 }
 
 /// Protection of what is sent.
@@ -31,18 +32,18 @@ struct Hop {
 
 /// What goes before data.
 enum Control {
-    Frame(Vec<u8>),
+    Frame(BytesMut),
     /// Send a marker, and seal everything after it with this.
     Switch(HopKey),
 }
 
 impl Outbound {
-    pub(crate) const fn with_capacity(capacity: usize) -> Self {
+    pub(crate) const fn new(bounds: Bounds) -> Self {
         Self {
             plain: VecDeque::new(),
             hop: None,
             control: VecDeque::new(),
-            data: Codel::with_capacity(capacity),
+            data: FairQueue::new(bounds),
         }
     }
 
@@ -70,19 +71,21 @@ impl Outbound {
     }
 
     /// Queues a frame, which may be dropped.
-    pub(crate) fn push_frame(&mut self, frame: Vec<u8>, now: Instant) {
-        self.data.push(frame, now);
+    pub(crate) fn push_frame(&mut self, flow: FlowId, frame: BytesMut, now: Instant) {
+        self.data.push(flow, frame, now);
     }
 
     /// The next message for the stream.
-    pub(crate) fn pop(&mut self, now: Instant) -> Option<Vec<u8>> {
+    pub(crate) fn pop(&mut self, now: Instant) -> Option<BytesMut> {
         if let Some(message) = self.plain.pop_front() {
-            return Some(message);
+            return Some(message.as_slice().into());
         }
         let hop = self.hop.as_mut()?;
         match self.control.pop_front() {
             Some(Control::Frame(frame)) => Some(hop.seal(frame)),
-            Some(Control::Switch(next)) => Some(hop.sealer.rotate(&next, hop.peer, 0)),
+            Some(Control::Switch(next)) => {
+                Some(hop.sealer.rotate(&next, hop.peer, 0).as_slice().into())
+            }
             None => self.data.pop(now).map(|frame| hop.seal(frame)),
         }
     }
@@ -107,9 +110,9 @@ impl Outbound {
 
 impl Hop {
     /// A control frame around a message of the channel, with capacity for the hop tag.
-    fn wrap(&self, message: &[u8]) -> Vec<u8> {
+    fn wrap(&self, message: &[u8]) -> BytesMut {
         let length = HEADER_LENGTH + message.len() + TAG_LENGTH;
-        let mut frame = Vec::with_capacity(length + HOP_TAG_LENGTH);
+        let mut frame = BytesMut::with_capacity(length + HOP_TAG_LENGTH);
         frame.resize(length, 0);
         compose(FrameType::Control, self.peer, &mut frame)
             .expect("a message of the channel fits a frame");
@@ -117,7 +120,7 @@ impl Hop {
         frame
     }
 
-    fn seal(&mut self, mut frame: Vec<u8>) -> Vec<u8> {
+    fn seal(&mut self, mut frame: BytesMut) -> BytesMut {
         frame.resize(frame.len() + HOP_TAG_LENGTH, 0);
         self.sealer.seal(&mut frame).expect("only whole frames are queued");
         frame

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Instant;
 
+use bytes::{Bytes, BytesMut};
 use frame_proto::HopKey;
 use identity::{DeviceId, NetworkId, Revocations, UnixTime};
 use noise_channel::{
@@ -14,6 +15,7 @@ use rand_core::CryptoRng;
 
 use crate::Rate;
 use crate::connection::{Attached, Connection, Stage};
+use crate::fair::FlowId;
 use crate::limits::CONTROL_QUEUE;
 use crate::link::{LinkError, LinkEvent};
 use crate::load::LoadReport;
@@ -37,15 +39,15 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// For a relay of ten thousand clients: no client can take more than a gigabit, nor keep more than
-    /// a megabyte.
+    /// For a relay of ten thousand clients: no client can take more than ten gigabits, which is beyond
+    /// what one stream brings, nor keep more than a megabyte waiting, which is half of the room.
     fn default() -> Self {
         Self {
             connections: 10_000,
             unattached: 1_000,
-            bytes: Rate { per_second: 125_000_000, burst: 8_000_000 },
+            bytes: Rate { per_second: 1_250_000_000, burst: 16_000_000 },
             messages: Rate { per_second: 250_000, burst: 20_000 },
-            queue_bytes: 1_000_000,
+            queue_bytes: 2_000_000,
         }
     }
 }
@@ -266,11 +268,11 @@ impl RelayServer {
         Ok(id)
     }
 
-    /// Takes one binary WebSocket message of a client.
+    /// Takes one binary WebSocket message of a client, without copying it if nobody else holds it.
     pub fn handle_message(
         &mut self,
         id: ConnectionId,
-        message: Vec<u8>,
+        message: impl Into<Bytes>,
         rng: &mut dyn CryptoRng,
         now: Now,
     ) {
@@ -280,7 +282,7 @@ impl RelayServer {
         }
         let now = self.networks.get(&connection.network).map_or(now, |entry| entry.time(now));
         let before = connection.link.control_received;
-        connection.link.handle_message(message, rng, now);
+        connection.link.handle_message(message.into().into(), rng, now);
         let control = connection.link.control_received - before;
         if control > 0 && !connection.control.take(control, now.instant) {
             return self.close(id, CloseReason::ControlFlood);
@@ -321,7 +323,7 @@ impl RelayServer {
 
     /// The next binary WebSocket message for a client.
     #[must_use]
-    pub fn poll_message(&mut self, id: ConnectionId, now: Instant) -> Option<Vec<u8>> {
+    pub fn poll_message(&mut self, id: ConnectionId, now: Instant) -> Option<BytesMut> {
         let connection = self.connections.get_mut(&id)?;
         let dropped = connection.link.outbound.dropped();
         let message = connection.link.poll_message(now);
@@ -473,7 +475,7 @@ impl RelayServer {
     }
 
     /// Passes a frame on, with the sender in place of the receiver.
-    fn forward(&mut self, id: ConnectionId, receiver: DeviceId, mut frame: Vec<u8>, now: Instant) {
+    fn forward(&mut self, id: ConnectionId, receiver: DeviceId, mut frame: BytesMut, now: Instant) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let Some(sender) = connection.attached().map(|attached| attached.device) else { return };
         let size = frame.len() as u64;
@@ -494,7 +496,7 @@ impl RelayServer {
         frame_proto::set_peer(&mut frame, sender).expect("a frame has a header");
         let Some(receiver) = self.connections.get_mut(&to) else { return };
         let dropped = receiver.link.outbound.dropped();
-        receiver.link.outbound.push_frame(frame, now);
+        receiver.link.outbound.push_frame(flow_of(sender), frame, now);
         if receiver.link.outbound.dropped() == dropped {
             load.bytes_forwarded += size;
             self.ready.insert(to);
@@ -534,6 +536,15 @@ impl RelayServer {
         self.detach(id);
         self.timers.disarm(id);
         if let Some(connection) = self.connections.get_mut(&id) {
+            let load = self.loads.entry(connection.network).or_default();
+            match reason {
+                CloseReason::NotAttached | CloseReason::Displaced => load.strangers += 1,
+                CloseReason::Link(_) => load.broken += 1,
+                CloseReason::Refused(Refusal::NotMember | Refusal::Revoked) => load.refused += 1,
+                // What happens to members, too.
+                CloseReason::Refused(_) | CloseReason::NotReading => {}
+                CloseReason::ControlFlood => load.floods += 1,
+            }
             connection.stage = Stage::Closing;
             self.ready.insert(id);
             self.events.push_back(ServerEvent::Close { connection: id, reason });
@@ -570,6 +581,12 @@ impl RelayServer {
             self.timers.arm(id, at);
         }
     }
+}
+
+/// The frames of one sender: enough of its id to tell members of a network apart.
+fn flow_of(sender: DeviceId) -> FlowId {
+    let (head, _) = sender.as_bytes().split_first_chunk().expect("an id has 32 bytes");
+    FlowId(u64::from_be_bytes(*head))
 }
 
 impl std::fmt::Debug for RelayServer {

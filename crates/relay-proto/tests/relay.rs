@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use frame_proto::{FrameType, HopError, compose, payload_mut};
 use identity::{
     Attachment, Authorities, Binding, Certificate, CertificateChain, ChannelKey, DelegatedKey,
@@ -17,8 +18,8 @@ use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use relay_proto::limits::{ATTACH_DEADLINE, FIRST_MESSAGE_DEADLINE};
 use relay_proto::{
-    ClientConfig, ClientEvent, CloseReason, ConnectionId, Limits, LinkError, Rate, Recognised,
-    Refusal, RelayClient, RelayNetwork, RelayServer, ServerEvent, TurnedAway,
+    ClientConfig, ClientEvent, CloseReason, ConnectionId, FlowId, Limits, LinkError, Rate,
+    Recognised, Refusal, RelayClient, RelayNetwork, RelayServer, ServerEvent, TurnedAway,
 };
 
 const START: u64 = 1_700_000_000;
@@ -270,9 +271,9 @@ impl World {
         std::mem::take(&mut self.client(id).events)
     }
 
-    fn send(&mut self, id: ConnectionId, frame: Vec<u8>) {
+    fn send(&mut self, id: ConnectionId, frame: BytesMut) {
         let now = self.now.instant;
-        self.client(id).machine.send(frame, now).expect("the link is open");
+        self.client(id).machine.send(FlowId(1), frame, now).expect("the link is open");
         self.settle();
     }
 
@@ -287,8 +288,8 @@ impl World {
 }
 
 /// A data frame with this payload for, or from, this peer.
-fn frame(peer: DeviceId, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![0; 64 + payload.len() + 16];
+fn frame(peer: DeviceId, payload: &[u8]) -> BytesMut {
+    let mut frame = BytesMut::zeroed(64 + payload.len() + 16);
     compose(FrameType::Data, peer, &mut frame).expect("the payload fits");
     payload_mut(&mut frame).copy_from_slice(payload);
     frame
@@ -669,7 +670,7 @@ fn a_changed_message_ends_the_link() {
     let mut world = World::new(&[&network], Limits::default());
     let a = world.join(&network, &alice);
     let now = world.now;
-    world.client(a).machine.send(frame(bob.key.id(), b"x"), now.instant).unwrap();
+    world.client(a).machine.send(FlowId(1), frame(bob.key.id(), b"x"), now.instant).unwrap();
     let mut message = world.client(a).machine.poll_message(now.instant).unwrap();
     message[10] ^= 1;
     world.server.handle_message(a, message, &mut world.rng, now);

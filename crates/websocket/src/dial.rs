@@ -14,7 +14,7 @@ use tokio::{
 use crate::{
     Tls, WebSocket,
     tls::client_config,
-    transport::Transport,
+    transport::{self, Transport},
     upgrade::{self, UpgradeError},
 };
 
@@ -114,7 +114,7 @@ async fn connect_tcp(address: SocketAddr, mark: Option<u32>) -> io::Result<TcpSt
     #[cfg(not(target_os = "linux"))]
     let _ = mark;
     let tcp = socket.connect(address).await?;
-    tcp.set_nodelay(true)?;
+    transport::prepare(&tcp)?;
     Ok(tcp)
 }
 

@@ -12,7 +12,7 @@ use tracing::{debug, warn};
 
 use crate::{
     ServerCertificate, WebSocket,
-    transport::Transport,
+    transport::{self, Transport},
     upgrade::{self, Request, UpgradeError},
 };
 
@@ -113,7 +113,7 @@ async fn read_upgrade(
     remote: SocketAddr,
     tls: Option<Arc<ServerConfig>>,
 ) -> Result<Option<Upgrade>, UpgradeError> {
-    tcp.set_nodelay(true)?;
+    transport::prepare(&tcp)?;
     let mut transport = match tls {
         None => Transport::plain(tcp),
         Some(config) => Transport::accept_tls(tcp, config).await?,

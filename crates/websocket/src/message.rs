@@ -104,7 +104,8 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// The next message; `None` when the peer has closed the connection. Pings are answered here.
+    /// The next message, in memory of its own, so that keeping a short one keeps no more; `None` when
+    /// the peer has closed the connection. Pings are answered here.
     ///
     /// # Errors
     /// When the peer breaks the protocol or the connection; nothing follows an error.
@@ -120,7 +121,7 @@ impl Receiver {
                 Some(Err(error)) => return Err(error.into()),
             };
             if message.is_binary() {
-                return Ok(Some(message.into_payload().into()));
+                return Ok(Some(Bytes::copy_from_slice(message.as_payload())));
             }
             if message.is_close() {
                 // The acknowledgement is written by asking for what follows.

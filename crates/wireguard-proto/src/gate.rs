@@ -108,6 +108,7 @@ struct GateState {
     admissions: Bucket,
     loaded_until: Option<Instant>,
     prefixes: BTreeMap<[u8; 16], PrefixState>,
+    swept: Option<Instant>,
     /// Shared by all prefixes that found the table full.
     overflow: PrefixState,
 }
@@ -121,6 +122,8 @@ struct PrefixState {
 
 /// Load lasts this long after the last message above the rate.
 const LOAD_LINGERS: Duration = Duration::from_secs(1);
+/// Between two looks for idle prefixes while the table is full: an idle one is full again after two seconds.
+const SWEEP_PAUSE: Duration = Duration::from_millis(500);
 /// Prefixes told apart at a time; about 150 bytes each.
 const MAX_PREFIXES: usize = 4096;
 
@@ -138,6 +141,7 @@ impl Gate {
                 admissions: Bucket::default(),
                 loaded_until: None,
                 prefixes: BTreeMap::new(),
+                swept: None,
                 overflow: PrefixState::default(),
             }),
         }
@@ -214,7 +218,11 @@ impl GateState {
 
     fn prefix(&mut self, source: &Source, now: Instant) -> &mut PrefixState {
         if self.prefixes.len() >= MAX_PREFIXES && !self.prefixes.contains_key(&source.prefix) {
-            self.prefixes.retain(|_, prefix| !prefix.is_idle(now));
+            // A flood from everywhere must not pay for a sweep with each of its messages.
+            if self.swept.is_none_or(|swept| now >= swept + SWEEP_PAUSE) {
+                self.swept = Some(now);
+                self.prefixes.retain(|_, prefix| !prefix.is_idle(now));
+            }
             if self.prefixes.len() >= MAX_PREFIXES {
                 return &mut self.overflow;
             }

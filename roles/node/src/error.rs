@@ -15,6 +15,9 @@ pub enum StartError {
     /// The kept keys cannot be read.
     #[error("{0}")]
     Keys(String),
+    /// The MTU is too small for IPv6.
+    #[error("an MTU of {0} is too small: `mtu` in the configuration must be 1280 at least")]
+    Mtu(u16),
     /// A local port cannot be listened on.
     #[error(
         "cannot listen at {address}: {source}; choose another port with --proxy or --forward, or in the settings"

@@ -3,11 +3,10 @@
 use std::io;
 
 use bytes::BytesMut;
-use engine::{DataPlaneHandle, InterfaceSettings};
-use tokio::sync::mpsc;
+use engine::{DataPlaneHandle, HostPacket, InterfaceSettings};
 
 use crate::{
-    data::{DataThread, Upcall},
+    data::{DataThread, Upcalls},
     directory::Directory,
     interface::Interface,
     udp::{Inbox, Sockets},
@@ -56,7 +55,7 @@ impl Host {
     pub(crate) fn start(
         plan: HostPlan,
         plane: DataPlaneHandle,
-        upcalls: mpsc::Sender<Upcall>,
+        upcalls: Upcalls,
     ) -> io::Result<Self> {
         match plan {
             HostPlan::Userspace { way, udp } => Ok(Self::Userspace { way, udp: Inbox::new(udp)? }),
@@ -86,11 +85,11 @@ impl Host {
     }
 
     /// Delivers a packet; one that finds the queue full is lost, as on any wire.
-    pub(crate) fn deliver(&self, packet: &[u8]) {
+    pub(crate) fn deliver(&self, packet: &HostPacket) {
         match self {
-            Self::Userspace { way, .. } => {
-                let _ = way.packets.try_send(BytesMut::from(packet));
-            }
+            Self::Userspace { way, .. } => packet.split(|part| {
+                let _ = way.packets.try_send(BytesMut::from(part));
+            }),
             Self::Tun(host) => host.thread.deliver(packet),
         }
     }

@@ -54,5 +54,5 @@ mod view;
 
 pub use clock::Clock;
 pub use error::StartError;
-pub use node::{Node, NodeConfig};
+pub use node::{JOURNAL, Node, NodeConfig};
 pub use settings::{Forward, Mode, NodeSettings, Publish};

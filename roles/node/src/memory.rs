@@ -1,7 +1,8 @@
 //! What the node keeps in its keystore.
 //!
 //! `network-ID` holds a device's keys and the invite of one network, written once before anything is
-//! sent; `state-ID` holds what the engine wants to remember, replaced as a whole.
+//! sent; `state-ID` holds what the engine wants to remember, replaced as a whole; `port-ID` holds the UDP
+//! port of the last run.
 
 use std::fmt;
 
@@ -14,6 +15,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 const NETWORK_PREFIX: &str = "network-";
 const STATE_PREFIX: &str = "state-";
+const PORT_PREFIX: &str = "port-";
 
 /// A device's place in one network.
 pub(crate) struct Place {
@@ -120,9 +122,25 @@ pub(crate) fn store_state(
     Ok(keys.store(&secret_name(STATE_PREFIX, network), state)?)
 }
 
+/// The UDP port of the last run.
+pub(crate) fn load_port(keys: &dyn Keystore, network: NetworkId) -> Option<u16> {
+    let bytes = keys.load(&secret_name(PORT_PREFIX, network)).ok()??;
+    Some(u16::from_be_bytes(bytes.as_slice().try_into().ok()?))
+}
+
+/// Remembers a UDP port for the next run.
+pub(crate) fn store_port(
+    keys: &dyn Keystore,
+    network: NetworkId,
+    port: u16,
+) -> Result<(), MemoryError> {
+    Ok(keys.store(&secret_name(PORT_PREFIX, network), &port.to_be_bytes())?)
+}
+
 /// Forgets a place and everything about it.
 pub(crate) fn forget(keys: &dyn Keystore, network: NetworkId) -> Result<(), MemoryError> {
     keys.remove(&secret_name(NETWORK_PREFIX, network))?;
+    keys.remove(&secret_name(PORT_PREFIX, network))?;
     Ok(keys.remove(&secret_name(STATE_PREFIX, network))?)
 }
 

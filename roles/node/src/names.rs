@@ -12,7 +12,7 @@ use platform::{
     resolver::{Resolver, Setup},
 };
 use tokio::task::JoinHandle;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::dns::{DnsState, StubResolver};
 
@@ -47,21 +47,40 @@ impl Names {
         if done {
             return;
         }
-        let setup = Setup::new(SocketAddr::from(STUB), vec![ZONE.to_owned()], interface);
-        match Resolver::install(&setup, &mut self.journal).await {
+        match Resolver::install(&setup(interface), &mut self.journal).await {
             Ok(resolver) => {
-                // Where the system asks the stub for our zones only, it asks the others itself.
-                if !resolver.splits() {
-                    let upstreams = resolver.upstreams().iter();
-                    let upstreams = upstreams.map(|address| SocketAddr::new(*address, STUB.1));
-                    self.state.replace_upstreams(&upstreams.collect::<Vec<_>>());
-                }
+                self.forward_to_upstreams_of(&resolver);
                 self.installed.insert(network, resolver);
             }
             Err(error) => warn!(
                 %error,
                 "names are not resolved by the system; `shadowmesh status` shows addresses"
             ),
+        }
+    }
+
+    /// Sees to it that the system still asks the stub, and the stub the servers of where we are now.
+    pub(crate) fn keep(&mut self) {
+        let mut installed = std::mem::take(&mut self.installed);
+        for resolver in installed.values_mut() {
+            match resolver.keep(&setup(0), &mut self.journal) {
+                Ok(true) => {
+                    info!("the system's resolver was replaced, and is ours again");
+                    self.forward_to_upstreams_of(resolver);
+                }
+                Ok(false) => {}
+                Err(error) => warn!(%error, "the system's resolver was replaced"),
+            }
+        }
+        self.installed = installed;
+    }
+
+    /// Where the system asks the stub for our zones only, it asks the others itself.
+    fn forward_to_upstreams_of(&self, resolver: &Resolver) {
+        if !resolver.splits() {
+            let upstreams = resolver.upstreams().iter();
+            let upstreams = upstreams.map(|address| SocketAddr::new(*address, STUB.1));
+            self.state.replace_upstreams(&upstreams.collect::<Vec<_>>());
         }
     }
 
@@ -81,4 +100,8 @@ impl Names {
         }
         self.stub.abort();
     }
+}
+
+fn setup(interface: u32) -> Setup {
+    Setup::new(SocketAddr::from(STUB), vec![ZONE.to_owned()], interface)
 }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use control_proto::{
-    Admission, ClientConfig, ClientEvent, ClientStatus, ConnectionId, ControlClient, StreamAction,
+    Admission, ClientConfig, ClientEvent, ClientStatus, ConnectionId, ConnectionRefusal,
+    ControlClient, SecurityEvent, StreamAction,
 };
 use identity::{
     CertificateChain, DeviceId, DeviceName, Invite, NetworkId, RelayEntry, ServerAddress, TlsMode,
@@ -30,6 +31,10 @@ use crate::{Relay, clock};
 
 /// Finding a controller's addresses may take this long.
 const RESOLVE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Connections that may come to nothing between two reports without anybody meaning harm: devices lose their networks, and
+/// middleboxes break connections.
+const FEW_STRANGERS: u64 = 20;
 
 /// Events of connections that wait for the driver; connections wait beyond that.
 const EVENTS: usize = 64;
@@ -396,7 +401,18 @@ impl Driver {
             draining: false,
             cpu_permille: load.cpu_permille,
         };
-        self.client.report_load(report, clock::now().instant);
+        let now = clock::now().instant;
+        self.client.report_load(report, now);
+        for (what, count, least) in [
+            (ConnectionRefusal::Strangers, load.strangers, FEW_STRANGERS),
+            (ConnectionRefusal::Broken, load.broken, FEW_STRANGERS),
+            (ConnectionRefusal::NotMember, load.refused, 0),
+            (ConnectionRefusal::Flood, load.floods, 0),
+        ] {
+            if count > least {
+                self.client.report(SecurityEvent::ConnectionsRefused { what, count }, now);
+            }
+        }
     }
 
     fn publish_status(&self) {

@@ -360,7 +360,7 @@ impl Connection {
                         capture.take(&message);
                     }
                     self.shared.drive(|server, now| {
-                        server.handle_message(self.id, message.into(), &mut clock::rng(), now);
+                        server.handle_message(self.id, message, &mut clock::rng(), now);
                     });
                 }
                 Ok(None) => return,
@@ -392,7 +392,7 @@ impl Connection {
             for _ in 0..BATCH {
                 let message = self.shared.server().poll_message(self.id, Instant::now());
                 let Some(message) = message else { return in_time(sender.flush()).await };
-                in_time(sender.feed(message.into())).await?;
+                in_time(sender.feed(message.freeze())).await?;
             }
             in_time(sender.flush()).await?;
         }

@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use bytes::BytesMut;
 use frame_proto::{FrameType, compose, payload, payload_mut};
 use identity::{
     Attachment, Binding, Certificate, CertificateChain, ChannelKey, DelegatedKey, Delegation,
@@ -14,7 +15,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use relay::{Capture, Limits, Relay, RelayConfig, RelayNetwork};
 use relay_proto::limits::CLIENT_QUEUE_BYTES;
-use relay_proto::{ClientConfig, ClientEvent, RelayClient};
+use relay_proto::{ClientConfig, ClientEvent, FlowId, RelayClient};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 use websocket::{Endpoint, Listener, Receiver, Sender, ServerCertificate, Tls, dial, generate_key};
@@ -150,13 +151,13 @@ impl Client {
 
     async fn flush(&mut self) {
         while let Some(message) = self.machine.poll_message(Instant::now()) {
-            self.sender.feed(message.into()).await.expect("the relay takes messages");
+            self.sender.feed(message.freeze()).await.expect("the relay takes messages");
         }
         self.sender.flush().await.expect("the relay takes messages");
     }
 
-    async fn send(&mut self, frame: Vec<u8>) {
-        self.machine.send(frame, Instant::now()).expect("the link is open");
+    async fn send(&mut self, frame: BytesMut) {
+        self.machine.send(FlowId(1), frame, Instant::now()).expect("the link is open");
         self.flush().await;
     }
 
@@ -170,7 +171,7 @@ impl Client {
                 }
                 let message = self.receiver.receive().await.expect("the relay goes on");
                 let message = message.expect("the relay does not close");
-                self.machine.handle_message(message.into(), &mut self.rng, now());
+                self.machine.handle_message(message, &mut self.rng, now());
             }
         })
         .await
@@ -178,8 +179,8 @@ impl Client {
     }
 }
 
-fn frame(peer: DeviceId, text: &[u8]) -> Vec<u8> {
-    let mut frame = vec![0; 64 + text.len() + 16];
+fn frame(peer: DeviceId, text: &[u8]) -> BytesMut {
+    let mut frame = BytesMut::zeroed(64 + text.len() + 16);
     compose(FrameType::Data, peer, &mut frame).expect("the payload fits");
     payload_mut(&mut frame).copy_from_slice(text);
     frame

@@ -327,6 +327,7 @@ pub(crate) enum NetworkCommand {
         yes: bool,
     },
     /// Change settings
+    #[command(arg_required_else_help = true)]
     Set {
         /// Whether devices wait for approval unless their invite says otherwise
         #[arg(long, value_name = "true|false")]

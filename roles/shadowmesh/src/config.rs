@@ -14,6 +14,9 @@ const MAX_FILE: u64 = 1 << 20;
 /// Longest path of a unix socket on Linux (`sun_path` less its end).
 const MAX_SOCKET_PATH: usize = 107;
 
+/// The state folder of the service that `make install` brings, which runs as a user of its own.
+const SERVICE_STATE: &str = "/var/lib/shadowmesh-serve";
+
 /// The configuration file as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -90,7 +93,13 @@ impl Config {
 
     /// The socket of the controller's local API.
     pub(crate) fn controller_socket(&self) -> Result<PathBuf, Failure> {
-        self.socket("controller.sock")
+        let service = Path::new(SERVICE_STATE).join("controller.sock");
+        let own = self.socket("controller.sock")?;
+        Ok(if self.state_dir.is_none() && !own.exists() && service.exists() {
+            service
+        } else {
+            own
+        })
     }
 
     fn socket(&self, name: &str) -> Result<PathBuf, Failure> {

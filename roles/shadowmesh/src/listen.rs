@@ -13,7 +13,7 @@ use websocket::{Listener, ServerCertificate};
 use crate::exit::{Exit, Failure};
 
 /// Like any web server, where the privileges allow it.
-const ROOT_PORT: u16 = 443;
+const HTTPS_PORT: u16 = 443;
 /// Needs no privileges.
 const DEFAULT_PORT: u16 = 8443;
 /// A certificate chain and key are far smaller.
@@ -71,6 +71,26 @@ pub(crate) async fn listen(wanted: &Wanted, key: &[u8]) -> Result<Listening, Fai
     Ok(Listening { listener, address, servers, stun, from_here })
 }
 
+/// Finds out whether [`listen`] would succeed, before anything is made that a failure would leave behind.
+pub(crate) async fn check(wanted: &Wanted) -> Result<(), Failure> {
+    let is_host = |host: &String| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-.:".contains(&byte);
+        !host.is_empty() && host.len() <= 253 && host.bytes().all(plain)
+    };
+    if let Some(host) = wanted.hosts.iter().find(|host| !is_host(host)) {
+        let text = format!("{host:?} is no host: give a name or an address, without a port");
+        return Err(Failure::new(Exit::Usage, text));
+    }
+    if let Some(address) = wanted.listen {
+        let bound = tokio::net::TcpListener::bind(address).await;
+        bound.map_err(|source| not_bound(address, &source))?;
+    }
+    if wanted.certificate.is_some() {
+        certificate(wanted, &[], &[])?;
+    }
+    Ok(())
+}
+
 fn certificate(
     wanted: &Wanted,
     key: &[u8],
@@ -103,14 +123,14 @@ fn read(file: &Path) -> io::Result<Vec<u8>> {
     fs::read(file)
 }
 
-/// Port 443 as root if it is free, 8443 otherwise.
+/// Port 443 if this process may take it and it is free, 8443 otherwise.
 async fn free_default_port() -> u16 {
     let is_free = async |port| {
         let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
         tokio::net::TcpListener::bind(address).await.is_ok()
             && UdpSocket::bind(address).await.is_ok()
     };
-    if platform::process::is_root() && is_free(ROOT_PORT).await { ROOT_PORT } else { DEFAULT_PORT }
+    if is_free(HTTPS_PORT).await { HTTPS_PORT } else { DEFAULT_PORT }
 }
 
 /// How others may reach this host when nobody says so: its global addresses, or loopback if it has no others.

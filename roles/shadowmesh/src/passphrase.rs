@@ -27,14 +27,19 @@ pub(crate) fn generated() -> Zeroizing<String> {
     text
 }
 
+/// The passphrase in an environment variable.
+pub(crate) fn given(variable: &str) -> Option<Zeroizing<String>> {
+    std::env::var(variable).ok().map(Zeroizing::new)
+}
+
 /// The passphrase in an environment variable, or the answer at the terminal to `prompt`; a new one is asked for twice.
 pub(crate) fn ask(
     variable: &str,
     prompt: &str,
     is_new: bool,
 ) -> Result<Zeroizing<String>, Failure> {
-    if let Ok(given) = std::env::var(variable) {
-        return Ok(Zeroizing::new(given));
+    if let Some(given) = given(variable) {
+        return Ok(given);
     }
     if !std::io::stdin().is_terminal() {
         let text = format!("a passphrase is needed: run this at a terminal, or set {variable}");

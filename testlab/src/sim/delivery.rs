@@ -236,7 +236,7 @@ impl Client {
         match self {
             Self::Node(index, stream) => {
                 if let Some(engine) = &mut world.nodes[index].engine {
-                    engine.handle_stream_message(stream, message, &mut world.rng, now);
+                    engine.handle_stream_message(stream, message.to_vec(), &mut world.rng, now);
                     world.drain_node(index);
                 }
             }

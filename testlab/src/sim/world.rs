@@ -8,7 +8,7 @@ use control_proto::{
     AdminAnswer, AdminRequest, Change, ClientEvent, InviteRequest, MapItem, Output, StoredItem,
     StreamAction, Ticket,
 };
-use engine::{EngineEvent, Now, Purpose, StreamCommand, UnixMillis};
+use engine::{EngineEvent, HostPacket, Now, Purpose, StreamCommand, UnixMillis};
 use identity::{DeviceId, Invite, Record, RecordBody, Signed, TunnelKey, UnixTime};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
@@ -382,7 +382,7 @@ impl World {
 impl World {
     fn send_packet(&mut self, index: usize, packet: &[u8]) {
         if let Some(engine) = &mut self.nodes[index].engine {
-            engine.handle_packet(packet, &mut self.rng, self.now);
+            engine.handle_packet(HostPacket::single(packet), &mut self.rng, self.now);
             self.drain_node(index);
         }
     }
@@ -432,7 +432,7 @@ impl World {
             let now = self.now.instant;
             while let Some(message) = self.relays[index].server.poll_message(connection, now) {
                 self.relays[index].sent_bytes += message.len() as u64;
-                self.later(Delivery::ToClient { wire, message });
+                self.later(Delivery::ToClient { wire, message: message.into() });
             }
         }
         while let Some(event) = self.relays[index].server.poll_event() {
@@ -482,7 +482,7 @@ impl World {
             } else if let Some(command) = engine.poll_stream() {
                 self.handle_stream_command(index, command);
             } else if let Some(packet) = engine.poll_packet() {
-                self.handle_application(index, &packet);
+                packet.split(|part| self.handle_application(index, part));
             } else if let Some(event) = engine.poll_event() {
                 match event {
                     EngineEvent::Save(bytes) => self.nodes[index].save(bytes),
@@ -523,7 +523,7 @@ impl World {
                 while let Some(engine) = &mut self.nodes[index].engine {
                     let Some(message) = engine.poll_message(stream, now) else { break };
                     if let Some(wire) = wire {
-                        self.later(Delivery::ToServer { wire, message });
+                        self.later(Delivery::ToServer { wire, message: message.into() });
                     }
                 }
             }

@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use identity::{Binding, CertificateChain, ChannelProof, Endpoints, RelayEntry, Signed, UnixTime};
 use noise_channel::{
-    Channel, ChannelEvent, ClockOffset, ConnectionMask, InitiatorConfig, MessageClass, Now,
-    Service, StaticSecret,
+    Channel, ChannelEvent, ConnectionMask, InitiatorConfig, MessageClass, Now, Service,
+    StaticSecret,
 };
 use rand_core::CryptoRng;
 
 use super::backoff::{Backoff, jittered};
+use super::clock::NetworkClock;
 use super::places::Places;
 use super::reports::{Reports, failure_event};
 use super::{Admission, ClientConfig, ClientEvent, ClientStatus, StreamAction};
@@ -34,7 +35,7 @@ pub struct ControlClient {
     config: ClientConfig,
     map: NetworkMap,
     link: Link,
-    offset: ClockOffset,
+    clock: NetworkClock,
     latest: Latest,
     join: Join,
     places: Places,
@@ -90,12 +91,12 @@ impl ControlClient {
     /// A client that dials at once. `map` is the cached one, or a new one.
     #[must_use]
     pub fn new(config: ClientConfig, map: NetworkMap, now: Now) -> Self {
-        let offset = config.clock_offset;
+        let clock = NetworkClock::new(config.clock_offset);
         let mut client = Self {
             config,
             map,
             link: Link::Waiting { until: now.instant, refusal: None },
-            offset,
+            clock,
             latest: Latest::default(),
             join: Join::default(),
             places: Places::default(),
@@ -126,7 +127,7 @@ impl ControlClient {
             prologue: self.config.controller.network.as_bytes().to_vec(),
             mask: mask.clone(),
             capability: CAPABILITY,
-            clock_offset: self.offset,
+            clock_offset: self.clock.offset(),
         };
         match Channel::initiate(config, rng, now) {
             Ok(channel) => {
@@ -312,10 +313,11 @@ impl ControlClient {
         }
     }
 
-    /// The network's time: the local clock with the offset that the controller taught.
+    /// The network's time: the local clock with the offset that the controller taught, and never before what the controller
+    /// once agreed to.
     #[must_use]
-    pub const fn wall(&self, now: Now) -> UnixTime {
-        UnixTime(now.wall.with_offset(self.offset).as_secs())
+    pub fn wall(&self, now: Now) -> UnixTime {
+        self.clock.wall(now)
     }
 
     fn dial(&mut self, rng: &mut dyn CryptoRng, now: Now) {
@@ -358,8 +360,8 @@ impl ControlClient {
                 }
             }
             ChannelEvent::ClockSkew { theirs, .. } => {
-                self.offset = ClockOffset::between(now.wall, theirs);
-                self.events.push_back(ClientEvent::ClockWrong { offset: self.offset });
+                self.clock.handle_skew(theirs, now);
+                self.events.push_back(ClientEvent::ClockWrong { offset: self.clock.offset() });
                 self.plan_renewal(now);
                 self.plan_expiry(now);
                 self.close(now.instant, None);
@@ -435,6 +437,7 @@ impl ControlClient {
     fn welcomed(&mut self, welcome: &Welcome, rng: &mut dyn CryptoRng, now: Now) {
         let Link::Open { phase, .. } = &mut self.link else { return };
         *phase = Phase::Ready { pending: welcome.pending };
+        self.clock.handle_agreement(now);
         self.backoff.reset();
         self.places.note_answer();
         self.join = Join::default();
@@ -485,14 +488,14 @@ impl ControlClient {
     fn apply(&mut self, chunk: &MapChunk, now: Now) {
         let applied = self.map.apply(chunk, self.wall(now));
         applied.events.into_iter().for_each(|event| self.security(event));
+        self.plan_expiry(now);
+        let is_new = !applied.needs_resync && chunk.base.is_none_or(|base| base != chunk.version);
+        if !applied.changes.is_empty() || is_new {
+            self.events.push_back(ClientEvent::MapChanged(applied.changes));
+        }
         if applied.needs_resync {
             self.latest.wants_whole_map = true;
             self.close(now.instant, None);
-            return;
-        }
-        self.plan_expiry(now);
-        if !applied.changes.is_empty() || chunk.base.is_none_or(|base| base != chunk.version) {
-            self.events.push_back(ClientEvent::MapChanged(applied.changes));
         }
     }
 

@@ -1,6 +1,7 @@
 //! A node's side of its channel to the controller.
 
 mod backoff;
+mod clock;
 mod machine;
 mod places;
 mod reports;

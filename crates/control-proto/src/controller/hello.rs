@@ -61,10 +61,15 @@ impl Controller {
             Err(error) if error.is_expired() && is_known => false,
             Err(error) => return Err(unworthy(device, error)),
         };
+        self.check_tunnel_key(&binding).map_err(|event| {
+            let reason = "another device has announced this tunnel key".to_owned();
+            Refused { refusal: Refusal::Keys { reason }, event: Some(event) }
+        })?;
         if is_known {
             self.come_back(device, hello, &binding, now)?;
         } else {
             self.join(hello, claims, pending, now)?;
+            self.index.tunnels.insert(binding.tunnel_key, device);
         }
         Ok(device)
     }
@@ -106,6 +111,15 @@ impl Controller {
         Ok(binding)
     }
 
+    /// A tunnel key is one device's: it shows who sends.
+    pub(crate) fn check_tunnel_key(&self, binding: &Binding) -> Result<(), SecurityEvent> {
+        let owner = self.index.tunnels.get(&binding.tunnel_key);
+        if owner.is_none_or(|owner| *owner == binding.device) {
+            return Ok(());
+        }
+        Err(SecurityEvent::Conflict { device: binding.device, what: "tunnel key".to_owned() })
+    }
+
     fn come_back(
         &mut self,
         device: DeviceId,
@@ -113,7 +127,7 @@ impl Controller {
         binding: &Binding,
         now: Now,
     ) -> Result<(), Refused> {
-        self.take_binding(device, &hello.binding, binding.number, now).map_err(Refused::from)?;
+        self.take_binding(&hello.binding, binding, now).map_err(Refused::from)?;
         if let Some(endpoints) = &hello.endpoints {
             self.take_endpoints(device, endpoints, now);
         }
@@ -286,6 +300,7 @@ impl Controller {
         let Some(record) = self.state.devices.get(&device).cloned() else { return };
         self.index.names.remove(&record.name);
         self.index.addresses.remove(&record.address);
+        self.index.tunnels.retain(|_, owner| *owner != device);
         if let Some(address) = record.ipv4 {
             self.index.leases.remove(&address);
         }

@@ -1,6 +1,6 @@
 //! What is written down, and for how long.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use identity::DeviceId;
 use noise_channel::Now;
@@ -15,11 +15,15 @@ pub(crate) struct EventBudget {
     since: Instant,
     kept: u32,
     suppressed: u32,
+    crowded: Option<Instant>,
 }
+
+/// Between two events about too many strangers.
+const CROWD_PERIOD: Duration = Duration::from_secs(60);
 
 impl EventBudget {
     pub(crate) const fn new(now: Instant) -> Self {
-        Self { since: now, kept: 0, suppressed: 0 }
+        Self { since: now, kept: 0, suppressed: 0, crowded: None }
     }
 }
 
@@ -47,6 +51,15 @@ impl Controller {
         }
         budget.kept += 1;
         self.journal.open.changes.push(Change::Event(EventRecord { at, reporter, event }));
+    }
+
+    /// Strangers displace each other: worth one event a minute.
+    pub(crate) fn note_crowd(&mut self, now: Now) {
+        let crowded = self.events.crowded;
+        if crowded.is_none_or(|at| now.instant >= at + CROWD_PERIOD) {
+            self.events.crowded = Some(now.instant);
+            self.event(None, SecurityEvent::RateLimited { device: None }, now);
+        }
     }
 
     pub(crate) fn audit(&mut self, actor: Actor, action: AuditAction, now: Now) {

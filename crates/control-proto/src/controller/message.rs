@@ -60,14 +60,13 @@ impl Controller {
             }
             NodeMessage::Endpoints(endpoints) => self.take_endpoints(device, &endpoints, now),
             NodeMessage::Binding(signed) => {
-                let number = signed
+                let binding = signed
                     .verify(self.network(), device)
                     .ok()
-                    .filter(|binding| binding.device == device && wall(now) < binding.not_after)
-                    .map(|binding| binding.number);
-                match number {
-                    Some(number) => {
-                        if let Err(refusal) = self.take_binding(device, &signed, number, now) {
+                    .filter(|binding| binding.device == device && wall(now) < binding.not_after);
+                match binding {
+                    Some(binding) => {
+                        if let Err(refusal) = self.take_binding(&signed, &binding, now) {
                             self.refuse(connection, refusal);
                         }
                     }
@@ -98,25 +97,34 @@ impl Controller {
         }
     }
 
-    /// Keeps a binding unless it is older than the known one.
+    /// Keeps a binding unless it is older than the known one, or names the tunnel key of another.
     pub(crate) fn take_binding(
         &mut self,
-        device: DeviceId,
         signed: &Signed<Binding>,
-        number: u64,
+        binding: &Binding,
         now: Now,
     ) -> Result<(), Refusal> {
+        let device = binding.device;
         let Some(mut record) = self.state.devices.get(&device).cloned() else { return Ok(()) };
         if record.binding == *signed {
             return Ok(());
         }
-        let known = record.binding.verify(self.network(), device).map_or(0, |known| known.number);
-        if number <= known {
+        let known = record.binding.verify(self.network(), device).ok();
+        if binding.number <= known.map_or(0, |known| known.number) {
             let what = "binding".to_owned();
             self.event(None, SecurityEvent::RollbackRefused { what }, now);
             let reason = "the binding is older than the known one".to_owned();
             return Err(Refusal::Keys { reason });
         }
+        if let Err(event) = self.check_tunnel_key(binding) {
+            self.event(None, event, now);
+            let reason = "another device has announced this tunnel key".to_owned();
+            return Err(Refusal::Keys { reason });
+        }
+        if let Some(known) = known {
+            self.index.tunnels.remove(&known.tunnel_key);
+        }
+        self.index.tunnels.insert(binding.tunnel_key, device);
         record.binding = signed.clone();
         self.keep(record);
         Ok(())

@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use identity::{
     Authorities, ChannelKey, DeviceId, DeviceName, Epoch, NetworkId, Revocations, ServerAddress,
-    Signed, UnixTime,
+    Signed, TunnelPublicKey, UnixTime,
 };
 use noise_channel::{
     Channel, ChannelEvent, ConnectionMask, MessageClass, Now, PathSecret, ReplayGuard,
@@ -129,6 +129,7 @@ struct Index {
     names: BTreeMap<DeviceName, DeviceId>,
     addresses: BTreeMap<Ipv6Addr, DeviceId>,
     leases: BTreeMap<Ipv4Addr, DeviceId>,
+    tunnels: BTreeMap<TunnelPublicKey, DeviceId>,
 }
 
 /// What is known of a relay's health; lost at a restart, when all count as healthy for a while.
@@ -219,6 +220,8 @@ impl Controller {
         {
             let oldest = *oldest;
             self.close(oldest);
+            self.note_crowd(now);
+            self.commit(now);
         }
         let config = ResponderConfig {
             static_key: StaticSecret::from_bytes(*self.config.channel_key.to_bytes()),
@@ -386,9 +389,13 @@ impl Controller {
             self.publication.log.insert(stored.version, key);
         }
         self.recall_peers();
+        let network = self.network();
         for record in self.state.devices.values() {
             self.index.names.insert(record.name.clone(), record.device);
             self.index.addresses.insert(record.address, record.device);
+            if let Ok(binding) = record.binding.verify(network, record.device) {
+                self.index.tunnels.insert(binding.tunnel_key, record.device);
+            }
             if let Some(address) = record.ipv4 {
                 self.index.leases.insert(address, record.device);
             }

@@ -3,8 +3,8 @@
 use std::mem;
 
 use identity::{
-    ChainError, DelegationError, DeviceId, Member, Record, RecordBody, RecordError,
-    RevocationError, RevocationTarget, Signed, UnixTime,
+    ChainError, DelegationError, DeviceId, Record, RecordBody, RecordError, RevocationError,
+    RevocationTarget, Signed, UnixTime,
 };
 
 use super::{Applied, ItemKey, MapItem, NetworkMap, Peer, PeerEntry};
@@ -15,6 +15,8 @@ use crate::{MapChunk, SecurityEvent};
 enum Skip {
     /// It is not a record.
     NotARecord,
+    /// Entries of the list of revocations between the known ones and this one are not here.
+    Gap,
     /// It is not to be believed.
     Refused(SecurityEvent),
 }
@@ -45,6 +47,16 @@ impl NetworkMap {
                     reason: "not an item that this version knows".into(),
                 }),
             }
+        }
+        if applied.needs_resync && chunk.base.is_some() {
+            return applied;
+        }
+        // Who leaves entries out of a whole map would do so again.
+        if mem::take(&mut applied.needs_resync) {
+            applied.events.push(SecurityEvent::ForgedStatement {
+                what: "revocation list".into(),
+                reason: "entries are missing".into(),
+            });
         }
         if chunk.last {
             self.version = Some(chunk.version);
@@ -132,10 +144,20 @@ impl NetworkMap {
         members.chain(self.statics.values().map(|peer| peer.not_after)).min()
     }
 
-    fn apply_item(&mut self, item: &MapItem, bytes: &[u8], now: UnixTime, applied: &mut Applied) {
+    pub(super) fn apply_item(
+        &mut self,
+        item: &MapItem,
+        bytes: &[u8],
+        now: UnixTime,
+        applied: &mut Applied,
+    ) {
         let key = item.key();
         let is_known = self.raw.items.contains_key(&key);
         let taken = self.take_item(item, now, applied);
+        if matches!(taken, Err(Skip::Gap)) {
+            applied.needs_resync = true;
+            return;
+        }
         if let Err(Skip::Refused(event)) = taken {
             let by_clock = matches!(event, SecurityEvent::ExpiredCertificate { .. });
             applied.events.push(event);
@@ -323,9 +345,10 @@ impl NetworkMap {
         if let Some(known) = self.peers.get(&device) {
             self.refuse_older(known, &peer)?;
         }
-        self.settle_conflicts(&peer.member, applied)?;
+        self.settle_conflicts(&peer, applied)?;
         self.forget_owner(device);
         let member = &peer.member;
+        self.owners.tunnels.insert(peer.binding.tunnel_key, device);
         self.owners.names.insert(member.name.clone(), device);
         self.owners.addresses.insert(member.address, device);
         if let Some(invite) = member.invite {
@@ -367,9 +390,11 @@ impl NetworkMap {
         Ok(Peer { member, binding, endpoints, entry: entry.clone() })
     }
 
-    /// Of two members with one name, address or invite the one with the lower serial counts.
-    fn settle_conflicts(&mut self, member: &Member, applied: &mut Applied) -> Taken {
+    /// Of two members with one name, address, invite or tunnel key the one with the lower serial counts.
+    fn settle_conflicts(&mut self, peer: &Peer, applied: &mut Applied) -> Taken {
+        let member = &peer.member;
         let owners = [
+            ("tunnel key", self.owners.tunnels.get(&peer.binding.tunnel_key).copied()),
             ("name", self.owners.names.get(&member.name).copied()),
             ("address", self.owners.addresses.get(&member.address).copied()),
             ("invite", member.invite.and_then(|key| self.owners.invites.get(&key).copied())),
@@ -407,6 +432,7 @@ impl NetworkMap {
 
     fn forget_owner(&mut self, device: DeviceId) {
         if let Some(peer) = self.peers.get(&device) {
+            self.owners.tunnels.remove(&peer.binding.tunnel_key);
             self.owners.names.remove(&peer.member.name);
             self.owners.addresses.remove(&peer.member.address);
             if let Some(invite) = peer.member.invite {
@@ -484,10 +510,10 @@ impl Skip {
             RevocationError::Fork(_) | RevocationError::WrongEpoch(_) => {
                 Self::Refused(SecurityEvent::RollbackRefused { what: "revocation list".into() })
             }
+            RevocationError::Gap { .. } => Self::Gap,
             RevocationError::Signature(_)
             | RevocationError::Delegation(_)
-            | RevocationError::Validity(_)
-            | RevocationError::Gap { .. } => Self::forged("revocation", error),
+            | RevocationError::Validity(_) => Self::forged("revocation", error),
         }
     }
 

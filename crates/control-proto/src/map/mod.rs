@@ -2,6 +2,7 @@
 
 mod apply;
 mod cache;
+mod gossip;
 mod item;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,7 @@ use crate::{MapVersion, SecurityEvent};
 
 pub(crate) use apply::chain_event;
 pub use cache::CacheError;
+pub use gossip::Gossip;
 pub use item::{ItemKey, MapItem, PeerEntry};
 
 /// The verified map of one network.
@@ -57,6 +59,7 @@ struct Owners {
     names: BTreeMap<DeviceName, DeviceId>,
     addresses: BTreeMap<Ipv6Addr, DeviceId>,
     invites: BTreeMap<SignerId, DeviceId>,
+    tunnels: BTreeMap<TunnelPublicKey, DeviceId>,
 }
 
 /// A member whose chain, keys and endpoints were verified.

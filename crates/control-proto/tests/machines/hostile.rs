@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use control_proto::{
     Admission, ClientStatus, ClockOffset, ConnectionId, Controller, ControllerAddress,
-    ControllerMessage, InviteRequest, MapChunk, MapItem, MapVersion, NetworkMap, NodeMessage,
-    Output, PeerEntry, Refusal, SecurityEvent,
+    ControllerMessage, Gossip, InviteRequest, MapChunk, MapItem, MapVersion, NetworkMap,
+    NodeMessage, Output, PeerEntry, Refusal, SecurityEvent,
 };
-use identity::{ChannelKey, DeviceKey, NetworkKey, UnixTime};
+use identity::{Binding, ChannelKey, DeviceKey, NetworkKey, RevocationTarget, Signed, UnixTime};
 use noise_channel::limits::{ROTATE_AFTER, ROTATION_DEADLINE, ROTATION_RETRY};
 use noise_channel::{Channel, InitiatorConfig, Service, StaticSecret};
 use proptest::prelude::*;
@@ -58,6 +58,60 @@ fn a_member_with_the_keys_of_another_is_left_out() {
         matches!(&applied.events[..], [SecurityEvent::ForgedStatement { what, .. }] if what == "binding")
     );
     assert_eq!(map.peers().count(), 0);
+}
+
+/// The keys of a node, with the tunnel key of another.
+fn binding_with_key_of(world: &World, node: usize, other: usize) -> Signed<Binding> {
+    let binding = |index| world.map(0).peer(world.id(index)).unwrap().binding;
+    let tunnel_key = binding(other).tunnel_key;
+    let stolen = Binding { number: 99, tunnel_key, ..binding(node) };
+    Signed::sign(world.network_key.id(), &world.nodes[node].key, &stolen)
+}
+
+#[test]
+fn of_two_members_with_one_tunnel_key_the_older_counts_whoever_comes_first() {
+    let world = two_nodes();
+    let items = |thief: usize, victim: usize| {
+        let binding = binding_with_key_of(&world, thief, victim);
+        let thief = MapItem::Peer(world.id(thief), PeerEntry { binding, ..entry(&world, thief) });
+        [thief, MapItem::Peer(world.id(victim), entry(&world, victim))]
+    };
+    for (thief, victim) in [(1, 0), (0, 1)] {
+        let [first, second] = items(thief, victim);
+        for items in [vec![first.clone(), second.clone()], vec![second, first]] {
+            let mut map = NetworkMap::new(world.network_key.id());
+            let applied = map.apply(&chunk(items), world.wall());
+            let conflict =
+                SecurityEvent::Conflict { device: world.id(1), what: "tunnel key".to_owned() };
+            assert_eq!(applied.events, [conflict]);
+            assert_eq!(map.peers().map(|(device, _)| device).collect::<Vec<_>>(), [world.id(0)]);
+        }
+    }
+}
+
+#[test]
+fn a_controller_takes_no_tunnel_key_that_another_device_has() {
+    let mut world = two_nodes();
+    let before = entry(&world, 0);
+    let stolen = binding_with_key_of(&world, 0, 1);
+    let is_told = |world: &World, times: usize| {
+        let conflict = SecurityEvent::Conflict { device: world.id(0), what: "tunnel key".into() };
+        world.events.iter().filter(|record| record.event == conflict).count() == times
+    };
+    world.nodes[0].client.set_binding(stolen, world.now.instant);
+    world.settle();
+    assert!(is_told(&world, 1), "{:?}", world.events);
+    assert_eq!(world.map(1).peer(world.id(0)).unwrap().entry, before);
+    world.crash();
+    world.start();
+    world.pass(Duration::from_secs(60));
+    assert!(is_told(&world, 2), "with a hello: {:?}", world.events);
+    assert!(matches!(world.status(0), ClientStatus::Refused(Refusal::Keys { .. })));
+    assert_eq!(world.status(1), ClientStatus::Online);
+    let device = world.id(1);
+    world.admin(control_proto::AdminRequest::RemoveDevice { device }).unwrap();
+    world.pass(Duration::from_secs(700));
+    assert_eq!(world.status(0), ClientStatus::Online, "nobody has it any more");
 }
 
 #[test]
@@ -148,6 +202,85 @@ fn a_whole_map_without_a_member_drops_it_but_no_revocation() {
 /// What the removed node itself still has of itself.
 fn world_entry(world: &World) -> PeerEntry {
     world.map(1).peer(world.id(1)).unwrap().entry.clone()
+}
+
+/// A map that holds what every map must, and the first entries of the list of revocations.
+fn with_entries(world: &World, entries: std::ops::RangeInclusive<u64>) -> Vec<MapItem> {
+    let is_wanted = |item: &MapItem| match item {
+        MapItem::Revocation(number, _) => entries.contains(number),
+        MapItem::Gone(_) => false,
+        _ => true,
+    };
+    let stored = world.disk.items.values().filter_map(|item| MapItem::from_bytes(&item.bytes));
+    stored.filter(is_wanted).collect()
+}
+
+/// A network of four from which two were removed.
+fn after_two_removals() -> World {
+    let mut world = two_nodes();
+    for name in ["third", "fourth"] {
+        let invite = world.invite(InviteRequest::default());
+        let device = world.join(&invite, name);
+        let device = world.id(device);
+        world.admin(control_proto::AdminRequest::RemoveDevice { device }).unwrap();
+    }
+    world
+}
+
+#[test]
+fn a_gap_in_the_list_of_revocations_is_asked_for_and_of_a_whole_map_an_alarm() {
+    let world = after_two_removals();
+    let mut map = NetworkMap::new(world.network_key.id());
+    assert!(map.apply(&chunk(with_entries(&world, 0..=0)), world.wall()).events.is_empty());
+    let known = map.version();
+    let late = with_entries(&world, 2..=2).into_iter();
+    let late = late.filter(|item| matches!(item, MapItem::Revocation(..))).collect();
+    let mut delta = chunk(late);
+    (delta.base, delta.version.number) = (known, 9);
+    let applied = map.apply(&delta, world.wall());
+    assert!(applied.needs_resync && applied.events.is_empty(), "{applied:?}");
+    assert_eq!(map.version(), known, "what is missing is asked for again");
+    let applied = map.apply(&chunk(with_entries(&world, 2..=2)), world.wall());
+    assert!(!applied.needs_resync, "asking again would go on for ever");
+    assert!(matches!(&applied.events[..], [SecurityEvent::ForgedStatement { what, .. }]
+        if what == "revocation list"));
+}
+
+#[test]
+fn revocations_spread_from_member_to_member_as_far_as_they_are_signed() {
+    let world = after_two_removals();
+    let mut knows_less = NetworkMap::new(world.network_key.id());
+    let _ = knows_less.apply(&chunk(with_entries(&world, 0..=0)), world.wall());
+    let told = world.map(0).gossip(None);
+    assert!(knows_less.differs_from(&told));
+
+    let mut forged = told.clone();
+    (forged.after, _) = (1, forged.entries.remove(0));
+    let applied = knows_less.hear(&forged, world.wall());
+    assert!(applied.changes.is_empty() && applied.events.is_empty(), "{applied:?}");
+    assert_eq!(knows_less.revocations().number(), 0, "nothing without what comes before");
+    let stranger = identity::DelegatedKey::generate(&mut ChaCha20Rng::seed_from_u64(5));
+    let at = world.wall();
+    let target = RevocationTarget::Device(world.id(0));
+    let authorities = knows_less.authorities();
+    let entry = knows_less.revocations().next_entry(target, stranger.id(), authorities, at);
+    let entry = Signed::sign(world.network_key.id(), &stranger, &entry);
+    (forged.after, forged.entries) = (0, vec![entry]);
+    assert_eq!(knows_less.hear(&forged, world.wall()).events.len(), 1);
+
+    let applied = knows_less.hear(&told, world.wall());
+    assert_eq!(applied.changes.revoked.len(), 2);
+    assert_eq!(knows_less.revocations().fresh_at(), world.map(0).revocations().fresh_at());
+    let before = knows_less.to_bytes();
+    for after in [2, 9, u64::MAX] {
+        let _ = knows_less.hear(&Gossip { after, ..told.clone() }, world.wall());
+    }
+    assert_eq!(knows_less.to_bytes(), before, "nothing is kept twice");
+    assert!(
+        !knows_less.differs_from(&told) && !world.map(0).differs_from(&knows_less.gossip(None))
+    );
+    assert!(world.map(0).gossip(Some(2)).entries.is_empty());
+    assert_eq!(world.map(0).gossip(Some(1)).entries.len(), 1);
 }
 
 #[test]

@@ -50,6 +50,19 @@ fn every_node_learns_of_every_other() {
 }
 
 #[test]
+fn a_clock_that_is_set_back_does_not_set_the_network_back() {
+    let mut world = joined(1);
+    world.pass(Duration::from_secs(60));
+    let day = i64::try_from(DAY.as_millis()).unwrap();
+    for error in [-day, day, -day, 0] {
+        world.nodes[0].clock_error = error;
+        world.pass(Duration::from_secs(10));
+        let forward = u64::try_from(error.max(0) / 1_000).unwrap();
+        assert_eq!(world.node_wall(0), world.wall().plus(forward), "off by {error} ms");
+    }
+}
+
+#[test]
 fn an_invite_admits_one_device_and_that_one_again() {
     let mut world = World::simple();
     let invite = world.invite(InviteRequest::default());

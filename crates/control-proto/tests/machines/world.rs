@@ -194,6 +194,11 @@ impl World {
         UnixTime(self.now.wall.as_secs())
     }
 
+    /// The network's time as a node knows it.
+    pub fn node_wall(&self, index: usize) -> UnixTime {
+        self.nodes[index].client.wall(self.node_now(index))
+    }
+
     pub fn id(&self, index: usize) -> DeviceId {
         self.nodes[index].key.id()
     }

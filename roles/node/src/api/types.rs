@@ -109,7 +109,7 @@ pub struct PeerStatus {
 pub struct PathView {
     /// Direct or through a relay.
     pub kind: PathKind,
-    /// The peer's address, or the relay's name.
+    /// The peer's address, or the relay's id where one is chosen.
     pub via: String,
     /// The last measured round trip, in milliseconds.
     pub latency_ms: Option<f64>,

@@ -3,8 +3,8 @@
 //! A data thread waits for the TUN and the UDP sockets and runs every packet to completion on the
 //! engine's newest snapshot: read, split, seal, send; receive, open, check, join, write. What the
 //! snapshot cannot answer (handshakes, path messages, peers without a direct path) goes to the
-//! network's loop as an [`Upcall`], through a bounded channel: when the loop is slower than a
-//! flood of such packets, they are lost, not remembered.
+//! network's loop as an [`Upcall`], super-packets unsplit, through a bounded channel: when the loop is
+//! slower than a flood of such packets, they are lost, not remembered.
 //!
 //! The loop writes what the engine itself delivers with [`DataThread::deliver`], and sends the
 //! engine's datagrams over the same [`Sockets`].
@@ -21,24 +21,62 @@ use std::{
 };
 
 use bytes::BytesMut;
-use engine::{DataPlaneHandle, Notice};
-use packet::Offload;
+use engine::{DataPlaneHandle, HostPacket, Notice};
+use packet::{Merging, Offload, Segmentation};
 use platform::{Tun, Waker};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::udp::Sockets;
+
+/// Bytes of packets that wait for the loop: what a few milliseconds bring at the speed of the loop,
+/// which hands them on to a queue that knows about delay.
+const WAITING_BYTES: usize = 2 << 20;
+/// What a waiting packet costs besides its bytes, so that small ones have a bound too.
+const PACKET_OVERHEAD: usize = 512;
+/// Upcalls of all kinds that wait for the loop: more than packets alone can be.
+const WAITING: usize = 2 * WAITING_BYTES / PACKET_OVERHEAD;
 
 /// Something for the network's loop.
 #[derive(Debug)]
 pub(crate) enum Upcall {
-    /// A packet from this device: [`engine::Engine::handle_packet`].
-    Packet(BytesMut),
+    /// A packet or super-packet from this device: [`engine::Engine::handle_packet`].
+    Packet {
+        packet: HostPacket,
+        /// Given back when the packet is taken.
+        _room: OwnedSemaphorePermit,
+    },
     /// A datagram from the network: [`engine::Engine::handle_datagram`].
     Datagram { from: std::net::SocketAddr, bytes: BytesMut },
     /// [`engine::Engine::handle_notice`].
     Notice(Notice),
     /// The interface was deleted, and the data thread has ended.
     InterfaceGone,
+}
+
+/// The way to the network's loop: bounded in bytes for packets, in number for everything.
+#[derive(Clone, Debug)]
+pub(crate) struct Upcalls {
+    queue: mpsc::Sender<Upcall>,
+    room: Arc<Semaphore>,
+}
+
+impl Upcalls {
+    /// The way, and its end in the loop.
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Upcall>) {
+        let (queue, waiting) = mpsc::channel(WAITING);
+        (Self { queue, room: Arc::new(Semaphore::new(WAITING_BYTES)) }, waiting)
+    }
+
+    /// Room for a packet of `length` bytes; none if too much waits.
+    fn room(&self, length: usize) -> Option<OwnedSemaphorePermit> {
+        let cost = u32::try_from(length + PACKET_OVERHEAD).ok()?;
+        self.room.clone().try_acquire_many_owned(cost).ok()
+    }
+
+    /// Hands something over; it is lost if too much waits.
+    fn send(&self, upcall: Upcall) {
+        let _ = self.queue.try_send(upcall);
+    }
 }
 
 /// A running data thread; dropping it ends the thread.
@@ -62,7 +100,7 @@ impl DataThread {
         tun: Arc<Tun>,
         sockets: &Sockets,
         plane: DataPlaneHandle,
-        upcalls: mpsc::Sender<Upcall>,
+        upcalls: Upcalls,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared { waker: Waker::new()?, stop: AtomicBool::new(false) });
         let worker =
@@ -71,10 +109,25 @@ impl DataThread {
         Ok(Self { tun, shared, thread: Some(thread) })
     }
 
-    /// Writes a packet from the engine to the host; one that it cannot take is lost.
-    pub(crate) fn deliver(&self, packet: &[u8]) {
+    /// Writes a packet or super-packet from the engine to the host; one that it cannot take is lost.
+    pub(crate) fn deliver(&self, packet: &HostPacket) {
         // An interface that is gone is reported by the thread itself.
-        let _ = self.tun.send(&Offload::default(), &[packet]);
+        if may_be_written(packet.offload(), self.tun.merging()) {
+            let _ = self.tun.send(packet.offload(), &[packet.bytes()]);
+        } else {
+            packet.split(|part| {
+                let _ = self.tun.send(&Offload::default(), &[part]);
+            });
+        }
+    }
+}
+
+/// Whether the host takes a packet as it is.
+fn may_be_written(offload: &Offload, merging: Merging) -> bool {
+    match offload.segmentation {
+        Segmentation::None => !offload.needs_checksum || merging.tcp,
+        Segmentation::Tcp4 | Segmentation::Tcp6 => merging.tcp,
+        Segmentation::Udp => merging.udp,
     }
 }
 

@@ -8,15 +8,14 @@ use std::{
 };
 
 use bytes::BytesMut;
-use engine::{DataPlane, DataPlaneHandle, Inbound, Notice, Outbound};
+use engine::{DataPlane, DataPlaneHandle, HostPacket, Inbound, Notice, Outbound, Way};
 use packet::{Coalescer, Offload, Packet, Segments, offload::MAX_HEADER};
 use platform::{
     Interest, Poller, ReceiveBatch, Tun, TunError, UdpSocket, tun::MAX_PACKET, udp::MAX_SEGMENTS,
 };
-use tokio::sync::mpsc;
 use tracing::{debug, error, trace};
 
-use super::{Shared, Upcall};
+use super::{Shared, Upcall, Upcalls};
 use crate::udp::Sockets;
 
 /// Super-packets taken from the TUN before the other direction gets its turn.
@@ -25,6 +24,8 @@ const READS: usize = 16;
 const RECEIVES: usize = 2;
 /// Super-datagrams in one receive call. The first ones stay in the processor's cache.
 const RECEIVE_SLOTS: usize = 8;
+/// A packet below this length is copied for the loop; a longer one takes its buffer along.
+const COPIED: usize = 4096;
 
 const WAKE: u64 = 0;
 const TUN: u64 = 1;
@@ -35,7 +36,7 @@ pub(super) struct Worker {
     tun: Arc<Tun>,
     sockets: Sockets,
     plane: DataPlaneHandle,
-    upcalls: mpsc::Sender<Upcall>,
+    upcalls: Upcalls,
     shared: Arc<Shared>,
     poller: Poller,
     batch: ReceiveBatch,
@@ -44,8 +45,8 @@ pub(super) struct Worker {
 
 /// Memory of the outbound direction.
 struct Buffers {
-    /// A packet or super-packet as the host gave it.
-    packet: Vec<u8>,
+    /// A packet or super-packet as the host gave it, with the room of a [`HostPacket`] around it.
+    packet: BytesMut,
     /// Its parts, back to back, each with the headers.
     parts: Vec<u8>,
     /// Their sealed datagrams, back to back.
@@ -57,7 +58,7 @@ impl Worker {
         tun: Arc<Tun>,
         sockets: Sockets,
         plane: DataPlaneHandle,
-        upcalls: mpsc::Sender<Upcall>,
+        upcalls: Upcalls,
         shared: Arc<Shared>,
     ) -> io::Result<Self> {
         let poller = Poller::new()?;
@@ -68,7 +69,7 @@ impl Worker {
         }
         let batch = ReceiveBatch::new(RECEIVE_SLOTS);
         let buffers = Buffers {
-            packet: vec![0; MAX_PACKET],
+            packet: packet_buffer(),
             parts: vec![0; MAX_PACKET + MAX_SEGMENTS * MAX_HEADER],
             sealed: Vec::with_capacity(2 * MAX_PACKET),
         };
@@ -81,11 +82,11 @@ impl Worker {
             Err(TunError::Gone) => {
                 debug!("the interface is gone");
                 // The loop is told even if its queue is full now; it may have ended itself.
-                let _ = self.upcalls.blocking_send(Upcall::InterfaceGone);
+                let _ = self.upcalls.queue.blocking_send(Upcall::InterfaceGone);
             }
             Err(error) => {
                 error!(%error, "the data thread ends");
-                let _ = self.upcalls.blocking_send(Upcall::InterfaceGone);
+                let _ = self.upcalls.queue.blocking_send(Upcall::InterfaceGone);
             }
         }
     }
@@ -118,11 +119,21 @@ impl Worker {
     fn send_packets(&mut self) -> Result<(), TunError> {
         let plane = self.plane.load();
         for _ in 0..READS {
-            let Some((offload, length)) = self.tun.receive(&mut self.buffers.packet)? else {
-                return Ok(());
-            };
             let Buffers { packet, parts, sealed } = &mut self.buffers;
-            let Ok(segments) = Segments::plan(&offload, &packet[..length]) else {
+            let room = &mut packet[HostPacket::HEADROOM..][..MAX_PACKET];
+            let Some((offload, length)) = self.tun.receive(room)? else { return Ok(()) };
+            match plane.way(&room[..length]) {
+                Way::Direct => {}
+                Way::Engine => {
+                    hand_over(&self.upcalls, offload, packet, length);
+                    continue;
+                }
+                Way::None => {
+                    trace!("no device has this address");
+                    continue;
+                }
+            }
+            let Ok(segments) = Segments::plan(&offload, &room[..length]) else {
                 trace!(?offload, length, "the host's offload header does not fit its packet");
                 continue;
             };
@@ -169,7 +180,7 @@ impl Worker {
 /// The packet in a datagram; everything else goes where it belongs.
 fn open<'a>(
     plane: &DataPlane,
-    upcalls: &mpsc::Sender<Upcall>,
+    upcalls: &Upcalls,
     from: SocketAddr,
     bytes: &'a mut [u8],
     now: Instant,
@@ -185,7 +196,7 @@ fn open<'a>(
         }
         Inbound::ToEngine(bytes) => {
             let bytes = BytesMut::from(&*bytes);
-            let _ = upcalls.try_send(Upcall::Datagram { from, bytes });
+            upcalls.send(Upcall::Datagram { from, bytes });
             None
         }
         Inbound::Dropped(reason) => {
@@ -195,17 +206,34 @@ fn open<'a>(
     }
 }
 
-fn tell(upcalls: &mpsc::Sender<Upcall>, notice: Option<Notice>) {
+fn tell(upcalls: &Upcalls, notice: Option<Notice>) {
     if let Some(notice) = notice {
-        let _ = upcalls.try_send(Upcall::Notice(notice));
+        upcalls.send(Upcall::Notice(notice));
     }
+}
+
+fn packet_buffer() -> BytesMut {
+    BytesMut::zeroed(HostPacket::HEADROOM + MAX_PACKET + HostPacket::TAILROOM)
+}
+
+/// Gives the packet of `length` bytes at its place in `buffer` to the loop, unless too much waits there.
+fn hand_over(upcalls: &Upcalls, offload: Offload, buffer: &mut BytesMut, length: usize) {
+    let Some(_room) = upcalls.room(length) else { return };
+    let packet = if length < COPIED {
+        HostPacket::new(offload, &buffer[HostPacket::HEADROOM..][..length])
+    } else {
+        let mut taken = std::mem::replace(buffer, packet_buffer());
+        taken.truncate(HostPacket::HEADROOM + length);
+        HostPacket::in_place(offload, taken)
+    };
+    upcalls.send(Upcall::Packet { packet, _room });
 }
 
 /// The way of packets to the network.
 struct Outlet<'a> {
     plane: &'a DataPlane,
     sockets: &'a Sockets,
-    upcalls: &'a mpsc::Sender<Upcall>,
+    upcalls: &'a Upcalls,
 }
 
 impl Outlet<'_> {
@@ -235,7 +263,8 @@ impl Outlet<'_> {
             }
             Outbound::ToEngine => {
                 for part in parts {
-                    let _ = self.upcalls.try_send(Upcall::Packet(BytesMut::from(*part)));
+                    let Some(_room) = self.upcalls.room(part.len()) else { return };
+                    self.upcalls.send(Upcall::Packet { packet: HostPacket::single(part), _room });
                 }
             }
             Outbound::NoRoute => trace!("no device has this address"),

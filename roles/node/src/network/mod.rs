@@ -16,7 +16,7 @@ use std::{
 };
 
 use bytes::BytesMut;
-use engine::{Engine, EngineConfig, InterfaceSettings};
+use engine::{Engine, EngineConfig, HostPacket, InterfaceSettings};
 use getrandom::SysRng;
 use identity::{DeviceId, NetworkId};
 use ipnet::IpNet;
@@ -32,7 +32,7 @@ use tracing::warn;
 use crate::{
     Clock,
     api::{ApiError, Event, Membership, Netcheck, NetworkStatus, PingReply, Problem, Reply, Why},
-    data::Upcall,
+    data::{Upcall, Upcalls},
     directory::Directory,
     fault::Fault,
     host::{Host, HostPlan},
@@ -155,7 +155,7 @@ impl Network {
     pub(crate) fn new(parts: NetworkParts) -> io::Result<Self> {
         let NetworkParts { config, clock, host, surroundings, node, commands } = parts;
         let (packets, from_host) = mpsc::channel(PACKETS);
-        let (upcall_sender, upcalls) = mpsc::channel(PACKETS);
+        let (upcall_sender, upcalls) = Upcalls::new();
         let mut rng = UnwrapErr(SysRng);
         let (id, name) = (config.invite.network, config.invite.network_name.to_string());
         let directory = node.directory.clone();
@@ -215,7 +215,8 @@ impl Network {
                 count = self.inlets.from_host.recv_many(&mut packets, BATCH), if packets.is_empty() => {
                     debug_assert!(count > 0, "the loop itself holds a sender");
                     for packet in packets.drain(..) {
-                        self.engine.handle_packet(&packet, &mut self.rng, self.clock.now());
+                        let packet = HostPacket::single(&packet);
+                        self.engine.handle_packet(packet, &mut self.rng, self.clock.now());
                     }
                 }
                 () = sleep_until(deadline.into()) => self.handle_deadline(),
@@ -260,8 +261,8 @@ impl Network {
 
     fn handle_upcall(&mut self, upcall: Upcall) {
         match upcall {
-            Upcall::Packet(packet) => {
-                self.engine.handle_packet(&packet, &mut self.rng, self.clock.now())
+            Upcall::Packet { packet, _room } => {
+                self.engine.handle_packet(packet, &mut self.rng, self.clock.now());
             }
             Upcall::Datagram { from, mut bytes } => {
                 self.engine.handle_datagram(from, &mut bytes, &mut self.rng, self.clock.now());
@@ -328,7 +329,9 @@ impl Network {
 }
 
 pub(crate) fn not_found(peer: &str) -> ApiError {
-    let message = format!("no device is called {peer}; `shadowmesh status` lists all");
+    let message = format!(
+        "no other member is called {peer}; `shadowmesh status` lists all (to reach this device itself, or a plain WireGuard peer, use the system's ping)"
+    );
     ApiError { problem: Problem::NotFound, message }
 }
 

@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeSet, net::IpAddr, time::Instant};
 
-use bytes::Bytes;
 use engine::{DialTarget, Purpose, StreamCommand, StreamId, Transmit};
 use identity::TlsMode;
 use platform::ReceiveBatch;
@@ -95,7 +94,7 @@ impl Network {
                 self.engine.handle_stream_opened(id, &mut self.rng, self.clock.now())
             }
             StreamEvent::Message(message) => {
-                self.engine.handle_stream_message(id, &message, &mut self.rng, self.clock.now());
+                self.engine.handle_stream_message(id, message, &mut self.rng, self.clock.now());
             }
             StreamEvent::Writable => {
                 self.underlay.awake.insert(id);
@@ -177,7 +176,7 @@ impl Network {
         for stream in std::mem::take(&mut self.underlay.awake) {
             while self.underlay.streams.has_room(stream.0) {
                 let Some(message) = self.engine.poll_message(stream, Instant::now()) else { break };
-                self.underlay.streams.send(stream.0, Bytes::from(message));
+                self.underlay.streams.send(stream.0, message.freeze());
                 moved = true;
             }
         }

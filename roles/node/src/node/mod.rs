@@ -38,8 +38,14 @@ use crate::{
 
 /// Requests of the local API that wait.
 const COMMANDS: usize = 16;
+/// The least that IPv6 demands of a link (RFC 8200 section 5).
+const SMALLEST_MTU: u16 = 1280;
 /// Events that a slow listener may lag behind.
 const EVENTS: usize = 256;
+/// Where a node writes what it changes on the host, beside its socket.
+pub const JOURNAL: &str = "node.journal";
+/// How often it is made sure that the system still asks our resolver: a DHCP client may replace it.
+const NAMES_INTERVAL: Duration = Duration::from_secs(10);
 /// At the end, answers under way have this long.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -112,6 +118,9 @@ impl Node {
         let places = memory::places(config.keys.as_ref())
             .map_err(|error| StartError::Keys(error.to_string()))?;
         let directory = Directory::new(Mark::permitted(config.settings.mark));
+        if config.settings.mtu < SMALLEST_MTU {
+            return Err(StartError::Mtu(config.settings.mtu));
+        }
         let running = choose(&config.settings)?;
         let journal = open_journal(&config);
         let (userspace, names) = match running {
@@ -120,6 +129,11 @@ impl Node {
                 (Some(Userspace::start(&config.settings, &directory).await?), None)
             }
         };
+        let settings = &config.settings;
+        if running == Running::Tun && !(settings.forwards.is_empty() && settings.publish.is_empty())
+        {
+            warn!("published ports and forwards are for userspace mode, and do nothing here");
+        }
         let (events, _) = broadcast::channel(EVENTS);
         let (command_sender, commands) = mpsc::channel(COMMANDS);
         let (note_sender, notes) = mpsc::unbounded_channel();
@@ -147,12 +161,22 @@ impl Node {
         Ok(node)
     }
 
+    /// Whether it is in no network yet.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        self.networks.is_empty()
+    }
+
     /// Works until `stop` is ready or the local API says so; then leaves the host as it was.
     pub async fn run(mut self, stop: impl Future<Output = ()>) {
         let mut stop = std::pin::pin!(stop);
+        let mut names_due = tokio::time::interval(NAMES_INTERVAL);
         loop {
             tokio::select! {
                 () = &mut stop => break,
+                _ = names_due.tick(), if self.names.is_some() => {
+                    self.names.iter_mut().for_each(Names::keep);
+                }
                 Some(command) = self.commands.recv() => {
                     if let Command::Down(reply) = command {
                         answer(reply, Ok(()));
@@ -183,7 +207,7 @@ impl Node {
         let name = place.invite.network_name.to_string();
         let slot = (0..).find(|slot| self.networks.values().all(|entry| entry.slot != *slot));
         let slot = slot.expect("there are fewer networks than numbers");
-        let host = self.plan_host(slot)?;
+        let host = self.plan_host(slot, id)?;
         let saved = memory::load_state(self.config.keys.as_ref(), id)
             .map_err(|error| StartError::Keys(error.to_string()))?;
         let loopback = only_loopback(&place.invite);
@@ -219,15 +243,10 @@ impl Node {
         Ok(())
     }
 
-    fn plan_host(&self, slot: u16) -> Result<HostPlan, StartError> {
+    fn plan_host(&self, slot: u16, network: NetworkId) -> Result<HostPlan, StartError> {
         let settings = &self.config.settings;
         let port = if slot == 0 { settings.listen_port } else { 0 };
-        let sockets = if settings.udp {
-            let failed = |source| StartError::Udp { port, source };
-            Sockets::bind(port, self.directory.mark().number().unwrap_or(0)).map_err(failed)?
-        } else {
-            Sockets::none()
-        };
+        let sockets = if settings.udp { self.bind_udp(port, network)? } else { Sockets::none() };
         if let Some(userspace) = &self.userspace {
             return Ok(HostPlan::userspace(userspace, sockets));
         }
@@ -235,6 +254,25 @@ impl Node {
         let name = format!("{}{number}", settings.interface);
         let interface = Interface::open(&name, &settings.tun_path, u32::from(settings.mtu))?;
         Ok(HostPlan::Tun { interface, sockets })
+    }
+
+    /// A free port stays the same from run to run where it can: peers and plain WireGuard peers find
+    /// the device again, and what a firewall lets through goes on to fit.
+    fn bind_udp(&self, port: u16, network: NetworkId) -> Result<Sockets, StartError> {
+        let keys = self.config.keys.as_ref();
+        let mark = self.directory.mark().number().unwrap_or(0);
+        let before = memory::load_port(keys, network).filter(|_| port == 0);
+        if let Some(sockets) = before.and_then(|before| Sockets::bind(before, mark).ok()) {
+            return Ok(sockets);
+        }
+        let failed = |source| StartError::Udp { port, source };
+        let sockets = Sockets::bind(port, mark).map_err(failed)?;
+        if let Some(bound) = sockets.port().filter(|_| port == 0)
+            && let Err(error) = memory::store_port(keys, network, bound)
+        {
+            warn!(%error, "the UDP port is not remembered for the next start");
+        }
+        Ok(sockets)
     }
 
     async fn handle_note(&mut self, note: Note) {
@@ -298,7 +336,7 @@ fn choose(settings: &NodeSettings) -> Result<Running, StartError> {
 
 /// Undoes what a crash left behind, whatever this run is going to change itself.
 fn open_journal(config: &NodeConfig) -> Option<Journal> {
-    match Journal::open(&config.socket.with_file_name("node.journal")) {
+    match Journal::open(&config.socket.with_file_name(JOURNAL)) {
         Ok(journal) => Some(journal),
         Err(error) => {
             warn!(%error, "what an earlier run changed on this host cannot be undone yet");

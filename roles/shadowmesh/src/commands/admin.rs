@@ -7,11 +7,15 @@ use control_proto::{
     InviteView, Mode, NetworkView, RelayView, SettingsChange,
 };
 use controller::{AdminClient, AdminClientError};
+use identity::DeviceName;
 
 use super::owner;
 use crate::cli::{DeviceCommand, InviteCommand};
 use crate::exit::{Exit, Failure};
 use crate::output::{BOLD, GOOD, WARN, json, line, note, rough, styled, table};
+
+/// Characters of a key that must be given to name it.
+const KEY_BEGINNING: usize = 8;
 
 pub(crate) async fn invite(
     client: &AdminClient,
@@ -76,10 +80,9 @@ pub(crate) async fn device(
 ) -> Result<(), Failure> {
     let devices = devices(client).await?;
     let find = |name: &str| {
-        let matching = |device: &&DeviceView| {
-            device.name.as_str() == name || device.id.to_string().starts_with(name)
-        };
-        only(devices.iter().filter(matching), "device", name)
+        let named = devices.iter().find(|device| device.name.as_str() == name);
+        let by_id = |device: &&DeviceView| begins(&device.id.to_string(), name);
+        named.map_or_else(|| only(devices.iter().filter(by_id), "device", name), Ok)
     };
     match command {
         DeviceCommand::List => {
@@ -91,20 +94,24 @@ pub(crate) async fn device(
             }
         }
         DeviceCommand::Approve { device } => {
-            done(
-                client.request(&AdminRequest::ApproveDevice { device: find(&device)?.id }).await?,
-            )?;
-            line("Approved.");
+            let device = find(&device)?;
+            done(client.request(&AdminRequest::ApproveDevice { device: device.id }).await?)?;
+            line(format_args!("Approved {}.", called(device)));
         }
         DeviceCommand::Rename { device, name } => {
-            let request =
-                AdminRequest::RenameDevice { device: find(&device)?.id, name: parsed(&name)? };
+            let device = find(&device)?;
+            let name: DeviceName = parsed(&name)?;
+            let request = AdminRequest::RenameDevice { device: device.id, name: name.clone() };
             done(client.request(&request).await?)?;
-            line("Renamed.");
+            line(format_args!("Renamed {} to {name}.", called(device)));
         }
         DeviceCommand::Remove { device } => {
-            done(client.request(&AdminRequest::RemoveDevice { device: find(&device)?.id }).await?)?;
-            line("Removed and revoked: the others stop talking to it within seconds.");
+            let device = find(&device)?;
+            done(client.request(&AdminRequest::RemoveDevice { device: device.id }).await?)?;
+            line(format_args!(
+                "Removed and revoked {}: the others stop talking to it within seconds.",
+                called(device)
+            ));
         }
     }
     Ok(())
@@ -260,6 +267,16 @@ fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
+/// Whether `name` is a key, or enough of its beginning that nobody means another by it.
+fn begins(key: &str, name: &str) -> bool {
+    name.len() >= KEY_BEGINNING && key.starts_with(name)
+}
+
+/// A device as it was found, so that a mistake is seen.
+fn called(device: &DeviceView) -> String {
+    format!("{} ({})", device.name, short(&device.id.to_string()))
+}
+
 /// Enough of a key to tell it from others and to name it in a command.
 pub(crate) fn short(key: &str) -> String {
     key.chars().take(12).collect()
@@ -313,6 +330,12 @@ impl From<AdminClientError> for Failure {
     fn from(error: AdminClientError) -> Self {
         let text = error.to_string();
         match error {
+            AdminClientError::NotRunning { source, .. }
+                if source.kind() == std::io::ErrorKind::PermissionDenied =>
+            {
+                let text = format!("{text}; use the user who runs the controller, or root");
+                Self::new(Exit::Refused, text)
+            }
             AdminClientError::NotRunning { .. } => Self::new(
                 Exit::NotRunning,
                 format!("{text}; start it with `shadowmesh serve`, or name its --state-dir"),

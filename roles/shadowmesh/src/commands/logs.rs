@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::admin::{devices, short};
 use crate::cli::LogCommand;
 use crate::exit::Failure;
-use crate::output::{json, line, rough, table};
+use crate::output::{json, line, printable, rough, table};
 
 pub(crate) async fn log(
     client: &AdminClient,
@@ -55,6 +55,10 @@ pub(crate) async fn log(
         }
         LogCommand::Verify => {
             client.verify_logs().await?;
+            if as_json {
+                json(&serde_json::json!({ "whole": true }));
+                return Ok(());
+            }
             line("Both logs are whole: every row follows from the one before.");
         }
     }
@@ -87,9 +91,7 @@ impl Names {
                 ("kind", Some(value)) => value.clone_into(&mut kind),
                 ("device", Some(id)) => details.push(format!("device {}", self.of(id))),
                 (field, Some(text)) => {
-                    // Members choose it, so it must not steer a terminal.
-                    let text: String = text.chars().filter(|c| !c.is_control()).collect();
-                    details.push(format!("{field} {text}"));
+                    details.push(format!("{field} {}", printable(text)));
                 }
                 (_, None) if *value == Value::Null => {}
                 (field, None) => details.push(format!("{field} {value}")),

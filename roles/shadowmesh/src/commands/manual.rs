@@ -1,5 +1,6 @@
 //! Completions and manual pages, made from the definitions of the commands.
 
+use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -8,9 +9,14 @@ use clap_complete::Shell;
 
 use crate::cli::Cli;
 
-/// Prints completions for a shell.
-pub(crate) fn completions(shell: Shell) {
-    clap_complete::generate(shell, &mut Cli::command(), "shadowmesh", &mut std::io::stdout());
+/// Prints completions for a shell. Whoever reads them may stop early.
+pub(crate) fn completions(shell: Shell) -> anyhow::Result<()> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "shadowmesh", &mut text);
+    match std::io::stdout().write_all(&text) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        result => Ok(result?),
+    }
 }
 
 /// Writes `shadowmesh.1` and a page for each command into a folder.

@@ -41,7 +41,7 @@ pub(crate) async fn run(cli: Cli, config: Config) -> Result<(), Failure> {
             start_log(&config)?;
             up::up(args, &cli.global, config).await
         }
-        Command::Down => queries::down(&node()?).await,
+        Command::Down => queries::down(&node()?, &config).await,
         Command::Leave { network } => queries::leave(&node()?, network.as_deref()).await,
         Command::Status => queries::status(&node()?, as_json).await,
         Command::Ping { peer, count } => queries::ping(&node()?, &peer, count, as_json).await,
@@ -54,10 +54,7 @@ pub(crate) async fn run(cli: Cli, config: Config) -> Result<(), Failure> {
         Command::Log(command) => logs::log(&controller()?, command, as_json).await,
         Command::Wireguard(args) => wireguard(args, &config),
         Command::Demo(args) => demo::run(args.once).await,
-        Command::Completions { shell } => {
-            manual::completions(shell);
-            Ok(())
-        }
+        Command::Completions { shell } => Ok(manual::completions(shell)?),
         Command::Man { folder } => Ok(manual::pages(&folder)?),
     }
 }

@@ -9,11 +9,12 @@ use control_proto::{
 };
 use controller::AdminClient;
 use controller::network::network_key;
+use identity::{ServerAddress, TlsMode};
 
 use super::admin::{done, unexpected};
 use crate::cli::OwnerArgs;
 use crate::exit::{Exit, Failure};
-use crate::output::{line, note};
+use crate::output::{line, note, printable};
 use crate::{clock, passphrase};
 
 /// The passphrase of a network's key.
@@ -101,10 +102,9 @@ pub(crate) async fn sign_all(
     Ok(())
 }
 
+/// Every field that will be signed: the list comes from a controller, which strict mode does not believe.
 fn describe(unsigned: &Unsigned) {
-    let places = |servers: &[identity::ServerAddress]| {
-        servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
-    };
+    line(format_args!("epoch       {}", unsigned.epoch));
     if let Some(info) = &unsigned.info {
         let approval = if info.needs_approval { "needed" } else { "not needed" };
         line(format_args!(
@@ -113,11 +113,36 @@ fn describe(unsigned: &Unsigned) {
         ));
     }
     if let Some(entry) = &unsigned.controller {
-        line(format_args!("controller  {} {}", entry.channel_key, places(&entry.servers)));
+        line(format_args!("controller  channel key {}", entry.channel_key));
+        entry.servers.iter().for_each(describe_server);
     }
     for entry in &unsigned.relays {
-        line(format_args!("relay       {} {}", entry.device, places(&entry.servers)));
+        line(format_args!("relay       {}", entry.device));
+        line(format_args!("            channel key {}", entry.channel_key));
+        entry.servers.iter().for_each(describe_server);
+        for stun in &entry.stun {
+            line(format_args!("            STUN at {stun}"));
+        }
+        if !entry.region.is_empty() {
+            line(format_args!("            region {}", printable(&entry.region)));
+        }
     }
+}
+
+fn describe_server(server: &ServerAddress) {
+    let dialled: Vec<String> = server.addresses.iter().map(ToString::to_string).collect();
+    let dialled =
+        if dialled.is_empty() { "what the name means".to_owned() } else { dialled.join(" ") };
+    let judged = match server.tls {
+        TlsMode::Plain => "no TLS".to_owned(),
+        TlsMode::WebPki => "public certificate authorities".to_owned(),
+        TlsMode::Pin(pin) => {
+            let pin: String = pin.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("SPKI SHA-256 {pin}")
+        }
+    };
+    let address = printable(&server.to_string());
+    line(format_args!("            {address} at {dialled}, {judged}"));
 }
 
 fn confirmed() -> Result<bool, Failure> {

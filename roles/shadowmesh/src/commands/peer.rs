@@ -11,6 +11,11 @@ use crate::cli::PeerCommand;
 use crate::exit::Failure;
 use crate::output::{json, line, note, table};
 
+/// The least that every path carries.
+const MTU: u16 = 1280;
+/// Seconds: below what NATs forget, since only the peer can call.
+const KEEPALIVE: u16 = 25;
+
 pub(crate) async fn peer(
     client: &AdminClient,
     command: PeerCommand,
@@ -59,7 +64,11 @@ async fn peers(client: &AdminClient, request: &AdminRequest) -> Result<Vec<PeerV
 
 /// What the peer writes into its configuration beside its private key.
 fn configuration(peer: &PeerView, devices: &[DeviceView]) -> String {
-    let mut text = format!("[Interface]\nAddress = {}\n", list(&peer.addresses));
+    let mut text = format!(
+        "[Interface]\n# PrivateKey = the one that belongs to {}\nAddress = {}\nMTU = {MTU}\n",
+        peer.key,
+        list(&peer.addresses)
+    );
     let usable = devices.iter().filter(|device| !device.pending);
     for device in usable {
         let (Some(key), Some(endpoint)) = (&device.tunnel_key, device.endpoints.last()) else {
@@ -69,7 +78,8 @@ fn configuration(peer: &PeerView, devices: &[DeviceView]) -> String {
         let addresses: Vec<_> = [device.address.into()].into_iter().chain(ipv4).collect();
         let _ = write!(
             text,
-            "\n# {}\n[Peer]\nPublicKey = {key}\nAllowedIPs = {}\nEndpoint = {endpoint}\n",
+            "\n# {}\n[Peer]\nPublicKey = {key}\nAllowedIPs = {}\nEndpoint = {endpoint}\n\
+             PersistentKeepalive = {KEEPALIVE}\n",
             device.name,
             list(&addresses)
         );

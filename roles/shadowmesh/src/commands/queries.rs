@@ -5,7 +5,9 @@ use std::time::Duration;
 use node::api::{
     Client, Membership, NetworkStatus, PathKind, PathView, PeerStatus, Running, Status,
 };
+use platform::journal::Journal;
 
+use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::output::{BAD, BOLD, DIM, GOOD, WARN, bytes, json, line, rough, styled, table};
 
@@ -122,9 +124,24 @@ pub(crate) async fn leave(client: &Client, network: Option<&str>) -> Result<(), 
     Ok(())
 }
 
-pub(crate) async fn down(client: &Client) -> Result<(), Failure> {
-    client.down().await?;
-    line("Stopped.");
+/// Stops the node. One that was killed cannot be stopped any more, but what it changed on this host can be undone.
+pub(crate) async fn down(client: &Client, config: &Config) -> Result<(), Failure> {
+    let failure = match client.down().await {
+        Ok(()) => {
+            line("Stopped.");
+            return Ok(());
+        }
+        Err(error) => Failure::from(error),
+    };
+    let journal = config.node_socket()?.with_file_name(node::JOURNAL);
+    if failure.exit != Exit::NotRunning || !journal.exists() {
+        return Err(failure);
+    }
+    Journal::open(&journal).map_err(|error| {
+        let text = format!("what a killed node left on this host cannot be undone: {error}");
+        Failure::new(Exit::Host, text)
+    })?;
+    line("No node runs; what a killed one left on this host is undone.");
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! Running the server side: controller and relay together, or either alone.
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,8 +9,8 @@ use control_proto::{InviteRequest, Mode, Owner};
 use controller::network::{NetworkError, NetworkFolder, NewNetwork, network_key};
 use controller::secrets::ControllerSecrets;
 use controller::{AdminClient, Controller, StartError};
-use identity::{DeviceName, Invite, NetworkName};
-use keystore::{FileKeystore, Keystore as _};
+use identity::{DeviceName, GroupName, Invite, NetworkName};
+use keystore::{FileKeystore, Keystore as _, KeystoreError, write_private_file};
 use relay::{Capture, Membership, MembershipConfig, MembershipError, Relay, RelayConfig};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
@@ -17,11 +18,11 @@ use websocket::Upgrade;
 use zeroize::Zeroizing;
 
 use super::admin::created;
-use super::owner;
+use super::owner::{self, KEY_PASSPHRASE};
 use crate::cli::{RelayArgs, ServerArgs};
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
-use crate::listen::{Listening, Wanted, listen};
+use crate::listen::{Listening, Wanted, check, listen};
 use crate::output::{BOLD, line, note, styled};
 use crate::{clock, passphrase, stop};
 
@@ -47,8 +48,8 @@ pub(crate) enum Parts {
 /// `serve` and `controller`: runs until a signal, or until a change cannot be kept.
 pub(crate) async fn serve(args: ServerArgs, config: Config, parts: Parts) -> Result<(), Failure> {
     let stop = stop::requested().map_err(|error| Failure::new(Exit::Host, error.to_string()))?;
-    let server = Server::start(args, config, parts, None).await?;
-    server.welcome().await?;
+    let server = Server::start(args, config.clone(), parts, None).await?;
+    server.welcome(&config).await?;
     server.run(stop).await
 }
 
@@ -75,6 +76,13 @@ impl Server {
         let folder = network_folder(&config);
         let settings = config.server.clone();
         let wanted_mode = if args.strict { Mode::Strict } else { Mode::Simple };
+        let wanted = Wanted {
+            listen: args.listen.or(settings.listen),
+            hosts: if args.hosts.is_empty() { settings.hosts } else { args.hosts },
+            certificate: both(args.tls_certificate, args.tls_key)?
+                .or(both(settings.tls_certificate, settings.tls_key)?),
+        };
+        check(&wanted).await?;
         let found = folder.secrets()?;
         let first_start = found.is_none();
         let (secrets, owner) = match found {
@@ -89,14 +97,6 @@ impl Server {
             let text = "the network here is not strict, and its controller holds all keys: leave --strict out, or create a network elsewhere";
             return Err(Failure::new(Exit::Usage, text));
         }
-        let wanted = Wanted {
-            listen: args.listen.or(settings.listen),
-            hosts: if args.hosts.is_empty() { settings.hosts } else { args.hosts },
-            certificate: args
-                .tls_certificate
-                .zip(args.tls_key)
-                .or_else(|| settings.tls_certificate.zip(settings.tls_key)),
-        };
         let listening = listen(&wanted, &secrets.tls_key).await?;
         let controller = Controller::start(controller::Config {
             folder,
@@ -122,7 +122,7 @@ impl Server {
     }
 
     /// Says where the server is and, at the first start, how the first device joins.
-    async fn welcome(&self) -> Result<(), Failure> {
+    async fn welcome(&self, config: &Config) -> Result<(), Failure> {
         let servers: Vec<String> = self.listening.servers.iter().map(ToString::to_string).collect();
         note(format_args!(
             "Serving network {} at {}.",
@@ -136,13 +136,22 @@ impl Server {
             }
         });
         if self.first_start {
-            let invite = self.invite().await?;
-            note("On the first device, run:");
-            line(format_args!("{} {invite}", styled(BOLD, "shadowmesh up")));
+            let invite = Zeroizing::new(self.invite().await?);
+            if writes_to_journal() {
+                let file = config.state_dir().join("invite");
+                write_private_file(&file, format!("{}\n", *invite).as_bytes())
+                    .map_err(unwritable)?;
+                note(format_args!("An invite for the first device is in {}.", file.display()));
+            } else {
+                note("On the first device, run:");
+                line(format_args!("{} {}", styled(BOLD, "shadowmesh up"), *invite));
+            }
             let key = if self.mode == Mode::Strict { " --key-file FILE" } else { "" };
             note(format_args!(
                 "Each invite admits one device; `shadowmesh invite create{key}` makes more."
             ));
+        } else {
+            note("`shadowmesh invite create` makes an invite for a device.");
         }
         Ok(())
     }
@@ -177,26 +186,28 @@ impl Server {
 pub(crate) async fn relay(args: RelayArgs, config: Config) -> Result<(), Failure> {
     let stop = stop::requested().map_err(|error| Failure::new(Exit::Host, error.to_string()))?;
     let invite = args.invite.as_deref().map(super::up::read_invite).transpose()?;
+    let invite = invite.map(|text| relay_invite(&text)).transpose()?;
     let settings = config.relay.clone();
     let wanted = Wanted {
         listen: args.listen.or(settings.listen),
         hosts: if args.hosts.is_empty() { settings.hosts } else { args.hosts },
-        certificate: args
-            .tls_certificate
-            .zip(args.tls_key)
-            .or_else(|| settings.tls_certificate.zip(settings.tls_key)),
+        certificate: both(args.tls_certificate, args.tls_key)?
+            .or(both(settings.tls_certificate, settings.tls_key)?),
     };
+    check(&wanted).await?;
     let keystore = relay_keystore(&config)?;
+    let _only_one = only_relay(&config)?;
     let listening = listen(&wanted, &relay_tls_key(&keystore)?).await?;
     let relay = start_relay(&listening, None).await?;
     let name = super::network::label(&platform::process::host_name());
     let membership = membership_config(&listening, keystore, &name)?;
     let mut memberships = Membership::resume(&relay, &membership)?;
     if let Some(invite) = invite {
-        let invite: Invite = invite
-            .parse()
-            .map_err(|error| Failure::new(Exit::Usage, format!("the invite: {error}")))?;
-        memberships.push(Membership::join(&relay, invite, membership)?);
+        if memberships.iter().any(|membership| membership.network() == invite.network) {
+            info!(network = %invite.network_name, "a member already: the invite is not used");
+        } else {
+            memberships.push(Membership::join(&relay, invite, membership)?);
+        }
     }
     if memberships.is_empty() {
         let text = "this relay serves no network yet; give it an invite made with `shadowmesh invite create --relay`";
@@ -206,6 +217,35 @@ pub(crate) async fn relay(args: RelayArgs, config: Config) -> Result<(), Failure
     relay.listen(listening.listener);
     stop.await;
     Ok(())
+}
+
+/// A certificate and its key, or neither.
+fn both(
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+) -> Result<Option<(PathBuf, PathBuf)>, Failure> {
+    match (certificate, key) {
+        (Some(certificate), Some(key)) => Ok(Some((certificate, key))),
+        (None, None) => Ok(None),
+        (Some(_), None) | (None, Some(_)) => {
+            let text = "tls-certificate and tls-key go together: give both or neither";
+            Err(Failure::new(Exit::Usage, text))
+        }
+    }
+}
+
+/// An invite with which a relay can do something.
+fn relay_invite(text: &str) -> Result<Invite, Failure> {
+    let wrong =
+        |error: &dyn std::fmt::Display| Failure::new(Exit::Usage, format!("the invite: {error}"));
+    let invite: Invite = text.parse().map_err(|error| wrong(&error))?;
+    let grant = invite.grant().map_err(|error| wrong(&error))?;
+    if grant.groups.contains(&GroupName::relay()) {
+        return Ok(invite);
+    }
+    let text =
+        "it is for a device, not for a relay; make one with `shadowmesh invite create --relay`";
+    Err(wrong(&text))
 }
 
 /// Signs the settings of a new strict network and, if it has one, the entry of its first relay.
@@ -241,6 +281,16 @@ async fn dispatch(controller: &Controller, relay: Option<&Relay>, upgrade: Upgra
     tokio::spawn(upgrade.reject_not_found());
 }
 
+/// Whether what is printed ends in the system's log, which others may read and which is kept and passed on: no place
+/// for secrets (systemd.exec(5), `JOURNAL_STREAM`).
+fn writes_to_journal() -> bool {
+    std::env::var_os("JOURNAL_STREAM").is_some() && !std::io::stderr().is_terminal()
+}
+
+fn unwritable(error: KeystoreError) -> Failure {
+    Failure::new(Exit::Host, error.to_string())
+}
+
 pub(crate) fn network_folder(config: &Config) -> NetworkFolder {
     NetworkFolder::new(config.state_dir().join("controller"))
 }
@@ -260,15 +310,25 @@ async fn create_network(
         )
     })?;
     let key_file = config.state_dir().join("network.key");
-    let passphrase = passphrase::generated();
+    let chosen = passphrase::given(KEY_PASSPHRASE);
+    let passphrase = chosen.clone().unwrap_or_else(passphrase::generated);
     let secret = passphrase.as_bytes();
     let new = NewNetwork { name: name.clone(), mode, key_file: &key_file, passphrase: secret };
     folder.create(new, &mut clock::rng(), clock::unix_time()).await?;
     note(format_args!("Created the network {}.", styled(BOLD, format_args!("{name}.alt"))));
-    note(format_args!("Its key is in {}, under the passphrase", key_file.display()));
-    note(format_args!("  {}", styled(BOLD, passphrase.as_str())));
+    let shown = key_file.display();
+    if chosen.is_some() {
+        note(format_args!("Its key is in {shown}, under the passphrase of {KEY_PASSPHRASE}."));
+    } else if writes_to_journal() {
+        let file = config.state_dir().join("network.passphrase");
+        write_private_file(&file, format!("{}\n", *passphrase).as_bytes()).map_err(unwritable)?;
+        note(format_args!("Its key is in {shown}, under the passphrase in {}.", file.display()));
+    } else {
+        note(format_args!("Its key is in {shown}, under the passphrase"));
+        note(format_args!("  {}", styled(BOLD, passphrase.as_str())));
+    }
     note(
-        "Write the passphrase down and move the file to a safe place: both together restore the network, and nothing else does.",
+        "Move key and passphrase to safe places: both together restore the network, and nothing else does.",
     );
     let owner = match mode {
         Mode::Simple => None,
@@ -338,14 +398,30 @@ fn relay_keystore(config: &Config) -> Result<FileKeystore, Failure> {
     FileKeystore::open(folder, None).map_err(|error| Failure::new(Exit::Host, error.to_string()))
 }
 
+/// One relay for one state folder: two would publish themselves in turns. The lock ends with the file.
+fn only_relay(config: &Config) -> Result<std::fs::File, Failure> {
+    let path = config.state_dir().join("relay").join(".lock");
+    let failed =
+        |error: std::io::Error| Failure::new(Exit::Host, format!("{}: {error}", path.display()));
+    let file = std::fs::File::options().create(true).append(true).open(&path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            let text =
+                "a relay runs already on this state folder; stop it, or choose another --state-dir";
+            Err(Failure::new(Exit::Host, text))
+        }
+        Err(std::fs::TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
 /// The private key of a relay's self-signed certificate, made at the first start.
 fn relay_tls_key(keystore: &FileKeystore) -> Result<Zeroizing<Vec<u8>>, Failure> {
-    let failed = |error: keystore::KeystoreError| Failure::new(Exit::Host, error.to_string());
-    if let Some(key) = keystore.load(RELAY_TLS_KEY).map_err(failed)? {
+    if let Some(key) = keystore.load(RELAY_TLS_KEY).map_err(unwritable)? {
         return Ok(key);
     }
     let key = websocket::generate_key();
-    keystore.store(RELAY_TLS_KEY, &key).map_err(failed)?;
+    keystore.store(RELAY_TLS_KEY, &key).map_err(unwritable)?;
     Ok(key)
 }
 
@@ -380,7 +456,7 @@ impl From<NetworkError> for Failure {
             | NetworkError::FileExists(_)
             | NetworkError::OtherNetwork { .. } => Exit::Usage,
             NetworkError::Missing(_) => Exit::NotFound,
-            NetworkError::Keystore(keystore::KeystoreError::Sealed) => Exit::Refused,
+            NetworkError::Keystore(KeystoreError::Sealed) => Exit::Refused,
             NetworkError::Io { .. }
             | NetworkError::WrongFile { .. }
             | NetworkError::Keystore(_)

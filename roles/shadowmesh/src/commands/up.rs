@@ -1,6 +1,7 @@
 //! Running a node, in the foreground or detached.
 
 use std::io::Read as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
@@ -67,6 +68,9 @@ async fn run(
         clock: Clock::default(),
     };
     let node = Node::start(node_config).await?;
+    if invite.is_none() && node.is_alone() {
+        note("In no network yet: `shadowmesh up INVITE` joins one.");
+    }
     let joining = async {
         match invite {
             Some(invite) => join(&client, &invite).await,
@@ -152,8 +156,17 @@ pub(crate) fn read_invite(argument: &str) -> Result<Zeroizing<String>, Failure> 
 fn start_detached(args: &UpArgs, global: &Global, config: &Config) -> Result<Child, Failure> {
     let failed = |error: std::io::Error| Failure::new(Exit::Host, error.to_string());
     let log_path = log_file(config);
-    std::fs::create_dir_all(config.state_dir()).map_err(failed)?;
-    let log = std::fs::File::options().create(true).append(true).open(&log_path).map_err(failed)?;
+    let unusable = |error: std::io::Error| {
+        let text = format!("{}: {error}; choose another --state-dir", log_path.display());
+        Failure::new(Exit::Host, text)
+    };
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(config.state_dir())
+        .map_err(unusable)?;
+    let mut log = std::fs::File::options();
+    let log = log.create(true).append(true).mode(0o600).open(&log_path).map_err(unusable)?;
     let mut command = std::process::Command::new(std::env::current_exe().map_err(failed)?);
     for (name, value) in [("--config", &global.config), ("--state-dir", &global.state_dir)] {
         if let Some(value) = value {
@@ -229,7 +242,8 @@ async fn wait_until_it_answers(
         }
         if let Ok(Some(ended)) = node.try_wait() {
             let log = std::fs::read_to_string(log_file(config)).unwrap_or_default();
-            let last = log.lines().last().unwrap_or("it left no word").to_owned();
+            let last = log.lines().last().unwrap_or("it left no word");
+            let last = last.trim_start_matches("error: ");
             let code = ended.code().and_then(Exit::from_code).unwrap_or(Exit::Other);
             return Err(Failure::new(code, format!("the node did not start: {last}")));
         }

@@ -1,0 +1,175 @@
+//! What users feel when parts of a network fail: pings through the tunnel, ten a second, and how long none is answered. Needs root.
+
+mod killing;
+
+use std::time::{Duration, SystemTime};
+
+use testlab::network::{Device, Lab};
+use testlab::probes::{Probes, Trace};
+
+/// How long anything may take that is not the subject of a test.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// A process that shares its machine with others may be late by this much.
+const LATE: Duration = Duration::from_millis(250);
+/// The name of the server's own relay.
+const OWN_RELAY: &str = "relay";
+
+#[test]
+fn a_good_run_loses_no_ping_and_warns_of_nothing() {
+    let mut lab = Lab::new();
+    let (mut alice, mut bob) = direct_pair(&mut lab);
+    let probes = probe(&alice, &bob);
+    probes.watch(Duration::from_secs(5));
+    let trace = probes.stop();
+    alice.down();
+    bob.down();
+    assert_eq!(trace.lost(), 0, "{trace:?}");
+    assert_eq!(lab.warnings(), Vec::<String>::new());
+}
+
+#[test]
+fn a_controller_that_dies_costs_one_ping_at_most() {
+    let mut lab = Lab::new();
+    let (alice, bob) = direct_pair(&mut lab);
+    let probes = probe(&alice, &bob);
+    lab.kill_server();
+    probes.watch(Duration::from_secs(8));
+    let trace = probes.stop();
+    assert!(trace.lost() <= 1, "{trace:?}");
+}
+
+#[test]
+fn without_udp_another_relay_takes_over_within_3_s() {
+    let mut lab = Lab::new();
+    let mut relay = lab.relay("second");
+    let (alice, bob) = relayed_pair(&mut lab);
+    let probes = probe(&alice, &bob);
+    let own = |via: Option<String>| via.is_some_and(|via| via == OWN_RELAY);
+    if own(alice.path_to(&bob)) && own(bob.path_to(&alice)) {
+        lab.kill_server();
+    } else {
+        relay.kill();
+    }
+    probes.watch(Duration::from_secs(8));
+    assert_gap(&probes.stop(), Duration::from_secs(3));
+}
+
+#[test]
+fn a_relay_whose_host_vanishes_is_replaced_within_8_s() {
+    let mut lab = Lab::new();
+    let relay = lab.relay("second");
+    let (alice, bob) = relayed_pair(&mut lab);
+    let probes = probe(&alice, &bob);
+    let own = |via: Option<String>| via.is_some_and(|via| via == OWN_RELAY);
+    if own(alice.path_to(&bob)) && own(bob.path_to(&alice)) {
+        lab.server().blackhole("eth0");
+    } else {
+        relay.namespace().blackhole("eth0");
+    }
+    probes.watch(Duration::from_secs(15));
+    assert_gap(&probes.stop(), Duration::from_secs(8));
+}
+
+#[test]
+fn a_device_that_moves_is_back_within_3_s() {
+    let mut lab = Lab::new();
+    let (alice, bob) = direct_pair(&mut lab);
+    let probes = probe(&alice, &bob);
+    let ip = |args: &[&str]| alice.namespace().run("ip", args);
+    ip(&["address", "flush", "dev", "eth0", "scope", "global"]);
+    ip(&["address", "add", "10.1.0.77/24", "dev", "eth0"]);
+    probes.watch(Duration::from_secs(8));
+    assert_gap(&probes.stop(), Duration::from_secs(3));
+}
+
+#[test]
+fn when_udp_ends_in_a_black_hole_the_relay_takes_over_within_4_s() {
+    let mut lab = Lab::new();
+    let (alice, bob) = direct_pair(&mut lab);
+    let probes = probe(&alice, &bob);
+    alice.namespace().block_udp();
+    probes.watch(Duration::from_secs(10));
+    assert_gap(&probes.stop(), Duration::from_secs(4));
+}
+
+#[test]
+fn a_device_that_slept_is_back_within_3_s() {
+    let mut lab = Lab::new();
+    let (alice, bob) = direct_pair(&mut lab);
+    let probes = probe(&bob, &alice);
+    alice.node().signal("STOP");
+    probes.watch(asleep());
+    alice.node().signal("CONT");
+    let woken = SystemTime::now();
+    probes.watch(Duration::from_secs(5));
+    let after = probes.stop().answered_after(woken);
+    assert!(after <= Duration::from_secs(3), "{after:?}");
+}
+
+#[test]
+fn a_clock_that_jumps_by_a_day_costs_no_ping_and_keeps_nobody_out() {
+    let mut lab = Lab::new();
+    let mut bob = lab.device("bob");
+    let mut alice = lab.host("alice");
+    alice.use_own_clock();
+    alice.up(&[&lab.invite(&[])]);
+    alice.wait_for_path(&bob, "direct", PATIENCE);
+    bob.wait_for_path(&alice, "direct", PATIENCE);
+    let probes = probe(&alice, &bob);
+    for offset in ["+1d", "-1d", "+0"] {
+        alice.set_clock(offset);
+        probes.watch(Duration::from_secs(3));
+    }
+    let trace = probes.stop();
+    assert!(trace.lost() <= 1, "{trace:?}");
+
+    alice.set_clock("-1d");
+    bob.kill();
+    bob.up(&[]);
+    alice.wait_until_reaches(&bob.full_name(), PATIENCE);
+}
+
+/// How long a device sleeps.
+fn asleep() -> Duration {
+    let seconds = std::env::var("SHADOWMESH_ASLEEP").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(20))
+}
+
+/// Two devices that reach each other directly.
+fn direct_pair(lab: &mut Lab) -> (Device, Device) {
+    let (alice, bob) = (lab.device("alice"), lab.device("bob"));
+    alice.wait_for_path(&bob, "direct", PATIENCE);
+    bob.wait_for_path(&alice, "direct", PATIENCE);
+    (alice, bob)
+}
+
+/// Two devices without UDP, each at both relays of the network.
+fn relayed_pair(lab: &mut Lab) -> (Device, Device) {
+    let mut join = |name: &str| {
+        let mut device = lab.host(name);
+        device.namespace().block_udp();
+        device.up(&[&lab.invite(&[])]);
+        device.wait_for_relays(2);
+        device
+    };
+    let (alice, bob) = (join("alice"), join("bob"));
+    alice.wait_for_path(&bob, "relay", PATIENCE);
+    bob.wait_for_path(&alice, "relay", PATIENCE);
+    (alice, bob)
+}
+
+fn probe(from: &Device, to: &Device) -> Probes {
+    let probes = Probes::start(from, &to.addresses()[0]);
+    probes.watch(Duration::from_secs(1));
+    probes
+}
+
+/// Holds the longest gap against a budget, and says how long it was.
+fn assert_gap(trace: &Trace, budget: Duration) {
+    let gap = trace.longest_gap();
+    #[expect(clippy::print_stderr, reason = "the figure that the test is about")]
+    {
+        eprintln!("longest gap {gap:?} of {budget:?}");
+    }
+    assert!(gap <= budget + LATE, "{gap:?} without an answer; {budget:?} are allowed");
+}
