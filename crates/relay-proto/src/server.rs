@@ -14,8 +14,9 @@ use noise_channel::{
 use rand_core::CryptoRng;
 
 use crate::Rate;
-use crate::connection::{Attached, Connection, Stage, verify_member};
+use crate::connection::{Attached, Connection, Stage};
 use crate::fair::FlowId;
+use crate::limits::CONTROL_QUEUE;
 use crate::link::{LinkError, LinkEvent};
 use crate::load::LoadReport;
 use crate::message::{Attach, Message, Refusal};
@@ -149,6 +150,9 @@ pub enum CloseReason {
     /// The client sends control messages faster than anybody needs to.
     #[error("the client sends too many control messages")]
     ControlFlood,
+    /// The client does not read what it asks for.
+    #[error("the client does not read")]
+    NotReading,
 }
 
 /// A relay for several networks.
@@ -213,13 +217,16 @@ impl RelayServer {
     }
 
     /// Takes note of who is no member any more, and detaches them at once.
-    pub fn set_revocations(&mut self, network: NetworkId, revocations: Revocations, now: Now) {
+    pub fn set_revocations(&mut self, network: NetworkId, revocations: &Revocations, now: Now) {
         let Some(entry) = self.networks.get_mut(&network) else { return };
+        let place = |list: &Revocations| (list.number(), list.head());
+        if place(&entry.revocations) == place(revocations) {
+            return;
+        }
         entry.revocations = revocations.clone();
-        let now = entry.time(now);
-        let wall = UnixTime(now.wall.as_secs());
         self.end_members(network, now, |attached| {
-            verify_member(&attached.chain, network, &revocations, wall).map(drop)
+            let is_revoked = attached.targets.iter().any(|target| revocations.contains(target));
+            if is_revoked { Err(Refusal::Revoked) } else { Ok(()) }
         });
     }
 
@@ -421,7 +428,7 @@ impl RelayServer {
             (Message::Renew(chain), Stage::Attached(_)) => {
                 let revocations = self.networks.get(&connection.network).map(|n| &n.revocations);
                 let wall = UnixTime(now.wall.as_secs());
-                let renewed = revocations.map(|known| connection.renew(*chain, known, wall));
+                let renewed = revocations.map(|known| connection.renew(&chain, known, wall));
                 if let Some(Err(refusal)) = renewed {
                     self.refuse(id, refusal, now.instant);
                 }
@@ -538,7 +545,7 @@ impl RelayServer {
                 CloseReason::Link(_) => load.broken += 1,
                 CloseReason::Refused(Refusal::NotMember | Refusal::Revoked) => load.refused += 1,
                 // What happens to members, too.
-                CloseReason::Refused(_) => {}
+                CloseReason::Refused(_) | CloseReason::NotReading => {}
                 CloseReason::ControlFlood => load.floods += 1,
             }
             connection.stage = Stage::Closing;
@@ -567,6 +574,9 @@ impl RelayServer {
         }
         if matches!(connection.stage, Stage::Closing) {
             return;
+        }
+        if connection.link.outbound.queued_control() > CONTROL_QUEUE {
+            return self.close(id, CloseReason::NotReading);
         }
         let link = connection.link.poll_timeout().map(|(at, _)| at);
         let deadline = [link, connection.attach_deadline()].into_iter().flatten().min();

@@ -359,7 +359,7 @@ fn foreign_expired_revoked_and_mistaken_devices_are_refused() {
     let revoked = network.member(3);
     let mut world = World::new(&[&network], Limits::default());
     let list = network.revocations_of(RevocationTarget::Device(revoked.key.id()));
-    world.server.set_revocations(network.id(), list, world.now);
+    world.server.set_revocations(network.id(), &list, world.now);
     let past = Validity { not_before: UnixTime(START), not_after: UnixTime(START) };
     let stolen = Device { chain: network.member(1).chain, ..network.member(4) };
     let mut other_key = network.config(&network.member(5), 1);
@@ -390,12 +390,28 @@ fn revocation_detaches_at_once() {
     let mut world = World::new(&[&network], Limits::default());
     let (a, b) = (world.join(&network, &alice), world.join(&network, &bob));
     let list = network.revocations_of(RevocationTarget::Device(bob.key.id()));
-    world.server.set_revocations(network.id(), list, world.now);
+    world.server.set_revocations(network.id(), &list, world.now);
     world.settle();
     assert_eq!(world.take_events(b), [ClientEvent::Refused(Refusal::Revoked)]);
     assert_eq!(world.closed(b), Some(CloseReason::Refused(Refusal::Revoked)));
     world.send(a, frame(bob.key.id(), b"x"));
     assert_eq!(world.take_events(a), [ClientEvent::Unreachable(bob.key.id())]);
+}
+
+#[test]
+fn whatever_of_a_members_chain_is_revoked_detaches_it() {
+    let network = Network::new(1);
+    let (alice, bob) = (network.member(1), network.member(2));
+    for target in bob.chain.targets() {
+        let mut world = World::new(&[&network], Limits::default());
+        let (a, b) = (world.join(&network, &alice), world.join(&network, &bob));
+        let list = network.revocations_of(target);
+        world.server.set_revocations(network.id(), &list, world.now);
+        world.settle();
+        assert_eq!(world.closed(b), Some(CloseReason::Refused(Refusal::Revoked)), "{target}");
+        let is_both = matches!(target, RevocationTarget::Delegated(_));
+        assert_eq!(world.closed(a).is_some(), is_both, "{target}");
+    }
 }
 
 #[test]
@@ -437,7 +453,7 @@ fn a_renewed_membership_keeps_the_link() {
     assert_eq!(world.closed(a), None);
     assert!(world.client(a).machine.is_attached());
     let list = network.revocations_of(RevocationTarget::Serial(Serial(1)));
-    world.server.set_revocations(network.id(), list, world.now);
+    world.server.set_revocations(network.id(), &list, world.now);
     world.settle();
     assert_eq!(world.closed(a), Some(CloseReason::Refused(Refusal::Revoked)));
 }
@@ -542,6 +558,23 @@ fn interactive_frames_and_other_senders_do_not_wait_behind_bulk() {
     };
     assert_eq!((place(b"call"), place(b"beside")), (Some(1), Some(2)));
     assert!(events.len() > 10, "bulk arrives too");
+}
+
+#[test]
+fn a_client_that_asks_and_does_not_read_is_closed() {
+    let network = Network::new(1);
+    let mut world = World::new(&[&network], Limits::default());
+    let a = world.join(&network, &network.member(1));
+    world.client(a).stuck = true;
+    let asked = (0..600)
+        .find(|_| {
+            world.send(a, frame(network.relay.id(), b"x"));
+            world.run(Duration::from_millis(100));
+            world.closed(a).is_some()
+        })
+        .expect("what waits is bounded");
+    assert_eq!(world.closed(a), Some(CloseReason::NotReading));
+    assert!(asked > 100, "a client that reads late is served: {asked}");
 }
 
 #[test]

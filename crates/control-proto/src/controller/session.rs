@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use identity::DeviceId;
 use noise_channel::Channel;
 
-use crate::MapVersion;
 use crate::limits::{CHANNEL_BURST, CHANNEL_INTERVAL, MESSAGE_BURST, MESSAGE_INTERVAL};
+use crate::{ItemKey, MapVersion};
 
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -30,10 +30,22 @@ pub(crate) enum Phase {
 }
 
 /// How much of the map a node has.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) enum Delivered {
     Nothing,
     UpTo(MapVersion),
+    /// The rest follows when the channel has its next keys.
+    Partly(Part),
+}
+
+/// What is left of a way from one version to another.
+#[derive(Debug, Clone)]
+pub(crate) struct Part {
+    /// Where it began; nothing for a whole map.
+    pub(crate) base: Option<MapVersion>,
+    pub(crate) version: MapVersion,
+    /// The last item that was sent, of those in order.
+    pub(crate) after: Option<ItemKey>,
 }
 
 impl Session {
