@@ -37,7 +37,7 @@
 //! | `introductions` | how many new keys are looked at |
 //! | `tunnels`, `traffic`, `frames`, `host_packet`, `psk`, `via` | packets, sessions, frames |
 //! | `discovery` | paths, candidates, announcements |
-//! | `control`, `relays`, `streams` | connections to controller and relays |
+//! | `control`, `relays`, `streams`, `meter` | connections to controller and relays, and who waits where |
 //! | `dataplane`, `routes` | what runs on data threads |
 //! | `alarms` | security events, counted and rate-limited |
 //! | `names` | the zone for the resolver |
@@ -57,6 +57,7 @@ mod frames;
 mod host_packet;
 mod introductions;
 mod io;
+mod meter;
 mod names;
 mod peer;
 mod peers;

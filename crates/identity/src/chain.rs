@@ -256,6 +256,25 @@ impl CertificateChain {
         })
     }
 
+    /// Whatever of a verified chain can be revoked, each of which ends the membership.
+    #[must_use]
+    pub fn targets(&self) -> Vec<RevocationTarget> {
+        let delegated = |delegation: &Signed<Delegation>| {
+            Some(RevocationTarget::Delegated(delegation.peek().ok()?.key))
+        };
+        let invite =
+            |grant: &Signed<InviteGrant>| Some(RevocationTarget::Invite(grant.peek().ok()?.key));
+        let certificate = self.certificate.peek().ok();
+        let targets = [
+            delegated(&self.delegation),
+            self.grant.as_ref().and_then(invite),
+            certificate.as_ref().map(|certificate| RevocationTarget::Device(certificate.device)),
+            certificate.as_ref().map(|certificate| RevocationTarget::Serial(certificate.serial)),
+            self.renewal.as_ref().and_then(|renewal| delegated(&renewal.delegation)),
+        ];
+        targets.into_iter().flatten().collect()
+    }
+
     fn certified_by_issuer(
         &self,
         network: NetworkId,

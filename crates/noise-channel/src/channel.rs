@@ -219,6 +219,17 @@ impl Channel {
         }
     }
 
+    /// Whether a counted message would leave at once: it would not have to wait for the next keys.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        match &self.state {
+            State::Open(session) => session.has_room(),
+            State::AwaitReply(_) | State::AwaitHello(_) | State::Confirming(_) | State::Closed => {
+                false
+            }
+        }
+    }
+
     /// Notes that something else was sent on the same connection, so no heartbeat is needed.
     pub fn note_sent(&mut self, now: Instant) {
         if let State::Open(session) = &mut self.state {

@@ -93,6 +93,11 @@ impl Session {
         self.last_received = now;
     }
 
+    /// Whether counted messages need not wait for the next keys.
+    pub(crate) fn has_room(&self) -> bool {
+        self.held.payloads.is_empty() && !self.sending().spent()
+    }
+
     pub(crate) fn send(
         &mut self,
         payload: &[u8],
@@ -103,8 +108,7 @@ impl Session {
         if payload.len() > MAX_PAYLOAD {
             return Err(SendError::TooLong(payload.len()));
         }
-        let wait = !self.held.payloads.is_empty() || self.sending().spent();
-        if class == MessageClass::Counted && wait {
+        if class == MessageClass::Counted && !self.has_room() {
             return self.held.push(payload, now);
         }
         self.seal(class.into(), payload, out, now).map_err(|_| SendError::NotOpen)

@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use identity::{
-    Attachment, Binding, CertificateChain, ChainError, DeviceId, Member, NetworkId, Revocations,
-    UnixTime,
+    Attachment, Binding, CertificateChain, ChainError, DeviceId, Member, NetworkId,
+    RevocationTarget, Revocations, UnixTime,
 };
 use noise_channel::{Channel, Now};
 
@@ -32,7 +32,8 @@ pub(crate) struct Attached {
     pub(crate) device: DeviceId,
     pub(crate) number: u64,
     pub(crate) binding: u64,
-    pub(crate) chain: CertificateChain,
+    /// What of its chain can be revoked.
+    pub(crate) targets: Vec<RevocationTarget>,
     pub(crate) not_after: UnixTime,
 }
 
@@ -118,7 +119,7 @@ impl Connection {
             device: member.device,
             number: attachment.number,
             binding: binding.number,
-            chain: attach.chain.clone(),
+            targets: attach.chain.targets(),
             not_after: member.not_after,
         })
     }
@@ -126,22 +127,22 @@ impl Connection {
     /// Takes a membership of the attached device in place of the one that it showed before.
     pub(crate) fn renew(
         &mut self,
-        chain: CertificateChain,
+        chain: &CertificateChain,
         revocations: &Revocations,
         wall: UnixTime,
     ) -> Result<(), Refusal> {
         let Stage::Attached(attached) = &mut self.stage else { return Err(Refusal::NotMember) };
-        let member = verify_member(&chain, self.network, revocations, wall)?;
+        let member = verify_member(chain, self.network, revocations, wall)?;
         if member.device != attached.device {
             return Err(Refusal::NotMember);
         }
-        (attached.chain, attached.not_after) = (chain, member.not_after);
+        (attached.targets, attached.not_after) = (chain.targets(), member.not_after);
         Ok(())
     }
 }
 
 /// Who the chain proves, or why the relay does not serve it.
-pub(crate) fn verify_member(
+fn verify_member(
     chain: &CertificateChain,
     network: NetworkId,
     revocations: &Revocations,

@@ -21,6 +21,10 @@ pub const LOAD_REPORT_INTERVAL: Duration = Duration::from_secs(60);
 /// What a client queues for its relay: a quarter of a second at 50 Mbit/s.
 pub const CLIENT_QUEUE_BYTES: usize = 1_600_000;
 
+/// Messages beside data that may wait for a client, which are never dropped: more than its own rate
+/// lets it cause in ten seconds.
+pub(crate) const CONTROL_QUEUE: usize = 256;
+
 /// How many frames that may be. Their receivers refuse a frame that 1,024 of its session overtake, and
 /// flows overtake each other in the queue.
 pub const CLIENT_QUEUE_FRAMES: usize = 512;

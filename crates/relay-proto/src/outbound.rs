@@ -94,6 +94,11 @@ impl Outbound {
         self.plain.is_empty() && self.control.is_empty() && self.data.is_empty()
     }
 
+    /// Messages beside data, which are never dropped.
+    pub(crate) fn queued_control(&self) -> usize {
+        self.plain.len() + self.control.len()
+    }
+
     pub(crate) const fn queued_bytes(&self) -> usize {
         self.data.bytes()
     }

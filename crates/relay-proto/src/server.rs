@@ -14,8 +14,9 @@ use noise_channel::{
 use rand_core::CryptoRng;
 
 use crate::Rate;
-use crate::connection::{Attached, Connection, Stage, verify_member};
+use crate::connection::{Attached, Connection, Stage};
 use crate::fair::FlowId;
+use crate::limits::CONTROL_QUEUE;
 use crate::link::{LinkError, LinkEvent};
 use crate::load::LoadReport;
 use crate::message::{Attach, Message, Refusal};
@@ -40,11 +41,13 @@ pub struct Limits {
 
 impl Default for Limits {
     /// For a relay of ten thousand clients: no client can take more than ten gigabits, which is beyond
-    /// what one stream brings, nor keep more than a megabyte waiting, which is half of the room.
+    /// what one stream brings, nor keep more than a megabyte waiting, which is half of the room. With
+    /// its TLS and buffers a connection costs 20 KB before it is attached, so strangers get eight
+    /// megabytes together.
     fn default() -> Self {
         Self {
             connections: 10_000,
-            unattached: 1_000,
+            unattached: 400,
             bytes: Rate { per_second: 1_250_000_000, burst: 16_000_000 },
             messages: Rate { per_second: 250_000, burst: 20_000 },
             queue_bytes: 2_000_000,
@@ -148,6 +151,9 @@ pub enum CloseReason {
     /// The client sends control messages faster than anybody needs to.
     #[error("the client sends too many control messages")]
     ControlFlood,
+    /// The client does not read what it asks for.
+    #[error("the client does not read")]
+    NotReading,
 }
 
 /// A relay for several networks.
@@ -215,13 +221,16 @@ impl RelayServer {
     }
 
     /// Takes note of who is no member any more, and detaches them at once.
-    pub fn set_revocations(&mut self, network: NetworkId, revocations: Revocations, now: Now) {
+    pub fn set_revocations(&mut self, network: NetworkId, revocations: &Revocations, now: Now) {
         let Some(entry) = self.networks.get_mut(&network) else { return };
+        let place = |list: &Revocations| (list.number(), list.head());
+        if place(&entry.revocations) == place(revocations) {
+            return;
+        }
         entry.revocations = revocations.clone();
-        let now = entry.time(now);
-        let wall = UnixTime(now.wall.as_secs());
         self.end_members(network, now, |attached| {
-            verify_member(&attached.chain, network, &revocations, wall).map(drop)
+            let is_revoked = attached.targets.iter().any(|target| revocations.contains(target));
+            if is_revoked { Err(Refusal::Revoked) } else { Ok(()) }
         });
     }
 
@@ -255,7 +264,8 @@ impl RelayServer {
         source: IpAddr,
         now: Now,
     ) -> Result<ConnectionId, TurnedAway> {
-        self.make_room(&recognised.path, source, now.instant)?;
+        let room = self.make_room(&recognised.path, source, now.instant);
+        room.inspect_err(|_| self.loads.entry(recognised.network).or_default().strangers += 1)?;
         let entry = self.networks.get(&recognised.network).ok_or(TurnedAway::NetworkRemoved)?;
         let config = ResponderConfig {
             static_key: entry.static_key.clone(),
@@ -303,7 +313,6 @@ impl RelayServer {
         self.last_now = Some(now);
         self.detach(id);
         self.connections.remove(&id);
-        self.strangers.remove(id);
         self.timers.disarm(id);
         self.ready.remove(&id);
     }
@@ -433,7 +442,7 @@ impl RelayServer {
             (Message::Renew(chain), Stage::Attached(_)) => {
                 let revocations = self.networks.get(&connection.network).map(|n| &n.revocations);
                 let wall = UnixTime(now.wall.as_secs());
-                let renewed = revocations.map(|known| connection.renew(*chain, known, wall));
+                let renewed = revocations.map(|known| connection.renew(&chain, known, wall));
                 if let Some(Err(refusal)) = renewed {
                     self.refuse(id, refusal, now.instant);
                 }
@@ -503,7 +512,7 @@ impl RelayServer {
         frame_proto::set_peer(&mut frame, sender).expect("a frame has a header");
         let Some(receiver) = self.connections.get_mut(&to) else { return };
         let dropped = receiver.link.outbound.dropped();
-        receiver.link.outbound.push_frame(flow_of(sender), frame, now);
+        receiver.link.outbound.push_frame(flow_of(sender, &frame), frame, now);
         if receiver.link.outbound.dropped() == dropped {
             load.bytes_forwarded += size;
             self.ready.insert(to);
@@ -541,7 +550,6 @@ impl RelayServer {
 
     fn close(&mut self, id: ConnectionId, reason: CloseReason) {
         self.detach(id);
-        self.strangers.remove(id);
         self.timers.disarm(id);
         if let Some(connection) = self.connections.get_mut(&id) {
             let load = self.loads.entry(connection.network).or_default();
@@ -550,7 +558,7 @@ impl RelayServer {
                 CloseReason::Link(_) => load.broken += 1,
                 CloseReason::Refused(Refusal::NotMember | Refusal::Revoked) => load.refused += 1,
                 // What happens to members, too.
-                CloseReason::Refused(_) => {}
+                CloseReason::Refused(_) | CloseReason::NotReading => {}
                 CloseReason::ControlFlood => load.floods += 1,
             }
             connection.stage = Stage::Closing;
@@ -580,6 +588,9 @@ impl RelayServer {
         if matches!(connection.stage, Stage::Closing) {
             return;
         }
+        if connection.link.outbound.queued_control() > CONTROL_QUEUE {
+            return self.close(id, CloseReason::NotReading);
+        }
         let link = connection.link.poll_timeout().map(|(at, _)| at);
         let deadline = [link, connection.attach_deadline()].into_iter().flatten().min();
         if let Some(at) = deadline {
@@ -588,10 +599,12 @@ impl RelayServer {
     }
 }
 
-/// The frames of one sender: enough of its id to tell members of a network apart.
-fn flow_of(sender: DeviceId) -> FlowId {
+/// The frames of one sender, those of flows that send little apart: enough of its id to tell members of
+/// a network apart, and one bit.
+fn flow_of(sender: DeviceId, frame: &[u8]) -> FlowId {
     let (head, _) = sender.as_bytes().split_first_chunk().expect("an id has 32 bytes");
-    FlowId(u64::from_be_bytes(*head))
+    let is_interactive = frame_proto::parse(frame).is_ok_and(|header| header.is_interactive());
+    FlowId(u64::from_be_bytes(*head) << 1 | u64::from(is_interactive))
 }
 
 impl std::fmt::Debug for RelayServer {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use frame_proto::{FrameType, HopError, compose, payload_mut};
+use frame_proto::{FLAG_INTERACTIVE, FrameType, HopError, compose, payload, payload_mut};
 use identity::{
     Attachment, Authorities, Binding, Certificate, CertificateChain, ChannelKey, DelegatedKey,
     Delegation, DeviceId, DeviceKey, IssueLimits, NetworkId, NetworkKey, RevocationTarget,
@@ -382,7 +382,7 @@ fn foreign_expired_revoked_and_mistaken_devices_are_refused() {
     let revoked = network.member(3);
     let mut world = World::new(&[&network], Limits::default());
     let list = network.revocations_of(RevocationTarget::Device(revoked.key.id()));
-    world.server.set_revocations(network.id(), list, world.now);
+    world.server.set_revocations(network.id(), &list, world.now);
     let past = Validity { not_before: UnixTime(START), not_after: UnixTime(START) };
     let stolen = Device { chain: network.member(1).chain, ..network.member(4) };
     let mut other_key = network.config(&network.member(5), 1);
@@ -413,12 +413,28 @@ fn revocation_detaches_at_once() {
     let mut world = World::new(&[&network], Limits::default());
     let (a, b) = (world.join(&network, &alice), world.join(&network, &bob));
     let list = network.revocations_of(RevocationTarget::Device(bob.key.id()));
-    world.server.set_revocations(network.id(), list, world.now);
+    world.server.set_revocations(network.id(), &list, world.now);
     world.settle();
     assert_eq!(world.take_events(b), [ClientEvent::Refused(Refusal::Revoked)]);
     assert_eq!(world.closed(b), Some(CloseReason::Refused(Refusal::Revoked)));
     world.send(a, frame(bob.key.id(), b"x"));
     assert_eq!(world.take_events(a), [ClientEvent::Unreachable(bob.key.id())]);
+}
+
+#[test]
+fn whatever_of_a_members_chain_is_revoked_detaches_it() {
+    let network = Network::new(1);
+    let (alice, bob) = (network.member(1), network.member(2));
+    for target in bob.chain.targets() {
+        let mut world = World::new(&[&network], Limits::default());
+        let (a, b) = (world.join(&network, &alice), world.join(&network, &bob));
+        let list = network.revocations_of(target);
+        world.server.set_revocations(network.id(), &list, world.now);
+        world.settle();
+        assert_eq!(world.closed(b), Some(CloseReason::Refused(Refusal::Revoked)), "{target}");
+        let is_both = matches!(target, RevocationTarget::Delegated(_));
+        assert_eq!(world.closed(a).is_some(), is_both, "{target}");
+    }
 }
 
 #[test]
@@ -460,7 +476,7 @@ fn a_renewed_membership_keeps_the_link() {
     assert_eq!(world.closed(a), None);
     assert!(world.client(a).machine.is_attached());
     let list = network.revocations_of(RevocationTarget::Serial(Serial(1)));
-    world.server.set_revocations(network.id(), list, world.now);
+    world.server.set_revocations(network.id(), &list, world.now);
     world.settle();
     assert_eq!(world.closed(a), Some(CloseReason::Refused(Refusal::Revoked)));
 }
@@ -538,6 +554,50 @@ fn a_slow_consumer_costs_no_more_than_its_queue() {
     let events = world.take_events(b);
     assert!(events.len() > 100 && events.len() < 600, "{}", events.len());
     assert_eq!(events.last(), Some(&ClientEvent::Frame(frame(alice.key.id(), b"again"))));
+}
+
+#[test]
+fn interactive_frames_and_other_senders_do_not_wait_behind_bulk() {
+    let network = Network::new(1);
+    let (alice, bob, carol) = (network.member(1), network.member(2), network.member(3));
+    let mut world = World::new(&[&network], Limits::default());
+    let (a, b) = (world.join(&network, &alice), world.join(&network, &bob));
+    let c = world.join(&network, &carol);
+    world.client(b).stuck = true;
+    for _ in 0..40 {
+        world.send(a, frame(bob.key.id(), &[7; 60_000]));
+    }
+    let mut call = frame(bob.key.id(), b"call");
+    call[1] = FLAG_INTERACTIVE;
+    world.send(a, call);
+    world.send(c, frame(bob.key.id(), b"beside"));
+    world.client(b).stuck = false;
+    world.settle();
+    let events = world.take_events(b);
+    let place = |text: &[u8]| {
+        let is_it =
+            |event: &ClientEvent| matches!(event, ClientEvent::Frame(it) if payload(it) == text);
+        events.iter().position(is_it)
+    };
+    assert_eq!((place(b"call"), place(b"beside")), (Some(1), Some(2)));
+    assert!(events.len() > 10, "bulk arrives too");
+}
+
+#[test]
+fn a_client_that_asks_and_does_not_read_is_closed() {
+    let network = Network::new(1);
+    let mut world = World::new(&[&network], Limits::default());
+    let a = world.join(&network, &network.member(1));
+    world.client(a).stuck = true;
+    let asked = (0..600)
+        .find(|_| {
+            world.send(a, frame(network.relay.id(), b"x"));
+            world.run(Duration::from_millis(100));
+            world.closed(a).is_some()
+        })
+        .expect("what waits is bounded");
+    assert_eq!(world.closed(a), Some(CloseReason::NotReading));
+    assert!(asked > 100, "a client that reads late is served: {asked}");
 }
 
 #[test]
@@ -623,6 +683,8 @@ fn whoever_holds_most_places_without_attaching_makes_way_for_others() {
     world.join(&network, &network.member(1));
     assert_eq!(world.closed(held[0]), Some(CloseReason::Displaced));
     assert_eq!(world.closed(held[1]), None);
+    let report = world.server.report_load(network.id(), 0);
+    assert_eq!(report.strangers, 2, "one was turned away, another closed");
 }
 
 #[test]

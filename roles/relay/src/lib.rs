@@ -16,6 +16,7 @@
 //! |---|---|
 //! | `relay` | the relay and its connections |
 //! | `membership` | a relay that is a member by an invite |
+//! | `map_keeper` | when its map is written down |
 //! | `secrets` | what a member keeps between runs |
 //! | `stun` | the STUN server |
 //! | `capture` | what arrived, for those who want to look for plaintext in it |
@@ -27,6 +28,7 @@
 mod capture;
 mod clock;
 mod cpu;
+mod map_keeper;
 mod membership;
 mod relay;
 mod secrets;

@@ -25,6 +25,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{debug, info, warn};
 use websocket::{Endpoint, SpkiPin, Tls, dial};
 
+use crate::map_keeper::MapKeeper;
 use crate::secrets::Secrets;
 use crate::{Relay, clock};
 
@@ -185,6 +186,7 @@ struct Driver {
     status: watch::Sender<MembershipStatus>,
     not_a_relay: bool,
     clock_offset: ClockOffset,
+    map_keeper: MapKeeper,
 }
 
 impl Driver {
@@ -196,13 +198,13 @@ impl Driver {
     ) -> Result<(Self, watch::Receiver<MembershipStatus>), MembershipError> {
         let (keystore, now) = (&*config.keystore, clock::now());
         let clock_offset = secrets.clock_offset(keystore)?;
-        let wall = UnixTime(now.wall.with_offset(clock_offset).as_secs());
-        let map = secrets.map(keystore, wall)?;
+        let wall = now.wall.with_offset(clock_offset);
+        let map = secrets.map(keystore, UnixTime(wall.as_secs()))?;
         let client = ClientConfig {
             controller: secrets.controller.clone(),
             device_key: secrets.device.clone(),
             channel_key: secrets.channel.clone(),
-            binding: secrets.binding(wall),
+            binding: secrets.binding(keystore, wall)?,
             admission,
             clock_offset,
         };
@@ -232,6 +234,7 @@ impl Driver {
             status,
             not_a_relay,
             clock_offset,
+            map_keeper: MapKeeper::default(),
         };
         Ok((driver, watched))
     }
@@ -243,7 +246,7 @@ impl Driver {
         let mut load = interval(LOAD_REPORT_INTERVAL);
         load.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            if let Err(error) = self.drain() {
+            if let Err(error) = self.drain().await {
                 warn!(%error, network = %self.secrets.network, "the relay's state cannot be kept");
             }
             self.publish_status();
@@ -261,6 +264,10 @@ impl Driver {
                         None => std::future::pending().await,
                     }
                 } => self.client.handle_timeout(&mut clock::rng(), clock::now()),
+                () = self.map_keeper.due() => {
+                    let (keystore, name) = (&self.config.keystore, self.secrets.map_name());
+                    self.map_keeper.write(Arc::clone(keystore), name, self.client.map().to_bytes());
+                }
                 _ = load.tick() => self.report_load(),
             }
         }
@@ -280,7 +287,7 @@ impl Driver {
         }
     }
 
-    fn drain(&mut self) -> Result<(), KeystoreError> {
+    async fn drain(&mut self) -> Result<(), KeystoreError> {
         while let Some(action) = self.client.poll_action() {
             match action {
                 StreamAction::Dial { connection, server, path } => {
@@ -307,12 +314,12 @@ impl Driver {
             }
         }
         while let Some(event) = self.client.poll_event() {
-            self.handle_event(event)?;
+            self.handle_event(event).await?;
         }
         Ok(())
     }
 
-    fn handle_event(&mut self, event: ClientEvent) -> Result<(), KeystoreError> {
+    async fn handle_event(&mut self, event: ClientEvent) -> Result<(), KeystoreError> {
         let network = self.secrets.network;
         match event {
             ClientEvent::Connected { pending } => info!(%network, pending, "controller reached"),
@@ -320,12 +327,13 @@ impl Driver {
             ClientEvent::Membership(chain) => {
                 self.secrets.keep_chain(&chain, &*self.config.keystore)?;
                 self.serve(&chain);
+                self.bind()?;
             }
             ClientEvent::MapChanged(_) => {
                 let map = self.client.map();
-                self.relay.set_revocations(network, map.revocations().clone());
+                self.relay.set_revocations(network, map.revocations());
                 self.relay.set_bindings(network, bindings(map));
-                self.secrets.keep_map(map, &*self.config.keystore)?;
+                self.map_keeper.note_change();
             }
             ClientEvent::Refused(refusal) => {
                 warn!(%network, ?refusal, "the controller refuses the relay");
@@ -333,6 +341,7 @@ impl Driver {
             ClientEvent::Removed => {
                 warn!(%network, "the relay was removed from the network");
                 self.relay.remove_network(network);
+                self.map_keeper.stop().await;
                 self.secrets.forget(&*self.config.keystore)?;
             }
             ClientEvent::ClockWrong { offset } => {
@@ -344,12 +353,22 @@ impl Driver {
                 if let Some(chain) = self.client.chain().cloned() {
                     self.serve(&chain);
                 }
+                self.bind()?;
             }
             ClientEvent::Security(event) => {
                 warn!(%network, ?event, "security event");
                 self.client.report(event, clock::now().instant);
             }
         }
+        Ok(())
+    }
+
+    /// Announces the channel key, anew if it is time or the time was wrong.
+    fn bind(&mut self) -> Result<(), KeystoreError> {
+        let now = clock::now();
+        let wall = now.wall.with_offset(self.clock_offset);
+        let binding = self.secrets.binding(&*self.config.keystore, wall)?;
+        self.client.set_binding(binding, now.instant);
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use relay_proto::{ConnectionId, Limits, LoadReport, RelayNetwork, RelayServer, S
 use tokio::net::UdpSocket;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
-use tokio::time::{sleep, sleep_until};
+use tokio::time::{sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 use websocket::{Listener, Receiver, Sender, Upgrade};
 
@@ -25,6 +25,10 @@ const CAPABILITY: u16 = 1;
 
 /// A connection that is to be closed may take this long for its last messages.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A stream that takes nothing for this long is given up; a slow one takes a message of the largest
+/// size in less.
+const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Messages that are written before the others of the same connection are flushed.
 const BATCH: usize = 64;
@@ -112,7 +116,7 @@ impl Relay {
     }
 
     /// Takes note of who is no member any more; they are detached at once.
-    pub fn set_revocations(&self, network: NetworkId, revocations: Revocations) {
+    pub fn set_revocations(&self, network: NetworkId, revocations: &Revocations) {
         self.shared.drive(|server, now| server.set_revocations(network, revocations, now));
     }
 
@@ -381,7 +385,8 @@ impl Connection {
         loop {
             self.writer.ready.notified().await;
             let closing = self.writer.closing.load(Ordering::Acquire);
-            if self.write_queued(&mut sender).await.is_err() {
+            if let Err(error) = self.write_queued(&mut sender).await {
+                debug!(%error, "a connection takes no more");
                 return;
             }
             if closing {
@@ -391,16 +396,23 @@ impl Connection {
     }
 
     /// Writes what the machine has, each message at the moment at which the stream takes it.
-    async fn write_queued(&self, sender: &mut Sender) -> Result<(), websocket::WebSocketError> {
+    async fn write_queued(&self, sender: &mut Sender) -> io::Result<()> {
         loop {
             for _ in 0..BATCH {
                 let message = self.shared.server().poll_message(self.id, Instant::now());
-                let Some(message) = message else { return sender.flush().await };
-                sender.feed(message.freeze()).await?;
+                let Some(message) = message else { return in_time(sender.flush()).await };
+                in_time(sender.feed(message.freeze())).await?;
             }
-            sender.flush().await?;
+            in_time(sender.flush()).await?;
         }
     }
+}
+
+/// Waits for a stream that has to make progress.
+async fn in_time(
+    written: impl Future<Output = Result<(), websocket::WebSocketError>>,
+) -> io::Result<()> {
+    timeout(WRITE_DEADLINE, written).await?.map_err(io::Error::other)
 }
 
 impl Drop for Connection {

@@ -7,7 +7,7 @@ use identity::{
 };
 use keystore::{Keystore, KeystoreError};
 use minicbor::{Decode, Encode};
-use noise_channel::PathSecret;
+use noise_channel::{PathSecret, UnixMillis};
 use zeroize::Zeroizing;
 
 use crate::clock;
@@ -17,8 +17,9 @@ const KEYS: &str = "keys";
 const CHAIN: &str = "chain";
 const MAP: &str = "map";
 const CLOCK: &str = "clock";
+const BINDING: &str = "binding";
 
-/// A binding counts for a year; a relay makes a new one at each start.
+/// A binding counts for a year, and is replaced when half of that is over.
 const BINDING_VALIDITY: u64 = 365 * 24 * 3600;
 
 /// The keys of one network and where its controller is.
@@ -100,17 +101,38 @@ impl Secrets {
         }))
     }
 
-    /// Announces the channel key. A relay has no tunnels, so its tunnel key is made and forgotten.
-    pub(crate) fn binding(&self, now: UnixTime) -> Signed<Binding> {
+    /// Announces the channel key: as it was announced before, or anew if that is half over or was
+    /// said by a clock that was wrong. A relay has no tunnels, so its tunnel key is made and forgotten.
+    pub(crate) fn binding(
+        &self,
+        keystore: &dyn Keystore,
+        wall: UnixMillis,
+    ) -> Result<Signed<Binding>, KeystoreError> {
+        let kept = keystore.load(&name(self.network, BINDING))?.and_then(|bytes| {
+            let signed = Signed::<Binding>::from_bytes(bytes.as_slice()).ok()?;
+            let binding = signed.verify(self.network, self.device.id()).ok()?;
+            Some((signed, binding))
+        });
+        let now = UnixTime(wall.as_secs());
+        let longest = now.plus(BINDING_VALIDITY);
+        let fits = now.plus(BINDING_VALIDITY / 2)..=longest;
+        let last = match kept {
+            Some((signed, binding)) if fits.contains(&binding.not_after) => return Ok(signed),
+            Some((_, binding)) => binding.number,
+            None => 0,
+        };
         let binding = Binding {
             device: self.device.id(),
             tunnel_key: TunnelKey::generate(&mut clock::rng()).public(),
             channel_key: self.channel.public(),
-            number: now.0,
-            not_after: now.plus(BINDING_VALIDITY),
+            // Above all before it, also where the clock went back or the keystore lost it.
+            number: wall.0.max(last.saturating_add(1)),
+            not_after: longest,
             capability: 1,
         };
-        Signed::sign(self.network, &self.device, &binding)
+        let signed = Signed::sign(self.network, &self.device, &binding);
+        keystore.store(&name(self.network, BINDING), signed.as_bytes())?;
+        Ok(signed)
     }
 
     pub(crate) fn chain(
@@ -153,22 +175,19 @@ impl Secrets {
         keystore: &dyn Keystore,
         now: UnixTime,
     ) -> Result<NetworkMap, KeystoreError> {
-        let bytes = keystore.load(&name(self.network, MAP))?;
+        let bytes = keystore.load(&self.map_name())?;
         let map = bytes.and_then(|bytes| NetworkMap::from_bytes(self.network, &bytes, now).ok());
         Ok(map.map_or_else(|| NetworkMap::new(self.network), |(map, _)| map))
     }
 
-    pub(crate) fn keep_map(
-        &self,
-        map: &NetworkMap,
-        keystore: &dyn Keystore,
-    ) -> Result<(), KeystoreError> {
-        keystore.store(&name(self.network, MAP), &map.to_bytes())
+    /// Under which name the map is kept.
+    pub(crate) fn map_name(&self) -> String {
+        name(self.network, MAP)
     }
 
     /// Forgets everything: the relay is no member any more.
     pub(crate) fn forget(&self, keystore: &dyn Keystore) -> Result<(), KeystoreError> {
-        [CHAIN, MAP, CLOCK, KEYS]
+        [CHAIN, MAP, CLOCK, BINDING, KEYS]
             .into_iter()
             .try_for_each(|what| keystore.remove(&name(self.network, what)))
     }
@@ -182,12 +201,9 @@ fn name(network: NetworkId, what: &str) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_learnt_clock_offset_is_kept_and_goes_with_the_membership() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let keystore = keystore::FileKeystore::open(folder.path(), None).expect("it opens");
+    fn secrets() -> Secrets {
         let mut rng = clock::rng();
-        let secrets = Secrets {
+        Secrets {
             network: identity::NetworkKey::generate(&mut rng).id(),
             device: DeviceKey::generate(&mut rng),
             channel: ChannelKey::generate(&mut rng),
@@ -198,7 +214,35 @@ mod tests {
                 path_secret: PathSecret::from_bytes([7; 32]),
                 follows_records: true,
             },
+        }
+    }
+
+    #[test]
+    fn a_binding_is_kept_and_its_successors_number_rises_whatever_the_clock_says() {
+        const START: u64 = 1_800_000_000_000;
+        const DAY: u64 = 24 * 3_600_000;
+        let folder = tempfile::tempdir().expect("a folder");
+        let keystore = keystore::FileKeystore::open(folder.path(), None).expect("it opens");
+        let secrets = secrets();
+        let binding = |wall| secrets.binding(&keystore, UnixMillis(wall)).expect("it is kept");
+        let read = |signed: &Signed<Binding>| {
+            signed.verify(secrets.network, secrets.device.id()).expect("our own")
         };
+        let first = binding(START);
+        assert_eq!(first, binding(START), "two starts at one moment say the same");
+        assert_eq!(first, binding(START + 100 * DAY));
+        let (late, early) = (binding(START + 200 * DAY), binding(START - 300 * DAY));
+        assert_eq!(early, binding(START - 300 * DAY));
+        assert_eq!(read(&early).not_after, UnixTime((START + 65 * DAY) / 1_000));
+        assert!(read(&first).number < read(&late).number);
+        assert!(read(&late).number < read(&early).number);
+    }
+
+    #[test]
+    fn the_learnt_clock_offset_is_kept_and_goes_with_the_membership() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let keystore = keystore::FileKeystore::open(folder.path(), None).expect("it opens");
+        let secrets = secrets();
         let kept = || secrets.clock_offset(&keystore).expect("it reads");
         assert_eq!(kept(), ClockOffset(0));
         secrets.keep_clock_offset(ClockOffset(-7_200_000), &keystore).expect("it writes");

@@ -286,6 +286,25 @@ async fn a_slow_consumer_loses_frames_and_costs_bounded_memory() {
 }
 
 #[tokio::test]
+async fn a_stream_that_takes_nothing_any_more_is_given_up() {
+    let network = Network::new();
+    let (relay, address) = relay(&network, RelayConfig::default()).await;
+    let mut alice = Client::attach(&network, 1, address, Tls::Plain).await;
+    let stuck = Client::attach(&network, 2, address, Tls::Plain).await;
+    for _ in 0..1_000 {
+        alice.send(frame(stuck.device, &[5; 16_000])).await;
+    }
+    assert_eq!(relay.attached(network.id()).len(), 2);
+    tokio::time::pause();
+    let mut attempts = 0..1_000;
+    while relay.attached(network.id()).len() > 1 {
+        attempts.next().expect("it is given up in time");
+        tokio::time::advance(Duration::from_secs(5)).await;
+    }
+    assert_eq!(relay.attached(network.id()), [alice.device]);
+}
+
+#[tokio::test]
 async fn stun_tells_both_kinds_of_clients_their_address() {
     let stun = vec![(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()];
     let relay = Relay::start(RelayConfig { stun, ..RelayConfig::default() }).await.unwrap();

@@ -420,7 +420,7 @@ impl World {
             if let ClientEvent::MapChanged(_) = event {
                 let relay = &mut self.relays[index];
                 let map = relay.client.map();
-                let (network, revocations) = (map.network(), map.revocations().clone());
+                let (network, revocations) = (map.network(), map.revocations());
                 relay.server.set_revocations(network, revocations, self.now);
             }
         }

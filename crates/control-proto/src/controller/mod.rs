@@ -21,7 +21,7 @@ use identity::{
 };
 use noise_channel::{
     Channel, ChannelEvent, ConnectionMask, MessageClass, Now, PathSecret, ReplayGuard,
-    ResponderConfig, Service, StaticSecret,
+    ResponderConfig, SendError, Service, StaticSecret,
 };
 use rand_core::CryptoRng;
 
@@ -216,7 +216,7 @@ impl Controller {
         self.last_now = now.instant;
         let strangers = self.sessions.iter().filter(|(_, s)| s.device().is_none());
         if strangers.clone().count() >= MAX_STRANGERS
-            && let Some((oldest, _)) = strangers.min_by_key(|(_, session)| session.opened)
+            && let Some((oldest, _)) = strangers.min_by_key(|(_, session)| session.standing())
         {
             let oldest = *oldest;
             self.close(oldest);
@@ -467,7 +467,7 @@ impl Controller {
                 session.phase = Phase::Stranger { remote_static, handshake_hash };
             }
             ChannelEvent::Received(message) => self.handle_payload(connection, &message, now),
-            ChannelEvent::Rotated => {}
+            ChannelEvent::Rotated => self.deliver(connection, now),
             ChannelEvent::RotationAbandoned => {
                 self.event(None, SecurityEvent::RotationFailed { device }, now);
             }
@@ -520,8 +520,12 @@ impl Controller {
     /// Sends a message now.
     fn say(&mut self, connection: ConnectionId, message: &ControllerMessage, now: Now) {
         let Some(session) = self.sessions.get_mut(&connection) else { return };
-        // A channel that takes no more is about to fail and report that by itself.
-        let _ = session.channel.send(&message.to_bytes(), MessageClass::Counted, now.instant);
+        match session.channel.send(&message.to_bytes(), MessageClass::Counted, now.instant) {
+            // A channel that is not open any more reports why by itself.
+            Ok(()) | Err(SendError::NotOpen) => {}
+            // What follows must not arrive without this.
+            Err(SendError::HeldBack | SendError::TooLong(_)) => return self.close(connection),
+        }
         while let Some(message) = session.channel.poll_message() {
             self.outputs.push_back(Output::Send { connection, message });
         }

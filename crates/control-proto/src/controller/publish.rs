@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::ops::Bound;
 
 use identity::{
     ControllerEntry, DeviceId, Lease4, NetworkInfo, Record, RecordBody, RelayEntry,
@@ -9,7 +10,7 @@ use identity::{
 };
 use minicbor::bytes::ByteVec;
 
-use super::session::{Delivered, Phase};
+use super::session::{Delivered, Part, Phase};
 use super::{Change, Controller, DeviceRecord, StoredItem};
 use crate::limits::{CHUNK_BYTES, MAX_PLACES, MAX_TOMBSTONES};
 use crate::{
@@ -318,24 +319,41 @@ impl Controller {
         MapItem::from_bytes(&self.state.items.get(key)?.bytes)
     }
 
-    /// Brings the map of one node up to what is on disk.
+    /// Brings the map of one node up to what is on disk, as far as the keys of its channel reach.
     pub(crate) fn deliver(&mut self, connection: ConnectionId, now: Now) {
-        let Some(delivered) = self.delivered(connection) else { return };
+        while let Some(part) = self.next_part(connection)
+            && self.sessions.get(&connection).is_some_and(|session| session.channel.has_room())
+        {
+            let (chunk, after) = self.chunk(&part);
+            self.say(connection, &ControllerMessage::Map(chunk), now);
+            if let Some(session) = self.sessions.get_mut(&connection)
+                && let Phase::Ready { map: Some(map), .. } = &mut session.phase
+            {
+                *map = match after {
+                    Some(_) => Delivered::Partly(Part { after, ..part }),
+                    None => Delivered::UpTo(part.version),
+                };
+            }
+        }
+    }
+
+    /// What a node gets next; nothing if it has everything.
+    fn next_part(&self, connection: ConnectionId) -> Option<Part> {
         let version =
             MapVersion { epoch: self.authorities.epoch(), number: self.publication.published };
-        let base = match delivered {
-            Delivered::UpTo(base) if base == version => return,
+        let base = match self.delivered(connection)? {
+            // What has been forgotten since is on no way from an earlier version any more.
+            Delivered::Partly(Part { base: Some(base), .. })
+                if base.number < self.state.counters.forgotten =>
+            {
+                None
+            }
+            Delivered::Partly(part) => return Some(part),
+            Delivered::UpTo(base) if base == version => return None,
             Delivered::UpTo(base) if self.can_continue(base, version) => Some(base),
             Delivered::UpTo(_) | Delivered::Nothing => None,
         };
-        for chunk in self.chunks(base, version) {
-            self.say(connection, &ControllerMessage::Map(chunk), now);
-        }
-        if let Some(session) = self.sessions.get_mut(&connection)
-            && let Phase::Ready { map: Some(map), .. } = &mut session.phase
-        {
-            *map = Delivered::UpTo(version);
-        }
+        Some(Part { base, version, after: None })
     }
 
     fn can_continue(&self, base: MapVersion, version: MapVersion) -> bool {
@@ -344,42 +362,34 @@ impl Controller {
             && base.number >= self.state.counters.forgotten
     }
 
-    fn chunks(&self, base: Option<MapVersion>, version: MapVersion) -> Vec<MapChunk> {
-        let keys: BTreeSet<&ItemKey> = match base {
+    /// The next items of a part, and the last of them if more follow.
+    fn chunk(&self, part: &Part) -> (MapChunk, Option<ItemKey>) {
+        let Part { base, version, after } = part;
+        let mut chunk = MapChunk { base: *base, version: *version, items: Vec::new(), last: false };
+        let more = match base {
             Some(base) => {
                 let range = base.number + 1..=version.number;
-                self.publication.log.range(range).map(|(_, key)| key).collect()
+                let keys: BTreeSet<&ItemKey> =
+                    self.publication.log.range(range).map(|(_, key)| key).collect();
+                let rest = keys.into_iter().filter(|key| Some(*key) > after.as_ref());
+                fill(&mut chunk, rest.filter_map(|key| self.state.items.get_key_value(key)))
             }
-            None => self.state.items.keys().collect(),
+            None => {
+                let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+                fill(&mut chunk, self.state.items.range((from, Bound::Unbounded)))
+            }
         };
-        let items = keys.into_iter().filter_map(|key| self.state.items.get(key));
-        // What is newer is not on disk yet, and comes with the next version.
-        let items = items.filter(|item| item.version <= version.number);
-        let mut chunks = vec![MapChunk { base, version, items: Vec::new(), last: false }];
-        let mut bytes = 0;
-        let freshness = self.revocations.signed_freshness().cloned().map(MapItem::Freshness);
-        let items = items
-            .map(|item| item.bytes.to_vec())
-            .chain(freshness.map(|freshness| freshness.to_bytes()));
-        for item in items {
-            if bytes + item.len() > CHUNK_BYTES && bytes > 0 {
-                chunks.push(MapChunk { base, version, items: Vec::new(), last: false });
-                bytes = 0;
-            }
-            bytes += item.len();
-            if let Some(chunk) = chunks.last_mut() {
-                chunk.items.push(item.into());
-            }
-        }
-        if let Some(chunk) = chunks.last_mut() {
+        if more.is_none() {
+            let freshness = self.revocations.signed_freshness().cloned().map(MapItem::Freshness);
+            chunk.items.extend(freshness.map(|freshness| ByteVec::from(freshness.to_bytes())));
             chunk.last = true;
         }
-        chunks
+        (chunk, more)
     }
 
     fn delivered(&self, connection: ConnectionId) -> Option<Delivered> {
         match &self.sessions.get(&connection)?.phase {
-            Phase::Ready { map, .. } => *map,
+            Phase::Ready { map, .. } => map.clone(),
             Phase::Handshake | Phase::Stranger { .. } => None,
         }
     }
@@ -387,4 +397,23 @@ impl Controller {
     pub(crate) fn ready_connections(&self) -> Vec<ConnectionId> {
         self.by_device.values().copied().collect()
     }
+}
+
+/// Puts items into a chunk until it is full; says which was the last if more follow.
+fn fill<'a>(
+    chunk: &mut MapChunk,
+    items: impl Iterator<Item = (&'a ItemKey, &'a StoredItem)>,
+) -> Option<ItemKey> {
+    let newest = chunk.version.number;
+    let (mut bytes, mut last) = (0, None::<&ItemKey>);
+    // What is newer may not be on disk yet, and comes with the next version.
+    for (key, item) in items.filter(|(_, item)| item.version <= newest) {
+        if bytes > 0 && bytes + item.bytes.len() > CHUNK_BYTES {
+            return last.cloned();
+        }
+        bytes += item.bytes.len();
+        chunk.items.push(item.bytes.to_vec().into());
+        last = Some(key);
+    }
+    None
 }

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use identity::DeviceId;
 use noise_channel::Channel;
 
-use crate::MapVersion;
 use crate::limits::{CHANNEL_BURST, CHANNEL_INTERVAL, MESSAGE_BURST, MESSAGE_INTERVAL};
+use crate::{ItemKey, MapVersion};
 
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -30,10 +30,22 @@ pub(crate) enum Phase {
 }
 
 /// How much of the map a node has.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) enum Delivered {
     Nothing,
     UpTo(MapVersion),
+    /// The rest follows when the channel has its next keys.
+    Partly(Part),
+}
+
+/// What is left of a way from one version to another.
+#[derive(Debug, Clone)]
+pub(crate) struct Part {
+    /// Where it began; nothing for a whole map.
+    pub(crate) base: Option<MapVersion>,
+    pub(crate) version: MapVersion,
+    /// The last item that was sent, of those in order.
+    pub(crate) after: Option<ItemKey>,
 }
 
 impl Session {
@@ -53,6 +65,11 @@ impl Session {
             Phase::Ready { device, .. } => Some(device),
             Phase::Handshake | Phase::Stranger { .. } => None,
         }
+    }
+
+    /// How early it makes room for others, the least first: a channel that is up took its owner a round trip.
+    pub(crate) const fn standing(&self) -> (bool, Instant) {
+        (!matches!(self.phase, Phase::Handshake), self.opened)
     }
 
     /// Whether the channel may look at one more message.

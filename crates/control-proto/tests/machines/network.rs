@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use crate::world::{PORT, World};
+use control_proto::limits::MAX_ITEM;
 use control_proto::{
     AdminAnswer, AdminError, AdminRequest, Admission, ClientEvent, ClientStatus, ControllerAddress,
-    ControllerPlace, InviteRequest, InviteState, LoadReport, NetworkMap, PeerRequest, Refusal,
-    SecurityEvent, SettingsChange,
+    ControllerPlace, InviteRequest, InviteState, ItemKey, LoadReport, NetworkMap, PeerRequest,
+    Refusal, SecurityEvent, SettingsChange, StoredItem,
 };
 use identity::{
     Candidate, CandidateKind, Endpoints, Epoch, RelayEntry, Scope, ServerAddress, Signed, TlsMode,
@@ -195,6 +196,32 @@ fn nothing_is_promised_before_it_is_on_disk() {
     world.pass(Duration::from_secs(120));
     assert_eq!(world.status(index), ClientStatus::Online);
     assert_eq!(devices(&mut world).len(), 1);
+}
+
+#[test]
+fn a_map_for_which_the_keys_have_to_change_several_times_arrives_whole() {
+    let mut world = World::simple();
+    let invite = world.invite(InviteRequest::default());
+    let early = world.join(&invite, "early");
+    let later = world.invite(InviteRequest::default());
+    world.crash();
+    // Of a later version, so that nothing but their way matters.
+    for number in 0..1_000 {
+        world.disk.counters.map += 1;
+        let version = world.disk.counters.map;
+        let bytes = vec![0xff; MAX_ITEM].into_boxed_slice();
+        let key = ItemKey::Revocation(1_000_000 + number);
+        world.disk.items.insert(key, StoredItem { version, bytes });
+    }
+    world.start();
+    world.pass(Duration::from_secs(60));
+    let late = world.join(&later, "late");
+    world.pass(Duration::from_secs(1));
+    for node in [early, late] {
+        assert_eq!(world.status(node), ClientStatus::Online);
+        let version = world.map(node).version().expect("the last chunk came");
+        assert_eq!(version.number, world.disk.counters.map);
+    }
 }
 
 #[test]

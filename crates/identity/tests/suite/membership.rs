@@ -138,13 +138,15 @@ fn whatever_of_a_chain_is_revoked_refuses_it() {
     let mut chain = invited.certify(world.device.id(), &name, 0, NOW).unwrap();
     chain.renewal = Some(world.renewal_of(&chain, Validity::starting(NOW, DAY)));
     assert!(chain.verify(world.network(), NOW, &world.revocations).is_ok());
-    for target in [
+    let targets = [
         part(world.issuer.id()),
-        part(world.renewer.id()),
         RevocationTarget::Invite(world.invite.id()),
         RevocationTarget::Device(world.device.id()),
         RevocationTarget::Serial(grant.serial),
-    ] {
+        part(world.renewer.id()),
+    ];
+    assert_eq!(chain.targets(), targets);
+    for target in targets {
         let mut world = World::new();
         world.revoke(target);
         assert_eq!(refusal(&world, &chain, NOW), ChainError::Revoked(target));
