@@ -13,7 +13,7 @@ prefix ?= /usr/local
 # Below DESTDIR whoever packages needs no privilege.
 to_system := $(if $(DESTDIR),,$(as_root))
 
-.PHONY: help demo test fmt lint doc deny unit sim e2e interop bench install tools
+.PHONY: help demo test fmt lint doc deny unit sim e2e faults interop coverage bench install tools
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -22,7 +22,7 @@ demo: ## a whole network on this machine, without root; ends by itself when the 
 	cargo build --release --workspace --locked --bin shadowmesh
 	@if [ -t 1 ]; then $(CARGO_TARGET_DIR)/release/shadowmesh demo; else $(CARGO_TARGET_DIR)/release/shadowmesh demo --once; fi
 
-test: tools fmt lint doc deny unit sim e2e interop ## everything that has to pass
+test: tools fmt lint doc deny unit sim e2e faults interop ## everything that has to pass
 	@echo "all checks passed"
 
 tools: ## install the peers and instruments that the tests use
@@ -52,9 +52,20 @@ e2e: ## real binaries and TUN devices in network namespaces (root or sudo)
 	cargo build --workspace --locked --bin shadowmesh
 	cargo test --workspace --locked $(rooted) --features testlab/namespaces --test e2e -- --test-threads=2
 
+# Floods one after the other: each is meant to have the machine for itself.
+faults: ## what users feel while parts fail or are flooded (root or sudo); SHADOWMESH_ROUNDS and SHADOWMESH_ASLEEP make it longer
+	cargo build --workspace --locked --bin shadowmesh
+	cargo test --workspace --locked $(rooted) --features testlab/namespaces --test faults -- --test-threads=2
+	cargo test --workspace --locked $(rooted) --features testlab/namespaces --test floods -- --test-threads=1
+
 interop: ## other implementations of WireGuard as the other end (root or sudo)
 	cargo build --workspace --locked --bin shadowmesh
 	cargo test --workspace --locked $(rooted) --features testlab/namespaces --test interop_wireguard -- --test-threads=2
+
+coverage: ## which lines the units and the tests on loopback reach (root or sudo); not part of `test`
+	scripts/install-test-tools tarpaulin
+	$(as_root) env "PATH=$(SHADOWMESH_TOOLS)/bin:$$PATH" cargo tarpaulin --engine llvm --follow-exec --workspace --locked --skip-clean \
+		--target-dir $(CARGO_TARGET_DIR)/coverage --exclude-files 'testlab/*' --timeout 300 --out Html --output-dir $(CARGO_TARGET_DIR)
 
 bench: ## throughput, latency and memory beside peers, in one run (root or sudo)
 	scripts/install-test-tools gotatun boringtun wireguard-go

@@ -99,6 +99,11 @@ impl Namespace {
         }
     }
 
+    /// Allows UDP again after [`Self::block_udp`].
+    pub fn allow_udp(&self) {
+        self.run("nft", &["delete", "table", "inet", "udpblock"]);
+    }
+
     /// Drops everything on an interface in both directions while the link stays up, as behind a router that died.
     pub fn blackhole(&self, interface: &str) {
         let table = format!("hole_{interface}");

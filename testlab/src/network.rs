@@ -60,7 +60,10 @@ impl Lab {
             "--network",
             NETWORK,
         ];
-        self.serving = Some(self.server.spawn(shadowmesh(), &args, &self.log("server")));
+        // The soft limit of open files that most systems start programs with.
+        let program = shadowmesh().to_string_lossy().into_owned();
+        let limited = [&["--nofile=1024:20000", &program][..], &args].concat();
+        self.serving = Some(self.server.spawn("prlimit", &limited, &self.log("server")));
         wait_for("the controller to answer", PATIENCE, || {
             self.ask_server(&["network", "show"]).status.success().then_some(())
         });
@@ -133,23 +136,28 @@ impl Lab {
         let namespace = Namespace::new(name);
         self.switch.plug(&namespace, &[&format!("{address}/24")]);
         let (state, log) = (self.state(name), self.log(name));
-        let mut relay = Relay { namespace, address, state, log, process: None };
+        let id = String::new();
+        let mut relay = Relay { id, namespace, address, state, log, process: None };
         let known = self.relays();
         relay.start(&[&self.invite(&["--relay"])]);
-        wait_for("the relay to be published", PATIENCE, || (self.relays() > known).then_some(()));
+        relay.id = wait_for("the relay to be published", PATIENCE, || {
+            self.relays().into_iter().find(|id| !known.contains(id))
+        });
         relay
     }
 
-    /// How many relays the network has.
-    fn relays(&self) -> usize {
-        self.administer(&["network", "relays"]).as_array().map_or(0, Vec::len)
+    /// The ids of the network's relays.
+    fn relays(&self) -> Vec<String> {
+        let relays = self.administer(&["network", "relays"]);
+        let ids = relays.as_array().into_iter().flatten().filter_map(|relay| relay["id"].as_str());
+        ids.map(str::to_owned).collect()
     }
 
-    /// The kinds of the security events that the controller has written down, the newest first.
+    /// The security events that the controller has written down, the newest first.
     pub fn events(&self) -> Vec<Value> {
         let events = self.administer(&["log", "events", "--limit", "1000"]);
         let events = events.as_array().expect("events are a list");
-        events.iter().map(|row| row["event"].clone()).collect()
+        events.iter().map(|row| row["entry"]["event"].clone()).collect()
     }
 
     /// Everybody's lines in the logs that are warnings or worse.
@@ -208,6 +216,7 @@ impl Drop for Lab {
 /// A relay on a host of its own.
 #[derive(Debug)]
 pub struct Relay {
+    id: String,
     namespace: Namespace,
     address: String,
     state: String,
@@ -216,6 +225,12 @@ pub struct Relay {
 }
 
 impl Relay {
+    /// Its id, by which devices name it.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
     /// Its host.
     #[must_use]
     pub fn namespace(&self) -> &Namespace {
@@ -383,7 +398,7 @@ impl Device {
         });
     }
 
-    /// By what the traffic to a peer goes: an address, or a relay's name.
+    /// By what the traffic to a peer goes: an address, or a relay's id.
     #[must_use]
     pub fn path_to(&self, peer: &Self) -> Option<String> {
         let status = self.status()?;

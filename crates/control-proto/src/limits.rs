@@ -50,8 +50,9 @@ pub const MAX_ITEMS_AT_ONCE: usize = 8;
 /// Devices that may wait for approval; an intercepted stack of invites must not fill the network.
 pub const MAX_PENDING_DEVICES: usize = 1_000;
 
-/// Connections that have not said hello yet; a further one displaces the oldest.
-pub const MAX_STRANGERS: usize = 1_024;
+/// Connections that have not said hello yet; a further one displaces the oldest. With its TLS and
+/// buffers each costs 20 KB.
+pub const MAX_STRANGERS: usize = 256;
 
 /// A connection that has not said hello by then is closed: the handshake's own deadline and a
 /// round trip.

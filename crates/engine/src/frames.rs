@@ -7,13 +7,11 @@ use bytes::BytesMut;
 use control_proto::TunnelRefusal;
 use frame_proto::{
     Ends, FrameKeys, FrameOpener, FrameSealer, FrameStreams, FrameType, HEADER_LENGTH,
-    HOP_TAG_LENGTH, HelloKey, OffloadHeader, OpenError, TAG_LENGTH, parse, set_peer,
+    HOP_TAG_LENGTH, HelloKey, OpenError, TAG_LENGTH, parse, set_peer,
 };
 use identity::{DeviceId, TunnelKey, TunnelPublicKey};
 use rand_core::CryptoRng;
 use wireguard_proto::Session;
-
-use crate::host_packet::HostPacket;
 
 /// The frame keys of all sessions with a peer that are alive, and the key for the time before.
 #[derive(Debug)]
@@ -60,21 +58,20 @@ impl Frames {
         self.sessions.values().map(|frames| &frames.session)
     }
 
-    /// Seals a packet or super-packet as a data frame for the way through `relay`.
-    pub(crate) fn seal_packet(
+    /// Seals a data frame, whose payload is in its place, for the way through `relay`.
+    pub(crate) fn seal_data(
         &mut self,
         session: &Session,
         relay: DeviceId,
-        packet: HostPacket,
-        head: &OffloadHeader,
+        mut frame: BytesMut,
+        flags: u8,
     ) -> Option<BytesMut> {
         let frames = self.sessions.get_mut(&session.local_index())?;
         if frames.sealer.as_ref().is_none_or(|(through, _)| *through != relay) {
             frames.sealer = Some((relay, frames.streams.begin()));
         }
         let (_, sealer) = frames.sealer.as_ref()?;
-        let mut frame = packet.into_frame(head);
-        sealer.seal(FrameType::Data, 0, &mut frame).ok()?;
+        sealer.seal(FrameType::Data, flags, &mut frame).ok()?;
         Some(frame)
     }
 

@@ -175,7 +175,6 @@ fn header_length(offload: &Offload, packet: &[u8]) -> u16 {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use frame_proto::{Ends, FrameKeys, FrameOpener, FrameSealer, FrameType};
     use identity::{DeviceId, NetworkId};

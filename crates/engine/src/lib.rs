@@ -36,7 +36,7 @@
 //! | `sync`, `peers`, `peer`, `plain` | the map turned into peers |
 //! | `tunnels`, `traffic`, `frames`, `host_packet`, `psk`, `via` | packets, sessions, frames |
 //! | `discovery` | paths, candidates, announcements |
-//! | `control`, `relays`, `streams` | connections to controller and relays |
+//! | `control`, `relays`, `streams`, `meter` | connections to controller and relays, and who waits where |
 //! | `dataplane`, `routes` | what runs on data threads |
 //! | `alarms` | security events, counted and rate-limited |
 //! | `names` | the zone for the resolver |
@@ -55,6 +55,7 @@ mod engine;
 mod frames;
 mod host_packet;
 mod io;
+mod meter;
 mod names;
 mod peer;
 mod peers;

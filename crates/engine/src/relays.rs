@@ -6,12 +6,15 @@ use std::time::{Duration, Instant};
 use blake2::digest::{FixedOutput, Update};
 use blake2::{Blake2s256, Digest};
 use bytes::{Bytes, BytesMut};
+use frame_proto::FLAG_INTERACTIVE;
 use identity::{Attachment, Binding, CertificateChain, DeviceId, NetworkId, RelayEntry, Signed};
 use noise_channel::{ClockOffset, PathSecret, Service, StaticSecret};
 use relay_proto::{ClientConfig, ClientEvent, FlowId, RelayClient};
 
 use crate::context::Context;
 use crate::io::{DialTarget, Purpose, StreamId};
+use crate::meter::FlowMeter;
+use crate::routes::{flow_of, is_expedited};
 use crate::streams::{Owner, Streams};
 
 /// Relays at which a device can be reached: one more than is needed, for the day when one dies.
@@ -62,6 +65,7 @@ pub(crate) struct Relays {
     entries: BTreeMap<DeviceId, RelayEntry>,
     homes: Vec<DeviceId>,
     links: BTreeMap<DeviceId, Link>,
+    meter: FlowMeter,
     events: VecDeque<RelayEvent>,
 }
 
@@ -85,6 +89,7 @@ impl Relays {
             entries: BTreeMap::new(),
             homes: Vec::new(),
             links: BTreeMap::new(),
+            meter: FlowMeter::default(),
             events: VecDeque::new(),
         }
     }
@@ -168,6 +173,14 @@ impl Relays {
                 streams.wake(stream);
             }
         }
+    }
+
+    /// The flow of a packet, and the flags that its frame gets.
+    pub(crate) fn classify(&mut self, packet: &[u8], now: Instant) -> (FlowId, u8) {
+        let flow = flow_of(packet);
+        let is_little = self.meter.is_little(flow, packet.len(), now);
+        let is_interactive = is_little || is_expedited(packet);
+        (flow, if is_interactive { FLAG_INTERACTIVE } else { 0 })
     }
 
     /// Sends a frame through a relay; dials there if need be.

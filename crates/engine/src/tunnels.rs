@@ -17,7 +17,7 @@ use crate::dataplane::{DataPlane, Notice, PeerPlane};
 use crate::engine::Engine;
 use crate::host_packet::HostPacket;
 use crate::io::Transmit;
-use crate::routes::{NO_FLOW, flow_of};
+use crate::routes::NO_FLOW;
 use crate::via::Via;
 
 impl Engine {
@@ -88,10 +88,11 @@ impl Engine {
     ) {
         let now = cx.instant();
         let (parts, bytes) = (packet.parts() as u64, packet.bytes().len() as u64);
-        let flow = flow_of(packet.bytes());
+        let (flow, flags) = self.relays.classify(packet.bytes(), now);
         let Some(peer) = self.peers.get_mut(device) else { return };
         let Some(relay) = self.relays.route(&peer.relays) else { return };
-        let Some(frame) = peer.frames.seal_packet(session, relay, packet, head) else {
+        let Some(frame) = peer.frames.seal_data(session, relay, packet.into_frame(head), flags)
+        else {
             return;
         };
         peer.traffic.counters.count_sent(parts, bytes);

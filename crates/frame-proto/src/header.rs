@@ -20,6 +20,9 @@ pub const DATA_PAYLOAD_LIMIT: usize = PAYLOAD_LIMIT - 128;
 /// The flag of frames that are sealed with a [`HelloKey`](crate::HelloKey).
 pub const FLAG_HELLO: u8 = 1;
 
+/// The flag of frames whose sender means them to wait apart from its others: of flows that send little.
+pub const FLAG_INTERACTIVE: u8 = 2;
+
 const VERSION: u8 = 1;
 
 /// What a frame is for.
@@ -86,7 +89,7 @@ pub enum FrameError {
 pub struct Header {
     /// What the frame is for.
     pub kind: FrameType,
-    /// See [`FLAG_HELLO`]; others are for later versions and are passed over.
+    /// See [`FLAG_HELLO`] and [`FLAG_INTERACTIVE`]; others are for later versions and are passed over.
     pub flags: u8,
     /// Bytes of payload.
     pub length: u16,
@@ -158,6 +161,12 @@ impl Header {
     #[must_use]
     pub const fn is_hello(&self) -> bool {
         self.flags & FLAG_HELLO != 0
+    }
+
+    /// Whether the frame is to wait apart from its sender's others.
+    #[must_use]
+    pub const fn is_interactive(&self) -> bool {
+        self.flags & FLAG_INTERACTIVE != 0
     }
 }
 

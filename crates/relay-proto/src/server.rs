@@ -40,11 +40,13 @@ pub struct Limits {
 
 impl Default for Limits {
     /// For a relay of ten thousand clients: no client can take more than ten gigabits, which is beyond
-    /// what one stream brings, nor keep more than a megabyte waiting, which is half of the room.
+    /// what one stream brings, nor keep more than a megabyte waiting, which is half of the room. With
+    /// its TLS and buffers a connection costs 20 KB before it is attached, so strangers get eight
+    /// megabytes together.
     fn default() -> Self {
         Self {
             connections: 10_000,
-            unattached: 1_000,
+            unattached: 400,
             bytes: Rate { per_second: 1_250_000_000, burst: 16_000_000 },
             messages: Rate { per_second: 250_000, burst: 20_000 },
             queue_bytes: 2_000_000,
@@ -248,7 +250,8 @@ impl RelayServer {
         source: IpAddr,
         now: Now,
     ) -> Result<ConnectionId, TurnedAway> {
-        self.make_room(&recognised.path, source, now.instant)?;
+        let room = self.make_room(&recognised.path, source, now.instant);
+        room.inspect_err(|_| self.loads.entry(recognised.network).or_default().strangers += 1)?;
         let entry = self.networks.get(&recognised.network).ok_or(TurnedAway::NetworkRemoved)?;
         let config = ResponderConfig {
             static_key: entry.static_key.clone(),
@@ -496,7 +499,7 @@ impl RelayServer {
         frame_proto::set_peer(&mut frame, sender).expect("a frame has a header");
         let Some(receiver) = self.connections.get_mut(&to) else { return };
         let dropped = receiver.link.outbound.dropped();
-        receiver.link.outbound.push_frame(flow_of(sender), frame, now);
+        receiver.link.outbound.push_frame(flow_of(sender, &frame), frame, now);
         if receiver.link.outbound.dropped() == dropped {
             load.bytes_forwarded += size;
             self.ready.insert(to);
@@ -583,10 +586,12 @@ impl RelayServer {
     }
 }
 
-/// The frames of one sender: enough of its id to tell members of a network apart.
-fn flow_of(sender: DeviceId) -> FlowId {
+/// The frames of one sender, those of flows that send little apart: enough of its id to tell members of
+/// a network apart, and one bit.
+fn flow_of(sender: DeviceId, frame: &[u8]) -> FlowId {
     let (head, _) = sender.as_bytes().split_first_chunk().expect("an id has 32 bytes");
-    FlowId(u64::from_be_bytes(*head))
+    let is_interactive = frame_proto::parse(frame).is_ok_and(|header| header.is_interactive());
+    FlowId(u64::from_be_bytes(*head) << 1 | u64::from(is_interactive))
 }
 
 impl std::fmt::Debug for RelayServer {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use frame_proto::{FrameType, HopError, compose, payload_mut};
+use frame_proto::{FLAG_INTERACTIVE, FrameType, HopError, compose, payload, payload_mut};
 use identity::{
     Attachment, Authorities, Binding, Certificate, CertificateChain, ChannelKey, DelegatedKey,
     Delegation, DeviceId, DeviceKey, IssueLimits, NetworkId, NetworkKey, RevocationTarget,
@@ -534,6 +534,33 @@ fn a_slow_consumer_costs_no_more_than_its_queue() {
 }
 
 #[test]
+fn interactive_frames_and_other_senders_do_not_wait_behind_bulk() {
+    let network = Network::new(1);
+    let (alice, bob, carol) = (network.member(1), network.member(2), network.member(3));
+    let mut world = World::new(&[&network], Limits::default());
+    let (a, b) = (world.join(&network, &alice), world.join(&network, &bob));
+    let c = world.join(&network, &carol);
+    world.client(b).stuck = true;
+    for _ in 0..40 {
+        world.send(a, frame(bob.key.id(), &[7; 60_000]));
+    }
+    let mut call = frame(bob.key.id(), b"call");
+    call[1] = FLAG_INTERACTIVE;
+    world.send(a, call);
+    world.send(c, frame(bob.key.id(), b"beside"));
+    world.client(b).stuck = false;
+    world.settle();
+    let events = world.take_events(b);
+    let place = |text: &[u8]| {
+        let is_it =
+            |event: &ClientEvent| matches!(event, ClientEvent::Frame(it) if payload(it) == text);
+        events.iter().position(is_it)
+    };
+    assert_eq!((place(b"call"), place(b"beside")), (Some(1), Some(2)));
+    assert!(events.len() > 10, "bulk arrives too");
+}
+
+#[test]
 fn a_client_that_asks_and_does_not_read_is_closed() {
     let network = Network::new(1);
     let mut world = World::new(&[&network], Limits::default());
@@ -633,6 +660,8 @@ fn whoever_holds_most_places_without_attaching_makes_way_for_others() {
     world.join(&network, &network.member(1));
     assert_eq!(world.closed(held[0]), Some(CloseReason::Displaced));
     assert_eq!(world.closed(held[1]), None);
+    let report = world.server.report_load(network.id(), 0);
+    assert_eq!(report.strangers, 2, "one was turned away, another closed");
 }
 
 #[test]

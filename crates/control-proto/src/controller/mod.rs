@@ -216,7 +216,7 @@ impl Controller {
         self.last_now = now.instant;
         let strangers = self.sessions.iter().filter(|(_, s)| s.device().is_none());
         if strangers.clone().count() >= MAX_STRANGERS
-            && let Some((oldest, _)) = strangers.min_by_key(|(_, session)| session.opened)
+            && let Some((oldest, _)) = strangers.min_by_key(|(_, session)| session.standing())
         {
             let oldest = *oldest;
             self.close(oldest);

@@ -67,6 +67,11 @@ impl Session {
         }
     }
 
+    /// How early it makes room for others, the least first: a channel that is up took its owner a round trip.
+    pub(crate) const fn standing(&self) -> (bool, Instant) {
+        (!matches!(self.phase, Phase::Handshake), self.opened)
+    }
+
     /// Whether the channel may look at one more message.
     pub(crate) fn allow_transport(&mut self, now: Instant) -> bool {
         self.transport.take(now)

@@ -33,6 +33,8 @@ use crate::udp::Sockets;
 const WAITING_BYTES: usize = 2 << 20;
 /// What a waiting packet costs besides its bytes, so that small ones have a bound too.
 const PACKET_OVERHEAD: usize = 512;
+/// A packet above this length is bulk: full, or a super-packet.
+const BULK: usize = 1_000;
 /// Upcalls of all kinds that wait for the loop: more than packets alone can be.
 const WAITING: usize = 2 * WAITING_BYTES / PACKET_OVERHEAD;
 
@@ -67,10 +69,14 @@ impl Upcalls {
         (Self { queue, room: Arc::new(Semaphore::new(WAITING_BYTES)) }, waiting)
     }
 
-    /// Room for a packet of `length` bytes; none if too much waits.
+    /// Room for a packet of `length` bytes; none if too much waits. Bulk leaves some to the rest.
     fn room(&self, length: usize) -> Option<OwnedSemaphorePermit> {
-        let cost = u32::try_from(length + PACKET_OVERHEAD).ok()?;
-        self.room.clone().try_acquire_many_owned(cost).ok()
+        let cost = length + PACKET_OVERHEAD;
+        let kept = if length > BULK { WAITING_BYTES / 4 } else { 0 };
+        if self.room.available_permits() < cost + kept {
+            return None;
+        }
+        self.room.clone().try_acquire_many_owned(u32::try_from(cost).ok()?).ok()
     }
 
     /// Hands something over; it is lost if too much waits.

@@ -25,7 +25,7 @@ const RECEIVES: usize = 2;
 /// Super-datagrams in one receive call. The first ones stay in the processor's cache.
 const RECEIVE_SLOTS: usize = 8;
 /// A packet below this length is copied for the loop; a longer one takes its buffer along.
-const COPIED: usize = 4096;
+const COPIED: usize = 16 * 1024;
 
 const WAKE: u64 = 0;
 const TUN: u64 = 1;

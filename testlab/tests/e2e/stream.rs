@@ -1,0 +1,114 @@
+//! Bulk traffic through a relay, and between the relay and the direct path.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use testlab::netns::{Process, wait_for};
+use testlab::network::{Device, Lab};
+
+use crate::{MEGABYTE, PATIENCE, file_of_noise, web_server};
+
+/// How long a transfer may take on a machine that is busy with other tests.
+const TRANSFER: Duration = Duration::from_secs(120);
+/// A dead path is given up after 2 s; then TCP, which has doubled its timeout meanwhile, tries again.
+const STALL: Duration = Duration::from_secs(8);
+
+#[test]
+fn without_udp_a_file_arrives_whole_over_ipv6_and_ipv4_beside_pings() {
+    let mut lab = Lab::new();
+    let bob = lab.device("bob");
+    let mut alice = lab.host("alice");
+    alice.namespace().block_udp();
+    alice.up(&[&lab.invite(&[])]);
+    alice.wait_for_path(&bob, "relay", PATIENCE);
+
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let sent = file_of_noise(folder.path(), 100 * MEGABYTE);
+    let _server = web_server(&bob, folder.path());
+    for family in ["-6", "-4"] {
+        let mut fetching = Fetch::start(&alice, &bob, &[family], folder.path());
+        let ping = ["-n", family, "-q", "-c", "10", "-i", "0.05", "-W", "5", &bob.full_name()];
+        let pings = alice.namespace().run("ping", &ping);
+        assert!(pings.contains(" 0% packet loss"), "{pings}");
+        assert_eq!(fetching.finish(), sent.split_whitespace().next().unwrap_or_default());
+    }
+    assert_eq!(errors_of_tcp(&alice), 0);
+    assert_eq!(errors_of_tcp(&bob), 0);
+}
+
+#[test]
+fn a_transfer_survives_the_loss_and_the_return_of_the_direct_path() {
+    let mut lab = Lab::new();
+    let (alice, bob) = (lab.device("alice"), lab.device("bob"));
+    alice.wait_for_path(&bob, "direct", PATIENCE);
+    bob.wait_for_path(&alice, "direct", PATIENCE);
+
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let sent = file_of_noise(folder.path(), 200 * MEGABYTE);
+    let _server = web_server(&bob, folder.path());
+    let mut fetching = Fetch::start(&alice, &bob, &["--limit-rate", "10M"], folder.path());
+    fetching.advance(10 * MEGABYTE);
+    alice.namespace().block_udp();
+    fetching.advance(30 * MEGABYTE);
+    alice.wait_for_path(&bob, "relay", PATIENCE);
+    alice.namespace().allow_udp();
+    alice.wait_for_path(&bob, "direct", PATIENCE);
+    fetching.advance(30 * MEGABYTE);
+    assert_eq!(fetching.finish(), sent.split_whitespace().next().unwrap_or_default());
+    assert_eq!(errors_of_tcp(&alice), 0);
+}
+
+/// A running transfer of `noise` into a file.
+struct Fetch {
+    process: Process,
+    received: std::path::PathBuf,
+}
+
+impl Fetch {
+    fn start(device: &Device, server: &Device, options: &[&str], folder: &Path) -> Self {
+        let label = options.concat();
+        let (received, log) = (folder.join(format!("to{label}")), format!("fetch{label}.log"));
+        std::fs::write(&received, "").expect("a temporary file");
+        let url = format!("http://{}:8000/noise", server.full_name());
+        let script = "to=$1; shift; curl -sS --max-time 120 -o $to \"$@\" && echo complete";
+        let to = received.to_string_lossy();
+        let args = [&["-c", script, "fetch", &to], options, &[&url]].concat();
+        let process = device.namespace().spawn("sh", &args, &folder.join(log));
+        Self { process, received }
+    }
+
+    fn len(&self) -> usize {
+        let len = self.received.metadata().expect("the file is there").len();
+        usize::try_from(len).expect("a small file")
+    }
+
+    /// Waits until `more` bytes have arrived; fails when none does for longer than [`STALL`].
+    fn advance(&self, more: usize) {
+        let goal = self.len() + more;
+        let (mut len, mut since) = (self.len(), Instant::now());
+        wait_for("the transfer to go on", TRANSFER, || {
+            if self.len() > len {
+                (len, since) = (self.len(), Instant::now());
+            }
+            assert!(since.elapsed() < STALL, "nothing has arrived after {len} bytes");
+            (len >= goal).then_some(())
+        });
+    }
+
+    /// Waits for the end; answers the SHA-256 of what has arrived.
+    fn finish(&mut self) -> String {
+        self.process.wait_for_output("complete", TRANSFER);
+        let output = std::process::Command::new("sha256sum").arg(&self.received).output();
+        let output = output.expect("a shell tool");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.split_whitespace().next().unwrap_or_default().to_owned()
+    }
+}
+
+/// TCP segments that a host has refused: bad checksums among them.
+fn errors_of_tcp(device: &Device) -> u64 {
+    let counters = device.namespace().run("nstat", &["-asz", "TcpInErrs"]);
+    let line = counters.lines().find(|line| line.starts_with("TcpInErrs"));
+    let count = line.and_then(|line| line.split_whitespace().nth(1));
+    count.and_then(|count| count.parse().ok()).expect("nstat prints the counter")
+}
