@@ -1,6 +1,9 @@
 //! The store keeps batches as a whole, survives being closed and reopened, and shows tampering.
 
+use std::future::{Future as _, poll_fn};
 use std::path::Path;
+use std::task::Poll;
+use std::time::Duration;
 
 use control_proto::{
     Actor, AuditAction, AuditEntry, Change, Counters, EventRecord, ItemKey, SecurityEvent,
@@ -11,6 +14,7 @@ use identity::{NetworkKey, NetworkName, UnixTime};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng as _;
 use sqlx::Executor as _;
+use tokio::time::timeout;
 
 const ALL: Page = Page { before: None, limit: 100 };
 
@@ -113,6 +117,22 @@ async fn a_changed_or_removed_row_of_a_log_shows() {
             "{found:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_batch_does_not_wait_for_logs_that_are_being_verified() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = open(folder.path()).await;
+    let events: Vec<_> = (0..5_000).map(event).collect();
+    store.commit(&events).await.expect("keeps");
+
+    // Begun, and not driven on before the batch is kept.
+    let mut verified = Box::pin(store.verify_logs());
+    let begun = poll_fn(|cx| Poll::Ready(verified.as_mut().poll(cx).is_pending())).await;
+    assert!(begun, "it takes more than a moment");
+    let kept = timeout(Duration::from_secs(20), store.commit(&[event(1)])).await;
+    kept.expect("it does not wait").expect("keeps");
+    verified.await.expect("nobody changed them");
 }
 
 fn prune(entries: u64, before: u64) -> Change {

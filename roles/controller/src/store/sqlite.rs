@@ -25,10 +25,15 @@ use super::{Logged, MAX_PAGE, Page, Store, StoreError};
 /// Another process that holds the file, such as a backup tool, is waited for this long.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Looks into the logs at once; write-ahead mode lets them go on beside a batch.
+const READERS: u32 = 2;
+
 /// A controller's state in an SQLite file, in write-ahead mode and synchronous at every commit.
 #[derive(Debug, Clone)]
 pub struct SqliteStore {
     pool: SqlitePool,
+    /// For what may take long and must not keep a batch waiting.
+    readers: SqlitePool,
 }
 
 /// An append-only table.
@@ -62,13 +67,16 @@ impl SqliteStore {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(BUSY_TIMEOUT);
         // One connection: the machine's batches are kept in their order.
-        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
+        let pool =
+            SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
         sqlx::migrate!("./migrations").run(&pool).await?;
-        Ok(Self { pool })
+        let readers = SqlitePoolOptions::new().max_connections(READERS);
+        Ok(Self { pool, readers: readers.connect_lazy_with(options.read_only(true)) })
     }
 
     /// Waits for what is under way and closes the file.
     pub async fn close(&self) {
+        self.readers.close().await;
         self.pool.close().await;
     }
 
@@ -110,7 +118,7 @@ impl SqliteStore {
         let rows = sqlx::query(AssertSqlSafe(sql))
             .bind(before)
             .bind(page.limit.min(MAX_PAGE))
-            .fetch_all(&self.pool)
+            .fetch_all(&self.readers)
             .await?;
         rows.iter()
             .map(|row| {
@@ -126,7 +134,7 @@ impl SqliteStore {
         let table = log.table();
         let sql = format!("SELECT sequence, body, hash FROM {table} ORDER BY sequence");
         // Both reads see one moment: rows may be pruned meanwhile.
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.readers.begin().await?;
         let mut previous = anchor(&mut transaction, log).await?.unwrap_or_default();
         let mut rows = sqlx::query(AssertSqlSafe(sql)).fetch(&mut *transaction);
         while let Some(row) = rows.try_next().await? {
