@@ -13,7 +13,7 @@ prefix ?= /usr/local
 # Below DESTDIR whoever packages needs no privilege.
 to_system := $(if $(DESTDIR),,$(as_root))
 
-.PHONY: help demo test fmt lint doc deny unit sim e2e faults interop coverage bench install tools
+.PHONY: help demo test fmt lint doc deny unit sim e2e faults interop bench install tools
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -61,11 +61,6 @@ faults: ## what users feel while parts fail or are flooded (root or sudo); SHADO
 interop: ## other implementations of WireGuard as the other end (root or sudo)
 	cargo build --workspace --locked --bin shadowmesh
 	cargo test --workspace --locked $(rooted) --features testlab/namespaces --test interop_wireguard -- --test-threads=2
-
-coverage: ## which lines the units and the tests on loopback reach (root or sudo); not part of `test`
-	scripts/install-test-tools tarpaulin
-	$(as_root) env "PATH=$(SHADOWMESH_TOOLS)/bin:$$PATH" cargo tarpaulin --engine llvm --follow-exec --workspace --locked --skip-clean \
-		--target-dir $(CARGO_TARGET_DIR)/coverage --exclude-files 'testlab/*' --timeout 300 --out Html --output-dir $(CARGO_TARGET_DIR)
 
 bench: ## throughput, latency and memory beside peers, in one run (root or sudo)
 	scripts/install-test-tools gotatun boringtun wireguard-go
