@@ -13,7 +13,7 @@ use crate::fair::Bounds;
 use crate::limits::{ATTACH_DEADLINE, CONTROL_RATE, FIRST_MESSAGE_DEADLINE, UNREACHABLE_RATE};
 use crate::link::Link;
 use crate::message::{Attach, Refusal};
-use crate::server::Limits;
+use crate::serving::Limits;
 
 /// Where a connection is in its life.
 pub(crate) enum Stage {

@@ -50,6 +50,7 @@ mod message;
 mod newest;
 mod outbound;
 mod server;
+mod serving;
 mod strangers;
 mod timers;
 
@@ -59,7 +60,7 @@ pub use fair::FlowId;
 pub use link::LinkError;
 pub use load::LoadReport;
 pub use message::Refusal;
-pub use server::{
-    CloseReason, ConnectionId, Limits, Recognised, RelayNetwork, RelayServer, ServerEvent,
-    TurnedAway,
+pub use server::RelayServer;
+pub use serving::{
+    CloseReason, ConnectionId, Limits, Recognised, RelayNetwork, ServerEvent, TurnedAway,
 };

@@ -1,0 +1,140 @@
+//! What goes into a relay and comes out of it, and what it is bound to.
+
+use identity::{DeviceId, NetworkId, Revocations};
+use noise_channel::{ClockOffset, ConnectionMask, Now, PathSecret, StaticSecret};
+
+use crate::Rate;
+use crate::link::LinkError;
+use crate::message::Refusal;
+
+/// What a relay gives its clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at once.
+    pub connections: usize,
+    /// Connections at once that are not attached yet; further ones displace some of these.
+    pub unattached: usize,
+    /// Bytes of frames that one client may send.
+    pub bytes: Rate,
+    /// Frames that one client may send.
+    pub messages: Rate,
+    /// Bytes that wait for one receiver at most.
+    pub queue_bytes: usize,
+}
+
+impl Default for Limits {
+    /// For a relay of ten thousand clients: no client can take more than ten gigabits, which is beyond
+    /// what one stream brings, nor keep more than a megabyte waiting, which is half of the room. With
+    /// its TLS and buffers a connection costs 20 KB before it is attached, so strangers get eight
+    /// megabytes together.
+    fn default() -> Self {
+        Self {
+            connections: 10_000,
+            unattached: 400,
+            bytes: Rate { per_second: 1_250_000_000, burst: 16_000_000 },
+            messages: Rate { per_second: 250_000, burst: 20_000 },
+            queue_bytes: 2_000_000,
+        }
+    }
+}
+
+/// One network that a relay serves.
+#[derive(Debug, Clone)]
+pub struct RelayNetwork {
+    /// The network.
+    pub network: NetworkId,
+    /// The relay as a member of it.
+    pub relay: DeviceId,
+    /// The relay's channel key in it.
+    pub static_key: StaticSecret,
+    /// Tells the network's connections from noise.
+    pub path_secret: PathSecret,
+    /// Who is no member any more.
+    pub revocations: Revocations,
+    /// What to add to the relay's clock to get the network's time.
+    pub clock_offset: ClockOffset,
+}
+
+impl RelayNetwork {
+    /// This moment by the network's time.
+    pub(crate) const fn time(&self, now: Now) -> Now {
+        Now { instant: now.instant, wall: now.wall.with_offset(self.clock_offset) }
+    }
+}
+
+/// Names one connection of a relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub(crate) u64);
+
+/// A path that belongs to a network; goes into [`RelayServer::handle_open`](crate::RelayServer::handle_open).
+#[derive(Debug, Clone)]
+pub struct Recognised {
+    pub(crate) network: NetworkId,
+    pub(crate) mask: ConnectionMask,
+    pub(crate) path: String,
+}
+
+/// Why a relay does not take a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TurnedAway {
+    /// Everybody who is connected has more of a right to be.
+    #[error("the relay has no room for another connection")]
+    Full,
+    /// As many as a client may have come by the same path.
+    #[error("too many connections by one path")]
+    SamePath,
+    /// The network was removed meanwhile.
+    #[error("the relay does not serve this network any more")]
+    NetworkRemoved,
+}
+
+/// What happened at a relay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServerEvent {
+    /// A device is reachable here.
+    Attached {
+        /// Its connection.
+        connection: ConnectionId,
+        /// Its network.
+        network: NetworkId,
+        /// The device.
+        device: DeviceId,
+    },
+    /// A device is not reachable here any more.
+    Detached {
+        /// Its network.
+        network: NetworkId,
+        /// The device.
+        device: DeviceId,
+    },
+    /// Send what the connection still has, then close it.
+    Close {
+        /// The connection, which is forgotten when its closing is handed in.
+        connection: ConnectionId,
+        /// Why.
+        reason: CloseReason,
+    },
+}
+
+/// Why a relay closes a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CloseReason {
+    /// The client is not, or no longer, served.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The link broke.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// The client did not attach in time.
+    #[error("the client did not attach in time")]
+    NotAttached,
+    /// The client did not attach, and others wait.
+    #[error("the client did not attach and makes way for another")]
+    Displaced,
+    /// The client sends control messages faster than anybody needs to.
+    #[error("the client sends too many control messages")]
+    ControlFlood,
+    /// The client does not read what it asks for.
+    #[error("the client does not read")]
+    NotReading,
+}
