@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use identity::{Binding, CertificateChain, ChannelProof, Endpoints, RelayEntry, Signed, UnixTime};
 use noise_channel::{
-    Channel, ChannelEvent, ConnectionMask, InitiatorConfig, MessageClass, Now, Service,
-    StaticSecret,
+    Channel, ChannelEvent, InitiatorConfig, MessageClass, Now, Service, StaticSecret,
 };
 use rand_core::CryptoRng;
 
 use super::backoff::{Backoff, jittered};
 use super::clock::NetworkClock;
+use super::link::{Join, Latest, Link, Phase, Timers};
 use super::places::Places;
 use super::reports::{Reports, failure_event};
 use super::{Admission, ClientConfig, ClientEvent, ClientStatus, StreamAction};
@@ -46,45 +46,6 @@ pub struct ControlClient {
     actions: VecDeque<StreamAction>,
     events: VecDeque<ClientEvent>,
     last_now: Instant,
-}
-
-/// What is told to every new channel.
-#[derive(Debug, Default)]
-struct Latest {
-    endpoints: Option<Signed<Endpoints>>,
-    relay: Option<RelayEntry>,
-    /// The chain of the hello that is on its way.
-    hello: Option<CertificateChain>,
-    wants_whole_map: bool,
-    wants_to_leave: bool,
-}
-
-/// How far a device that joins has come.
-#[derive(Debug, Default)]
-struct Join {
-    attempts: u32,
-    counter: u32,
-}
-
-#[derive(Debug, Default)]
-struct Timers {
-    renew: Option<Instant>,
-    expire: Option<Instant>,
-}
-
-#[derive(Debug)]
-enum Link {
-    Waiting { until: Instant, refusal: Option<Refusal> },
-    Dialling { connection: ConnectionId, mask: ConnectionMask, since: Instant },
-    Open { connection: ConnectionId, channel: Box<Channel>, phase: Phase },
-    Stopped,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Handshake,
-    Hello { since: Instant },
-    Ready { pending: bool },
 }
 
 impl ControlClient {

@@ -2,6 +2,7 @@
 
 mod backoff;
 mod clock;
+mod link;
 mod machine;
 mod places;
 mod reports;
