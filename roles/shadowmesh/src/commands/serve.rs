@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 use super::admin::created;
 use super::owner::{self, KEY_PASSPHRASE};
 use crate::cli::{RelayArgs, ServerArgs};
-use crate::config::Config;
+use crate::config::{Config, ListenSettings};
 use crate::exit::{Exit, Failure};
 use crate::listen::{Listening, Wanted, check, listen};
 use crate::output::{BOLD, line, note, styled};
@@ -76,12 +76,20 @@ impl Server {
         let folder = network_folder(&config);
         let settings = config.server.clone();
         let wanted_mode = if args.strict { Mode::Strict } else { Mode::Simple };
-        let wanted = Wanted {
-            listen: args.listen.or(settings.listen),
-            hosts: if args.hosts.is_empty() { settings.hosts } else { args.hosts },
-            certificate: both(args.tls_certificate, args.tls_key)?
-                .or(both(settings.tls_certificate, settings.tls_key)?),
-        };
+        let wanted = wanted(
+            ListenSettings {
+                listen: args.listen,
+                hosts: args.hosts,
+                tls_certificate: args.tls_certificate,
+                tls_key: args.tls_key,
+            },
+            ListenSettings {
+                listen: settings.listen,
+                hosts: settings.hosts,
+                tls_certificate: settings.tls_certificate,
+                tls_key: settings.tls_key,
+            },
+        )?;
         check(&wanted).await?;
         let found = folder.secrets()?;
         let first_start = found.is_none();
@@ -187,13 +195,13 @@ pub(crate) async fn relay(args: RelayArgs, config: Config) -> Result<(), Failure
     let stop = stop::requested().map_err(|error| Failure::new(Exit::Host, error.to_string()))?;
     let invite = args.invite.as_deref().map(super::up::read_invite).transpose()?;
     let invite = invite.map(|text| relay_invite(&text)).transpose()?;
-    let settings = config.relay.clone();
-    let wanted = Wanted {
-        listen: args.listen.or(settings.listen),
-        hosts: if args.hosts.is_empty() { settings.hosts } else { args.hosts },
-        certificate: both(args.tls_certificate, args.tls_key)?
-            .or(both(settings.tls_certificate, settings.tls_key)?),
+    let asked = ListenSettings {
+        listen: args.listen,
+        hosts: args.hosts,
+        tls_certificate: args.tls_certificate,
+        tls_key: args.tls_key,
     };
+    let wanted = wanted(asked, config.relay.clone())?;
     check(&wanted).await?;
     let keystore = relay_keystore(&config)?;
     let _only_one = only_relay(&config)?;
@@ -217,6 +225,16 @@ pub(crate) async fn relay(args: RelayArgs, config: Config) -> Result<(), Failure
     relay.listen(listening.listener);
     stop.await;
     Ok(())
+}
+
+/// What the command line asks for, and the file where it is silent.
+fn wanted(asked: ListenSettings, file: ListenSettings) -> Result<Wanted, Failure> {
+    Ok(Wanted {
+        listen: asked.listen.or(file.listen),
+        hosts: if asked.hosts.is_empty() { file.hosts } else { asked.hosts },
+        certificate: both(asked.tls_certificate, asked.tls_key)?
+            .or(both(file.tls_certificate, file.tls_key)?),
+    })
 }
 
 /// A certificate and its key, or neither.
