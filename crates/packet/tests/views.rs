@@ -1,6 +1,6 @@
 //! Reading packets as the receiving host does.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use packet::{Fragment, Malformed, Packet, Protocol, Transport, build, checksum};
 use proptest::prelude::*;

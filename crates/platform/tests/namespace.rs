@@ -1,6 +1,6 @@
 //! TUNs, links and routes in network namespaces of their own, which takes root.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     net::{IpAddr, TcpListener, TcpStream, UdpSocket as StdUdp},

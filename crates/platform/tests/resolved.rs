@@ -1,6 +1,6 @@
 //! systemd-resolved's side of its D-Bus interface, on a bus of the test's own.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     fs,

@@ -1,6 +1,6 @@
 //! Changing `resolv.conf`, and what is left of it.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{fs, net::IpAddr, os::unix::fs::symlink, path::PathBuf};
 
