@@ -428,8 +428,10 @@ impl Engine {
         self.drain_control(cx);
         self.drain_relays(cx);
         self.drain_wireguard(cx);
-        self.drain_paths(cx);
-        self.drain_wireguard(cx);
+        while self.peers.is_touched() {
+            self.drain_paths(cx);
+            self.drain_wireguard(cx);
+        }
         if self.schedule.take_announce(cx.instant()) {
             self.announce(cx);
         }

@@ -112,7 +112,7 @@ impl Engine {
             }
         }
         if let Some(peer) = self.peers.touch(device) {
-            let available = self.relays.reaches(&peer.relays);
+            let available = self.relays.reaches(peer.relays.relays());
             peer.agent.handle_relay(available, now);
         }
         self.receive_kept(device, cx);
