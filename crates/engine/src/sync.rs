@@ -38,7 +38,7 @@ impl Engine {
                     self.saved.set_clock_offset(offset);
                     let wall = Duration::from_millis(cx.now.wall.with_offset(offset).0);
                     self.wireguard.set_wall_clock(wall, cx.instant());
-                    self.schedule.save_soon(cx.instant());
+                    self.state_anew(cx);
                     self.output.events.push_back(EngineEvent::ClockWrong { offset_ms: offset.0 });
                 }
                 ClientEvent::Security(event) => self.alarms.raise(event, cx.instant()),

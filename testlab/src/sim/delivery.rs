@@ -24,6 +24,9 @@ pub(super) struct Wire {
     pub(super) server: Server,
     path: String,
     pub(super) accepted: Option<Accepted>,
+    /// Whether it belongs to an address that its client has no more: nothing gets through, and
+    /// neither end hears of it.
+    pub(super) dead: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,9 +60,27 @@ pub(super) enum Delivery {
     ClosedByClient { wire: u64 },
 }
 
+impl Delivery {
+    fn wire(&self) -> Option<u64> {
+        match self {
+            Self::Datagram { .. } => None,
+            Self::Connect { wire }
+            | Self::Connected { wire }
+            | Self::ToServer { wire, .. }
+            | Self::ToClient { wire, .. }
+            | Self::ClosedByServer { wire }
+            | Self::ClosedByClient { wire } => Some(*wire),
+        }
+    }
+}
+
 impl World {
     pub(super) fn deliver(&mut self, delivery: Delivery) {
-        if self.is_held(&delivery) {
+        let wire = delivery.wire().and_then(|wire| self.wires.get(&wire));
+        if wire.is_some_and(|wire| wire.dead) {
+            return;
+        }
+        if wire.is_some_and(|wire| self.is_held(wire)) {
             return self.held.push(delivery);
         }
         match delivery {
@@ -87,17 +108,8 @@ impl World {
         }
     }
 
-    /// Whether one end of a delivery's stream cannot be reached now: TCP waits, and tries again.
-    fn is_held(&self, delivery: &Delivery) -> bool {
-        let wire = match delivery {
-            Delivery::Datagram { .. } | Delivery::Connect { .. } => return false,
-            Delivery::Connected { wire }
-            | Delivery::ToServer { wire, .. }
-            | Delivery::ToClient { wire, .. }
-            | Delivery::ClosedByServer { wire }
-            | Delivery::ClosedByClient { wire } => wire,
-        };
-        let Some(wire) = self.wires.get(wire) else { return false };
+    /// Whether one end of a stream cannot be reached now: TCP waits, and tries again.
+    fn is_held(&self, wire: &Wire) -> bool {
         let (client, server) = (wire.client.host(), wire.server.host());
         let sleeps = |host| matches!(host, HostId::Node(index) if self.nodes[index].asleep);
         // What was dialled in vain is told by the client's own system.
@@ -277,7 +289,7 @@ impl World {
     /// Opens a stream. What is dialled over a cut fails in the end.
     pub(super) fn connect(&mut self, client: Client, server: Server, path: String) {
         let wire = self.next_number();
-        self.wires.insert(wire, Wire { client, server, path, accepted: None });
+        self.wires.insert(wire, Wire { client, server, path, accepted: None, dead: false });
         if client.host().is_some_and(|client| self.is_cut(client, server.host())) {
             let at = self.now.instant + DIAL_PATIENCE;
             self.agenda.insert(at, Delivery::ClosedByServer { wire });

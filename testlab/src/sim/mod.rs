@@ -13,6 +13,7 @@
 //! - [`Underlay`], [`Nat`]: sites, translators and firewalls; [`Quality`]: how datagrams fare
 //! - `hosts`, `plain`: a node, a relay, a controller and a WireGuard peer around their machines
 //! - `shell`, `delivery`, `wire`: what machines want done, and what happens between hosts
+//! - [`scenario`]: bytes that say what happens, and a model that says what ought to be
 //! - `trace`: the last messages, for whoever looks for a fault
 
 mod clock;
@@ -21,6 +22,7 @@ mod hosts;
 mod nat;
 mod packets;
 mod plain;
+pub mod scenario;
 mod shell;
 mod timers;
 mod trace;

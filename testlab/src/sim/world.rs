@@ -159,6 +159,8 @@ impl World {
     }
 
     fn tell_addresses(&mut self, index: usize) {
+        let is_its = |wire: &Wire| matches!(wire.client, Client::Node(node, _) if node == index);
+        self.wires.values_mut().filter(|wire| is_its(wire)).for_each(|wire| wire.dead = true);
         let now = self.node_now(index);
         let node = &mut self.nodes[index];
         let addresses = node.addresses();

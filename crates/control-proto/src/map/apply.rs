@@ -151,10 +151,29 @@ impl NetworkMap {
         if let Some(seen) = &mut self.raw.underway {
             seen.insert(key.clone());
         }
-        if matches!(item, MapItem::Gone(_)) {
-            self.raw.items.remove(&key);
-        } else {
-            self.raw.items.insert(key, bytes.into());
+        match item {
+            MapItem::Gone(_) => {
+                self.raw.items.remove(&key);
+            }
+            MapItem::Peer(device, entry) => {
+                let kept =
+                    self.peers.get(device).map(|peer| &peer.entry).filter(|kept| *kept != entry);
+                let kept = kept.map(|kept| MapItem::Peer(*device, kept.clone()).to_bytes());
+                self.raw.items.insert(key, kept.map_or_else(|| bytes.into(), Into::into));
+            }
+            MapItem::Delegation(_)
+            | MapItem::Epoch(_)
+            | MapItem::Revocation(..)
+            | MapItem::Info(_)
+            | MapItem::Relay(..)
+            | MapItem::RelayHealth(..)
+            | MapItem::Lease4(..)
+            | MapItem::Name(..)
+            | MapItem::Static(..)
+            | MapItem::Controller(..)
+            | MapItem::Freshness(_) => {
+                self.raw.items.insert(key, bytes.into());
+            }
         }
     }
 
@@ -319,9 +338,13 @@ impl NetworkMap {
         if self.peers.get(&device).is_some_and(|peer| peer.entry == *entry) {
             return Ok(());
         }
-        let peer = self.verified_peer(device, entry, now)?;
+        let mut peer = self.verified_peer(device, entry, now)?;
         if let Some(known) = self.peers.get(&device) {
             self.refuse_older(known, &peer)?;
+            keep_newer_statements(known, &mut peer);
+            if peer == *known {
+                return Ok(());
+            }
         }
         self.settle_conflicts(&peer.member, applied)?;
         self.forget_owner(device);
@@ -387,22 +410,16 @@ impl NetworkMap {
         Ok(())
     }
 
-    /// A binding or endpoints with a lower number, or an older membership, is a rollback.
+    /// An older membership is a rollback: renewals all come from one place.
     fn refuse_older(&self, known: &Peer, new: &Peer) -> Taken {
         let begins = |peer: &Peer| {
             claims(&peer.entry.chain, self.network).ok().map(|claims| claims.validity.not_before)
         };
-        let number = |peer: &Peer| peer.endpoints.as_ref().map(|endpoints| endpoints.number);
-        let what = if begins(new) < begins(known) {
-            "membership"
-        } else if new.binding.number < known.binding.number {
-            "binding"
-        } else if number(new) < number(known) {
-            "endpoints"
-        } else {
-            return Ok(());
-        };
-        Err(Skip::Refused(SecurityEvent::RollbackRefused { what: what.to_owned() }))
+        if begins(new) < begins(known) {
+            let what = "membership".to_owned();
+            return Err(Skip::Refused(SecurityEvent::RollbackRefused { what }));
+        }
+        Ok(())
     }
 
     fn forget_owner(&mut self, device: DeviceId) {
@@ -447,6 +464,20 @@ impl NetworkMap {
             ItemKey::Static(peer) => changes.records |= self.statics.remove(peer).is_some(),
         }
         self.raw.items.remove(key);
+    }
+}
+
+/// A device tells the controller and its peers of new keys and addresses at the same time, so that
+/// either may be the first to bring them here: what the other brings then is late, and no news.
+fn keep_newer_statements(known: &Peer, new: &mut Peer) {
+    if new.binding.number < known.binding.number {
+        new.binding = known.binding.clone();
+        new.entry.binding = known.entry.binding.clone();
+    }
+    let number = |peer: &Peer| peer.endpoints.as_ref().map(|endpoints| endpoints.number);
+    if number(new) < number(known) {
+        new.endpoints.clone_from(&known.endpoints);
+        new.entry.endpoints.clone_from(&known.entry.endpoints);
     }
 }
 
