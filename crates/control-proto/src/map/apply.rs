@@ -366,15 +366,25 @@ impl NetworkMap {
         entry: &PeerEntry,
         now: UnixTime,
     ) -> Result<Peer, Skip> {
-        let member = entry
-            .chain
-            .verify(self.network, now, &self.revocations)
-            .map_err(|e| Skip::chain(device, e))?;
+        // What was verified once stays so: whoever is revoked is dropped at once.
+        let known = self.peers.get(&device);
+        let member = match known.filter(|known| known.entry.chain == entry.chain) {
+            Some(known) if now < known.member.not_after => known.member.clone(),
+            Some(_) | None => entry
+                .chain
+                .verify(self.network, now, &self.revocations)
+                .map_err(|e| Skip::chain(device, e))?,
+        };
         if member.device != device {
             return Err(Skip::forged("peer", &"names another device"));
         }
-        let binding =
-            entry.binding.verify(self.network, device).map_err(|e| Skip::forged("binding", &e))?;
+        let binding = match known.filter(|known| known.entry.binding == entry.binding) {
+            Some(known) => known.binding.clone(),
+            None => entry
+                .binding
+                .verify(self.network, device)
+                .map_err(|e| Skip::forged("binding", &e))?,
+        };
         if binding.device != device {
             return Err(Skip::forged("binding", &"names another device"));
         }
