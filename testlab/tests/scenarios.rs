@@ -8,7 +8,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, Test
 use testlab::sim::scenario;
 
 /// Scenarios of one run of the tests, unless `SHADOWMESH_SCENARIOS` says how many.
-const SCENARIOS: u32 = 2_000;
+const SCENARIOS: u32 = 500;
 
 fn scenarios() -> u32 {
     std::env::var("SHADOWMESH_SCENARIOS")
@@ -50,6 +50,41 @@ fn run_random(number: u32, part: u8) {
         Ok(()) => {}
         Err(TestError::Fail(reason, bytes)) => panic!("bytes {}\n{reason}", hex(&bytes)),
         Err(TestError::Abort(reason)) => panic!("{reason}"),
+    }
+}
+
+/// Scripts in which the model and the machines once disagreed, or that touch much.
+const CORPUS: &str = include_str!("../corpus/scripts.txt");
+/// A mesh of this many nodes.
+const MESH: usize = 200;
+
+#[test]
+fn the_corpus_goes_as_the_model_says() {
+    for line in CORPUS.lines().filter(|line| !line.starts_with('#')) {
+        let bytes = data_encoding::HEXLOWER.decode(line.as_bytes()).expect("hexadecimal");
+        if let Err(failure) = scenario::run(&bytes, None) {
+            panic!("bytes {line}\n{failure}");
+        }
+    }
+}
+
+#[test]
+fn any_bytes_are_a_script() {
+    for byte in 0..=u8::MAX {
+        for len in [0, 1, 2, 3, 100] {
+            let script = scenario::Script::from_bytes(&vec![byte; len], None);
+            assert!((2..=4).contains(&script.layout.places.len()));
+        }
+    }
+}
+
+#[test]
+#[ignore = "takes half a minute of processor time for each mesh"]
+fn a_big_mesh_goes_as_the_model_says() {
+    // A split, a restart and a removal among two hundred.
+    let bytes = [7, 1, 0, 31, 7, 0x55, 0x55, 0, 30, 9, 14, 3, 5, 1, 26, 9, 31];
+    if let Err(failure) = scenario::run(&bytes, Some(MESH)) {
+        panic!("bytes {}\n{failure}", hex(&bytes));
     }
 }
 

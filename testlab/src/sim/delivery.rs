@@ -77,7 +77,7 @@ impl Delivery {
 impl World {
     pub(super) fn deliver(&mut self, delivery: Delivery) {
         let wire = delivery.wire().and_then(|wire| self.wires.get(&wire));
-        if wire.is_some_and(|wire| wire.dead) {
+        if wire.is_some_and(|wire| wire.dead && wire.accepted.is_some()) {
             return;
         }
         if wire.is_some_and(|wire| self.is_held(wire)) {
@@ -379,6 +379,7 @@ impl Client {
         match self {
             Self::Node(index, stream) => {
                 let now = world.node_now(index);
+                world.nodes[index].stream_bytes += message.len() as u64;
                 if let Some(engine) = &mut world.nodes[index].engine {
                     engine.handle_stream_message(stream, message, &mut world.rng, now);
                     world.drain_node(index);

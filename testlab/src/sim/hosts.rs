@@ -184,8 +184,10 @@ pub struct NodeHost {
     pub clock: Clock,
     /// Whether its disk takes nothing more.
     pub disk_full: bool,
-    /// Bytes that it sent over streams.
+    /// Bytes that it sent and received over streams.
     pub stream_bytes: u64,
+    /// The addresses that its process was told last.
+    pub(crate) told: Vec<SocketAddr>,
     pub(crate) asleep: bool,
     /// Whether datagrams from and to it are dropped on the way.
     pub udp_blocked: bool,
@@ -216,6 +218,7 @@ impl NodeHost {
             clock: Clock::default(),
             disk_full: false,
             stream_bytes: 0,
+            told: Vec::new(),
             asleep: false,
             udp_blocked: false,
             interface: None,
@@ -260,7 +263,8 @@ impl NodeHost {
         }
         let config = EngineConfig { saved: self.saved.clone(), ..self.config.clone() };
         let mut engine = Engine::new(config, rng, now);
-        engine.handle_local_addresses(&self.addresses(), rng, now);
+        self.told = self.addresses();
+        engine.handle_local_addresses(&self.told, rng, now);
         self.engine = Some(engine);
     }
 

@@ -161,11 +161,21 @@ impl World {
     fn tell_addresses(&mut self, index: usize) {
         let is_its = |wire: &Wire| matches!(wire.client, Client::Node(node, _) if node == index);
         self.wires.values_mut().filter(|wire| is_its(wire)).for_each(|wire| wire.dead = true);
+        // What is being dialled is given up.
+        let unanswered = self.wires.iter().filter(|(_, wire)| wire.dead && wire.accepted.is_none());
+        let unanswered: Vec<_> = unanswered.map(|(number, _)| *number).collect();
+        unanswered.into_iter().for_each(|wire| self.later(Delivery::ClosedByServer { wire }));
         let now = self.node_now(index);
         let node = &mut self.nodes[index];
         let addresses = node.addresses();
+        let are_the_same = std::mem::replace(&mut node.told, addresses.clone()) == addresses;
         if let Some(engine) = node.engine.as_mut().filter(|_| !node.asleep) {
-            engine.handle_local_addresses(&addresses, &mut self.rng, now);
+            if are_the_same {
+                // Another router gave out the same addresses.
+                engine.handle_network_change(&mut self.rng, now);
+            } else {
+                engine.handle_local_addresses(&addresses, &mut self.rng, now);
+            }
             self.drain_node(index);
         }
     }

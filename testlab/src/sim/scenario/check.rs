@@ -24,11 +24,20 @@ pub(super) struct Expected {
     pub(super) reports: BTreeSet<(usize, usize)>,
     pub(super) forgers: BTreeSet<usize>,
     pub(super) clocks_differ: bool,
+    /// Whose clock has ever been fast.
+    pub(super) was_fast: BTreeSet<usize>,
     pub(super) removals: bool,
     pub(super) intruders: bool,
 }
 
 impl Expected {
+    pub(super) fn note_clock(&mut self, node: usize, ahead_ms: i64) {
+        self.clocks_differ = true;
+        if ahead_ms > 0 {
+            self.was_fast.insert(node);
+        }
+    }
+
     /// A node's process has ended, perhaps before it could report.
     pub(super) fn forget_reports_of(&mut self, node: usize) {
         self.reports.retain(|(reporter, _)| *reporter != node);
