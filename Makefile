@@ -46,7 +46,7 @@ unit: ## units, properties, vectors, and roles in process or on loopback (root o
 	cargo test --workspace --locked $(rooted)
 
 sim: ## the shipped machines on a virtual clock; SHADOWMESH_SCENARIOS and SHADOWMESH_SEED make it run longer and elsewhere
-	SHADOWMESH_SCENARIOS=$${SHADOWMESH_SCENARIOS:-2000} cargo test --workspace --locked --test sim --test scenarios --test snapshots -- --include-ignored
+	SHADOWMESH_SCENARIOS=$${SHADOWMESH_SCENARIOS:-2000} cargo test --workspace --locked --test sim --test scenarios --test snapshots
 
 e2e: ## real binaries and TUN devices in network namespaces (root or sudo)
 	cargo build --workspace --locked --bin shadowmesh

@@ -55,8 +55,6 @@ fn run_random(number: u32, part: u8) {
 
 /// Scripts in which the model and the machines once disagreed, or that touch much.
 const CORPUS: &str = include_str!("../corpus/scripts.txt");
-/// A mesh of this many nodes.
-const MESH: usize = 200;
 
 #[test]
 fn the_corpus_goes_as_the_model_says() {
@@ -75,16 +73,6 @@ fn any_bytes_are_a_script() {
             let script = scenario::Script::from_bytes(&vec![byte; len], None);
             assert!((2..=4).contains(&script.layout.places.len()));
         }
-    }
-}
-
-#[test]
-#[ignore = "takes half a minute of processor time for each mesh"]
-fn a_big_mesh_goes_as_the_model_says() {
-    // A split, a restart and a removal among two hundred.
-    let bytes = [7, 1, 0, 31, 7, 0x55, 0x55, 0, 30, 9, 14, 3, 5, 1, 26, 9, 31];
-    if let Err(failure) = scenario::run(&bytes, Some(MESH)) {
-        panic!("bytes {}\n{failure}", hex(&bytes));
     }
 }
 

@@ -97,9 +97,3 @@ fn control_bytes(sizes: &[usize]) -> String {
 fn the_control_traffic_of_a_node_over_the_size_of_the_mesh_is_as_committed() {
     compare("control_bytes.txt", &control_bytes(&[10, 50]));
 }
-
-#[test]
-#[ignore = "two hundred nodes that verify each other take a minute of processor time"]
-fn the_control_traffic_of_a_node_in_a_big_mesh_is_as_committed() {
-    compare("control_bytes_big.txt", &control_bytes(&[200]));
-}

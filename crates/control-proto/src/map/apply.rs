@@ -379,7 +379,7 @@ impl NetworkMap {
             return Err(Skip::forged("peer", &"names another device"));
         }
         let binding = match known.filter(|known| known.entry.binding == entry.binding) {
-            Some(known) => known.binding.clone(),
+            Some(known) => known.binding,
             None => entry
                 .binding
                 .verify(self.network, device)
@@ -481,7 +481,7 @@ impl NetworkMap {
 /// either may be the first to bring them here: what the other brings then is late, and no news.
 fn keep_newer_statements(known: &Peer, new: &mut Peer) {
     if new.binding.number < known.binding.number {
-        new.binding = known.binding.clone();
+        new.binding = known.binding;
         new.entry.binding = known.entry.binding.clone();
     }
     let number = |peer: &Peer| peer.endpoints.as_ref().map(|endpoints| endpoints.number);

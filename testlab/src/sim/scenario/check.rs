@@ -238,7 +238,19 @@ impl Run {
             }
             SecurityEvent::Revoked { .. } => self.expected.removals,
             SecurityEvent::InviteMisuse { .. } => self.expected.intruders,
-            _ => false,
+            SecurityEvent::HandshakeFailed { .. }
+            | SecurityEvent::Replayed
+            | SecurityEvent::RotationFailed { .. }
+            | SecurityEvent::ProtocolViolation { .. }
+            | SecurityEvent::ForgedCertificate { .. }
+            | SecurityEvent::ForeignCertificate
+            | SecurityEvent::ForgedStatement { .. }
+            | SecurityEvent::RollbackRefused { .. }
+            | SecurityEvent::WrongDevice { .. }
+            | SecurityEvent::Conflict { .. }
+            | SecurityEvent::RateLimited { .. }
+            | SecurityEvent::Suppressed { .. }
+            | _ => false,
         }
     }
 }
