@@ -172,6 +172,10 @@ impl Engine {
             self.alarms.tally(device, what, count, now);
         }
         self.alarms.handle_timeout(now);
+        if self.schedule.was_set(UnixTime(cx.now.wall.as_secs())) {
+            // What the clock lacks was learned before; only a new channel tells it.
+            self.control.client_mut().reconnect(now);
+        }
         let wall = self.wall(cx.now);
         if self.schedule.has_stepped(wall) {
             let revived = self.control.client_mut().map_mut().revive(wall);
