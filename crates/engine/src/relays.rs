@@ -27,8 +27,6 @@ const VISIT: Duration = Duration::from_secs(300);
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 /// The longest wait.
 const RETRY_LONGEST: Duration = Duration::from_secs(60);
-/// Attempts that may fail in a row before peers there count as unreachable.
-const PATIENCE: u32 = 2;
 
 /// What proves this device to relays.
 #[derive(Clone, Debug)]
@@ -169,7 +167,7 @@ impl Relays {
 
     fn is_promising(&self, relay: &DeviceId) -> bool {
         self.entries.contains_key(relay)
-            && self.links.get(relay).is_none_or(|link| link.failures < PATIENCE)
+            && self.links.get(relay).is_none_or(|link| link.failures == 0)
     }
 
     /// Shows all relays a renewed membership.
