@@ -2,6 +2,7 @@
 
 mod intruders;
 mod stream;
+mod translators;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
