@@ -405,6 +405,30 @@ fn the_keys_are_replaced_after_a_hundred_counted_messages_in_either_direction() 
     }
 }
 
+/// What the responder of one channel makes of a message of another that is its twin up to the rotation, for which
+/// the two draw different ephemeral keys.
+fn heard_by_a_twin(rotated: bool) -> Option<ChannelEvent> {
+    let mut twins = [Pair::established(), Pair::established()];
+    for (pair, seed) in twins.iter_mut().zip([10, 11]) {
+        pair.rng = ChaCha20Rng::seed_from_u64(seed);
+        pair.run(if rotated { ROTATE_AFTER } else { SECOND });
+        assert_eq!(pair.seen_by_initiator.contains(&ChannelEvent::Rotated), rotated);
+    }
+    let [mut one, mut other] = twins;
+    let sent = one.initiator.send(b"secret", MessageClass::Counted, one.now.instant);
+    sent.expect("the channel is open");
+    let message = one.initiator.poll_message().expect("a message was sent");
+    other.responder.handle_message(&message, &mut other.rng, other.now);
+    other.responder.poll_event()
+}
+
+#[test]
+fn a_rotation_leaves_nothing_that_the_old_keys_open() {
+    let received = ChannelEvent::Received(b"secret".to_vec());
+    assert_eq!(heard_by_a_twin(false), Some(received), "the twins have the same keys before");
+    assert_eq!(heard_by_a_twin(true), Some(ChannelEvent::Failed(ChannelError::MessageRejected)));
+}
+
 #[test]
 fn a_rotation_without_an_answer_is_abandoned_after_five_seconds_and_tried_again() {
     let mut pair = Pair::established();
