@@ -187,7 +187,7 @@ fn both_sides_learn_the_same_session_and_the_responder_only_after_the_first_mess
 
 #[test]
 fn a_wrong_clock_is_answered_with_the_time_and_the_offset_mends_it() {
-    for error in [61_000, -61_000] {
+    for error in [61_000, -61_000, 3_600_000, -3_600_000] {
         let mut pair = Pair::new(initiator_config(error));
         pair.settle();
         let ours = pair.now.wall;
@@ -218,9 +218,11 @@ fn a_wrong_clock_is_answered_with_the_time_and_the_offset_mends_it() {
 
 #[test]
 fn a_clock_that_is_sixty_seconds_off_is_accepted() {
-    let mut pair = Pair::new(initiator_config(60_000));
-    pair.settle();
-    assert!(pair.initiator.is_open());
+    for error in [59_000, -59_000, 60_000, -60_000] {
+        let mut pair = Pair::new(initiator_config(error));
+        pair.settle();
+        assert!(pair.initiator.is_open());
+    }
 }
 
 #[test]
