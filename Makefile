@@ -13,7 +13,7 @@ prefix ?= /usr/local
 # Below DESTDIR whoever packages needs no privilege.
 to_system := $(if $(DESTDIR),,$(as_root))
 
-.PHONY: help demo test fmt lint doc deny unit sim e2e faults interop bench install tools
+.PHONY: help demo test fmt lint doc deny unit sim mutants e2e faults interop bench install tools
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -22,7 +22,7 @@ demo: ## a whole network on this machine, without root; ends by itself when the 
 	cargo build --release --workspace --locked --bin shadowmesh
 	@if [ -t 1 ]; then $(CARGO_TARGET_DIR)/release/shadowmesh demo; else $(CARGO_TARGET_DIR)/release/shadowmesh demo --once; fi
 
-test: tools fmt lint doc deny unit sim e2e faults interop ## everything that has to pass
+test: tools fmt lint doc deny unit sim mutants e2e faults interop ## everything that has to pass
 	@echo "all checks passed"
 
 tools: ## install the peers and instruments that the tests use
@@ -47,6 +47,10 @@ unit: ## units, properties, vectors, and roles in process or on loopback (root o
 
 sim: ## the shipped machines on a virtual clock; SHADOWMESH_SCENARIOS and SHADOWMESH_SEED make it run longer and elsewhere
 	SHADOWMESH_SCENARIOS=$${SHADOWMESH_SCENARIOS:-2000} cargo test --workspace --locked --test sim --test scenarios --test snapshots
+
+mutants: ## whether the tests notice faults that are seeded in a copy of the sources
+	cargo build --workspace --locked --bin mutants
+	$(CARGO_TARGET_DIR)/debug/mutants $(cache)/mutants $(FAULTS)
 
 e2e: ## real binaries and TUN devices in network namespaces (root or sudo)
 	cargo build --workspace --locked --bin shadowmesh

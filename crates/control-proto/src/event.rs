@@ -2,6 +2,7 @@
 
 use identity::{DeviceId, DeviceName, SignerId, TunnelPublicKey};
 use minicbor::{Decode, Encode};
+use noise_channel::ChannelError;
 use serde::{Deserialize, Serialize};
 
 use crate::text;
@@ -23,7 +24,7 @@ pub enum SecurityEvent {
     /// The first message of a channel came a second time.
     #[n(1)]
     Replayed,
-    /// A channel's keys could not be replaced in time.
+    /// A channel's keys could not be replaced in time, or its connection was lost meanwhile.
     #[n(2)]
     RotationFailed {
         /// Whose channel, if that is known.
@@ -175,6 +176,33 @@ pub enum SecurityEvent {
         #[n(1)]
         count: u64,
     },
+}
+
+impl SecurityEvent {
+    /// What the end of a channel is, with whose channel it was, if that is known; nothing for a peer that
+    /// only fell silent.
+    #[must_use]
+    pub fn of_channel(error: ChannelError, device: Option<DeviceId>) -> Option<Self> {
+        match error {
+            ChannelError::HandshakeRejected
+            | ChannelError::HandshakeMalformed
+            | ChannelError::HandshakeTimeout
+            | ChannelError::UnusableKey => {
+                Some(Self::HandshakeFailed { reason: error.to_string() })
+            }
+            ChannelError::Replayed => Some(Self::Replayed),
+            ChannelError::ClockSkew { difference, .. } => {
+                Some(Self::ClockSkew { seconds: difference.as_secs() })
+            }
+            ChannelError::MessageTooLong(_)
+            | ChannelError::MessageRejected
+            | ChannelError::Protocol(_) => {
+                Some(Self::ProtocolViolation { device, reason: error.to_string() })
+            }
+            ChannelError::KeysExhausted => Some(Self::RotationFailed { device }),
+            ChannelError::PeerSilent => None,
+        }
+    }
 }
 
 /// Why a relay closes connections of a kind that no member makes.
