@@ -13,7 +13,7 @@ prefix ?= /usr/local
 # Below DESTDIR whoever packages needs no privilege.
 to_system := $(if $(DESTDIR),,$(as_root))
 
-.PHONY: help demo test fmt lint doc deny unit sim e2e faults interop bench install tools
+.PHONY: help demo test fmt lint doc deny unit sim e2e faults interop bench microbench install tools
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -66,6 +66,9 @@ bench: ## throughput, latency and memory beside peers, in one run (root or sudo)
 	scripts/install-test-tools gotatun boringtun wireguard-go
 	cargo build --release --workspace --locked --bins
 	$(as_root) $(CARGO_TARGET_DIR)/release/bench $(TABLES)
+
+microbench: ## single steps of the data plane, each function by itself; FILTER="coalesce" takes some
+	cargo bench --workspace --locked --bench hot_paths -- $(FILTER)
 
 install: ## the program, its manual, completions and systemd units below $(DESTDIR)$(prefix)
 	cargo build --release --workspace --locked --bin shadowmesh

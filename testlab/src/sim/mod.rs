@@ -10,17 +10,20 @@
 //!
 //! - [`World`]: hosts and the clock; what a scenario drives
 //! - [`Quality`]: how datagrams fare
+//! - [`Pair`]: the way of bulk between two nodes, machine by machine
 //! - `hosts`, `plain`: a node, a relay, a controller and a WireGuard peer around their machines
 //! - `delivery`, `wire`: what happens between hosts
 
 mod delivery;
 mod hosts;
 mod packets;
+mod pair;
 mod plain;
 mod wire;
 mod world;
 
 pub use hosts::{ControllerHost, NodeHost, RelayHost};
+pub use pair::Pair;
 pub use plain::PlainHost;
 pub use wire::{Agenda, Quality};
 pub use world::{Setup, World};
