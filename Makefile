@@ -48,7 +48,7 @@ unit: ## units, properties, vectors, and roles in process or on loopback (root o
 sim: ## the shipped machines on a virtual clock
 	cargo test --workspace --locked --test sim
 
-e2e: ## real binaries and TUN devices in network namespaces (root or sudo)
+e2e: ## real binaries and TUN devices in network namespaces (root or sudo); SHADOWMESH_FILE=1000 sends files of so many MB
 	cargo build --workspace --locked --bin shadowmesh
 	cargo test --workspace --locked $(rooted) --features testlab/namespaces --test e2e -- --test-threads=2
 
