@@ -45,8 +45,8 @@ deny: ## licences, sources and bans of every dependency
 unit: ## units, properties, vectors, and roles in process or on loopback (root or sudo: some make namespaces)
 	cargo test --workspace --locked $(rooted)
 
-sim: ## the shipped machines on a virtual clock
-	cargo test --workspace --locked --test sim
+sim: ## the shipped machines on a virtual clock; SHADOWMESH_SCENARIOS and SHADOWMESH_SEED make it run longer and elsewhere
+	SHADOWMESH_SCENARIOS=$${SHADOWMESH_SCENARIOS:-2000} cargo test --workspace --locked --test sim --test scenarios --test snapshots
 
 e2e: ## real binaries and TUN devices in network namespaces (root or sudo); SHADOWMESH_FILE=1000 sends files of so many MB
 	cargo build --workspace --locked --bin shadowmesh

@@ -561,3 +561,56 @@ fn a_member_that_claims_the_tunnel_key_of_another_takes_nothing_from_it() {
     ping_both_ways(&mut world, 10 * SECOND);
     assert!(!world.ping_until_answered(0, 2, 10 * SECOND));
 }
+
+#[test]
+fn a_clock_that_is_set_back_keeps_no_newcomer_out() {
+    let mut world = joined(Setup::default());
+    world.run_for(5 * SECOND);
+    world.set_clock(0, -300_000);
+    world.run_for(5 * SECOND);
+    let newcomer = world.add_node();
+    assert!(world.run_until(MINUTE, |world| world.nodes[newcomer].interface.is_some()));
+    assert!(world.ping_until_answered(newcomer, 0, 10 * SECOND), "the slow clock is made up for");
+}
+
+#[test]
+fn a_device_that_lost_its_memory_and_has_a_slow_clock_comes_back() {
+    let mut world = joined(Setup::default());
+    ping_both_ways(&mut world, 10 * SECOND);
+    world.stop_node(1);
+    world.nodes[1].forget();
+    world.set_clock(1, -2 * 24 * 3_600_000);
+    world.run_for(SECOND);
+    world.start_node(1);
+    ping_both_ways(&mut world, 30 * SECOND);
+    let is_alarm = |event: &SecurityEvent| !matches!(event, SecurityEvent::ClockSkew { .. });
+    let mut events = world.controller.events.iter();
+    assert!(!events.any(|record| is_alarm(&record.event)), "{:?}", world.controller.events);
+}
+
+#[test]
+fn a_device_that_moves_tells_the_controller_at_once() {
+    let mut world = joined(Setup::default());
+    ping_both_ways(&mut world, 10 * SECOND);
+    let to = "198.51.100.78:41641".parse().unwrap();
+    world.move_node(1, to);
+    let peer = world.nodes[1].device;
+    let is_known = |world: &World| {
+        let map = world.nodes[0].engine.as_ref().unwrap().map();
+        let endpoints = map.peer(peer).and_then(|peer| peer.endpoints.as_ref());
+        endpoints.is_some_and(|endpoints| endpoints.candidates.iter().any(|c| c.address == to))
+    };
+    assert!(world.run_until(2 * SECOND, is_known), "the old channel leads nowhere");
+}
+
+#[test]
+fn a_device_that_sleeps_for_a_while_raises_no_alarm() {
+    let mut world = joined(Setup { nodes: 4, ..Setup::default() });
+    ping_both_ways(&mut world, 10 * SECOND);
+    world.put_to_sleep(0);
+    world.run_for(80 * SECOND);
+    world.wake_up(0);
+    world.run_for(MINUTE);
+    ping_both_ways(&mut world, 10 * SECOND);
+    assert!(world.controller.events.is_empty(), "{:?}", world.controller.events);
+}

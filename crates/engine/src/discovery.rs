@@ -33,7 +33,7 @@ impl Engine {
                 RelayEvent::Frame(relay, frame) => self.receive_frame(relay, frame, cx),
                 RelayEvent::Unreachable { relay, peer } => {
                     if let Some(peer) = self.peers.get_mut(peer) {
-                        peer.prefer_another_relay(relay);
+                        peer.relays.handle_absent(relay);
                     }
                 }
             }
@@ -43,7 +43,7 @@ impl Engine {
     fn refresh_relay_paths(&mut self, cx: &mut Context<'_>) {
         for device in self.peers.devices() {
             let Some(peer) = self.peers.get(device) else { continue };
-            let available = self.relays.reaches(&peer.relays);
+            let available = self.relays.reaches(peer.relays.relays());
             if let Some(peer) = self.peers.touch(device) {
                 peer.agent.handle_relay(available, cx.instant());
             }
@@ -54,6 +54,10 @@ impl Engine {
     pub(crate) fn drain_paths(&mut self, cx: &mut Context<'_>) {
         while let Some(device) = self.peers.take_touched() {
             let Some(peer) = self.peers.get_mut(device) else { continue };
+            peer.relays.handle_timeout(cx.rng, cx.now.instant);
+            while let Some(change) = peer.relays.poll_change() {
+                peer.agent.handle_relay_change(change, cx.now.instant);
+            }
             peer.agent.handle_timeout(&mut self.budget, cx.rng, cx.now.instant);
             let mut relayed = Vec::new();
             while let Some(transmit) = peer.agent.poll_transmit() {
@@ -74,7 +78,14 @@ impl Engine {
             while let Some(event) = peer.agent.poll_event() {
                 events.push(event);
             }
+            let mut through = Vec::new();
+            while let Some(transmit) = peer.relays.poll_transmit() {
+                through.push(transmit);
+            }
             self.peers.reschedule(device);
+            for (relay, payload) in through {
+                self.send_hello_through(relay, device, (FrameType::Disco, &payload), cx);
+            }
             for payload in relayed {
                 self.send_hello(device, FrameType::Disco, &payload, cx);
             }
@@ -161,6 +172,10 @@ impl Engine {
             self.alarms.tally(device, what, count, now);
         }
         self.alarms.handle_timeout(now);
+        if self.schedule.was_set(UnixTime(cx.now.wall.as_secs())) {
+            // What the clock lacks was learned before; only a new channel tells it.
+            self.control.client_mut().reconnect(now);
+        }
         let wall = self.wall(cx.now);
         if self.schedule.has_stepped(wall) {
             let revived = self.control.client_mut().map_mut().revive(wall);

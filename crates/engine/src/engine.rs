@@ -428,8 +428,10 @@ impl Engine {
         self.drain_control(cx);
         self.drain_relays(cx);
         self.drain_wireguard(cx);
-        self.drain_paths(cx);
-        self.drain_wireguard(cx);
+        while self.peers.is_touched() {
+            self.drain_paths(cx);
+            self.drain_wireguard(cx);
+        }
         if self.schedule.take_announce(cx.instant()) {
             self.announce(cx);
         }
@@ -520,6 +522,16 @@ fn current_binding(
 }
 
 impl Engine {
+    /// The right time has become known. What was numbered by a wrong one may count as older than
+    /// what an earlier run of this device said, if that run's memory is lost.
+    pub(crate) fn state_anew(&mut self, cx: &mut Context<'_>) {
+        self.saved.binding = None;
+        self.renew_binding(cx);
+        self.underlay.announced = false;
+        self.schedule.announce_now(cx.instant());
+        self.schedule.save_soon(cx.instant());
+    }
+
     /// Renews the binding when half of its time is over.
     pub(crate) fn renew_binding(&mut self, cx: &mut Context<'_>) {
         let before = self.saved.binding.clone();

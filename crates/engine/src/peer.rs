@@ -6,12 +6,13 @@ use std::time::Instant;
 
 use frame_proto::{FrameType, introduced_key};
 use identity::{DeviceId, Member, TunnelKey, TunnelPublicKey};
-use path::{Path, PathAgent};
+use path::{Message, Path, PathAgent, RelayChoice};
 use wireguard_proto::PublicKey;
 
 use crate::frames::Frames;
 use crate::psk::End;
 use crate::traffic::Traffic;
+use crate::via::Arrival;
 
 /// A member with a current binding.
 #[derive(Debug)]
@@ -22,8 +23,8 @@ pub(crate) struct Peer {
     pub(crate) end: End,
     /// The leased IPv4 address.
     pub(crate) ipv4: Option<Ipv4Addr>,
-    /// The relays that it is attached to, the preferred first.
-    pub(crate) relays: Vec<DeviceId>,
+    /// Where among the relays it is.
+    pub(crate) relays: RelayChoice<DeviceId>,
     pub(crate) agent: PathAgent,
     pub(crate) traffic: Traffic,
     /// Sealing and opening of frames, for each session that is alive.
@@ -43,12 +44,18 @@ struct Sample {
 }
 
 impl Peer {
-    pub(crate) fn new(member: Member, end: End, agent: PathAgent, frames: Frames) -> Self {
+    pub(crate) fn new(
+        member: Member,
+        end: End,
+        agent: PathAgent,
+        relays: RelayChoice<DeviceId>,
+        frames: Frames,
+    ) -> Self {
         Self {
             member,
             end,
             ipv4: None,
-            relays: Vec::new(),
+            relays,
             agent,
             traffic: Traffic::default(),
             frames,
@@ -73,17 +80,31 @@ impl Peer {
         std::iter::once(v6).chain(self.ipv4.map(IpAddr::V4))
     }
 
-    /// The peer is not at this relay now, so the others come first.
-    pub(crate) fn prefer_another_relay(&mut self, absent: DeviceId) {
-        self.relays.sort_by_key(|relay| *relay == absent);
-    }
-
     /// The peer is at this relay now, whatever it announced last, so answers find it there.
     pub(crate) fn heard_through(&mut self, relay: DeviceId, now: Instant) {
-        if !self.relays.contains(&relay) {
-            self.relays.push(relay);
+        if self.relays.handle_seen(relay) {
             self.agent.handle_relay(true, now);
         }
+    }
+
+    /// Takes in an authenticated disco message.
+    pub(crate) fn receive_disco(&mut self, arrival: Arrival, message: Message, now: Instant) {
+        match (&message, arrival) {
+            (Message::Ping { transaction }, Arrival::Relay(relay)) => {
+                self.relays.handle_ping(relay, *transaction);
+            }
+            (Message::Pong { transaction }, Arrival::Relay(relay)) => {
+                self.relays.handle_pong(relay, *transaction, now);
+            }
+            _ => {}
+        }
+        self.agent.handle_message(arrival.path(), message, now);
+    }
+
+    /// When the machines that find ways to the peer want to be called.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let timeouts = [self.agent.poll_timeout(), self.relays.poll_timeout()];
+        timeouts.into_iter().flatten().map(|(at, _)| at).min()
     }
 
     /// The tunnel key that an introduction names, if it is not the known one.

@@ -8,7 +8,7 @@ use control_proto::{NetworkMap, TunnelRefusal};
 use frame_proto::Ends;
 use identity::{CandidateKind, DeviceId, NetworkId};
 use ipnet::IpNet;
-use path::{Candidate, CandidateFilter, PathAgent, PathConfig};
+use path::{Candidate, CandidateFilter, PathAgent, PathConfig, RelayChoice};
 use wireguard_proto::PublicKey;
 
 use crate::engine::Own;
@@ -78,6 +78,10 @@ impl Peers {
         Some(peer)
     }
 
+    pub(crate) fn is_touched(&self) -> bool {
+        !self.touched.is_empty()
+    }
+
     pub(crate) fn take_touched(&mut self) -> Option<DeviceId> {
         self.touched.pop_first()
     }
@@ -99,8 +103,7 @@ impl Peers {
         if let Some(at) = self.scheduled.remove(&device) {
             self.deadlines.remove(&(at, device));
         }
-        let peer = self.by_device.get(&device);
-        if let Some((at, _)) = peer.and_then(|peer| peer.agent.poll_timeout()) {
+        if let Some(at) = self.by_device.get(&device).and_then(Peer::poll_timeout) {
             self.scheduled.insert(device, at);
             self.deadlines.insert((at, device));
         }
@@ -178,7 +181,8 @@ impl Peers {
         let agent = PathAgent::new(settings.path.clone());
         let ends = Ends { network: own.network, local: own.end.device, remote: end.device };
         let frames = Frames::new(ends, &own.secrets.tunnel, &end.tunnel_key);
-        let mut peer = Peer::new(entry.member.clone(), end, agent, frames);
+        let relays = RelayChoice::new(own.end.device > end.device);
+        let mut peer = Peer::new(entry.member.clone(), end, agent, relays, frames);
         settings.announce(&mut peer, entry, now);
         let old = self.by_device.insert(end.device, peer);
         self.by_key.insert(key, end.device);
@@ -229,7 +233,7 @@ impl PeerSettings {
     fn announce(&self, peer: &mut Peer, entry: &control_proto::Peer, now: Instant) {
         peer.agent.handle_local_candidates(&self.local, now);
         let Some(endpoints) = &entry.endpoints else { return };
-        peer.relays.clone_from(&endpoints.relays);
+        peer.relays.handle_announced(&endpoints.relays);
         let candidates: Vec<_> = endpoints
             .candidates
             .iter()

@@ -150,19 +150,26 @@ impl Relays {
             .is_some_and(RelayClient::is_attached)
     }
 
-    /// Whether frames for somebody at one of these relays have a chance.
+    /// Whether frames for somebody who said to be at these relays have a chance.
     pub(crate) fn reaches(&self, relays: &[DeviceId]) -> bool {
-        relays.iter().any(|relay| {
-            self.entries.contains_key(relay)
-                && self.links.get(relay).is_none_or(|link| link.failures < PATIENCE)
-        })
+        relays.iter().chain(&self.homes).any(|relay| self.is_promising(relay))
     }
 
-    /// The relay to use for somebody who is at one of `relays`.
+    /// The relay to use for somebody who said to be at `relays`. If none of them can be reached, the
+    /// peer will have moved, perhaps without a controller to say so to: the best guess is a relay
+    /// where this device is at home, since there are few of them.
     pub(crate) fn route(&self, relays: &[DeviceId]) -> Option<DeviceId> {
-        let attached = relays.iter().find(|relay| self.is_attached(**relay));
-        let known = || relays.iter().find(|relay| self.entries.contains_key(relay));
-        attached.or_else(known).copied()
+        let attached =
+            |among: &[DeviceId]| among.iter().find(|relay| self.is_attached(**relay)).copied();
+        attached(relays)
+            .or_else(|| relays.iter().find(|relay| self.is_promising(relay)).copied())
+            .or_else(|| attached(&self.homes))
+            .or_else(|| relays.iter().find(|relay| self.entries.contains_key(relay)).copied())
+    }
+
+    fn is_promising(&self, relay: &DeviceId) -> bool {
+        self.entries.contains_key(relay)
+            && self.links.get(relay).is_none_or(|link| link.failures < PATIENCE)
     }
 
     /// Shows all relays a renewed membership.
@@ -281,9 +288,9 @@ impl Relays {
         self.events.push_back(RelayEvent::Changed);
     }
 
-    /// The device can prove more than before: relays that refused it, or that it could prove
-    /// nothing to, are dialled at once.
-    pub(crate) fn handle_membership(&mut self, now: Instant) {
+    /// The device can prove more than before, or more is reached: relays that refused it, that it
+    /// could prove nothing to, or that did not answer are dialled at once.
+    pub(crate) fn retry_now(&mut self, now: Instant) {
         for link in self.links.values_mut().filter(|link| link.retry_at.is_some()) {
             (link.failures, link.retry_at) = (0, Some(now));
         }

@@ -184,7 +184,11 @@ impl Engine {
     fn peer_statuses(&self, now: Instant) -> Vec<PeerStatus> {
         let members = self.peers.iter().map(|peer| {
             let status = peer_status(peer, now);
-            match self.relays.route(&peer.relays).filter(|_| peer.agent.chosen() == Path::Relay) {
+            match self
+                .relays
+                .route(peer.relays.relays())
+                .filter(|_| peer.agent.chosen() == Path::Relay)
+            {
                 Some(relay) => PeerStatus { path: format!("relay {relay}"), ..status },
                 None => status,
             }
@@ -224,7 +228,7 @@ impl Engine {
             path: peer.agent.chosen().to_string(),
             decisions: decisions.collect(),
             candidates: candidates.collect(),
-            relays: peer.relays.iter().map(DeviceId::to_string).collect(),
+            relays: peer.relays.relays().iter().map(DeviceId::to_string).collect(),
         })
     }
 

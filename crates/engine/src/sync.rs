@@ -23,13 +23,16 @@ impl Engine {
     pub(crate) fn drain_control(&mut self, cx: &mut Context<'_>) {
         while let Some(event) = self.control.poll_event() {
             match event {
-                ClientEvent::Connected { .. }
-                | ClientEvent::Disconnected
-                | ClientEvent::Refused(_) => self.report_connection(),
+                ClientEvent::Connected { .. } => {
+                    // The network underneath is there, whatever it was a minute ago.
+                    self.relays.retry_now(cx.instant());
+                    self.report_connection();
+                }
+                ClientEvent::Disconnected | ClientEvent::Refused(_) => self.report_connection(),
                 ClientEvent::Membership(chain) => {
                     self.relays.renew(&chain, &mut self.streams, cx.instant());
                     self.schedule.save_now(cx.instant());
-                    self.relays.handle_membership(cx.instant());
+                    self.relays.retry_now(cx.instant());
                     self.report_interface(cx.now);
                     self.report_connection();
                 }
@@ -41,7 +44,7 @@ impl Engine {
                     self.renew_binding(cx);
                     let wall = Duration::from_millis(cx.now.wall.with_offset(offset).0);
                     self.wireguard.set_wall_clock(wall, cx.instant());
-                    self.schedule.save_soon(cx.instant());
+                    self.state_anew(cx);
                     self.output.events.push_back(EngineEvent::ClockWrong { offset_ms: offset.0 });
                 }
                 ClientEvent::Security(event) => self.alarms.raise(event, cx.instant()),
@@ -112,7 +115,7 @@ impl Engine {
             }
         }
         if let Some(peer) = self.peers.touch(device) {
-            let available = self.relays.reaches(&peer.relays);
+            let available = self.relays.reaches(peer.relays.relays());
             peer.agent.handle_relay(available, now);
         }
         self.receive_kept(device, cx);

@@ -34,6 +34,7 @@ pub(crate) struct Schedule {
     dirty: bool,
     last_now: Instant,
     wall: UnixTime,
+    local: Option<UnixTime>,
 }
 
 impl Schedule {
@@ -46,6 +47,7 @@ impl Schedule {
             dirty: true,
             last_now: now,
             wall,
+            local: None,
         }
     }
 
@@ -58,10 +60,14 @@ impl Schedule {
         self.last_now
     }
 
-    /// Whether the wall clock was set since the last tick.
+    /// Whether the network's time, as this device knows it, has made a step since the last tick.
     pub(crate) fn has_stepped(&mut self, wall: UnixTime) -> bool {
-        let before = std::mem::replace(&mut self.wall, wall);
-        before.since(wall).max(wall.since(before)) > CLOCK_STEP
+        is_step(std::mem::replace(&mut self.wall, wall), wall)
+    }
+
+    /// Whether this device's own clock was set since the last tick, or the device was asleep.
+    pub(crate) fn was_set(&mut self, local: UnixTime) -> bool {
+        self.local.replace(local).is_some_and(|before| is_step(before, local))
     }
 
     /// The data plane no longer says what is true.
@@ -90,6 +96,11 @@ impl Schedule {
         self.announce.get_or_insert(now + ANNOUNCE_DELAY);
     }
 
+    /// For what the next channel must not be told any more.
+    pub(crate) fn announce_now(&mut self, now: Instant) {
+        self.announce = Some(now);
+    }
+
     pub(crate) fn take_announce(&mut self, now: Instant) -> bool {
         take_due(&mut self.announce, now)
     }
@@ -115,6 +126,10 @@ impl Schedule {
         let announce = self.announce.map(|at| (at, "announce endpoints"));
         [save, announce].into_iter().flatten().fold(tick, Ord::min)
     }
+}
+
+fn is_step(before: UnixTime, after: UnixTime) -> bool {
+    before.since(after).max(after.since(before)) > CLOCK_STEP
 }
 
 fn take_due(at: &mut Option<Instant>, now: Instant) -> bool {

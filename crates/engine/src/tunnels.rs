@@ -18,7 +18,7 @@ use crate::engine::Engine;
 use crate::host_packet::HostPacket;
 use crate::io::Transmit;
 use crate::routes::NO_FLOW;
-use crate::via::Via;
+use crate::via::{Arrival, Via};
 
 impl Engine {
     /// Acts upon what a data thread, or the data plane in this thread, could not do by itself.
@@ -90,7 +90,8 @@ impl Engine {
         let (parts, bytes) = (packet.parts() as u64, packet.bytes().len() as u64);
         let (flow, flags) = self.relays.classify(packet.bytes(), now);
         let Some(peer) = self.peers.get_mut(device) else { return };
-        let Some(relay) = self.relays.route(&peer.relays) else { return };
+        let Some(relay) = self.relays.route(peer.relays.relays()) else { return };
+        peer.relays.handle_sent(relay, now);
         let Some(frame) = peer.frames.seal_data(session, relay, packet.into_frame(head), flags)
         else {
             return;
@@ -141,7 +142,7 @@ impl Engine {
         // through relays.
         let peer = self.peers.get(header.peer);
         if peer.is_none_or(|peer| peer.new_key(datagram).is_none()) {
-            self.receive_hello(header.peer, Path::Direct(from), datagram, cx);
+            self.receive_hello(header.peer, Arrival::Direct(from), datagram, cx);
         }
     }
 
@@ -163,7 +164,7 @@ impl Engine {
             if is_new && !introductions.permit(header.peer, relay, cx.instant()) {
                 return;
             }
-            return self.receive_hello(header.peer, Path::Relay, &mut frame, cx);
+            return self.receive_hello(header.peer, Arrival::Relay(relay), &mut frame, cx);
         }
         let Some(peer) = self.peers.touch(header.peer) else { return };
         let session = match peer.frames.open_packet(&mut frame) {
@@ -176,6 +177,7 @@ impl Engine {
             }
         };
         peer.agent.handle_received(Path::Relay, cx.instant());
+        peer.relays.handle_received(relay, cx.instant());
         self.schedule.traffic(cx.instant());
         let bytes = frame.len() as u64;
         if session.record_received(bytes, true, cx.instant()) {
@@ -238,13 +240,13 @@ impl Engine {
     fn receive_hello(
         &mut self,
         device: DeviceId,
-        path: Path,
+        arrival: Arrival,
         frame: &mut [u8],
         cx: &mut Context<'_>,
     ) {
         let Some(peer) = self.peers.touch(device) else { return };
         let Some(kind) = peer.open_hello(frame, &self.own.secrets.tunnel) else {
-            if path == Path::Relay {
+            if let Arrival::Relay(_) = arrival {
                 // It may know an older tunnel key of this device.
                 self.introduce(device, cx);
             }
@@ -254,16 +256,15 @@ impl Engine {
         match kind {
             FrameType::Disco => {
                 if let Ok(message) = Message::decode(payload) {
-                    peer.agent.handle_message(path, message, cx.instant());
+                    peer.receive_disco(arrival, message, cx.instant());
                 }
             }
             FrameType::Handshake => {
-                let via = match path {
-                    Path::Direct(from) => Via::Direct(from),
-                    Path::Relay => Via::Relay(device),
-                    Path::None => return,
+                let via = match arrival {
+                    Arrival::Direct(from) => Via::Direct(from),
+                    Arrival::Relay(_) => Via::Relay(device),
                 };
-                peer.agent.handle_received(path, cx.instant());
+                peer.agent.handle_received(arrival.path(), cx.instant());
                 self.receive_wireguard(via, payload, cx);
             }
             FrameType::Introduce => self.receive_introduction(device, payload, cx),
@@ -428,7 +429,24 @@ impl Engine {
         cx: &mut Context<'_>,
     ) {
         let Some(peer) = self.peers.get(device) else { return };
-        let Some(relay) = self.relays.route(&peer.relays) else { return };
+        let Some(relay) = self.relays.route(peer.relays.relays()) else { return };
+        if kind == FrameType::Handshake
+            && let Some(peer) = self.peers.touch(device)
+        {
+            peer.relays.handle_sent(relay, cx.instant());
+        }
+        self.send_hello_through(relay, device, (kind, payload), cx);
+    }
+
+    /// The same through a certain relay.
+    pub(crate) fn send_hello_through(
+        &mut self,
+        relay: DeviceId,
+        device: DeviceId,
+        (kind, payload): (FrameType, &[u8]),
+        cx: &mut Context<'_>,
+    ) {
+        let Some(peer) = self.peers.get(device) else { return };
         let Some(frame) = peer.frames.seal_hello(kind, payload, cx.rng) else { return };
         self.relays.send(relay, (NO_FLOW, frame), &mut self.streams, cx.instant());
     }

@@ -15,6 +15,24 @@ pub(crate) enum Via {
     Relay(DeviceId),
 }
 
+/// How a frame with a peer's name came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    /// In a datagram from this address.
+    Direct(SocketAddr),
+    /// Through this relay.
+    Relay(DeviceId),
+}
+
+impl Arrival {
+    pub(crate) fn path(self) -> Path {
+        match self {
+            Self::Direct(from) => Path::Direct(from),
+            Self::Relay(_) => Path::Relay,
+        }
+    }
+}
+
 impl Via {
     pub(crate) fn path(self) -> Path {
         match self {

@@ -10,6 +10,7 @@ use crate::budget::ProbeBudget;
 use crate::candidate::{Candidate, CandidateKind, MAX_CANDIDATES, canonical, order};
 use crate::disco::{Message, TransactionId};
 use crate::io::{PathConfig, PathEvent, RemoteStatus, Transmit};
+use crate::relay_choice::RelayChange;
 use crate::remote::Remote;
 use crate::why::{Decision, Path, Reason};
 
@@ -136,7 +137,19 @@ impl PathAgent {
         }
     }
 
-    /// An authenticated disco message of the peer arrived over `path`.
+    /// Frames for the peer go through another of its relays.
+    pub fn handle_relay_change(&mut self, change: RelayChange, now: Instant) {
+        if self.chosen == Path::Relay {
+            let reason = match change {
+                RelayChange::Silent(since) => Reason::Unanswered { since },
+                RelayChange::Followed => Reason::PeerChangedRelay,
+            };
+            self.choose(Path::Relay, reason, now);
+        }
+    }
+
+    /// An authenticated disco message of the peer arrived over `path`. Pings that came through a relay are
+    /// for the [`crate::RelayChoice`].
     pub fn handle_message(&mut self, path: Path, message: Message, now: Instant) {
         match message {
             Message::Ping { transaction } => self.handle_ping(path, transaction, now),
@@ -311,8 +324,8 @@ impl PathAgent {
             Path::Direct(address) => {
                 self.config.udp && self.config.filter.permits(canonical(address))
             }
-            Path::Relay => true,
-            Path::None => false,
+            // Through which relay it came matters there, so the choice of the relay answers it.
+            Path::Relay | Path::None => false,
         };
         if !is_usable {
             return;
@@ -483,7 +496,7 @@ impl PathAgent {
         if self.user_pings.take().is_none() || !self.relay {
             return;
         }
-        let transaction = random_transaction(rng);
+        let transaction = TransactionId::random(rng);
         if self.relay_pings.len() == USER_PINGS {
             self.relay_pings.pop_front();
         }
@@ -501,7 +514,7 @@ impl PathAgent {
                 remote.skip_probe(now);
                 continue;
             }
-            let transaction = random_transaction(rng);
+            let transaction = TransactionId::random(rng);
             let ping = Message::Ping { transaction };
             let payload = if remote.wants_padding() { ping.encode_padded() } else { ping.encode() };
             remote.handle_probe_sent(transaction, now);
@@ -573,10 +586,4 @@ impl PathAgent {
         self.decisions.push_back(decision);
         self.events.push_back(PathEvent::Chosen(decision));
     }
-}
-
-fn random_transaction(rng: &mut dyn CryptoRng) -> TransactionId {
-    let mut transaction = [0; 12];
-    rng.fill_bytes(&mut transaction);
-    TransactionId(transaction)
 }

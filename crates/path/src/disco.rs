@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use minicbor::{Decode, Encode};
+use rand_core::CryptoRng;
 
 use crate::MAX_CANDIDATES;
 
@@ -15,6 +16,14 @@ pub const PROBE_PAYLOAD: usize = 1_232;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 #[cbor(transparent)]
 pub struct TransactionId(#[cbor(with = "minicbor::bytes")] pub [u8; 12]);
+
+impl TransactionId {
+    pub(crate) fn random(rng: &mut dyn CryptoRng) -> Self {
+        let mut transaction = [0; 12];
+        rng.fill_bytes(&mut transaction);
+        Self(transaction)
+    }
+}
 
 /// A disco message. Carried in disco frames, which authenticate the sender.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

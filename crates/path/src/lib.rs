@@ -7,7 +7,8 @@
 //!
 //! The model:
 //!
-//! - **Relay first.** As long as nothing better is proven, [`Path::Relay`] is the answer.
+//! - **Relay first.** As long as nothing better is proven, [`Path::Relay`] is the answer. Which of the
+//!   peer's relays that is, a [`RelayChoice`] tells.
 //! - **Proof.** A direct path is used only after one of our own pings came back over it, or after
 //!   the peer, which proves likewise, made a session over it. Pings on unproven paths are padded to
 //!   the largest datagram that a tunnel packet can become, so a proven path also carries full
@@ -38,6 +39,7 @@ mod budget;
 mod candidate;
 mod disco;
 mod io;
+mod relay_choice;
 mod remote;
 pub mod stun;
 mod stun_client;
@@ -48,6 +50,7 @@ pub use budget::ProbeBudget;
 pub use candidate::{Candidate, CandidateFilter, CandidateKind, MAX_CANDIDATES, order};
 pub use disco::{DecodeError, Message, PROBE_PAYLOAD, TransactionId};
 pub use io::{PathConfig, PathEvent, RemoteStatus, Transmit};
+pub use relay_choice::{RelayChange, RelayChoice};
 pub use remote::Rank;
 pub use stun_client::StunClient;
 pub use why::{Decision, Path, Reason};

@@ -56,6 +56,8 @@ pub enum Reason {
     /// The peer made a new session over this path, so it has lost the one before: it has moved or
     /// was started anew.
     PeerMoved,
+    /// The peer sends through another relay than before, and may have lost that one.
+    PeerChangedRelay,
 }
 
 impl fmt::Display for Reason {
@@ -73,6 +75,7 @@ impl fmt::Display for Reason {
             Self::Idle => f.write_str("no traffic, so the direct path was not kept alive"),
             Self::NetworkChanged => f.write_str("this device's network changed"),
             Self::RelayLost => f.write_str("the relay is gone"),
+            Self::PeerChangedRelay => f.write_str("the peer uses this relay now"),
             Self::PeerMoved => f.write_str("the peer made a new session this way"),
         }
     }

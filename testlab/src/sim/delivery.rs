@@ -6,10 +6,16 @@ use std::time::Duration;
 use control_proto::ConnectionId;
 use engine::StreamId;
 
+use super::hosts::{NodeHost, RelayHost};
+use super::trace::{Traced, kind_of};
+use super::underlay::{Flight, HostId, INTERNET, SiteId};
+use super::wire::Quality;
 use super::world::World;
 
 /// From one end of a stream to the other.
 const STREAM_LATENCY: Duration = Duration::from_millis(10);
+/// A shell gives up a dial after this long.
+const DIAL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// One stream between a client and a server.
 #[derive(Clone, Debug)]
@@ -18,6 +24,9 @@ pub(super) struct Wire {
     pub(super) server: Server,
     path: String,
     pub(super) accepted: Option<Accepted>,
+    /// Whether it belongs to an address that its client has no more: nothing gets through, and
+    /// neither end hears of it.
+    pub(super) dead: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +51,7 @@ pub(super) enum Accepted {
 
 #[derive(Debug)]
 pub(super) enum Delivery {
-    Datagram { from: SocketAddr, to: SocketAddr, payload: Vec<u8> },
+    Datagram { sender: HostId, flight: Flight, payload: Vec<u8> },
     Connect { wire: u64 },
     Connected { wire: u64 },
     ToServer { wire: u64, message: Vec<u8> },
@@ -51,20 +60,47 @@ pub(super) enum Delivery {
     ClosedByClient { wire: u64 },
 }
 
+impl Delivery {
+    fn wire(&self) -> Option<u64> {
+        match self {
+            Self::Datagram { .. } => None,
+            Self::Connect { wire }
+            | Self::Connected { wire }
+            | Self::ToServer { wire, .. }
+            | Self::ToClient { wire, .. }
+            | Self::ClosedByServer { wire }
+            | Self::ClosedByClient { wire } => Some(*wire),
+        }
+    }
+}
+
 impl World {
     pub(super) fn deliver(&mut self, delivery: Delivery) {
+        let wire = delivery.wire().and_then(|wire| self.wires.get(&wire));
+        if wire.is_some_and(|wire| wire.dead && wire.accepted.is_some()) {
+            return;
+        }
+        if wire.is_some_and(|wire| self.is_held(wire)) {
+            return self.held.push(delivery);
+        }
         match delivery {
-            Delivery::Datagram { from, to, payload } => self.deliver_datagram(from, to, payload),
+            Delivery::Datagram { sender, flight, payload } => {
+                self.deliver_datagram(sender, flight, payload);
+            }
             Delivery::Connect { wire } => self.accept(wire),
             Delivery::Connected { wire } => self.at_client(wire, Client::opened),
             Delivery::ToClient { wire, message } => {
+                self.note_wire(wire, false, message.len());
                 self.at_client(wire, |client, world| client.message(&message, world));
             }
             Delivery::ClosedByServer { wire } => {
                 self.at_client(wire, Client::closed);
                 self.wires.remove(&wire);
             }
-            Delivery::ToServer { wire, message } => self.at_server(wire, Some(message)),
+            Delivery::ToServer { wire, message } => {
+                self.note_wire(wire, true, message.len());
+                self.at_server(wire, Some(message));
+            }
             Delivery::ClosedByClient { wire } => {
                 self.at_server(wire, None);
                 self.wires.remove(&wire);
@@ -72,24 +108,74 @@ impl World {
         }
     }
 
-    fn deliver_datagram(&mut self, from: SocketAddr, to: SocketAddr, mut payload: Vec<u8>) {
-        if let Some(relay) = self.relays.iter().find(|relay| relay.running && relay.stun == to) {
-            if let Some(answer) = path::stun::answer(&payload, from) {
-                let stun = relay.stun;
-                self.send_datagram(stun, from, answer);
+    /// Whether one end of a stream cannot be reached now: TCP waits, and tries again.
+    fn is_held(&self, wire: &Wire) -> bool {
+        let (client, server) = (wire.client.host(), wire.server.host());
+        let sleeps = |host| matches!(host, HostId::Node(index) if self.nodes[index].asleep);
+        // What was dialled in vain is told by the client's own system.
+        let is_told_by_itself = wire.accepted.is_none();
+        client.is_some_and(|client| {
+            sleeps(client) || (!is_told_by_itself && self.is_cut(client, server))
+        })
+    }
+
+    /// Delivers what waited for a cut to heal or a host to wake.
+    pub(super) fn release(&mut self) {
+        for delivery in std::mem::take(&mut self.held) {
+            self.agenda.insert(self.now.instant, delivery);
+        }
+    }
+
+    fn deliver_datagram(&mut self, sender: HostId, flight: Flight, mut payload: Vec<u8>) {
+        let Some(Flight { site, from, to }) = self.underlay.descend(flight, self.now.instant)
+        else {
+            return self.note(sender, None, "stopped by an edge", payload.len());
+        };
+        let Some(host) = self.host_at(site, to) else {
+            return self.note(sender, None, "sent to nobody", payload.len());
+        };
+        if self.is_cut(sender, host) {
+            return self.note(sender, None, "cut off", payload.len());
+        }
+        self.note(sender, Some(host), kind_of(&payload), payload.len());
+        match host {
+            HostId::Relay(index) => {
+                if let Some(answer) = path::stun::answer(&payload, from) {
+                    let stun = self.relays[index].stun;
+                    self.send_datagram(host, stun, from, answer);
+                }
             }
-            return;
+            HostId::Plain(index) => {
+                self.plain[index].receive(from, &mut payload, &mut self.rng, self.now.instant);
+                self.drain_plain(index);
+            }
+            HostId::Node(index) => {
+                let now = self.node_now(index);
+                if let Some(engine) = &mut self.nodes[index].engine {
+                    engine.handle_datagram(from, &mut payload, &mut self.rng, now);
+                    self.drain_node(index);
+                }
+            }
+            HostId::Controller => {}
         }
-        if let Some(index) = self.plain.iter().position(|host| host.address == to) {
-            self.plain[index].receive(from, &mut payload, &mut self.rng, self.now.instant);
-            return self.drain_plain(index);
+    }
+
+    /// The host that takes datagrams at an address.
+    fn host_at(&self, site: SiteId, to: SocketAddr) -> Option<HostId> {
+        if site == INTERNET {
+            let is_stun = |relay: &RelayHost| relay.running && relay.stun == to;
+            if let Some(index) = self.relays.iter().position(is_stun) {
+                return Some(HostId::Relay(index));
+            }
+            if let Some(index) = self.plain.iter().position(|host| host.address == to) {
+                return Some(HostId::Plain(index));
+            }
         }
-        let found = self.nodes.iter().position(|node| node.address == to && !node.udp_blocked);
-        let Some(index) = found else { return };
-        if let Some(engine) = &mut self.nodes[index].engine {
-            engine.handle_datagram(from, &mut payload, &mut self.rng, self.now);
-            self.drain_node(index);
-        }
+        let is_there = |node: &NodeHost| {
+            let is_on = !node.udp_blocked && !node.asleep && node.site == site;
+            is_on && (node.address == to || node.address6 == Some(to))
+        };
+        self.nodes.iter().position(is_there).map(HostId::Node)
     }
 
     fn accept(&mut self, number: u64) {
@@ -161,16 +247,61 @@ impl World {
         }
     }
 
-    pub(super) fn send_datagram(&mut self, from: SocketAddr, to: SocketAddr, payload: Vec<u8>) {
-        for at in self.quality.arrivals(&mut self.rng, self.now.instant) {
-            self.agenda.insert(at, Delivery::Datagram { from, to, payload: payload.clone() });
+    pub(super) fn send_datagram(
+        &mut self,
+        sender: HostId,
+        from: SocketAddr,
+        to: SocketAddr,
+        payload: Vec<u8>,
+    ) {
+        let (site, quality) = self.uplink(sender);
+        if !quality.carries(to, payload.len()) {
+            return self.note(sender, None, "too big", payload.len());
+        }
+        let flight = self.underlay.climb(Flight { site, from, to }, self.now.instant);
+        let Some(flight) = flight else {
+            return self.note(sender, None, "kept by an edge", payload.len());
+        };
+        for at in quality.arrivals(&mut self.rng, self.now.instant) {
+            let mut payload = payload.clone();
+            quality.spoil(&mut payload, &mut self.rng);
+            self.agenda.insert(at, Delivery::Datagram { sender, flight, payload });
         }
     }
 
+    fn uplink(&self, sender: HostId) -> (SiteId, Quality) {
+        match sender {
+            HostId::Node(index) => {
+                let node = &self.nodes[index];
+                (node.site, node.uplink.unwrap_or(self.quality))
+            }
+            HostId::Controller | HostId::Relay(_) | HostId::Plain(_) => (INTERNET, self.quality),
+        }
+    }
+
+    fn note(&mut self, from: HostId, to: Option<HostId>, what: &'static str, len: usize) {
+        let at = self.elapsed();
+        self.trace.note(Traced { at, from, to, what, len });
+    }
+
+    fn note_wire(&mut self, wire: u64, to_server: bool, len: usize) {
+        let Some(wire) = self.wires.get(&wire) else { return };
+        let Some(client) = wire.client.host() else { return };
+        let server = wire.server.host();
+        let (from, to) = if to_server { (client, server) } else { (server, client) };
+        self.note(from, Some(to), "stream", len);
+    }
+
+    /// Opens a stream. What is dialled over a cut fails in the end.
     pub(super) fn connect(&mut self, client: Client, server: Server, path: String) {
         let wire = self.next_number();
-        self.wires.insert(wire, Wire { client, server, path, accepted: None });
-        self.later(Delivery::Connect { wire });
+        self.wires.insert(wire, Wire { client, server, path, accepted: None, dead: false });
+        if client.host().is_some_and(|client| self.is_cut(client, server.host())) {
+            let at = self.now.instant + DIAL_PATIENCE;
+            self.agenda.insert(at, Delivery::ClosedByServer { wire });
+        } else {
+            self.later(Delivery::Connect { wire });
+        }
     }
 
     pub(super) fn later(&mut self, delivery: Delivery) {
@@ -229,11 +360,29 @@ impl World {
     }
 }
 
+impl Server {
+    fn host(self) -> HostId {
+        match self {
+            Self::Controller => HostId::Controller,
+            Self::Relay(index) => HostId::Relay(index),
+        }
+    }
+}
+
 impl Client {
+    fn host(self) -> Option<HostId> {
+        match self {
+            Self::Node(index, _) => Some(HostId::Node(index)),
+            Self::Relay(index, _) => Some(HostId::Relay(index)),
+            Self::Gone => None,
+        }
+    }
+
     fn opened(self, world: &mut World) {
         let now = world.now;
         match self {
             Self::Node(index, stream) => {
+                let now = world.node_now(index);
                 if let Some(engine) = &mut world.nodes[index].engine {
                     engine.handle_stream_opened(stream, &mut world.rng, now);
                     world.drain_node(index);
@@ -251,6 +400,8 @@ impl Client {
         let now = world.now;
         match self {
             Self::Node(index, stream) => {
+                let now = world.node_now(index);
+                world.nodes[index].stream_bytes += message.len() as u64;
                 if let Some(engine) = &mut world.nodes[index].engine {
                     engine.handle_stream_message(stream, message.to_vec(), &mut world.rng, now);
                     world.drain_node(index);
@@ -269,6 +420,7 @@ impl Client {
         let now = world.now;
         match self {
             Self::Node(index, stream) => {
+                let now = world.node_now(index);
                 if let Some(engine) = &mut world.nodes[index].engine {
                     engine.handle_stream_closed(stream, &mut world.rng, now);
                     world.drain_node(index);

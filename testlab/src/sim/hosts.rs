@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use control_proto::{
     Admission, AuthorityKeys, ClientConfig, ControlClient, Controller, ControllerConfig,
@@ -17,6 +17,9 @@ use identity::{
 use noise_channel::{ClockOffset, PathSecret, StaticSecret};
 use rand_chacha::ChaCha20Rng;
 use relay_proto::{Limits, RelayNetwork, RelayServer};
+
+use super::underlay::{INTERNET, SiteId};
+use super::wire::Quality;
 
 const YEAR: u64 = 365 * 24 * 3600;
 
@@ -80,6 +83,9 @@ pub struct RelayHost {
     /// Frames' bytes that it sent to its clients, as they were on the wire.
     pub sent_bytes: u64,
     pub(crate) running: bool,
+    config: ClientConfig,
+    entry: RelayEntry,
+    network: RelayNetwork,
 }
 
 impl RelayHost {
@@ -118,19 +124,46 @@ impl RelayHost {
         };
         let map = NetworkMap::new(invite.network);
         let revocations = map.revocations().clone();
-        let mut client = ControlClient::new(config, map, now);
-        client.offer_relay(entry, now.instant);
+        let mut client = ControlClient::new(config.clone(), map, now);
+        client.offer_relay(entry.clone(), now.instant);
         let mut server = RelayServer::new(CAPABILITY, Limits::default());
-        server.add_network(RelayNetwork {
+        let network = RelayNetwork {
             network: invite.network,
             relay: device,
             static_key: StaticSecret::from_bytes(*channel_key.to_bytes()),
             path_secret: PathSecret::from_bytes(*invite.path_secret.0),
             revocations,
             clock_offset: ClockOffset::default(),
-        });
-        Self { device, client, server, stun, sent_bytes: 0, running: true }
+        };
+        server.add_network(network.clone());
+        Self { device, client, server, stun, sent_bytes: 0, running: true, config, entry, network }
     }
+
+    /// Starts the process again with what it keeps on its disk: membership and map.
+    pub(crate) fn restart(&mut self, now: Now) {
+        if let Some(chain) = self.client.chain() {
+            self.config.admission = Admission::Chain(Box::new(chain.clone()));
+        }
+        let (network, wall) = (self.network.network, UnixTime(now.wall.as_secs()));
+        let saved = NetworkMap::from_bytes(network, &self.client.map().to_bytes(), wall);
+        let map = saved.map_or_else(|_| NetworkMap::new(network), |(map, _)| map);
+        self.network.revocations = map.revocations().clone();
+        self.client = ControlClient::new(self.config.clone(), map, now);
+        self.client.offer_relay(self.entry.clone(), now.instant);
+        self.server = RelayServer::new(CAPABILITY, Limits::default());
+        self.server.add_network(self.network.clone());
+        self.running = true;
+    }
+}
+
+/// A node's clocks beside the right ones.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Clock {
+    /// By how much the wall clock is fast, in milliseconds.
+    pub ahead_ms: i64,
+    /// For how long the monotonic clock stood.
+    pub(crate) asleep_for: Duration,
+    pub(crate) slept_at: Option<Instant>,
 }
 
 /// A node and its applications.
@@ -140,8 +173,23 @@ pub struct NodeHost {
     pub device: DeviceId,
     /// The process, if it runs.
     pub engine: Option<Engine>,
-    /// Its address in the network underneath.
+    /// Where it is in the network underneath.
+    pub site: SiteId,
+    /// Its address there.
     pub address: SocketAddr,
+    /// Its IPv6 address there, if it has one.
+    pub address6: Option<SocketAddr>,
+    /// How datagrams that it sends fare, if not like everybody's.
+    pub uplink: Option<Quality>,
+    /// Its clocks.
+    pub clock: Clock,
+    /// Whether its disk takes nothing more.
+    pub disk_full: bool,
+    /// Bytes that it sent and received over streams.
+    pub stream_bytes: u64,
+    /// The addresses that its process was told last.
+    pub(crate) told: Vec<SocketAddr>,
+    pub(crate) asleep: bool,
     /// Whether datagrams from and to it are dropped on the way.
     pub udp_blocked: bool,
     /// How its interface is set up.
@@ -161,11 +209,18 @@ impl NodeHost {
             tunnel: TunnelKey::generate(rng),
             channel: ChannelKey::generate(rng),
         };
-        let host = u8::try_from(index + 1).unwrap_or(u8::MAX);
         Self {
             device: secrets.device.id(),
             engine: None,
-            address: SocketAddr::from(([198, 51, 100, host], 41_641)),
+            site: INTERNET,
+            address: Self::public_address(index),
+            address6: None,
+            uplink: None,
+            clock: Clock::default(),
+            disk_full: false,
+            stream_bytes: 0,
+            told: Vec::new(),
+            asleep: false,
             udp_blocked: false,
             interface: None,
             answers: BTreeMap::new(),
@@ -183,12 +238,34 @@ impl NodeHost {
         }
     }
 
+    /// Its address where nothing stands in front of it.
+    pub(crate) fn public_address(index: usize) -> SocketAddr {
+        let [.., third, fourth] = u32::try_from(index + 1).unwrap_or(u32::MAX).to_be_bytes();
+        SocketAddr::from(([198, 51, 100 + third, fourth], 41_641))
+    }
+
+    /// Its addresses, as the system tells them.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        [Some(self.address), self.address6].into_iter().flatten().collect()
+    }
+
+    /// The address from which it sends to another, if it can.
+    pub(crate) fn source(&self, to: SocketAddr) -> Option<SocketAddr> {
+        let source = if to.is_ipv4() { Some(self.address) } else { self.address6 };
+        source.filter(|_| !self.udp_blocked)
+    }
+
     pub(crate) fn start(&mut self, rng: &mut ChaCha20Rng, now: Now) {
         // The port of the run before may be taken.
-        self.address.set_port(self.address.port() + 1);
+        let port = self.address.port() + 1;
+        self.address.set_port(port);
+        if let Some(address) = &mut self.address6 {
+            address.set_port(port);
+        }
         let config = EngineConfig { saved: self.saved.clone(), ..self.config.clone() };
         let mut engine = Engine::new(config, rng, now);
-        engine.handle_local_addresses(&[self.address], rng, now);
+        self.told = self.addresses();
+        engine.handle_local_addresses(&self.told, rng, now);
         self.engine = Some(engine);
     }
 
@@ -207,7 +284,19 @@ impl NodeHost {
     }
 
     pub(crate) fn save(&mut self, bytes: Vec<u8>) {
-        self.saved = Some(bytes);
+        if !self.disk_full {
+            self.saved = Some(bytes);
+        }
+    }
+
+    /// Loses what was saved, but not the keys.
+    pub fn forget(&mut self) {
+        self.saved = None;
+    }
+
+    /// The invite by which it joins.
+    pub fn invite(&self) -> &Invite {
+        &self.config.invite
     }
 }
 

@@ -8,22 +8,35 @@
 //! Time jumps from one thing that happens to the next, and all randomness comes from one seed, so
 //! a run is the same every time, whatever machine it runs on.
 //!
-//! - [`World`]: hosts and the clock; what a scenario drives
-//! - [`Quality`]: how datagrams fare
+//! - [`World`]: hosts and what happens to them; what a scenario drives
+//! - `clock`, `timers`: time
+//! - [`Underlay`], [`Nat`]: sites, translators and firewalls; [`Quality`]: how datagrams fare
 //! - [`Pair`]: the way of bulk between two nodes, machine by machine
 //! - `hosts`, `plain`: a node, a relay, a controller and a WireGuard peer around their machines
-//! - `delivery`, `wire`: what happens between hosts
+//! - `shell`, `delivery`, `wire`: what machines want done, and what happens between hosts
+//! - [`scenario`]: bytes that say what happens, and a model that says what ought to be
+//! - `trace`: the last messages, for whoever looks for a fault
 
+mod clock;
 mod delivery;
 mod hosts;
+mod nat;
 mod packets;
 mod pair;
 mod plain;
+pub mod scenario;
+mod shell;
+mod timers;
+mod trace;
+mod underlay;
 mod wire;
 mod world;
 
-pub use hosts::{ControllerHost, NodeHost, RelayHost};
+pub use hosts::{Clock, ControllerHost, NodeHost, RelayHost};
+pub use nat::{Dependence, Firewall, Nat, NatBehaviour};
+pub use packets::Echo;
 pub use pair::Pair;
 pub use plain::PlainHost;
+pub use underlay::{EdgeKind, Flight, HostId, INTERNET, SiteId, Underlay};
 pub use wire::{Agenda, Quality};
-pub use world::{Setup, World};
+pub use world::{Arrival, Setup, World};

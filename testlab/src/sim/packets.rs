@@ -8,18 +8,24 @@ const PROTOCOL: u8 = 253;
 
 /// An application's message: a question with a number, or the answer to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Echo {
-    pub(crate) source: Ipv6Addr,
-    pub(crate) destination: Ipv6Addr,
-    pub(crate) answer: bool,
-    pub(crate) number: u64,
+pub struct Echo {
+    /// Who sent it.
+    pub source: Ipv6Addr,
+    /// Whom it is for.
+    pub destination: Ipv6Addr,
+    /// Whether it is an answer.
+    pub answer: bool,
+    /// Which question.
+    pub number: u64,
 }
 
 impl Echo {
-    pub(crate) fn to_packet(self) -> Vec<u8> {
-        let mut packet = vec![0; HEADER + 9];
+    /// A packet of at least `len` bytes.
+    pub(crate) fn to_packet(self, len: usize) -> Vec<u8> {
+        let mut packet = vec![0; len.max(HEADER + 9)];
+        let body = u16::try_from(packet.len() - HEADER).expect("no longer than a packet may be");
         packet[0] = 0x60;
-        packet[5] = 9;
+        packet[4..6].copy_from_slice(&body.to_be_bytes());
         packet[6] = PROTOCOL;
         packet[7] = 64;
         packet[8..24].copy_from_slice(&self.source.octets());

@@ -93,7 +93,7 @@ impl PlainHost {
             self.answers.insert(echo.number);
         } else {
             self.asked += 1;
-            self.waiting.push_back(echo.answered().to_packet());
+            self.waiting.push_back(echo.answered().to_packet(0));
         }
     }
 

@@ -1,6 +1,7 @@
 //! What happens to bytes between two hosts.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use rand_chacha::ChaCha20Rng;
@@ -18,6 +19,10 @@ pub struct Quality {
     pub loss_permille: u32,
     /// Datagrams that arrive twice, of a thousand.
     pub duplication_permille: u32,
+    /// Datagrams with a wrong bit, of a thousand.
+    pub corruption_permille: u32,
+    /// The largest IP packet that passes.
+    pub mtu: usize,
 }
 
 impl Quality {
@@ -27,6 +32,8 @@ impl Quality {
         jitter: Duration::ZERO,
         loss_permille: 0,
         duplication_permille: 0,
+        corruption_permille: 0,
+        mtu: 1_500,
     };
 
     /// A bad mobile connection: one datagram in ten is lost, most are out of order.
@@ -35,7 +42,36 @@ impl Quality {
         jitter: Duration::from_millis(30),
         loss_permille: 100,
         duplication_permille: 30,
+        corruption_permille: 0,
+        mtu: 1_500,
     };
+
+    /// As [`Self::BAD`], and one datagram in fifty arrives with a wrong bit.
+    pub const NOISY: Self = Self { corruption_permille: 20, ..Self::BAD };
+
+    /// A path that carries what IPv6 asks for and no more: too narrow for a tunnel of that size.
+    pub const NARROW: Self = Self { mtu: 1_280, ..Self::GOOD };
+
+    /// Half a second one way.
+    pub const SLOW: Self = Self {
+        latency: Duration::from_millis(500),
+        jitter: Duration::from_millis(20),
+        ..Self::GOOD
+    };
+
+    /// Whether a datagram of this size passes in one piece. Nodes forbid fragments.
+    pub fn carries(&self, to: SocketAddr, payload: usize) -> bool {
+        let headers = if to.is_ipv4() { 28 } else { 48 };
+        payload + headers <= self.mtu
+    }
+
+    /// Perhaps spoils a datagram.
+    pub fn spoil(&self, payload: &mut [u8], rng: &mut ChaCha20Rng) {
+        if self.corruption_permille > 0 && permille(rng) < self.corruption_permille {
+            let place = rng.next_u32() as usize % (payload.len() * 8);
+            payload[place / 8] ^= 1 << (place % 8);
+        }
+    }
 
     /// When the copies of one datagram arrive: none, one or two of them.
     pub fn arrivals(&self, rng: &mut ChaCha20Rng, now: Instant) -> Vec<Instant> {

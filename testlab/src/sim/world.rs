@@ -1,23 +1,22 @@
 //! All hosts, the network between them, and the clock.
 
-use std::collections::BTreeMap;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use control_proto::{
-    AdminAnswer, AdminRequest, Change, ClientEvent, InviteRequest, MapItem, Output, StoredItem,
-    StreamAction, Ticket,
-};
-use engine::{EngineEvent, HostPacket, Now, Purpose, StreamCommand, UnixMillis};
+use control_proto::{AdminAnswer, AdminRequest, InviteRequest, MapItem, StoredItem, Ticket};
+use engine::{Now, UnixMillis};
 use identity::{DeviceId, Invite, Record, RecordBody, Signed, TunnelKey, UnixTime};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
-use relay_proto::ServerEvent;
 
 use super::delivery::{Client, Delivery, Server, Wire};
 use super::hosts::{ControllerHost, NodeHost, RelayHost};
 use super::packets::{Echo, ipv6};
 use super::plain::PlainHost;
+use super::timers::Timers;
+use super::trace::Trace;
+use super::underlay::{HostId, INTERNET, SiteId, Underlay};
 use super::wire::{Agenda, Quality};
 
 /// What a world begins with.
@@ -39,6 +38,17 @@ impl Default for Setup {
     }
 }
 
+/// A packet that reached an application of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// When.
+    pub at: Instant,
+    /// At which node.
+    pub node: usize,
+    /// What it says, if it is one of the simulated applications' own.
+    pub echo: Option<Echo>,
+}
+
 /// A network of simulated hosts.
 #[derive(Debug)]
 pub struct World {
@@ -52,13 +62,21 @@ pub struct World {
     pub plain: Vec<PlainHost>,
     /// How datagrams fare between any two hosts.
     pub quality: Quality,
-    start: Instant,
+    /// What lies between hosts.
+    pub underlay: Underlay,
+    /// The packets that reached applications of nodes.
+    pub arrivals: Vec<Arrival>,
+    pub(super) cuts: BTreeSet<(HostId, HostId)>,
+    pub(super) held: Vec<Delivery>,
+    pub(super) timers: Timers,
+    pub(super) trace: Trace,
+    pub(super) start: Instant,
     pub(super) now: Now,
     pub(super) rng: ChaCha20Rng,
     pub(super) agenda: Agenda<Delivery>,
     pub(super) wires: BTreeMap<u64, Wire>,
-    last_number: u64,
-    answers: BTreeMap<Ticket, AdminAnswer>,
+    pub(super) last_number: u64,
+    pub(super) answers: BTreeMap<Ticket, AdminAnswer>,
 }
 
 impl World {
@@ -74,6 +92,12 @@ impl World {
             nodes: Vec::new(),
             plain: Vec::new(),
             quality: setup.quality,
+            underlay: Underlay::default(),
+            arrivals: Vec::new(),
+            cuts: BTreeSet::new(),
+            held: Vec::new(),
+            timers: Timers::default(),
+            trace: Trace::default(),
             start,
             now,
             rng,
@@ -97,12 +121,63 @@ impl World {
 
     /// A further node, which joins at once.
     pub fn add_node(&mut self) -> usize {
+        self.add_node_at(INTERNET)
+    }
+
+    /// A further node at a site, which joins at once.
+    pub fn add_node_at(&mut self, site: SiteId) -> usize {
         let invite = self.invite(InviteRequest::default());
+        self.add_node_with(invite, site)
+    }
+
+    /// A further node with an invite that another one may have, too.
+    pub fn add_node_with(&mut self, invite: Invite, site: SiteId) -> usize {
         let index = self.nodes.len();
         let node = NodeHost::new(invite, index, &mut self.rng);
         self.nodes.push(node);
+        self.place(index, site);
         self.start_node(index);
         index
+    }
+
+    fn place(&mut self, index: usize, site: SiteId) {
+        let node = &mut self.nodes[index];
+        node.site = site;
+        if site == INTERNET {
+            (node.address, node.address6) = (NodeHost::public_address(index), None);
+        } else {
+            let (v4, v6) = self.underlay.add_host(site);
+            node.address = SocketAddr::new(IpAddr::V4(v4), node.address.port());
+            node.address6 = v6.map(|v6| SocketAddr::new(IpAddr::V6(v6), node.address.port()));
+        }
+    }
+
+    /// Moves a node to another site; its shell is told by the system.
+    pub fn move_node_to_site(&mut self, index: usize, site: SiteId) {
+        self.place(index, site);
+        self.tell_addresses(index);
+    }
+
+    fn tell_addresses(&mut self, index: usize) {
+        let is_its = |wire: &Wire| matches!(wire.client, Client::Node(node, _) if node == index);
+        self.wires.values_mut().filter(|wire| is_its(wire)).for_each(|wire| wire.dead = true);
+        // What is being dialled is given up.
+        let unanswered = self.wires.iter().filter(|(_, wire)| wire.dead && wire.accepted.is_none());
+        let unanswered: Vec<_> = unanswered.map(|(number, _)| *number).collect();
+        unanswered.into_iter().for_each(|wire| self.later(Delivery::ClosedByServer { wire }));
+        let now = self.node_now(index);
+        let node = &mut self.nodes[index];
+        let addresses = node.addresses();
+        let are_the_same = std::mem::replace(&mut node.told, addresses.clone()) == addresses;
+        if let Some(engine) = node.engine.as_mut().filter(|_| !node.asleep) {
+            if are_the_same {
+                // Another router gave out the same addresses.
+                engine.handle_network_change(&mut self.rng, now);
+            } else {
+                engine.handle_local_addresses(&addresses, &mut self.rng, now);
+            }
+            self.drain_node(index);
+        }
     }
 
     /// An invite made by the administrator.
@@ -174,7 +249,7 @@ impl World {
         let destination = self.address(to);
         let source = self.plain[from].inner;
         let echo = Echo { source, destination, answer: false, number };
-        self.plain[from].send(echo.to_packet(), &mut self.rng, self.now.instant);
+        self.plain[from].send(echo.to_packet(0), &mut self.rng, self.now.instant);
         self.drain_plain(from);
         number
     }
@@ -188,7 +263,7 @@ impl World {
     pub fn send_from(&mut self, from: usize, source: Ipv6Addr, destination: Ipv6Addr) -> u64 {
         let number = self.next_number();
         let echo = Echo { source, destination, answer: false, number };
-        self.send_packet(from, &echo.to_packet());
+        self.send_packet(from, &echo.to_packet(0));
         number
     }
 
@@ -221,8 +296,62 @@ impl World {
 
     /// Starts a node from what it saved.
     pub fn start_node(&mut self, index: usize) {
-        self.nodes[index].start(&mut self.rng, self.now);
+        let now = self.node_now(index);
+        self.nodes[index].start(&mut self.rng, now);
         self.drain_node(index);
+    }
+
+    /// Starts a relay that was stopped; it knows what it knew.
+    pub fn start_relay(&mut self, index: usize) {
+        self.relays[index].restart(self.now);
+        self.drain_relay(index);
+    }
+
+    /// Lets a node sleep: nothing of it runs, its monotonic clock stands, datagrams to it are lost and
+    /// streams wait.
+    pub fn put_to_sleep(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        if !node.asleep {
+            (node.asleep, node.clock.slept_at) = (true, Some(self.now.instant));
+            self.note_timer(HostId::Node(index));
+        }
+    }
+
+    /// Wakes a node up. Its shell is not told; it sees the wall clock jump.
+    pub fn wake_up(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        if let Some(slept_at) = node.clock.slept_at.take() {
+            node.asleep = false;
+            node.clock.asleep_for += self.now.instant - slept_at;
+            self.note_timer(HostId::Node(index));
+            self.release();
+        }
+    }
+
+    /// Sets a node's wall clock, relative to the right time.
+    pub fn set_clock(&mut self, index: usize, ahead_ms: i64) {
+        self.nodes[index].clock.ahead_ms = ahead_ms;
+    }
+
+    /// Cuts two hosts off from each other: datagrams are lost, streams wait, nothing is dialled.
+    pub fn cut(&mut self, one: HostId, other: HostId) {
+        self.cuts.insert((one.min(other), one.max(other)));
+    }
+
+    /// Ends all cuts.
+    pub fn heal(&mut self) {
+        self.cuts.clear();
+        self.release();
+    }
+
+    /// Whether two hosts are cut off from each other.
+    pub fn is_cut(&self, one: HostId, other: HostId) -> bool {
+        self.cuts.contains(&(one.min(other), one.max(other)))
+    }
+
+    /// The last messages as a Mermaid sequence diagram.
+    pub fn diagram(&self) -> String {
+        self.trace.diagram()
     }
 
     /// Starts a node that does not run, with another tunnel key.
@@ -242,21 +371,23 @@ impl World {
     /// Moves a node to another address of the network underneath.
     pub fn move_node(&mut self, index: usize, to: SocketAddr) {
         self.nodes[index].address = to;
-        if let Some(engine) = &mut self.nodes[index].engine {
-            engine.handle_local_addresses(&[to], &mut self.rng, self.now);
-            self.drain_node(index);
-        }
+        self.tell_addresses(index);
     }
 
     /// Lets an application of one node ask an application of another; answers the question's
     /// number, or nothing while one of them has no address.
     pub fn ping(&mut self, from: usize, to: usize) -> Option<u64> {
+        self.ping_sized(from, to, 0)
+    }
+
+    /// The same with a packet of at least `len` bytes, which the answer has too.
+    pub fn ping_sized(&mut self, from: usize, to: usize, len: usize) -> Option<u64> {
         let address = |node: &NodeHost| ipv6(&node.interface.as_ref()?.addresses);
         let source = address(&self.nodes[from])?;
         let destination = address(&self.nodes[to])?;
         let number = self.next_number();
         let echo = Echo { source, destination, answer: false, number };
-        self.send_packet(from, &echo.to_packet());
+        self.send_packet(from, &echo.to_packet(len));
         Some(number)
     }
 
@@ -283,267 +414,5 @@ impl World {
         let Some(engine) = &self.nodes[from].engine else { return "none".to_owned() };
         let why = engine.why(self.nodes[to].device, self.now);
         why.map_or_else(|| "none".to_owned(), |why| why.path)
-    }
-
-    /// How long the world has existed.
-    pub fn elapsed(&self) -> Duration {
-        self.now.instant - self.start
-    }
-
-    /// The time in the world.
-    pub fn now(&self) -> Now {
-        self.now
-    }
-
-    /// Lets time pass.
-    pub fn run_for(&mut self, duration: Duration) {
-        self.run_until(duration, |_| false);
-    }
-
-    /// Lets time pass until something holds; false if it does not within `patience`.
-    pub fn run_until(&mut self, patience: Duration, holds: impl Fn(&Self) -> bool) -> bool {
-        let end = self.now.instant + patience;
-        loop {
-            if holds(self) {
-                return true;
-            }
-            let next = self.next_instant().filter(|next| *next <= end);
-            let to = next.unwrap_or(end).max(self.now.instant);
-            self.now = self.now.after(to - self.now.instant);
-            if next.is_none() {
-                return holds(self);
-            }
-            self.step();
-        }
-    }
-
-    fn next_instant(&self) -> Option<Instant> {
-        let controller = self.controller.machine.as_ref().and_then(|c| c.poll_timeout());
-        let relays = self
-            .relays
-            .iter()
-            .filter(|relay| relay.running)
-            .flat_map(|relay| [relay.client.poll_timeout(), relay.server.poll_timeout()]);
-        let nodes = self.nodes.iter().filter_map(|node| node.engine.as_ref());
-        let nodes = nodes.map(engine::Engine::poll_timeout);
-        let plain = self.plain.iter().map(PlainHost::poll_timeout);
-        let timers =
-            relays.chain(nodes).chain(plain).chain([controller]).flatten().map(|(at, _)| at);
-        timers.chain(self.agenda.next()).min()
-    }
-
-    /// Everything that is due now.
-    fn step(&mut self) {
-        while let Some(delivery) = self.agenda.pop_due(self.now.instant) {
-            self.deliver(delivery);
-        }
-        let now = self.now;
-        let due =
-            |timeout: Option<(Instant, &str)>| timeout.is_some_and(|(at, _)| at <= now.instant);
-        if let Some(controller) = &mut self.controller.machine
-            && due(controller.poll_timeout())
-        {
-            controller.handle_timeout(&mut self.rng, now);
-            self.drain_controller();
-        }
-        for index in 0..self.relays.len() {
-            let relay = &mut self.relays[index];
-            if relay.running
-                && (due(relay.client.poll_timeout()) || due(relay.server.poll_timeout()))
-            {
-                relay.client.handle_timeout(&mut self.rng, now);
-                relay.server.handle_timeout(&mut self.rng, now);
-                self.drain_relay(index);
-            }
-        }
-        for index in 0..self.nodes.len() {
-            if let Some(engine) = &mut self.nodes[index].engine
-                && due(engine.poll_timeout())
-            {
-                engine.handle_timeout(&mut self.rng, now);
-                self.drain_node(index);
-            }
-        }
-        for index in 0..self.plain.len() {
-            if due(self.plain[index].poll_timeout()) {
-                self.plain[index].handle_timeout(&mut self.rng, now.instant);
-                self.drain_plain(index);
-            }
-        }
-    }
-
-    pub(super) fn next_number(&mut self) -> u64 {
-        self.last_number += 1;
-        self.last_number
-    }
-}
-
-/// What happens at the hosts.
-impl World {
-    fn send_packet(&mut self, index: usize, packet: &[u8]) {
-        if let Some(engine) = &mut self.nodes[index].engine {
-            engine.handle_packet(HostPacket::single(packet), &mut self.rng, self.now);
-            self.drain_node(index);
-        }
-    }
-
-    pub(super) fn drain_controller(&mut self) {
-        while let Some(output) = self.controller.machine.as_mut().and_then(|c| c.poll_output()) {
-            match output {
-                Output::Send { connection, message } => {
-                    let wire = connection.0;
-                    self.later(Delivery::ToClient { wire, message });
-                }
-                Output::Close { connection } => {
-                    self.later(Delivery::ClosedByServer { wire: connection.0 });
-                }
-                Output::Persist { id, changes } => {
-                    for change in &changes {
-                        self.controller.disk.apply(change);
-                        if let Change::Event(event) = change {
-                            self.controller.events.push(event.clone());
-                        }
-                    }
-                    if let Some(controller) = &mut self.controller.machine {
-                        controller.handle_persisted(id, self.now);
-                    }
-                }
-                Output::Answer { ticket, result } => {
-                    self.answers.insert(ticket, result.expect("scenarios ask what is granted"));
-                }
-            }
-        }
-    }
-
-    pub(super) fn drain_relay(&mut self, index: usize) {
-        while let Some(event) = self.relays[index].client.poll_event() {
-            if let ClientEvent::MapChanged(_) = event {
-                let relay = &mut self.relays[index];
-                let map = relay.client.map();
-                let (network, revocations) = (map.network(), map.revocations());
-                relay.server.set_revocations(network, revocations, self.now);
-            }
-        }
-        while let Some(action) = self.relays[index].client.poll_action() {
-            self.carry_out(index, action);
-        }
-        while let Some(connection) = self.relays[index].server.poll_ready() {
-            let Some(wire) = self.wire_of_relay(index, connection) else { continue };
-            let now = self.now.instant;
-            while let Some(message) = self.relays[index].server.poll_message(connection, now) {
-                self.relays[index].sent_bytes += message.len() as u64;
-                self.later(Delivery::ToClient { wire, message: message.into() });
-            }
-        }
-        while let Some(event) = self.relays[index].server.poll_event() {
-            if let ServerEvent::Close { connection, .. } = event
-                && let Some(wire) = self.wire_of_relay(index, connection)
-            {
-                self.relays[index].server.handle_closed(connection, self.now.instant);
-                self.later(Delivery::ClosedByServer { wire });
-            }
-        }
-    }
-
-    fn carry_out(&mut self, index: usize, action: StreamAction) {
-        let wire_of =
-            |world: &Self, connection| world.wire_of_client(Client::Relay(index, connection));
-        match action {
-            StreamAction::Dial { connection, path, .. } => {
-                self.connect(Client::Relay(index, connection), Server::Controller, path);
-            }
-            StreamAction::Send { connection, message } => {
-                if let Some(wire) = wire_of(self, connection) {
-                    self.later(Delivery::ToServer { wire, message });
-                }
-            }
-            StreamAction::Close { connection } => {
-                if let Some(wire) = wire_of(self, connection) {
-                    self.later(Delivery::ClosedByClient { wire });
-                }
-            }
-        }
-    }
-
-    pub(super) fn drain_plain(&mut self, index: usize) {
-        while let Some((to, payload)) = self.plain[index].poll_transmit(self.now.instant) {
-            let from = self.plain[index].address;
-            self.send_datagram(from, to, payload);
-        }
-    }
-
-    pub(super) fn drain_node(&mut self, index: usize) {
-        while let Some(engine) = &mut self.nodes[index].engine {
-            if let Some(transmit) = engine.poll_transmit() {
-                let from = self.nodes[index].address;
-                if !self.nodes[index].udp_blocked {
-                    self.send_datagram(from, transmit.to, transmit.payload);
-                }
-            } else if let Some(command) = engine.poll_stream() {
-                self.handle_stream_command(index, command);
-            } else if let Some(packet) = engine.poll_packet() {
-                packet.split(|part| self.handle_application(index, part));
-            } else if let Some(event) = engine.poll_event() {
-                match event {
-                    EngineEvent::Save(bytes) => self.nodes[index].save(bytes),
-                    EngineEvent::Interface(settings) => {
-                        self.nodes[index].interface = Some(settings);
-                    }
-                    EngineEvent::ZoneChanged
-                    | EngineEvent::Connection(_)
-                    | EngineEvent::Pong { .. }
-                    | EngineEvent::Path { .. }
-                    | EngineEvent::ClockWrong { .. }
-                    | EngineEvent::Removed
-                    | EngineEvent::Security(_) => {}
-                }
-            } else {
-                return;
-            }
-        }
-    }
-
-    fn handle_stream_command(&mut self, index: usize, command: StreamCommand) {
-        match command {
-            StreamCommand::Dial { stream, target } => {
-                let server = match target.purpose {
-                    Purpose::Controller => Some(Server::Controller),
-                    Purpose::Relay(device) => {
-                        let found = self.relays.iter().position(|relay| relay.device == device);
-                        found.map(Server::Relay)
-                    }
-                };
-                if let Some(server) = server {
-                    self.connect(Client::Node(index, stream), server, target.path);
-                }
-            }
-            StreamCommand::Wake { stream } => {
-                let wire = self.wire_of_client(Client::Node(index, stream));
-                let now = self.now.instant;
-                while let Some(engine) = &mut self.nodes[index].engine {
-                    let Some(message) = engine.poll_message(stream, now) else { break };
-                    if let Some(wire) = wire {
-                        self.later(Delivery::ToServer { wire, message: message.into() });
-                    }
-                }
-            }
-            StreamCommand::Close { stream } => {
-                if let Some(wire) = self.wire_of_client(Client::Node(index, stream)) {
-                    self.later(Delivery::ClosedByClient { wire });
-                }
-            }
-        }
-    }
-
-    /// An application gets a packet: it answers questions and notes answers.
-    fn handle_application(&mut self, index: usize, packet: &[u8]) {
-        let node = &mut self.nodes[index];
-        node.received += 1;
-        let Some(echo) = Echo::from_packet(packet) else { return };
-        if echo.answer {
-            node.answers.insert(echo.number, self.now.instant);
-        } else {
-            self.send_packet(index, &echo.answered().to_packet());
-        }
     }
 }

@@ -196,12 +196,21 @@ impl ControlClient {
         self.send_if_ready(&NodeMessage::Leave, now);
     }
 
-    /// Tries again at once: the network has come back.
+    /// Dials anew at once: the network underneath or the clock has changed. A connection that is
+    /// open may lead nowhere any more, which would show only once it has been silent for long; and
+    /// it has been told a time that does not hold.
     pub fn reconnect(&mut self, now: Instant) {
         self.last_now = now;
         self.backoff.reset();
-        if let Link::Waiting { until, .. } = &mut self.link {
-            *until = now;
+        match &mut self.link {
+            Link::Waiting { until, .. } => *until = now,
+            Link::Dialling { .. } | Link::Open { .. } => {
+                if self.is_ready() {
+                    self.events.push_back(ClientEvent::Disconnected);
+                }
+                self.close(now, None);
+            }
+            Link::Stopped => {}
         }
     }
 

@@ -173,10 +173,29 @@ impl NetworkMap {
         if let Some(seen) = &mut self.raw.underway {
             seen.insert(key.clone());
         }
-        if matches!(item, MapItem::Gone(_)) {
-            self.raw.items.remove(&key);
-        } else {
-            self.raw.items.insert(key, bytes.into());
+        match item {
+            MapItem::Gone(_) => {
+                self.raw.items.remove(&key);
+            }
+            MapItem::Peer(device, entry) => {
+                let kept =
+                    self.peers.get(device).map(|peer| &peer.entry).filter(|kept| *kept != entry);
+                let kept = kept.map(|kept| MapItem::Peer(*device, kept.clone()).to_bytes());
+                self.raw.items.insert(key, kept.map_or_else(|| bytes.into(), Into::into));
+            }
+            MapItem::Delegation(_)
+            | MapItem::Epoch(_)
+            | MapItem::Revocation(..)
+            | MapItem::Info(_)
+            | MapItem::Relay(..)
+            | MapItem::RelayHealth(..)
+            | MapItem::Lease4(..)
+            | MapItem::Name(..)
+            | MapItem::Static(..)
+            | MapItem::Controller(..)
+            | MapItem::Freshness(_) => {
+                self.raw.items.insert(key, bytes.into());
+            }
         }
     }
 
@@ -342,8 +361,17 @@ impl NetworkMap {
         if self.peers.get(&device).is_some_and(|peer| peer.entry == *entry) {
             return Ok(());
         }
-        let peer = self.verified_peer(device, entry, now)?;
-        self.refuse_older(&peer)?;
+        let mut peer = self.verified_peer(device, entry, now)?;
+        if let Some(known) = self.peers.get(&device) {
+            self.refuse_older(known, &peer)?;
+            keep_newer_statements(known, &mut peer);
+            if peer == *known {
+                return Ok(());
+            }
+        }
+        if let Some(what) = self.floors.devices.older(&peer) {
+            return Err(Skip::rollback(what));
+        }
         self.settle_conflicts(&peer, applied)?;
         self.forget_owner(device);
         let member = &peer.member;
@@ -366,15 +394,25 @@ impl NetworkMap {
         entry: &PeerEntry,
         now: UnixTime,
     ) -> Result<Peer, Skip> {
-        let member = entry
-            .chain
-            .verify(self.network, now, &self.revocations)
-            .map_err(|e| Skip::chain(device, e))?;
+        // What was verified once stays so: whoever is revoked is dropped at once.
+        let known = self.peers.get(&device);
+        let member = match known.filter(|known| known.entry.chain == entry.chain) {
+            Some(known) if now < known.member.not_after => known.member.clone(),
+            Some(_) | None => entry
+                .chain
+                .verify(self.network, now, &self.revocations)
+                .map_err(|e| Skip::chain(device, e))?,
+        };
         if member.device != device {
             return Err(Skip::forged("peer", &"names another device"));
         }
-        let binding =
-            entry.binding.verify(self.network, device).map_err(|e| Skip::forged("binding", &e))?;
+        let binding = match known.filter(|known| known.entry.binding == entry.binding) {
+            Some(known) => known.binding,
+            None => entry
+                .binding
+                .verify(self.network, device)
+                .map_err(|e| Skip::forged("binding", &e))?,
+        };
         if binding.device != device {
             return Err(Skip::forged("binding", &"names another device"));
         }
@@ -412,22 +450,15 @@ impl NetworkMap {
         Ok(())
     }
 
-    /// A binding or endpoints with a lower number, or an older membership, is a rollback.
-    fn refuse_older(&self, new: &Peer) -> Taken {
+    /// An older membership is a rollback: renewals all come from one place.
+    fn refuse_older(&self, known: &Peer, new: &Peer) -> Taken {
         let begins = |peer: &Peer| {
             claims(&peer.entry.chain, self.network).ok().map(|claims| claims.validity.not_before)
         };
-        let known = self.peers.get(&new.member.device);
-        let what = if known.is_some_and(|known| begins(new) < begins(known)) {
-            "membership"
-        } else if let Some(what) = self.floors.devices.older(new) {
-            what
-        } else if new.endpoints.is_none() && known.is_some_and(|known| known.endpoints.is_some()) {
-            "endpoints"
-        } else {
-            return Ok(());
-        };
-        Err(Skip::Refused(SecurityEvent::RollbackRefused { what: what.to_owned() }))
+        if begins(new) < begins(known) {
+            return Err(Skip::rollback("membership"));
+        }
+        Ok(())
     }
 
     fn forget_owner(&mut self, device: DeviceId) {
@@ -476,6 +507,20 @@ impl NetworkMap {
     }
 }
 
+/// A device tells the controller and its peers of new keys and addresses at the same time, so that
+/// either may be the first to bring them here: what the other brings then is late, and no news.
+fn keep_newer_statements(known: &Peer, new: &mut Peer) {
+    if new.binding.number < known.binding.number {
+        new.binding = known.binding;
+        new.entry.binding = known.entry.binding.clone();
+    }
+    let number = |peer: &Peer| peer.endpoints.as_ref().map(|endpoints| endpoints.number);
+    if number(new) < number(known) {
+        new.endpoints.clone_from(&known.endpoints);
+        new.entry.endpoints.clone_from(&known.entry.endpoints);
+    }
+}
+
 /// Puts a record's body in or, if it is withdrawn, out; says whether that changed anything.
 fn replace<K: Ord, T: PartialEq>(
     map: &mut std::collections::BTreeMap<K, T>,
@@ -498,6 +543,10 @@ impl Skip {
         })
     }
 
+    fn rollback(what: &str) -> Self {
+        Self::Refused(SecurityEvent::RollbackRefused { what: what.to_owned() })
+    }
+
     fn delegation(error: &DelegationError) -> Self {
         Self::forged("delegation", error)
     }
@@ -508,7 +557,7 @@ impl Skip {
                 Self::Refused(SecurityEvent::Revoked { device: None, what: key.to_string() })
             }
             RevocationError::Fork(_) | RevocationError::WrongEpoch(_) => {
-                Self::Refused(SecurityEvent::RollbackRefused { what: "revocation list".into() })
+                Self::rollback("revocation list")
             }
             RevocationError::Gap { .. } => Self::Gap,
             RevocationError::Signature(_)
@@ -524,9 +573,7 @@ impl Skip {
             }
             RecordError::WrongEpoch { .. }
             | RecordError::RolledBack { .. }
-            | RecordError::Conflict(_) => {
-                Self::Refused(SecurityEvent::RollbackRefused { what: what.to_owned() })
-            }
+            | RecordError::Conflict(_) => Self::rollback(what),
             RecordError::Signature(_) | RecordError::Delegation(_) | RecordError::Validity(_) => {
                 Self::forged(what, error)
             }

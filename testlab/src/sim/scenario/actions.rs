@@ -1,0 +1,330 @@
+//! Carries out a script, in the world and in the model alike.
+
+use std::net::Ipv6Addr;
+use std::time::Duration;
+
+use super::check::Expected;
+use super::model::{Model, Standing};
+use super::script::{Action, Place, Script};
+use super::{Failure, Summary};
+use crate::sim::{HostId, INTERNET, Quality, Setup, World};
+
+/// Nodes beyond those of the layout.
+const MAX_JOINS: usize = 3;
+
+/// Runs the scenario that the bytes describe; `mesh` gives a number of nodes that are all in the open.
+///
+/// # Errors
+/// When the world is not as the model says.
+///
+/// # Panics
+/// When time stands still.
+pub fn run(bytes: &[u8], mesh: Option<usize>) -> Result<Summary, Box<Failure>> {
+    let script = Script::from_bytes(bytes, mesh);
+    let mut run = Run::new(&script);
+    let mut at = 0;
+    run.carry_out(&script, &mut at)
+        .map_err(|what| Box::new(Failure::new(what, &script, at, &run.world)))?;
+    Ok(Summary { actions: script.actions.len(), ..run.summary })
+}
+
+/// A scenario while it runs.
+#[derive(Debug)]
+pub(super) struct Run {
+    pub(super) world: World,
+    pub(super) model: Model,
+    pub(super) expected: Expected,
+    pub(super) summary: Summary,
+    most_nodes: usize,
+}
+
+impl Run {
+    fn new(script: &Script) -> Self {
+        let layout = &script.layout;
+        let setup =
+            Setup { seed: layout.seed, relays: layout.relays, nodes: 0, quality: layout.quality };
+        let mut world = World::new(setup);
+        let mut model = Model::new(layout.relays);
+        let mut last = None;
+        for place in &layout.places {
+            // Equal neighbours share a site.
+            let site = match last {
+                Some((before, site)) if before == *place => site,
+                Some(_) | None => place.site(&mut world),
+            };
+            last = Some((*place, site));
+            world.add_node_at(site);
+            model.add_node(Standing::Invited);
+        }
+        let most_nodes = layout.places.len() + MAX_JOINS;
+        let (expected, summary) = (Expected::default(), Summary::default());
+        Self { world, model, expected, summary, most_nodes }
+    }
+
+    fn carry_out(&mut self, script: &Script, at: &mut usize) -> Result<(), String> {
+        for (index, action) in script.actions.iter().enumerate() {
+            *at = index;
+            self.act(*action)?;
+            self.judge_arrivals()?;
+        }
+        *at = script.actions.len();
+        self.repair();
+        self.check()?;
+        self.check_events()
+    }
+
+    fn act(&mut self, action: Action) -> Result<(), String> {
+        match action {
+            Action::Wait(time) => self.world.run_for(time),
+            Action::Ask { from, to, len } => {
+                let (from, to) = (self.node(from), self.node(to));
+                self.ask(from, to, len.into());
+            }
+            Action::Split { sides } => self.split(sides),
+            Action::Heal => self.heal(),
+            Action::Controller { up } => self.switch_controller(up),
+            Action::Relay { relay, up } => {
+                let relay = usize::from(relay) % self.world.relays.len();
+                self.switch_relay(relay, up);
+            }
+            Action::Restart { node, after, keep } => {
+                let node = self.node(node);
+                self.stop(node);
+                // What it numbered by a clock that was fast counts as newer for as long, unless it
+                // remembers.
+                if !keep && !self.expected.was_fast.contains(&node) {
+                    self.world.nodes[node].forget();
+                    self.model.forget(node);
+                }
+                self.world.run_for(after);
+                self.start(node);
+            }
+            Action::Stop { node } => self.stop(self.node(node)),
+            Action::Start { node } => self.start(self.node(node)),
+            Action::Sleep { node, time } => self.sleep(self.node(node), time),
+            Action::Move { node, place } => {
+                let node = self.node(node);
+                let site = place.site(&mut self.world);
+                self.world.move_node_to_site(node, site);
+            }
+            Action::Clock { node, ahead_ms } => {
+                let node = self.node(node);
+                if !self.world.nodes[node].disk_full {
+                    self.expected.note_clock(node, ahead_ms);
+                    self.world.set_clock(node, ahead_ms);
+                }
+            }
+            Action::Disk { node, full } => self.fill_disk(self.node(node), full),
+            Action::Udp { node, blocked } => {
+                let node = self.node(node);
+                self.world.nodes[node].udp_blocked = blocked;
+            }
+            Action::Quality(quality) => self.world.quality = quality,
+            Action::Uplink { node, quality } => {
+                let node = self.node(node);
+                self.world.nodes[node].uplink = Some(quality);
+            }
+            Action::Remove { node } => self.remove(self.node(node)),
+            Action::Join { place } => self.join(place),
+            Action::Intrude { node } => self.intrude(self.node(node)),
+            Action::Forge { from, to, as_node } => {
+                let nodes = (self.node(from), self.node(to), self.node(as_node));
+                self.forge(nodes);
+            }
+            Action::ChangeKey { node } => self.change_key(self.node(node)),
+            Action::Check => self.check()?,
+        }
+        Ok(())
+    }
+
+    fn node(&self, number: u8) -> usize {
+        usize::from(number) % self.world.nodes.len()
+    }
+
+    fn is_up(&self, node: usize) -> bool {
+        self.model.nodes[node].running && !self.model.nodes[node].asleep
+    }
+
+    /// Sends a question if both have ever had an address.
+    pub(super) fn ask(&mut self, from: usize, to: usize, len: usize) -> Option<u64> {
+        if !self.is_up(from) || from == to {
+            return None;
+        }
+        // The numbers are handed out before the packet is: an answer may not take any time.
+        let number = self.world.ping_sized(from, to, len)?;
+        self.model.note_sent(number, from, to, false);
+        Some(number)
+    }
+
+    fn split(&mut self, sides: u16) {
+        self.world.heal();
+        let relays = (0..self.world.relays.len()).map(HostId::Relay);
+        let nodes = (0..self.world.nodes.len()).map(HostId::Node);
+        let hosts: Vec<_> = [HostId::Controller].into_iter().chain(relays).chain(nodes).collect();
+        let chosen = hosts.iter().enumerate().filter(|(index, _)| sides >> (index % 16) & 1 == 1);
+        let side = chosen.map(|(_, host)| *host).collect();
+        self.model.side = Some(side);
+        for (index, one) in hosts.iter().enumerate() {
+            for other in &hosts[index + 1..] {
+                if self.model.is_cut(*one, *other) {
+                    self.world.cut(*one, *other);
+                }
+            }
+        }
+    }
+
+    fn heal(&mut self) {
+        self.model.side = None;
+        self.world.heal();
+    }
+
+    fn switch_controller(&mut self, up: bool) {
+        if self.model.controller == up {
+            return;
+        }
+        self.model.controller = up;
+        if up {
+            self.world.start_controller();
+        } else {
+            self.world.stop_controller();
+        }
+    }
+
+    fn switch_relay(&mut self, relay: usize, up: bool) {
+        if self.model.relays[relay] == up {
+            return;
+        }
+        self.model.relays[relay] = up;
+        if up {
+            self.world.start_relay(relay);
+        } else {
+            self.world.stop_relay(relay);
+        }
+    }
+
+    fn stop(&mut self, node: usize) {
+        self.wake(node);
+        if self.model.nodes[node].running {
+            self.model.nodes[node].running = false;
+            self.world.stop_node(node);
+            self.expected.forget_reports_of(node);
+            if self.world.nodes[node].disk_full {
+                self.model.forget(node);
+            }
+        }
+    }
+
+    fn start(&mut self, node: usize) {
+        if !self.model.nodes[node].running {
+            self.model.nodes[node].running = true;
+            self.world.start_node(node);
+        }
+    }
+
+    fn sleep(&mut self, node: usize, time: Duration) {
+        if self.is_up(node) {
+            self.model.nodes[node].asleep = true;
+            self.world.put_to_sleep(node);
+        }
+        self.world.run_for(time);
+        self.wake(node);
+    }
+
+    fn wake(&mut self, node: usize) {
+        self.model.nodes[node].asleep = false;
+        self.world.wake_up(node);
+    }
+
+    /// What was learned since the disk was full is lost with the process, which may end at any time.
+    fn fill_disk(&mut self, node: usize, full: bool) {
+        let full = full && !self.expected.was_fast.contains(&node);
+        self.world.nodes[node].disk_full = full;
+    }
+
+    fn remove(&mut self, node: usize) {
+        let members = self.model.nodes.iter().filter(|node| node.standing == Standing::Member);
+        if members.count() > 2
+            && self.model.controller
+            && self.model.nodes[node].standing == Standing::Member
+        {
+            self.world.remove(self.world.nodes[node].device);
+            self.model.nodes[node].standing = Standing::Removed;
+            self.expected.removals = true;
+        }
+    }
+
+    fn join(&mut self, place: Place) {
+        if self.model.controller && self.world.nodes.len() < self.most_nodes {
+            let site = place.site(&mut self.world);
+            self.world.add_node_at(site);
+            self.model.add_node(Standing::Invited);
+            self.put_newest_on_its_side();
+        }
+    }
+
+    fn intrude(&mut self, node: usize) {
+        let is_member = self.model.nodes[node].standing == Standing::Member;
+        if is_member && self.world.nodes.len() < self.most_nodes {
+            let invite = self.world.nodes[node].invite().clone();
+            self.world.add_node_with(invite, INTERNET);
+            self.model.add_node(Standing::Intruder);
+            self.expected.intruders = true;
+            self.put_newest_on_its_side();
+        }
+    }
+
+    /// A node that joins during a split is on the side of the zeros.
+    fn put_newest_on_its_side(&mut self) {
+        let newest = HostId::Node(self.world.nodes.len() - 1);
+        for other in self.model.side.clone().unwrap_or_default() {
+            self.world.cut(newest, other);
+        }
+    }
+
+    fn forge(&mut self, (from, to, as_node): (usize, usize, usize)) {
+        if from == to || !self.is_up(from) || self.world.nodes[to].interface.is_none() {
+            return;
+        }
+        let source = match &self.world.nodes[as_node].interface {
+            Some(_) if as_node != from => self.world.address(as_node),
+            Some(_) | None => Ipv6Addr::LOCALHOST,
+        };
+        let is_heard = self.model.must_reach(from, to) && self.is_answered_within(from, to, 2);
+        for _ in 0..3 {
+            let number = self.world.send_from(from, source, self.world.address(to));
+            self.model.note_sent(number, from, to, true);
+        }
+        self.expected.forgers.insert(from);
+        if is_heard && self.world.quality == Quality::GOOD {
+            self.expected.reports.insert((to, from));
+        }
+        self.world.run_for(Duration::from_secs(2));
+    }
+
+    fn is_answered_within(&mut self, from: usize, to: usize, seconds: u64) -> bool {
+        let number = self.ask(from, to, 0);
+        self.world.run_until(Duration::from_secs(seconds), |world| world.is_answered(from, number))
+    }
+
+    fn change_key(&mut self, node: usize) {
+        self.stop(node);
+        self.world.run_for(Duration::from_secs(1));
+        self.world.start_node_with_new_tunnel_key(node);
+        self.model.nodes[node].running = true;
+    }
+
+    /// Everything works again. Clocks stay as wrong as they are.
+    fn repair(&mut self) {
+        self.heal();
+        self.switch_controller(true);
+        for relay in 0..self.world.relays.len() {
+            self.switch_relay(relay, true);
+        }
+        for node in 0..self.world.nodes.len() {
+            let host = &mut self.world.nodes[node];
+            (host.disk_full, host.udp_blocked, host.uplink) = (false, false, None);
+            self.start(node);
+        }
+        self.world.quality = Quality::GOOD;
+    }
+}

@@ -1,0 +1,186 @@
+//! What a shell does for each machine: it carries out what the machine wants.
+
+use control_proto::{Change, ClientEvent, Output, StreamAction};
+use engine::{EngineEvent, HostPacket, Purpose, StreamCommand};
+use relay_proto::ServerEvent;
+
+use super::delivery::{Client, Delivery, Server};
+use super::packets::Echo;
+use super::underlay::HostId;
+use super::world::{Arrival, World};
+
+impl World {
+    pub(super) fn send_packet(&mut self, index: usize, packet: &[u8]) {
+        let now = self.node_now(index);
+        if let Some(engine) = &mut self.nodes[index].engine {
+            engine.handle_packet(HostPacket::single(packet), &mut self.rng, now);
+            self.drain_node(index);
+        }
+    }
+
+    pub(super) fn drain_controller(&mut self) {
+        while let Some(output) = self.controller.machine.as_mut().and_then(|c| c.poll_output()) {
+            match output {
+                Output::Send { connection, message } => {
+                    let wire = connection.0;
+                    self.later(Delivery::ToClient { wire, message });
+                }
+                Output::Close { connection } => {
+                    self.later(Delivery::ClosedByServer { wire: connection.0 });
+                }
+                Output::Persist { id, changes } => {
+                    for change in &changes {
+                        self.controller.disk.apply(change);
+                        if let Change::Event(event) = change {
+                            self.controller.events.push(event.clone());
+                        }
+                    }
+                    if let Some(controller) = &mut self.controller.machine {
+                        controller.handle_persisted(id, self.now);
+                    }
+                }
+                Output::Answer { ticket, result } => {
+                    self.answers.insert(ticket, result.expect("scenarios ask what is granted"));
+                }
+            }
+        }
+        self.note_timer(HostId::Controller);
+    }
+
+    pub(super) fn drain_relay(&mut self, index: usize) {
+        while let Some(event) = self.relays[index].client.poll_event() {
+            if let ClientEvent::MapChanged(_) = event {
+                let relay = &mut self.relays[index];
+                let map = relay.client.map();
+                let (network, revocations) = (map.network(), map.revocations());
+                relay.server.set_revocations(network, revocations, self.now);
+            }
+        }
+        while let Some(action) = self.relays[index].client.poll_action() {
+            self.carry_out(index, action);
+        }
+        while let Some(connection) = self.relays[index].server.poll_ready() {
+            let Some(wire) = self.wire_of_relay(index, connection) else { continue };
+            let now = self.now.instant;
+            while let Some(message) = self.relays[index].server.poll_message(connection, now) {
+                self.relays[index].sent_bytes += message.len() as u64;
+                self.later(Delivery::ToClient { wire, message: message.into() });
+            }
+        }
+        while let Some(event) = self.relays[index].server.poll_event() {
+            if let ServerEvent::Close { connection, .. } = event
+                && let Some(wire) = self.wire_of_relay(index, connection)
+            {
+                self.relays[index].server.handle_closed(connection, self.now.instant);
+                self.later(Delivery::ClosedByServer { wire });
+            }
+        }
+        self.note_timer(HostId::Relay(index));
+    }
+
+    fn carry_out(&mut self, index: usize, action: StreamAction) {
+        let wire_of =
+            |world: &Self, connection| world.wire_of_client(Client::Relay(index, connection));
+        match action {
+            StreamAction::Dial { connection, path, .. } => {
+                self.connect(Client::Relay(index, connection), Server::Controller, path);
+            }
+            StreamAction::Send { connection, message } => {
+                if let Some(wire) = wire_of(self, connection) {
+                    self.later(Delivery::ToServer { wire, message });
+                }
+            }
+            StreamAction::Close { connection } => {
+                if let Some(wire) = wire_of(self, connection) {
+                    self.later(Delivery::ClosedByClient { wire });
+                }
+            }
+        }
+    }
+
+    pub(super) fn drain_plain(&mut self, index: usize) {
+        while let Some((to, payload)) = self.plain[index].poll_transmit(self.now.instant) {
+            let from = self.plain[index].address;
+            self.send_datagram(HostId::Plain(index), from, to, payload);
+        }
+        self.note_timer(HostId::Plain(index));
+    }
+
+    pub(super) fn drain_node(&mut self, index: usize) {
+        while let Some(engine) = &mut self.nodes[index].engine {
+            if let Some(transmit) = engine.poll_transmit() {
+                if let Some(from) = self.nodes[index].source(transmit.to) {
+                    self.send_datagram(HostId::Node(index), from, transmit.to, transmit.payload);
+                }
+            } else if let Some(command) = engine.poll_stream() {
+                self.handle_stream_command(index, command);
+            } else if let Some(packet) = engine.poll_packet() {
+                packet.split(|part| self.handle_application(index, part));
+            } else if let Some(event) = engine.poll_event() {
+                match event {
+                    EngineEvent::Save(bytes) => self.nodes[index].save(bytes),
+                    EngineEvent::Interface(settings) => {
+                        self.nodes[index].interface = Some(settings);
+                    }
+                    EngineEvent::ZoneChanged
+                    | EngineEvent::Connection(_)
+                    | EngineEvent::Pong { .. }
+                    | EngineEvent::Path { .. }
+                    | EngineEvent::ClockWrong { .. }
+                    | EngineEvent::Removed
+                    | EngineEvent::Security(_) => {}
+                }
+            } else {
+                break;
+            }
+        }
+        self.note_timer(HostId::Node(index));
+    }
+
+    fn handle_stream_command(&mut self, index: usize, command: StreamCommand) {
+        match command {
+            StreamCommand::Dial { stream, target } => {
+                let server = match target.purpose {
+                    Purpose::Controller => Some(Server::Controller),
+                    Purpose::Relay(device) => {
+                        let found = self.relays.iter().position(|relay| relay.device == device);
+                        found.map(Server::Relay)
+                    }
+                };
+                if let Some(server) = server {
+                    self.connect(Client::Node(index, stream), server, target.path);
+                }
+            }
+            StreamCommand::Wake { stream } => {
+                let wire = self.wire_of_client(Client::Node(index, stream));
+                let now = self.node_now(index).instant;
+                while let Some(engine) = &mut self.nodes[index].engine {
+                    let Some(message) = engine.poll_message(stream, now) else { break };
+                    if let Some(wire) = wire {
+                        self.nodes[index].stream_bytes += message.len() as u64;
+                        self.later(Delivery::ToServer { wire, message: message.into() });
+                    }
+                }
+            }
+            StreamCommand::Close { stream } => {
+                if let Some(wire) = self.wire_of_client(Client::Node(index, stream)) {
+                    self.later(Delivery::ClosedByClient { wire });
+                }
+            }
+        }
+    }
+
+    /// An application gets a packet: it answers questions and notes answers.
+    fn handle_application(&mut self, index: usize, packet: &[u8]) {
+        let node = &mut self.nodes[index];
+        node.received += 1;
+        let echo = Echo::from_packet(packet);
+        self.arrivals.push(Arrival { at: self.now.instant, node: index, echo });
+        let Some(echo) = echo else { return };
+        if echo.answer {
+            node.answers.insert(echo.number, self.now.instant);
+        } else {
+            self.send_packet(index, &echo.answered().to_packet(packet.len()));
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Random scenarios for the shipped machines, judged by a model.
+
+use std::fmt::Write;
+
+use proptest::collection::vec;
+use proptest::prelude::any;
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
+use testlab::sim::scenario;
+
+/// Scenarios of one run of the tests, unless `SHADOWMESH_SCENARIOS` says how many.
+const SCENARIOS: u32 = 500;
+
+fn scenarios() -> u32 {
+    std::env::var("SHADOWMESH_SCENARIOS")
+        .map_or(SCENARIOS, |number| number.parse().expect("SHADOWMESH_SCENARIOS is a number"))
+}
+
+/// Where the random scripts begin; `SHADOWMESH_SEED` gives others.
+fn seed() -> u64 {
+    std::env::var("SHADOWMESH_SEED")
+        .map_or(0, |number| number.parse().expect("SHADOWMESH_SEED is a number"))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// Runs so many random scripts, and shrinks the first that fails.
+fn run_random(number: u32, part: u8) {
+    let mut seed_bytes = [part; 32];
+    seed_bytes[..8].copy_from_slice(&seed().to_be_bytes());
+    let config = Config {
+        cases: number,
+        failure_persistence: None,
+        max_shrink_time: 30_000,
+        ..Config::default()
+    };
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed_bytes);
+    let mut runner = TestRunner::new_with_rng(config, rng);
+    let scripts = vec(any::<u8>(), 4..64);
+    let result = runner.run(&scripts, |bytes| {
+        scenario::run(&bytes, None)
+            .map(|_| ())
+            .map_err(|failure| TestCaseError::fail(failure.to_string()))
+    });
+    match result {
+        Ok(()) => {}
+        Err(TestError::Fail(reason, bytes)) => panic!("bytes {}\n{reason}", hex(&bytes)),
+        Err(TestError::Abort(reason)) => panic!("{reason}"),
+    }
+}
+
+/// Scripts in which the model and the machines once disagreed, or that touch much.
+const CORPUS: &str = include_str!("../corpus/scripts.txt");
+
+#[test]
+fn the_corpus_goes_as_the_model_says() {
+    for line in CORPUS.lines().filter(|line| !line.starts_with('#')) {
+        let bytes = data_encoding::HEXLOWER.decode(line.as_bytes()).expect("hexadecimal");
+        if let Err(failure) = scenario::run(&bytes, None) {
+            panic!("bytes {line}\n{failure}");
+        }
+    }
+}
+
+#[test]
+fn any_bytes_are_a_script() {
+    for byte in 0..=u8::MAX {
+        for len in [0, 1, 2, 3, 100] {
+            let script = scenario::Script::from_bytes(&vec![byte; len], None);
+            assert!((2..=4).contains(&script.layout.places.len()));
+        }
+    }
+}
+
+#[test]
+fn random_scenarios_go_as_the_model_says() {
+    let parts = std::thread::available_parallelism().map_or(1, |parts| parts.get().min(64));
+    let share = scenarios().div_ceil(u32::try_from(parts).expect("at most 64"));
+    std::thread::scope(|scope| {
+        for part in 0..parts {
+            let part = u8::try_from(part).expect("at most 64");
+            scope.spawn(move || run_random(share, part));
+        }
+    });
+}

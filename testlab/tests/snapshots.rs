@@ -1,0 +1,99 @@
+//! Tables that are committed and compared: what a change does to paths and to control traffic shows in its diff.
+//!
+//! `SHADOWMESH_BLESS=1` writes them anew.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use testlab::sim::scenario::Place;
+use testlab::sim::{Setup, World};
+
+const SECOND: Duration = Duration::from_secs(1);
+/// Traffic flows for this long in the hope of a direct path.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// For how long control traffic is counted once everybody has joined.
+const COUNTED: Duration = Duration::from_secs(300);
+
+/// Compares a table with the committed one.
+fn compare(name: &str, table: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots").join(name);
+    if std::env::var_os("SHADOWMESH_BLESS").is_some() {
+        std::fs::write(&path, table).expect("the table can be written");
+    }
+    let committed = std::fs::read_to_string(&path).expect("the table is committed");
+    assert!(
+        committed == table,
+        "{} differs; SHADOWMESH_BLESS=1 writes it anew\ncommitted:\n{committed}\nnow:\n{table}",
+        path.display()
+    );
+}
+
+fn all_have_addresses(world: &World) -> bool {
+    world.nodes.iter().all(|node| node.interface.is_some())
+}
+
+/// How long it takes from the first packet until both ends use a direct path.
+fn time_to_direct(one: Place, other: Place) -> Option<Duration> {
+    let mut world = World::new(Setup { nodes: 0, ..Setup::default() });
+    for place in [one, other] {
+        let site = place.site(&mut world);
+        world.add_node_at(site);
+    }
+    assert!(world.run_until(60 * SECOND, all_have_addresses), "both join");
+    world.run_for(10 * SECOND);
+    let begin = world.elapsed();
+    while world.elapsed() < begin + PATIENCE {
+        world.ping(0, 1);
+        let is_direct = |world: &World| {
+            world.path(0, 1).starts_with("direct") && world.path(1, 0).starts_with("direct")
+        };
+        if world.run_until(SECOND, is_direct) {
+            return Some(world.elapsed() - begin);
+        }
+    }
+    assert!(world.ping_until_answered(0, 1, SECOND), "{one:?} to {other:?}: the relay carries it");
+    None
+}
+
+#[test]
+fn the_time_to_a_direct_path_over_all_pairs_of_translators_is_as_committed() {
+    let mut table = format!("{:18}", "ms");
+    for place in Place::ALL {
+        let _ = write!(table, " {:>17}", format!("{place:?}"));
+    }
+    for one in Place::ALL {
+        let _ = write!(table, "\n{:18}", format!("{one:?}"));
+        for other in Place::ALL {
+            let time = time_to_direct(one, other);
+            let cell = time.map_or_else(|| "relay".to_owned(), |time| time.as_millis().to_string());
+            let _ = write!(table, " {cell:>17}");
+        }
+    }
+    table.push('\n');
+    compare("time_to_direct.txt", &table);
+}
+
+/// A table of what each node sends and receives over streams.
+fn control_bytes(sizes: &[usize]) -> String {
+    let mut table = format!("{:>6} {:>14} {:>20}\n", "nodes", "joining, B", "idle, B per minute");
+    for nodes in sizes.iter().copied() {
+        let mut world = World::new(Setup { nodes, ..Setup::default() });
+        assert!(world.run_until(60 * SECOND, all_have_addresses), "every node joins");
+        world.run_for(10 * SECOND);
+        let bytes = |world: &World| {
+            world.nodes.iter().map(|node| node.stream_bytes).sum::<u64>() / nodes as u64
+        };
+        let joining = bytes(&world);
+        world.run_for(COUNTED);
+        let minutes = COUNTED.as_secs() / 60;
+        let idle = (bytes(&world) - joining) / minutes;
+        let _ = writeln!(table, "{nodes:>6} {joining:>14} {idle:>20}");
+    }
+    table
+}
+
+#[test]
+fn the_control_traffic_of_a_node_over_the_size_of_the_mesh_is_as_committed() {
+    compare("control_bytes.txt", &control_bytes(&[10, 50]));
+}
