@@ -13,7 +13,7 @@ prefix ?= /usr/local
 # Below DESTDIR whoever packages needs no privilege.
 to_system := $(if $(DESTDIR),,$(as_root))
 
-.PHONY: help demo test fmt lint doc deny unit sim mutants e2e faults interop bench install tools
+.PHONY: help demo test fmt lint doc deny unit sim mutants e2e faults interop bench microbench install tools
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -52,7 +52,7 @@ mutants: ## whether the tests notice faults that are seeded in a copy of the sou
 	cargo build --workspace --locked --bin mutants
 	$(CARGO_TARGET_DIR)/debug/mutants $(cache)/mutants $(FAULTS)
 
-e2e: ## real binaries and TUN devices in network namespaces (root or sudo)
+e2e: ## real binaries and TUN devices in network namespaces (root or sudo); SHADOWMESH_FILE=1000 sends files of so many MB
 	cargo build --workspace --locked --bin shadowmesh
 	cargo test --workspace --locked $(rooted) --features testlab/namespaces --test e2e -- --test-threads=2
 
@@ -70,6 +70,9 @@ bench: ## throughput, latency and memory beside peers, in one run (root or sudo)
 	scripts/install-test-tools gotatun boringtun wireguard-go
 	cargo build --release --workspace --locked --bins
 	$(as_root) $(CARGO_TARGET_DIR)/release/bench $(TABLES)
+
+microbench: ## single steps of the data plane, each function by itself; FILTER="coalesce" takes some
+	cargo bench --workspace --locked --bench hot_paths -- $(FILTER)
 
 install: ## the program, its manual, completions and systemd units below $(DESTDIR)$(prefix)
 	cargo build --release --workspace --locked --bin shadowmesh

@@ -5,9 +5,11 @@
 //! - [`sim`]: the shipped machines on a virtual clock.
 //! - [`netns`]: hosts, wires and processes in network namespaces, for real binaries and TUN devices
 //! - [`network`]: a whole network of such hosts
+//! - [`wireguard`]: one end of a plain WireGuard tunnel, by any implementation
 //! - [`probes`]: pings through the tunnel, and how long none was answered
 
 pub mod netns;
 pub mod network;
 pub mod probes;
 pub mod sim;
+pub mod wireguard;
