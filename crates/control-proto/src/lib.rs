@@ -35,7 +35,6 @@
 //! | `map` | the map on a node: apply, expire, keep |
 //! | `client` | a node's channel: join, resume, renew, reconnect |
 //! | `controller` | the controller: hello, messages, administration, publication |
-//! | `membership` | reading a chain that still waits for approval |
 //! | `owner` | invites and signatures of the network's owner, in strict mode |
 //! | `admin` | requests and views of administrators |
 //! | `event` | security events and the audit trail |
@@ -49,7 +48,6 @@ mod controller;
 mod event;
 pub mod limits;
 mod map;
-mod membership;
 mod message;
 mod owner;
 mod text;

@@ -63,6 +63,8 @@ pub(crate) struct Own {
     pub(crate) removed: bool,
     /// What the shell was told of the interface last.
     pub(crate) interface: Option<InterfaceSettings>,
+    /// When the binding in use ends.
+    pub(crate) binding_ends: UnixTime,
     /// What was announced last.
     pub(crate) endpoints: Option<Signed<Endpoints>>,
 }
@@ -105,7 +107,7 @@ impl Engine {
             tunnel_key: config.secrets.tunnel.public(),
             capability: CAPABILITY.into(),
         };
-        let binding = current_binding(&mut saved, &config.secrets, network, now);
+        let (binding, binding_ends) = current_binding(&mut saved, &config.secrets, network, now);
         let map = saved
             .map
             .take()
@@ -152,6 +154,7 @@ impl Engine {
                 mtu: config.mtu,
                 removed: false,
                 interface: None,
+                binding_ends,
                 endpoints: None,
             },
             saved,
@@ -488,13 +491,13 @@ fn client_config(config: &EngineConfig, saved: &Saved, binding: Signed<Binding>)
     }
 }
 
-/// The saved binding if it fits and has more than half of its time left, or a new one.
+/// The saved binding if it fits and has more than half of its time left, or a new one; and when it ends.
 fn current_binding(
     saved: &mut Saved,
     secrets: &DeviceSecrets,
     network: NetworkId,
     now: Now,
-) -> Signed<Binding> {
+) -> (Signed<Binding>, UnixTime) {
     let device = secrets.device.id();
     let wall = UnixTime(saved.wall(now).as_secs());
     let fits = saved.binding.as_ref().and_then(|signed| {
@@ -502,31 +505,42 @@ fn current_binding(
         let fits = binding.tunnel_key == secrets.tunnel.public()
             && binding.channel_key == secrets.channel.public()
             && binding.capability == u32::from(CAPABILITY)
-            && binding.not_after > wall.plus(BINDING_VALIDITY / 2);
-        fits.then(|| signed.clone())
+            && lasts(binding.not_after, wall);
+        fits.then(|| (signed.clone(), binding.not_after))
     });
-    if let Some(signed) = fits {
-        return signed;
-    }
+    fits.unwrap_or_else(|| new_binding(saved, secrets, network, now))
+}
+
+fn new_binding(
+    saved: &mut Saved,
+    secrets: &DeviceSecrets,
+    network: NetworkId,
+    now: Now,
+) -> (Signed<Binding>, UnixTime) {
+    let not_after = UnixTime(saved.wall(now).as_secs()).plus(BINDING_VALIDITY);
     let binding = Binding {
-        device,
+        device: secrets.device.id(),
         tunnel_key: secrets.tunnel.public(),
         channel_key: secrets.channel.public(),
         number: saved.next_number(now),
-        not_after: wall.plus(BINDING_VALIDITY),
+        not_after,
         capability: CAPABILITY.into(),
     };
     let signed = Signed::sign(network, &secrets.device, &binding);
     saved.binding = Some(signed.clone());
-    signed
+    (signed, not_after)
+}
+
+/// Whether more than half of a binding's time is left.
+fn lasts(not_after: UnixTime, wall: UnixTime) -> bool {
+    not_after > wall.plus(BINDING_VALIDITY / 2)
 }
 
 impl Engine {
     /// The right time has become known. What was numbered by a wrong one may count as older than
     /// what an earlier run of this device said, if that run's memory is lost.
     pub(crate) fn state_anew(&mut self, cx: &mut Context<'_>) {
-        self.saved.binding = None;
-        self.renew_binding(cx);
+        self.bind_anew(cx);
         self.underlay.announced = false;
         self.schedule.announce_now(cx.instant());
         self.schedule.save_soon(cx.instant());
@@ -534,11 +548,16 @@ impl Engine {
 
     /// Renews the binding when half of its time is over.
     pub(crate) fn renew_binding(&mut self, cx: &mut Context<'_>) {
-        let before = self.saved.binding.clone();
-        let binding = current_binding(&mut self.saved, &self.own.secrets, self.own.network, cx.now);
-        if before.as_ref() != Some(&binding) {
-            self.control.client_mut().set_binding(binding, cx.instant());
-            self.schedule.save_soon(cx.instant());
+        if !lasts(self.own.binding_ends, UnixTime(self.saved.wall(cx.now).as_secs())) {
+            self.bind_anew(cx);
         }
+    }
+
+    fn bind_anew(&mut self, cx: &mut Context<'_>) {
+        let secrets = &self.own.secrets;
+        let (signed, ends) = new_binding(&mut self.saved, secrets, self.own.network, cx.now);
+        self.own.binding_ends = ends;
+        self.control.client_mut().set_binding(signed, cx.instant());
+        self.schedule.save_soon(cx.instant());
     }
 }

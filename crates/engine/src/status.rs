@@ -253,7 +253,7 @@ fn controller_admits(map: &NetworkMap, wall: UnixTime) -> Option<bool> {
     map.version()?;
     let mut delegations = map.authorities().signed_delegations();
     Some(delegations.any(|signed| {
-        signed.verify_scope(map.network(), Scope::Issue).is_ok_and(|delegation| {
+        map.authorities().verify(signed, Scope::Issue).is_ok_and(|delegation| {
             let revoked = RevocationTarget::Delegated(delegation.key);
             delegation.validity.check(wall).is_ok() && !map.revocations().contains(&revoked)
         })

@@ -40,10 +40,9 @@ impl Engine {
                 ClientEvent::Removed => self.retire(cx),
                 ClientEvent::ClockWrong { offset } => {
                     self.saved.set_clock_offset(offset);
-                    // The next hello needs a binding that counts by this clock.
-                    self.renew_binding(cx);
                     let wall = Duration::from_millis(cx.now.wall.with_offset(offset).0);
                     self.wireguard.set_wall_clock(wall, cx.instant());
+                    // The next hello needs a binding that counts by this clock.
                     self.state_anew(cx);
                     self.output.events.push_back(EngineEvent::ClockWrong { offset_ms: offset.0 });
                 }
@@ -166,9 +165,7 @@ impl Engine {
     /// This device's addresses, as far as they are proved.
     pub(crate) fn own_addresses(&self, now: Now) -> Vec<IpAddr> {
         let client = self.control.client();
-        let Some(chain) = client.chain() else { return Vec::new() };
-        let member = chain.verify(self.own.network, self.wall(now), client.map().revocations());
-        let Ok(member) = member else { return Vec::new() };
+        let Some(member) = client.member(now) else { return Vec::new() };
         let ipv4 = client.map().ipv4(self.own.end.device).map(IpAddr::V4);
         std::iter::once(IpAddr::V6(member.address)).chain(ipv4).collect()
     }

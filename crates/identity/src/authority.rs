@@ -32,6 +32,9 @@ impl Authorities {
     /// # Errors
     /// [`DelegationError::WrongNetwork`] or [`DelegationError::Signature`].
     pub fn add(&mut self, signed: &Signed<Delegation>) -> Result<bool, DelegationError> {
+        if self.known(signed).is_some() {
+            return Ok(false);
+        }
         let delegation = signed.verify_root(self.network)?;
         if matches!(delegation.scope, Scope::Unknown(_)) {
             return Ok(false);
@@ -43,6 +46,30 @@ impl Authorities {
         }
         self.delegations.insert(slot, (delegation, signed.clone()));
         Ok(true)
+    }
+
+    /// Returns the delegation if the root gave it and it is for `wanted`. One that was added is not
+    /// verified again.
+    ///
+    /// Its validity is left to the caller, who knows at which time the key signed.
+    ///
+    /// # Errors
+    /// See [`DelegationError`].
+    pub fn verify(
+        &self,
+        signed: &Signed<Delegation>,
+        wanted: Scope,
+    ) -> Result<Delegation, DelegationError> {
+        let delegation = match self.known(signed) {
+            Some(delegation) => delegation.clone(),
+            None => signed.verify_root(self.network)?,
+        };
+        delegation.for_scope(wanted)
+    }
+
+    fn known(&self, signed: &Signed<Delegation>) -> Option<&Delegation> {
+        let mut known = self.delegations.values();
+        known.find(|(_, known)| known == signed).map(|(delegation, _)| delegation)
     }
 
     /// Takes note of an epoch after verifying it; says whether it is newer than the known one.

@@ -5,9 +5,9 @@ use std::net::Ipv6Addr;
 use minicbor::{Decode, Encode};
 
 use crate::{
-    Certificate, Delegation, DelegationError, DeviceId, DeviceName, GroupName, InviteGrant,
-    MAX_GROUPS, NetworkId, Renewal, RevocationTarget, Revocations, Scope, Serial, SignatureError,
-    Signed, SignerId, UnixTime, ValidityError,
+    Authorities, Certificate, Delegation, DelegationError, DeviceId, DeviceName, GroupName,
+    InviteGrant, MAX_GROUPS, NetworkId, Renewal, RevocationTarget, Revocations, Scope, Serial,
+    SignatureError, Signed, SignerId, UnixTime, Validity, ValidityError,
 };
 
 /// Everything that proves a membership to somebody who knows the [`NetworkId`] only.
@@ -51,6 +51,8 @@ pub struct Member {
     pub groups: Vec<GroupName>,
     /// Its proven address.
     pub address: Ipv6Addr,
+    /// When the statement that its membership rests on was made: of two, the later counts.
+    pub not_before: UnixTime,
     /// When its membership ends unless it is renewed.
     pub not_after: UnixTime,
     /// The number of its membership. Of two members with one address, the lower counts.
@@ -209,11 +211,6 @@ impl CertificateChain {
 
     /// Decides whether the chain proves a membership of `network` at `now`.
     ///
-    /// An issuer's and an invite's validity must cover the moment in which they signed, which is
-    /// the beginning of what they signed; the membership itself must be valid at `now`. What an
-    /// invite key certified counts once it is renewed: the renewer knows whether another device
-    /// came in by that invite, which no chain shows.
-    ///
     /// # Errors
     /// See [`ChainError`].
     pub fn verify(
@@ -222,38 +219,43 @@ impl CertificateChain {
         now: UnixTime,
         revocations: &Revocations,
     ) -> Result<Member, ChainError> {
-        let issuer = scoped(&self.delegation, network, Scope::Issue, ChainPart::Delegation)?;
-        refuse_revoked(revocations, RevocationTarget::Delegated(issuer.key))?;
+        self.prove(&Authorities::new(network))?.check(now, revocations)
+    }
+
+    /// Checks everything about the chain that time does not change: signatures and limits.
+    /// Delegations that the authorities know already are not verified again.
+    ///
+    /// An issuer's and an invite's validity must cover the moment in which they signed, which is
+    /// the beginning of what they signed.
+    ///
+    /// # Errors
+    /// See [`ChainError`].
+    pub fn prove(&self, authorities: &Authorities) -> Result<Proof, ChainError> {
+        let network = authorities.network();
+        let issuer = scoped(authorities, &self.delegation, Scope::Issue, ChainPart::Delegation)?;
         let grant = self.grant.as_ref();
         let grant = grant.map(|grant| verified_grant(grant, network, &issuer)).transpose()?;
         let certificate = match &grant {
             Some(grant) => self.certified_by_invite(network, grant)?,
             None => self.certified_by_issuer(network, &issuer)?,
         };
-        let invite = grant.as_ref().map(|grant| grant.key);
-        if let Some(key) = invite {
-            refuse_revoked(revocations, RevocationTarget::Invite(key))?;
-        }
-        refuse_revoked(revocations, RevocationTarget::Device(certificate.device))?;
-        refuse_revoked(revocations, RevocationTarget::Serial(certificate.serial))?;
-        let (part, validity) = match &self.renewal {
-            Some(proven) => {
-                let renewal = self.renewal(proven, network, &certificate, revocations)?;
-                (ChainPart::Renewal, renewal.validity)
-            }
-            None if grant.is_some() => return Err(ChainError::NeedsApproval),
+        let renewal = self.renewal.as_ref();
+        let renewal = renewal
+            .map(|proven| renewal_of(&certificate, self, proven, authorities))
+            .transpose()?;
+        let (part, validity) = match &renewal {
+            Some((_, renewal)) => (ChainPart::Renewal, renewal.validity),
             None => (ChainPart::Certificate, certificate.validity),
         };
-        validity.check(now).map_err(outside(part))?;
-        Ok(Member {
-            device: certificate.device,
-            name: certificate.name,
-            groups: certificate.groups,
-            address: certificate.address,
-            not_after: validity.not_after,
-            serial: certificate.serial,
-            invite,
-        })
+        let invite = grant.as_ref().map(|grant| grant.key);
+        let targets = [
+            Some(RevocationTarget::Delegated(issuer.key)),
+            invite.map(RevocationTarget::Invite),
+            Some(RevocationTarget::Device(certificate.device)),
+            Some(RevocationTarget::Serial(certificate.serial)),
+            renewal.as_ref().map(|(renewer, _)| RevocationTarget::Delegated(renewer.key)),
+        ];
+        Ok(Proof { certificate, grant, part, validity, targets })
     }
 
     /// Whatever of a verified chain can be revoked, each of which ends the membership.
@@ -317,29 +319,90 @@ impl CertificateChain {
         within(part, Limit::Address, certificate.address == proposed)?;
         Ok(certificate)
     }
+}
 
-    fn renewal(
-        &self,
-        proven: &ProvenRenewal,
-        network: NetworkId,
-        certificate: &Certificate,
-        revocations: &Revocations,
-    ) -> Result<Renewal, ChainError> {
-        let renewer =
-            scoped(&proven.delegation, network, Scope::Renew, ChainPart::RenewalDelegation)?;
-        refuse_revoked(revocations, RevocationTarget::Delegated(renewer.key))?;
-        let part = ChainPart::Renewal;
-        let renewal = proven.renewal.verify(network, renewer.key).map_err(badly_signed(part))?;
-        let of_this = renewal.certificate == self.certificate.hash();
-        if !of_this || renewal.device != certificate.device {
-            return Err(ChainError::WrongRenewal);
-        }
-        let signed_at = renewal.validity.not_before;
-        renewer.validity.check(signed_at).map_err(outside(ChainPart::RenewalDelegation))?;
-        within(part, Limit::Validity, renewal.validity.seconds() <= renewer.limits.max_validity)?;
-        within(part, Limit::Groups, renewer.limits.allow_groups(&certificate.groups))?;
-        Ok(renewal)
+/// What a chain proves while none of its parts is revoked, and within its time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proof {
+    certificate: Certificate,
+    grant: Option<InviteGrant>,
+    /// Where the validity in force stands.
+    part: ChainPart,
+    validity: Validity,
+    /// Whatever can be revoked, in the order of the chain.
+    targets: [Option<RevocationTarget>; 5],
+}
+
+impl Proof {
+    /// The membership as it was certified.
+    #[must_use]
+    pub const fn certificate(&self) -> &Certificate {
+        &self.certificate
     }
+
+    /// The invite's grant, if the device came in by one.
+    #[must_use]
+    pub const fn grant(&self) -> Option<&InviteGrant> {
+        self.grant.as_ref()
+    }
+
+    /// The validity in force: the renewal's, or the certificate's.
+    #[must_use]
+    pub const fn validity(&self) -> Validity {
+        self.validity
+    }
+
+    /// The member, if the membership counts at `now`.
+    ///
+    /// What an invite key certified counts once it is renewed: the renewer knows whether another
+    /// device came in by that invite, which no chain shows.
+    ///
+    /// # Errors
+    /// [`ChainError::Revoked`], [`ChainError::NeedsApproval`] or [`ChainError::Validity`].
+    pub fn check(&self, now: UnixTime, revocations: &Revocations) -> Result<Member, ChainError> {
+        let mut targets = self.targets.iter().flatten();
+        if let Some(target) = targets.find(|target| revocations.contains(target)) {
+            return Err(ChainError::Revoked(*target));
+        }
+        if self.grant.is_some() && self.part != ChainPart::Renewal {
+            return Err(ChainError::NeedsApproval);
+        }
+        self.validity.check(now).map_err(outside(self.part))?;
+        let certificate = &self.certificate;
+        Ok(Member {
+            device: certificate.device,
+            name: certificate.name.clone(),
+            groups: certificate.groups.clone(),
+            address: certificate.address,
+            not_before: self.validity.not_before,
+            not_after: self.validity.not_after,
+            serial: certificate.serial,
+            invite: self.grant.as_ref().map(|grant| grant.key),
+        })
+    }
+}
+
+/// The renewal of a chain's certificate, with the delegation of the key that made it.
+fn renewal_of(
+    certificate: &Certificate,
+    chain: &CertificateChain,
+    proven: &ProvenRenewal,
+    authorities: &Authorities,
+) -> Result<(Delegation, Renewal), ChainError> {
+    let delegation = &proven.delegation;
+    let renewer = scoped(authorities, delegation, Scope::Renew, ChainPart::RenewalDelegation)?;
+    let part = ChainPart::Renewal;
+    let network = authorities.network();
+    let renewal = proven.renewal.verify(network, renewer.key).map_err(badly_signed(part))?;
+    let of_this = renewal.certificate == chain.certificate.hash();
+    if !of_this || renewal.device != certificate.device {
+        return Err(ChainError::WrongRenewal);
+    }
+    let signed_at = renewal.validity.not_before;
+    renewer.validity.check(signed_at).map_err(outside(ChainPart::RenewalDelegation))?;
+    within(part, Limit::Validity, renewal.validity.seconds() <= renewer.limits.max_validity)?;
+    within(part, Limit::Groups, renewer.limits.allow_groups(&certificate.groups))?;
+    Ok((renewer, renewal))
 }
 
 /// The grant of an invite, if `network` let its issuer issue.
@@ -348,7 +411,8 @@ pub(crate) fn verify_grant(
     delegation: &Signed<Delegation>,
     grant: &Signed<InviteGrant>,
 ) -> Result<InviteGrant, ChainError> {
-    let issuer = scoped(delegation, network, Scope::Issue, ChainPart::Delegation)?;
+    let authorities = Authorities::new(network);
+    let issuer = scoped(&authorities, delegation, Scope::Issue, ChainPart::Delegation)?;
     verified_grant(grant, network, &issuer)
 }
 
@@ -366,12 +430,12 @@ fn verified_grant(
 }
 
 fn scoped(
+    authorities: &Authorities,
     delegation: &Signed<Delegation>,
-    network: NetworkId,
     scope: Scope,
     part: ChainPart,
 ) -> Result<Delegation, ChainError> {
-    delegation.verify_scope(network, scope).map_err(|error| match error {
+    authorities.verify(delegation, scope).map_err(|error| match error {
         DelegationError::WrongNetwork => ChainError::WrongNetwork,
         DelegationError::Signature(source) => ChainError::Signature { part, source },
         DelegationError::UnknownScope(number) => ChainError::UnknownScope(number),
@@ -380,10 +444,6 @@ fn scoped(
             ChainError::Signature { part, source: SignatureError::BadSignature }
         }
     })
-}
-
-fn refuse_revoked(revocations: &Revocations, target: RevocationTarget) -> Result<(), ChainError> {
-    if revocations.contains(&target) { Err(ChainError::Revoked(target)) } else { Ok(()) }
 }
 
 const fn within(part: ChainPart, limit: Limit, holds: bool) -> Result<(), ChainError> {

@@ -148,6 +148,19 @@ impl NetworkKey {
     }
 }
 
+impl Delegation {
+    /// The delegation if it is for `wanted`.
+    pub(crate) fn for_scope(self, wanted: Scope) -> Result<Self, DelegationError> {
+        if let Scope::Unknown(number) = self.scope {
+            return Err(DelegationError::UnknownScope(number));
+        }
+        if self.scope != wanted {
+            return Err(DelegationError::WrongScope { wanted, found: self.scope });
+        }
+        Ok(self)
+    }
+}
+
 impl Statement for Delegation {
     const PURPOSE: &'static str = "delegation";
     const MAX_SIZE: usize = 4096;
@@ -195,14 +208,7 @@ impl Signed<Delegation> {
         network: NetworkId,
         wanted: Scope,
     ) -> Result<Delegation, DelegationError> {
-        let delegation = self.verify_root(network)?;
-        if let Scope::Unknown(number) = delegation.scope {
-            return Err(DelegationError::UnknownScope(number));
-        }
-        if delegation.scope != wanted {
-            return Err(DelegationError::WrongScope { wanted, found: delegation.scope });
-        }
-        Ok(delegation)
+        self.verify_root(network)?.for_scope(wanted)
     }
 
     /// Returns the delegation, of whatever scope, if the root of `network` gave it.

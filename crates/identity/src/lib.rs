@@ -61,7 +61,7 @@ pub use address::{
 };
 pub use authority::Authorities;
 pub use certificate::{Certificate, InviteGrant, MAX_GROUPS, Renewal};
-pub use chain::{CertificateChain, ChainError, ChainPart, Limit, Member, ProvenRenewal};
+pub use chain::{CertificateChain, ChainError, ChainPart, Limit, Member, Proof, ProvenRenewal};
 pub use delegation::{Delegation, DelegationError, Epoch, IssueLimits, Scope};
 pub use device::{
     Attachment, Binding, Candidate, CandidateKind, ChannelProof, Endpoints, MAX_CANDIDATES,

@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use identity::{Binding, CertificateChain, ChannelProof, Endpoints, RelayEntry, Signed, UnixTime};
+use identity::{
+    Binding, CertificateChain, ChannelProof, Endpoints, Member, Proof, RelayEntry, Signed, UnixTime,
+};
 use noise_channel::{
     Channel, ChannelEvent, InitiatorConfig, MessageClass, Now, Service, StaticSecret,
 };
@@ -18,7 +20,6 @@ use super::{Admission, ClientConfig, ClientEvent, ClientStatus, StreamAction};
 use crate::limits::{
     CAPABILITY, DIAL_DEADLINE, JOIN_ATTEMPTS, REFUSED_RETRY, RENEW_RETRY, WELCOME_DEADLINE,
 };
-use crate::membership::claims;
 use crate::{
     ConnectionId, ControllerMessage, Hello, LoadReport, MapChunk, NetworkMap, NodeMessage, Refusal,
     SecurityEvent, Welcome,
@@ -33,6 +34,8 @@ use crate::{
 #[derive(Debug)]
 pub struct ControlClient {
     config: ClientConfig,
+    /// What the chain of the configuration proves, if it proves anything.
+    proof: Option<Proof>,
     map: NetworkMap,
     link: Link,
     clock: NetworkClock,
@@ -53,8 +56,13 @@ impl ControlClient {
     #[must_use]
     pub fn new(config: ClientConfig, map: NetworkMap, now: Now) -> Self {
         let clock = NetworkClock::new(config.clock_offset);
+        let proof = match &config.admission {
+            Admission::Chain(chain) => chain.prove(map.authorities()).ok(),
+            Admission::Invite { .. } => None,
+        };
         let mut client = Self {
             config,
+            proof,
             map,
             link: Link::Waiting { until: now.instant, refusal: None },
             clock,
@@ -270,6 +278,12 @@ impl ControlClient {
         }
     }
 
+    /// The same as a member, while it counts by the network's time and by what is known of revocations.
+    #[must_use]
+    pub fn member(&self, now: Now) -> Option<Member> {
+        self.proof.as_ref()?.check(self.wall(now), self.map.revocations()).ok()
+    }
+
     /// How it stands with the controller.
     #[must_use]
     pub fn status(&self) -> ClientStatus {
@@ -433,17 +447,16 @@ impl ControlClient {
 
     /// Takes over a membership of this device.
     fn adopt(&mut self, chain: CertificateChain, now: Now) {
-        let network = self.config.controller.network;
-        let is_ours = claims(&chain, network)
-            .is_ok_and(|claims| claims.certificate.device == self.config.device_key.id());
-        if !is_ours {
+        let own = self.config.device_key.id();
+        let proof = chain.prove(self.map.authorities()).ok();
+        let Some(proof) = proof.filter(|proof| proof.certificate().device == own) else {
             self.security(SecurityEvent::ForgedCertificate {
                 reason: "the controller sent a membership that is not ours".into(),
             });
             return;
-        }
-        let revocations = self.map.revocations();
-        let approved = chain.verify(network, self.wall(now), revocations).is_ok();
+        };
+        self.proof = Some(proof);
+        let approved = self.member(now).is_some();
         self.config.admission = Admission::Chain(Box::new(chain.clone()));
         self.events.push_back(ClientEvent::Membership(Box::new(chain)));
         self.plan_renewal(now);
@@ -568,9 +581,7 @@ impl ControlClient {
 
     /// A renewal is asked for a little before half of the membership is over.
     fn plan_renewal(&mut self, now: Now) {
-        let network = self.config.controller.network;
-        let validity = self.chain().and_then(|chain| Some(claims(chain, network).ok()?.validity));
-        self.timers.renew = validity.and_then(|validity| {
+        self.timers.renew = self.proof.as_ref().map(Proof::validity).and_then(|validity| {
             let at = validity.not_before.plus(validity.seconds() / 20 * 9);
             now.instant.checked_add(Duration::from_secs(at.since(self.wall(now))))
         });

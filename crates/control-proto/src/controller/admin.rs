@@ -12,7 +12,6 @@ use rand_core::CryptoRng;
 
 use super::{Change, Controller, DeviceRecord, InviteRecord, Reply, Ticket, wall};
 use crate::limits::{LOG_ENTRIES, LOG_SECONDS, MAX_INVITES, MAX_PLACES};
-use crate::membership::claims;
 use crate::owner::{InviteOrder, check};
 use crate::{
     Actor, AdminAnswer, AdminError, AdminRequest, AuditAction, ControllerPlace, CreatedInvite,
@@ -238,11 +237,10 @@ impl Controller {
         }
         let (issuer, delegation) =
             self.config.keys.get(Scope::Issue).ok_or(not_held(Scope::Issue))?;
-        let before = claims(&record.chain, self.network())
-            .map_err(|_| AdminError::UnknownDevice)?
-            .certificate;
+        let proof = record.chain.prove(&self.authorities).map_err(|_| AdminError::UnknownDevice)?;
         let validity = Validity::starting(wall(now), self.state.settings.validity);
-        let certificate = Certificate { name: name.clone(), validity, ..before };
+        let certificate =
+            Certificate { name: name.clone(), validity, ..proof.certificate().clone() };
         record.chain = CertificateChain {
             delegation: delegation.clone(),
             grant: None,

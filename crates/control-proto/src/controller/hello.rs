@@ -1,8 +1,8 @@
 //! Who a node is, and whether it may come in.
 
 use identity::{
-    Binding, ChainError, ChainPart, DeviceId, DeviceName, Ipv4Prefix, ProvenRenewal, Renewal,
-    RevocationTarget, Scope, Signed, UnixTime, Validity,
+    Binding, ChainError, ChainPart, DeviceId, DeviceName, Ipv4Prefix, Proof, ProvenRenewal,
+    Renewal, RevocationTarget, Scope, Signed, UnixTime, Validity,
 };
 use noise_channel::Now;
 
@@ -10,7 +10,6 @@ use super::session::{Delivered, Phase};
 use super::{Change, Controller, DeviceRecord, InviteRecord, Reply, wall};
 use crate::limits::{MAX_DEVICES, MAX_INVITES, MAX_PENDING_DEVICES};
 use crate::map::chain_event;
-use crate::membership::{Claims, ClaimsError, claims};
 use crate::{
     Actor, AuditAction, ConnectionId, ControllerMessage, Hello, Refusal, SecurityEvent, Welcome,
 };
@@ -47,19 +46,19 @@ impl Controller {
         hello: &Hello,
         now: Now,
     ) -> Result<DeviceId, Refused> {
-        let claims = claims(&hello.chain, self.network()).map_err(unproven)?;
-        let device = claims.certificate.device;
+        let proof = hello.chain.prove(&self.authorities).map_err(|error| unworthy(None, error))?;
+        let device = proof.certificate().device;
         let binding = self.check_keys(connection, device, hello, now)?;
-        let verdict = hello.chain.verify(self.network(), wall(now), &self.revocations);
+        let verdict = proof.check(wall(now), &self.revocations);
         let is_known = self.state.devices.contains_key(&device);
         let pending = match verdict {
             Ok(_) => false,
             Err(ChainError::NeedsApproval) => {
-                claims.grant.as_ref().is_some_and(|grant| grant.needs_approval)
+                proof.grant().is_some_and(|grant| grant.needs_approval)
             }
             // Once admitted and not removed: the membership goes on.
             Err(error) if error.is_expired() && is_known => false,
-            Err(error) => return Err(unworthy(device, error)),
+            Err(error) => return Err(unworthy(Some(device), error)),
         };
         self.check_tunnel_key(&binding).map_err(|event| {
             let reason = "another device has announced this tunnel key".to_owned();
@@ -68,7 +67,7 @@ impl Controller {
         if is_known {
             self.come_back(device, hello, &binding, now)?;
         } else {
-            self.join(hello, claims, pending, now)?;
+            self.join(hello, &proof, pending, now)?;
             self.index.tunnels.insert(binding.tunnel_key, device);
         }
         Ok(device)
@@ -142,16 +141,16 @@ impl Controller {
     fn join(
         &mut self,
         hello: &Hello,
-        claims: Claims,
+        proof: &Proof,
         pending: bool,
         now: Now,
     ) -> Result<(), Refused> {
-        let certificate = &claims.certificate;
+        let certificate = proof.certificate();
         let device = certificate.device;
-        let invite = self.check_invite(&claims, now)?;
+        let invite = self.check_invite(proof, now)?;
         // A member's membership goes on after its end; whoever is no member yet has none to go on.
-        claims.validity.check(wall(now)).map_err(|source| {
-            unworthy(device, ChainError::Validity { part: ChainPart::Certificate, source })
+        proof.validity().check(wall(now)).map_err(|source| {
+            unworthy(Some(device), ChainError::Validity { part: ChainPart::Certificate, source })
         })?;
         if self.index.names.contains_key(&certificate.name) {
             let suggestion = self.free_name(&certificate.name);
@@ -177,8 +176,8 @@ impl Controller {
             ipv4: None,
             pending,
             joined: wall(now),
-            not_before: claims.validity.not_before,
-            not_after: claims.validity.not_after,
+            not_before: proof.validity().not_before,
+            not_after: proof.validity().not_after,
         };
         if !pending && invite.is_some() && record.chain.renewal.is_none() {
             self.confirm(&mut record, now).ok_or(Refusal::KeyNotHeld)?;
@@ -203,9 +202,9 @@ impl Controller {
 
     /// The record of the invite by which a device comes in; an invite that is good but not
     /// known, because it was made elsewhere or before a restore, is known from now on.
-    fn check_invite(&self, claims: &Claims, now: Now) -> Result<Option<InviteRecord>, Refused> {
-        let Some(grant) = &claims.grant else { return Ok(None) };
-        let device = claims.certificate.device;
+    fn check_invite(&self, proof: &Proof, now: Now) -> Result<Option<InviteRecord>, Refused> {
+        let Some(grant) = proof.grant() else { return Ok(None) };
+        let device = proof.certificate().device;
         if grant.validity.check(wall(now)).is_err() {
             return Err(Refusal::InviteExpired.into());
         }
@@ -353,21 +352,8 @@ impl Controller {
 }
 
 /// A chain whose signatures do not hold.
-fn unproven(error: ClaimsError) -> Refused {
-    let reason = error.to_string();
-    let event = match error {
-        ClaimsError::Delegation(identity::DelegationError::WrongNetwork) => {
-            SecurityEvent::ForeignCertificate
-        }
-        ClaimsError::Delegation(_) | ClaimsError::Signature(_) => {
-            SecurityEvent::ForgedCertificate { reason: reason.clone() }
-        }
-    };
-    Refused { refusal: Refusal::Chain { reason }, event: Some(event) }
-}
-
-/// A chain that holds, but does not count.
-fn unworthy(device: DeviceId, error: ChainError) -> Refused {
+/// A chain that does not count.
+fn unworthy(device: Option<DeviceId>, error: ChainError) -> Refused {
     let refusal = match error {
         ChainError::Revoked(RevocationTarget::Invite(_)) => Refusal::InviteRevoked,
         ChainError::Revoked(
@@ -384,5 +370,5 @@ fn unworthy(device: DeviceId, error: ChainError) -> Refused {
         | ChainError::WrongRenewal
         | ChainError::NeedsApproval => Refusal::Chain { reason: error.to_string() },
     };
-    Refused { refusal, event: Some(chain_event(Some(device), error)) }
+    Refused { refusal, event: Some(chain_event(device, error)) }
 }

@@ -8,7 +8,6 @@ use identity::{
 };
 
 use super::{Applied, ItemKey, MapItem, NetworkMap, Peer, PeerEntry};
-use crate::membership::claims;
 use crate::{MapChunk, SecurityEvent};
 
 /// An item was not taken over.
@@ -73,12 +72,7 @@ impl NetworkMap {
     /// Endpoints that it leaves out stay as they are known.
     pub fn introduce(&mut self, device: DeviceId, entry: &PeerEntry, now: UnixTime) -> Applied {
         let mut applied = Applied::default();
-        let mut entry = entry.clone();
-        if entry.endpoints.is_none() {
-            let known = self.peers.get(&device);
-            entry.endpoints = known.and_then(|known| known.entry.endpoints.clone());
-        }
-        let item = MapItem::Peer(device, entry);
+        let item = MapItem::Peer(device, entry.clone());
         let bytes = item.to_bytes();
         self.apply_item(&item, &bytes, now, &mut applied);
         applied
@@ -363,7 +357,10 @@ impl NetworkMap {
         }
         let mut peer = self.verified_peer(device, entry, now)?;
         if let Some(known) = self.peers.get(&device) {
-            self.refuse_older(known, &peer)?;
+            // Renewals all come from one place.
+            if peer.member.not_before < known.member.not_before {
+                return Err(Skip::rollback("membership"));
+            }
             keep_newer_statements(known, &mut peer);
             if peer == *known {
                 return Ok(());
@@ -400,7 +397,8 @@ impl NetworkMap {
             Some(known) if now < known.member.not_after => known.member.clone(),
             Some(_) | None => entry
                 .chain
-                .verify(self.network, now, &self.revocations)
+                .prove(&self.authorities)
+                .and_then(|proof| proof.check(now, &self.revocations))
                 .map_err(|e| Skip::chain(device, e))?,
         };
         if member.device != device {
@@ -446,17 +444,6 @@ impl NetworkMap {
             }
             applied.events.push(conflict(owner));
             self.drop_item(&ItemKey::Peer(owner), applied);
-        }
-        Ok(())
-    }
-
-    /// An older membership is a rollback: renewals all come from one place.
-    fn refuse_older(&self, known: &Peer, new: &Peer) -> Taken {
-        let begins = |peer: &Peer| {
-            claims(&peer.entry.chain, self.network).ok().map(|claims| claims.validity.not_before)
-        };
-        if begins(new) < begins(known) {
-            return Err(Skip::rollback("membership"));
         }
         Ok(())
     }
