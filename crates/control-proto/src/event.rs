@@ -5,7 +5,7 @@ use minicbor::{Decode, Encode};
 use noise_channel::ChannelError;
 use serde::{Deserialize, Serialize};
 
-use crate::text;
+use crate::{SettingsChange, text};
 
 /// Something that somebody who watches over a network should know about.
 ///
@@ -367,8 +367,21 @@ pub enum AuditAction {
         #[serde(with = "text")]
         key: TunnelPublicKey,
     },
+    /// A name beside those of devices was given, or means something else now.
+    NameAdded {
+        /// The name.
+        name: String,
+    },
+    /// Such a name was withdrawn.
+    NameRemoved {
+        /// The name.
+        name: String,
+    },
     /// The settings of the network changed.
-    SettingsChanged,
+    SettingsChanged {
+        /// What was asked for; settings that stayed are nothing.
+        change: SettingsChange,
+    },
     /// Records that the owner has signed were published.
     OwnerSigned {
         /// How many.

@@ -5,6 +5,7 @@ mod hello;
 mod keys;
 mod logs;
 mod message;
+mod names;
 mod owned;
 mod peers;
 mod publish;
