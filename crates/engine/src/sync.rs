@@ -46,6 +46,10 @@ impl Engine {
                     self.state_anew(cx);
                     self.output.events.push_back(EngineEvent::ClockWrong { offset_ms: offset.0 });
                 }
+                ClientEvent::Outdated { number } => {
+                    self.saved.skip_numbers(number);
+                    self.state_anew(cx);
+                }
                 ClientEvent::Security(event) => self.alarms.raise(event, cx.instant()),
             }
         }
