@@ -47,6 +47,8 @@ pub(super) enum Server {
 pub(super) enum Accepted {
     Controller(ConnectionId),
     Relay(relay_proto::ConnectionId),
+    /// By a process that is no more; the next one may give its number to another.
+    Gone,
 }
 
 #[derive(Debug)]
@@ -242,8 +244,8 @@ impl World {
                 }
                 self.drain_relay(index);
             }
-            (Server::Controller, Accepted::Relay(_), _)
-            | (Server::Relay(_), Accepted::Controller(_), _) => {}
+            (Server::Controller, Accepted::Relay(_) | Accepted::Gone, _)
+            | (Server::Relay(_), Accepted::Controller(_) | Accepted::Gone, _) => {}
         }
     }
 
@@ -337,6 +339,7 @@ impl World {
                 state.client = Client::Gone;
                 deliveries.push(Delivery::ClosedByClient { wire: *wire });
             } else {
+                state.accepted = state.accepted.map(|_| Accepted::Gone);
                 deliveries.push(Delivery::ClosedByServer { wire: *wire });
             }
         }
