@@ -335,11 +335,17 @@ impl World {
                 Client::Relay(index, _) => !self.relays[index].running,
                 Client::Gone => true,
             };
+            let server_gone = match state.server {
+                Server::Controller => self.controller.machine.is_none(),
+                Server::Relay(index) => !self.relays[index].running,
+            };
+            if server_gone {
+                state.accepted = state.accepted.map(|_| Accepted::Gone);
+            }
             if gone {
                 state.client = Client::Gone;
                 deliveries.push(Delivery::ClosedByClient { wire: *wire });
             } else {
-                state.accepted = state.accepted.map(|_| Accepted::Gone);
                 deliveries.push(Delivery::ClosedByServer { wire: *wire });
             }
         }
