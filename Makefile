@@ -13,7 +13,7 @@ prefix ?= /usr/local
 # Below DESTDIR whoever packages needs no privilege.
 to_system := $(if $(DESTDIR),,$(as_root))
 
-.PHONY: help demo test fmt lint doc deny unit sim mutants e2e faults interop bench microbench install tools
+.PHONY: help demo test fmt lint doc deny unit sim scenarios mutants e2e faults interop bench microbench install tools
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -22,7 +22,7 @@ demo: ## a whole network on this machine, without root; ends by itself when the 
 	cargo build --release --workspace --locked --bin shadowmesh
 	@if [ -t 1 ]; then $(CARGO_TARGET_DIR)/release/shadowmesh demo; else $(CARGO_TARGET_DIR)/release/shadowmesh demo --once; fi
 
-test: tools fmt lint doc deny unit sim mutants e2e faults interop ## everything that has to pass
+test: tools fmt lint doc deny unit mutants e2e faults interop ## everything that has to pass
 	@echo "all checks passed"
 
 tools: ## install the peers and instruments that the tests use
@@ -45,8 +45,11 @@ deny: ## licences, sources and bans of every dependency
 unit: ## units, properties, vectors, and roles in process or on loopback (root or sudo: some make namespaces)
 	cargo test --workspace --locked $(rooted)
 
-sim: ## the shipped machines on a virtual clock; SHADOWMESH_SCENARIOS and SHADOWMESH_SEED make it run longer and elsewhere
-	SHADOWMESH_SCENARIOS=$${SHADOWMESH_SCENARIOS:-2000} cargo test --workspace --locked --test sim --test scenarios --test snapshots
+sim: ## the shipped machines on a virtual clock (a part of unit)
+	cargo test --workspace --locked --test sim --test scenarios --test snapshots
+
+scenarios: ## COUNT random scenarios for the shipped machines, 50,000 unless said otherwise, from SEED on
+	SHADOWMESH_SCENARIOS=$(or $(COUNT),50000) SHADOWMESH_SEED=$(or $(SEED),1) cargo test --workspace --locked --test scenarios random
 
 mutants: ## whether the tests notice faults that are seeded in a copy of the sources
 	cargo build --workspace --locked --bin mutants

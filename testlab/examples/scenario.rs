@@ -1,7 +1,6 @@
 //! Runs one scenario: for replays, and for fuzzers that feed files or standard input.
 //!
-//! `cargo run --example scenario -- 00ff…` takes hexadecimal digits, `-- FILE` a file, and without arguments it
-//! reads standard input.
+//! The argument is hexadecimal digits or a file; without one it reads standard input.
 
 use std::io::Read;
 use std::process::ExitCode;
@@ -10,7 +9,7 @@ use testlab::sim::scenario;
 
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "it is for people to read")]
 fn main() -> ExitCode {
-    match scenario::run(&script(), None) {
+    match scenario::run(&script()) {
         Ok(summary) => {
             println!("{summary:?}");
             ExitCode::SUCCESS

@@ -95,5 +95,5 @@ fn control_bytes(sizes: &[usize]) -> String {
 
 #[test]
 fn the_control_traffic_of_a_node_over_the_size_of_the_mesh_is_as_committed() {
-    compare("control_bytes.txt", &control_bytes(&[10, 50]));
+    compare("control_bytes.txt", &control_bytes(&[10, 50, 200]));
 }

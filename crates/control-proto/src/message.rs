@@ -230,6 +230,15 @@ pub enum Refusal {
     #[n(11)]
     #[error("this device is no relay; ask for an invite with the relay flag")]
     NotARelay,
+    /// An earlier run of the device gave its statements higher numbers: it has lost its memory, and its
+    /// clock was fast then or is slow now.
+    #[n(12)]
+    #[error("an earlier run of this device has used the number {number}")]
+    Outdated {
+        /// The highest of them.
+        #[n(0)]
+        number: u64,
+    },
 }
 
 /// A message of a controller to a node.

@@ -59,10 +59,6 @@ impl Peers {
         self.by_device.values()
     }
 
-    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Peer> {
-        self.by_device.values_mut()
-    }
-
     pub(crate) fn get(&self, device: DeviceId) -> Option<&Peer> {
         self.by_device.get(&device)
     }
@@ -135,6 +131,12 @@ impl Peers {
             Some(device) => self.by_device.get_mut(device).map(|peer| &mut peer.traffic),
             None => self.plain.get_mut(key).map(|peer| &mut peer.traffic),
         }
+    }
+
+    /// Those with which data threads exchanged packets since the last call; nobody does without a session.
+    pub(crate) fn take_moved(&mut self, now: Instant) -> Vec<DeviceId> {
+        let peers = self.by_device.iter_mut().filter(|(_, peer)| peer.traffic.session.is_some());
+        peers.filter_map(|(device, peer)| peer.sample(now).then_some(*device)).collect()
     }
 
     /// What data threads refused since the last call, by member if a member sent it.

@@ -79,6 +79,12 @@ impl Saved {
         self.number
     }
 
+    /// Leaves out the numbers that an earlier run is said to have used, as far as clocks could have
+    /// shown them: whoever says so may not use all of them up.
+    pub(crate) fn skip_numbers(&mut self, used: u64) {
+        self.number = self.number.max(used.min(LATEST));
+    }
+
     /// The network's time.
     pub(crate) fn wall(&self, now: Now) -> UnixMillis {
         now.wall.with_offset(self.clock_offset())
@@ -123,5 +129,10 @@ mod tests {
         assert_eq!(saved.next_number(now), far + 1);
         saved.set_clock_offset(ClockOffset(0));
         assert_eq!(saved.next_number(now), far + 2);
+        saved.skip_numbers(u64::MAX);
+        assert_eq!(saved.next_number(now), far + 3);
+        saved = Saved::default();
+        saved.skip_numbers(wall.0 + 5);
+        assert_eq!(saved.next_number(now), wall.0 + 6);
     }
 }

@@ -13,7 +13,7 @@ use crate::context::Context;
 use crate::engine::Engine;
 use crate::io::{ConnectionState, EngineEvent, InterfaceSettings};
 use crate::peer::wireguard_key;
-use crate::peers::{TunnelChange, overlay};
+use crate::peers::{Peers, TunnelChange, overlay};
 use crate::psk::preshared_key;
 
 /// Introductions are repeated to the same peer after this long at the earliest.
@@ -45,6 +45,10 @@ impl Engine {
                     // The next hello needs a binding that counts by this clock.
                     self.state_anew(cx);
                     self.output.events.push_back(EngineEvent::ClockWrong { offset_ms: offset.0 });
+                }
+                ClientEvent::Outdated { number } => {
+                    self.saved.skip_numbers(number);
+                    self.state_anew(cx);
                 }
                 ClientEvent::Security(event) => self.alarms.raise(event, cx.instant()),
             }
@@ -80,9 +84,12 @@ impl Engine {
         for device in &changes.peers {
             self.sync_peer(*device, cx);
         }
-        self.refresh_leases();
         self.sync_plain(cx);
-        self.schedule.publish();
+        // Most changes are of endpoints, which are no business of the data plane's.
+        let has_moved = self.plane.load().own != self.own_addresses(cx.now);
+        if changes.info || changes.records || has_moved {
+            self.schedule.publish();
+        }
         self.schedule.save_soon(cx.instant());
         self.report_interface(cx.now);
         self.output.events.push_back(EngineEvent::ZoneChanged);
@@ -103,8 +110,17 @@ impl Engine {
         if let Some(former) = self.peers.device_of(&key).filter(|former| *former != device) {
             self.cut(former, cx);
         }
-        let Some(entry) = self.control.client().map().peer(device) else { return };
+        let map = self.control.client().map();
+        let Some(entry) = map.peer(device) else { return };
+        let addresses = |peers: &Peers| peers.get(device).map(|peer| peer.addresses().collect());
+        let before: Option<Vec<IpAddr>> = addresses(&self.peers);
         let change = self.peers.upsert(entry, &self.settings, &self.own, now);
+        if let Some(peer) = self.peers.get_mut(device) {
+            peer.ipv4 = map.ipv4(device);
+        }
+        if change != TunnelChange::None || before != addresses(&self.peers) {
+            self.schedule.publish();
+        }
         match change {
             TunnelChange::None => {}
             TunnelChange::Added(key) => self.add_tunnel(device, &key, cx),
@@ -153,13 +169,6 @@ impl Engine {
         self.stun.handle_servers(&[], cx.instant());
         self.own.removed = true;
         self.output.events.push_back(EngineEvent::Removed);
-    }
-
-    fn refresh_leases(&mut self) {
-        let map = self.control.client().map();
-        for peer in self.peers.iter_mut() {
-            peer.ipv4 = map.ipv4(peer.device());
-        }
     }
 
     /// This device's addresses, as far as they are proved.

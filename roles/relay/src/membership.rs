@@ -204,7 +204,7 @@ impl Driver {
             controller: secrets.controller.clone(),
             device_key: secrets.device.clone(),
             channel_key: secrets.channel.clone(),
-            binding: secrets.binding(keystore, wall)?,
+            binding: secrets.binding(keystore, wall, 0)?,
             admission,
             clock_offset,
         };
@@ -327,7 +327,7 @@ impl Driver {
             ClientEvent::Membership(chain) => {
                 self.secrets.keep_chain(&chain, &*self.config.keystore)?;
                 self.serve(&chain);
-                self.bind()?;
+                self.bind(0)?;
             }
             ClientEvent::MapChanged(_) => {
                 let map = self.client.map();
@@ -353,8 +353,9 @@ impl Driver {
                 if let Some(chain) = self.client.chain().cloned() {
                     self.serve(&chain);
                 }
-                self.bind()?;
+                self.bind(0)?;
             }
+            ClientEvent::Outdated { number } => self.bind(number)?,
             ClientEvent::Security(event) => {
                 warn!(%network, ?event, "security event");
                 self.client.report(event, clock::now().instant);
@@ -364,10 +365,10 @@ impl Driver {
     }
 
     /// Announces the channel key, anew if it is time or the time was wrong.
-    fn bind(&mut self) -> Result<(), KeystoreError> {
+    fn bind(&mut self, above: u64) -> Result<(), KeystoreError> {
         let now = clock::now();
         let wall = now.wall.with_offset(self.clock_offset);
-        let binding = self.secrets.binding(&*self.config.keystore, wall)?;
+        let binding = self.secrets.binding(&*self.config.keystore, wall, above)?;
         self.client.set_binding(binding, now.instant);
         Ok(())
     }

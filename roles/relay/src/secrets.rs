@@ -102,11 +102,12 @@ impl Secrets {
     }
 
     /// Announces the channel key: as it was announced before, or anew if that is half over or was
-    /// said by a clock that was wrong. A relay has no tunnels, so its tunnel key is made and forgotten.
+    /// said by a clock that was wrong, or by a number that is not above `above`. A relay has no tunnels, so its tunnel key is made and forgotten.
     pub(crate) fn binding(
         &self,
         keystore: &dyn Keystore,
         wall: UnixMillis,
+        above: u64,
     ) -> Result<Signed<Binding>, KeystoreError> {
         let kept = keystore.load(&name(self.network, BINDING))?.and_then(|bytes| {
             let signed = Signed::<Binding>::from_bytes(bytes.as_slice()).ok()?;
@@ -117,9 +118,13 @@ impl Secrets {
         let longest = now.plus(BINDING_VALIDITY);
         let fits = now.plus(BINDING_VALIDITY / 2)..=longest;
         let last = match kept {
-            Some((signed, binding)) if fits.contains(&binding.not_after) => return Ok(signed),
-            Some((_, binding)) => binding.number,
-            None => 0,
+            Some((signed, binding))
+                if fits.contains(&binding.not_after) && binding.number > above =>
+            {
+                return Ok(signed);
+            }
+            Some((_, binding)) => binding.number.max(above),
+            None => above,
         };
         let binding = Binding {
             device: self.device.id(),
@@ -224,7 +229,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let keystore = keystore::FileKeystore::open(folder.path(), None).expect("it opens");
         let secrets = secrets();
-        let binding = |wall| secrets.binding(&keystore, UnixMillis(wall)).expect("it is kept");
+        let binding = |wall| secrets.binding(&keystore, UnixMillis(wall), 0).expect("it is kept");
         let read = |signed: &Signed<Binding>| {
             signed.verify(secrets.network, secrets.device.id()).expect("our own")
         };

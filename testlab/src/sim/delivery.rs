@@ -47,6 +47,8 @@ pub(super) enum Server {
 pub(super) enum Accepted {
     Controller(ConnectionId),
     Relay(relay_proto::ConnectionId),
+    /// By a process that is no more; the next one may give its number to another.
+    Gone,
 }
 
 #[derive(Debug)]
@@ -242,8 +244,8 @@ impl World {
                 }
                 self.drain_relay(index);
             }
-            (Server::Controller, Accepted::Relay(_), _)
-            | (Server::Relay(_), Accepted::Controller(_), _) => {}
+            (Server::Controller, Accepted::Relay(_) | Accepted::Gone, _)
+            | (Server::Relay(_), Accepted::Controller(_) | Accepted::Gone, _) => {}
         }
     }
 
@@ -349,6 +351,13 @@ impl World {
                 Client::Relay(index, _) => !self.relays[index].running,
                 Client::Gone => true,
             };
+            let server_gone = match state.server {
+                Server::Controller => self.controller.machine.is_none(),
+                Server::Relay(index) => !self.relays[index].running,
+            };
+            if server_gone {
+                state.accepted = state.accepted.map(|_| Accepted::Gone);
+            }
             if gone {
                 state.client = Client::Gone;
                 deliveries.push(Delivery::ClosedByClient { wire: *wire });

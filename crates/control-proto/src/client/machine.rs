@@ -495,6 +495,11 @@ impl ControlClient {
                 self.join.attempts += 1;
                 self.close(now.instant, None);
             }
+            (Refusal::Outdated { number }, _) if may_adapt => {
+                self.events.push_back(ClientEvent::Outdated { number: *number });
+                self.join.attempts += 1;
+                self.close(now.instant, None);
+            }
             (Refusal::Revoked, _) => self.stop(),
             (_, _) => {
                 self.events.push_back(ClientEvent::Refused(refusal.clone()));

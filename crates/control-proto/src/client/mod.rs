@@ -126,6 +126,12 @@ pub enum ClientEvent {
         /// What must be added to the local clock.
         offset: ClockOffset,
     },
+    /// An earlier run, whose memory is lost, has used numbers up to this one: give a binding with a
+    /// higher one to [`ControlClient::set_binding`], and number what follows above it.
+    Outdated {
+        /// The number.
+        number: u64,
+    },
     /// Something to write down.
     Security(SecurityEvent),
 }

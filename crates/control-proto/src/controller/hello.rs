@@ -126,6 +126,10 @@ impl Controller {
         binding: &Binding,
         now: Now,
     ) -> Result<(), Refused> {
+        // The device itself is here, so that an older number is no play-back.
+        if let Some(number) = self.outdates(hello, binding) {
+            return Err(Refusal::Outdated { number }.into());
+        }
         self.take_binding(&hello.binding, binding, now).map_err(Refused::from)?;
         if let Some(endpoints) = &hello.endpoints {
             self.take_endpoints(device, endpoints, now);
@@ -136,6 +140,19 @@ impl Controller {
             self.renew(device, now);
         }
         Ok(())
+    }
+
+    /// The highest number that the device has used, if a new binding of it is not above.
+    fn outdates(&self, hello: &Hello, binding: &Binding) -> Option<u64> {
+        let record = self.state.devices.get(&binding.device)?;
+        if record.binding == hello.binding {
+            return None;
+        }
+        let (network, device) = (self.network(), binding.device);
+        let known = record.binding.verify(network, device).map_or(0, |known| known.number);
+        let endpoints = record.endpoints.as_ref().and_then(|e| e.verify(network, device).ok());
+        let used = known.max(endpoints.map_or(0, |endpoints| endpoints.number));
+        (binding.number <= used).then_some(used)
     }
 
     fn join(

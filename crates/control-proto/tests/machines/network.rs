@@ -494,6 +494,31 @@ fn a_device_that_leaves_is_gone() {
 }
 
 #[test]
+fn a_device_that_has_lost_its_memory_is_told_which_numbers_it_has_used() {
+    let mut world = World::simple();
+    let invite = world.invite(InviteRequest::default());
+    let first = world.join(&invite, "a");
+    let (key, channel_key) = (&world.nodes[first].key, &world.nodes[first].channel_key);
+    let (key, channel_key) = (key.clone(), channel_key.clone());
+    let binding = world.binding(&key, &channel_key, 50);
+    let now = world.now.instant;
+    let endpoints = endpoints(&world, first, 80, 4000);
+    world.nodes[first].client.set_binding(binding, now);
+    world.nodes[first].client.set_endpoints(endpoints, now);
+    world.settle();
+    world.cut(first);
+    let again = world.join_as(&invite, "a", key.clone());
+    assert!(world.nodes[again].events.contains(&ClientEvent::Outdated { number: 80 }));
+    let channel_key = world.nodes[again].channel_key.clone();
+    let binding = world.binding(&key, &channel_key, 81);
+    world.nodes[again].client.set_binding(binding, world.now.instant);
+    world.pass(Duration::from_secs(700));
+    assert_eq!(world.status(again), ClientStatus::Online);
+    assert_eq!(world.map(again).peer(world.id(again)).unwrap().binding.number, 81);
+    assert!(world.events.is_empty(), "{:?}", world.events);
+}
+
+#[test]
 fn old_endpoints_are_refused() {
     let mut world = joined(2);
     for number in [2, 1] {

@@ -5,27 +5,57 @@ use std::time::Duration;
 
 use super::check::Expected;
 use super::model::{Model, Standing};
-use super::script::{Action, Place, Script};
+use super::script::{Action, Layout, Place, Script};
 use super::{Failure, Summary};
 use crate::sim::{HostId, INTERNET, Quality, Setup, World};
 
 /// Nodes beyond those of the layout.
 const MAX_JOINS: usize = 3;
 
-/// Runs the scenario that the bytes describe; `mesh` gives a number of nodes that are all in the open.
+/// Runs the scenario that the bytes describe, in a world of its own.
 ///
 /// # Errors
 /// When the world is not as the model says.
 ///
 /// # Panics
 /// When time stands still.
-pub fn run(bytes: &[u8], mesh: Option<usize>) -> Result<Summary, Box<Failure>> {
-    let script = Script::from_bytes(bytes, mesh);
-    let mut run = Run::new(&script);
-    let mut at = 0;
-    run.carry_out(&script, &mut at)
-        .map_err(|what| Box::new(Failure::new(what, &script, at, &run.world)))?;
-    Ok(Summary { actions: script.actions.len(), ..run.summary })
+pub fn run(bytes: &[u8]) -> Result<Summary, Box<Failure>> {
+    let script = Script::from_bytes(bytes);
+    Run::new(&script.layout).play(&script)
+}
+
+/// A network that lives through one scenario after the other: a big one takes long to build.
+#[derive(Debug)]
+pub struct Mesh {
+    run: Run,
+    scripts: Vec<Vec<u8>>,
+}
+
+impl Mesh {
+    /// A network of so many nodes in the open, two relays and a controller.
+    #[must_use]
+    pub fn new(seed: u64, nodes: usize) -> Self {
+        let places = vec![Place::Open; nodes];
+        let layout = Layout { seed, relays: 2, places, quality: Quality::GOOD };
+        Self { run: Run::new(&layout), scripts: Vec::new() }
+    }
+
+    /// Lets happen what the bytes describe; where the script places its nodes does not matter.
+    ///
+    /// # Errors
+    /// When the world is not as the model says.
+    ///
+    /// # Panics
+    /// When time stands still.
+    pub fn run(&mut self, bytes: &[u8]) -> Result<Summary, Box<Failure>> {
+        let script = Script::from_bytes(bytes);
+        self.run.most_nodes = self.run.world.nodes.len() + MAX_JOINS;
+        self.run.world.quality = script.layout.quality;
+        let result = self.run.play(&script);
+        let before = self.scripts.clone();
+        self.scripts.push(bytes.to_vec());
+        result.map_err(|failure| Box::new(Failure { before, ..*failure }))
+    }
 }
 
 /// A scenario while it runs.
@@ -39,8 +69,7 @@ pub(super) struct Run {
 }
 
 impl Run {
-    fn new(script: &Script) -> Self {
-        let layout = &script.layout;
+    fn new(layout: &Layout) -> Self {
         let setup =
             Setup { seed: layout.seed, relays: layout.relays, nodes: 0, quality: layout.quality };
         let mut world = World::new(setup);
@@ -59,6 +88,15 @@ impl Run {
         let most_nodes = layout.places.len() + MAX_JOINS;
         let (expected, summary) = (Expected::default(), Summary::default());
         Self { world, model, expected, summary, most_nodes }
+    }
+
+    /// Does what the script says, and looks at what came of it.
+    fn play(&mut self, script: &Script) -> Result<Summary, Box<Failure>> {
+        self.summary = Summary { actions: script.actions.len(), ..Summary::default() };
+        let mut at = 0;
+        self.carry_out(script, &mut at)
+            .map_err(|what| Box::new(Failure::new(what, script, at, &self.world)))?;
+        Ok(self.summary)
     }
 
     fn carry_out(&mut self, script: &Script, at: &mut usize) -> Result<(), String> {
@@ -90,9 +128,7 @@ impl Run {
             Action::Restart { node, after, keep } => {
                 let node = self.node(node);
                 self.stop(node);
-                // What it numbered by a clock that was fast counts as newer for as long, unless it
-                // remembers.
-                if !keep && !self.expected.was_fast.contains(&node) {
+                if !keep {
                     self.world.nodes[node].forget();
                     self.model.forget(node);
                 }
@@ -109,10 +145,8 @@ impl Run {
             }
             Action::Clock { node, ahead_ms } => {
                 let node = self.node(node);
-                if !self.world.nodes[node].disk_full {
-                    self.expected.note_clock(node, ahead_ms);
-                    self.world.set_clock(node, ahead_ms);
-                }
+                self.expected.clocks_differ = true;
+                self.world.set_clock(node, ahead_ms);
             }
             Action::Disk { node, full } => self.fill_disk(self.node(node), full),
             Action::Udp { node, blocked } => {
@@ -237,7 +271,6 @@ impl Run {
 
     /// What was learned since the disk was full is lost with the process, which may end at any time.
     fn fill_disk(&mut self, node: usize, full: bool) {
-        let full = full && !self.expected.was_fast.contains(&node);
         self.world.nodes[node].disk_full = full;
     }
 
@@ -268,7 +301,7 @@ impl Run {
             let invite = self.world.nodes[node].invite().clone();
             self.world.add_node_with(invite, INTERNET);
             self.model.add_node(Standing::Intruder);
-            self.expected.intruders = true;
+            self.expected.intruders.insert(self.world.nodes.len() - 1);
             self.put_newest_on_its_side();
         }
     }

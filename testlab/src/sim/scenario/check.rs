@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use control_proto::{SecurityEvent, TunnelRefusal, limits::FRESHNESS_STALE};
+use engine::ConnectionState::Online;
 use naming::{Lookup, Namespace};
 use noise_channel::ChannelError;
 
@@ -25,20 +26,12 @@ pub(super) struct Expected {
     pub(super) reports: BTreeSet<(usize, usize)>,
     pub(super) forgers: BTreeSet<usize>,
     pub(super) clocks_differ: bool,
-    /// Whose clock has ever been fast.
-    pub(super) was_fast: BTreeSet<usize>,
     pub(super) removals: bool,
-    pub(super) intruders: bool,
+    /// Who has tried an invite that another device had used; the controller has to write that down.
+    pub(super) intruders: BTreeSet<usize>,
 }
 
 impl Expected {
-    pub(super) fn note_clock(&mut self, node: usize, ahead_ms: i64) {
-        self.clocks_differ = true;
-        if ahead_ms > 0 {
-            self.was_fast.insert(node);
-        }
-    }
-
     /// A node's process has ended, perhaps before it could report.
     pub(super) fn forget_reports_of(&mut self, node: usize) {
         self.reports.retain(|(reporter, _)| *reporter != node);
@@ -74,11 +67,10 @@ impl Run {
         let state = |run: &Self, node: usize| {
             let host = &run.world.nodes[node];
             let engine = host.engine.as_ref().expect("the model says that it runs");
-            let status = engine.status(run.world.node_now(node));
             let has_address = host.interface.as_ref().is_some_and(|i| !i.addresses.is_empty());
-            (status.connection, has_address)
+            (engine.connection(), has_address)
         };
-        let is_online = |run: &Self, node: usize| state(run, node) == ("online".to_owned(), true);
+        let is_online = |run: &Self, node: usize| state(run, node) == (Online, true);
         let mut missing = expected;
         while self.world.elapsed() < end {
             missing.retain(|node| !is_online(self, *node));
@@ -216,12 +208,31 @@ impl Run {
             let events = &self.world.controller.events;
             return Err(format!("a forged source was not reported: {reports:?} {events:?}"));
         }
+        self.check_intruders()?;
         let unexpected =
             self.world.controller.events.iter().find(|record| !self.may_say(&record.event));
         match unexpected {
             Some(record) => Err(format!("an event without a cause: {record:?}")),
             None => Ok(()),
         }
+    }
+
+    fn check_intruders(&mut self) -> Result<(), String> {
+        let nodes = &self.world.nodes;
+        let intruders = self.expected.intruders.iter();
+        let devices: Vec<_> = intruders.map(|intruder| nodes[*intruder].device).collect();
+        let all_noted = self.world.run_until(REPORTING, |world| {
+            devices.iter().all(|intruder| {
+                world.controller.events.iter().any(|record| {
+                    matches!(&record.event, SecurityEvent::InviteMisuse { device, .. } if device == intruder)
+                })
+            })
+        });
+        if all_noted {
+            return Ok(());
+        }
+        let events = &self.world.controller.events;
+        Err(format!("a used invite was tried and nobody wrote that down: {events:?}"))
     }
 
     /// Whether something happened that this event may come from.
@@ -238,7 +249,10 @@ impl Run {
                 self.expected.clocks_differ
             }
             SecurityEvent::Revoked { .. } => self.expected.removals,
-            SecurityEvent::InviteMisuse { .. } => self.expected.intruders,
+            SecurityEvent::InviteMisuse { device, .. } => {
+                let mut intruders = self.expected.intruders.iter();
+                intruders.any(|intruder| self.world.nodes[*intruder].device == *device)
+            }
             SecurityEvent::StaleRevocations { .. } => {
                 self.expected.clocks_differ || self.world.elapsed() > FRESHNESS_STALE
             }

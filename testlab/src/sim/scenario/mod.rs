@@ -1,7 +1,7 @@
 //! Random scenarios: bytes that say what happens, a model that says what ought to be, and a judge.
 //!
 //! [`run`] is the one harness: for properties with shrinking, for the corpus, for fuzzers. Any bytes are a
-//! [`Script`]. The world has the shipped machines in it; the model (`model`) knows who is a member, who runs, who is cut
+//! [`Script`]. A [`Mesh`] plays scripts one after the other in one big network. The world has the shipped machines in it; the model (`model`) knows who is a member, who runs, who is cut
 //! off from whom, and nothing of protocols. After every action, whatever arrived must be what somebody sent, once, to
 //! whom it was sent, from whom it says, and from nobody of whom the receiver knows that it was removed. At
 //! every [`Action::Check`], and at the end when everything is repaired, what the model calls reachable must
@@ -12,9 +12,11 @@ mod check;
 mod model;
 mod script;
 
+use data_encoding::HEXLOWER;
+
 use super::World;
 
-pub use actions::run;
+pub use actions::{Mesh, run};
 pub use script::{Action, Layout, Place, Script};
 
 /// What a scenario did and how long it took in the world.
@@ -34,19 +36,26 @@ pub struct Failure {
     /// What went wrong.
     pub what: String,
     script: Script,
+    /// Scripts that were played in the same world before.
+    before: Vec<Vec<u8>>,
     at: usize,
     diagram: String,
 }
 
 impl Failure {
     fn new(what: String, script: &Script, at: usize, world: &World) -> Self {
-        Self { what, script: script.clone(), at, diagram: world.diagram() }
+        let before = Vec::new();
+        Self { what, script: script.clone(), before, at, diagram: world.diagram() }
     }
 }
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "{}\n{:?}", self.what, self.script.layout)?;
+        writeln!(f, "{}", self.what)?;
+        for script in &self.before {
+            writeln!(f, "after {}", HEXLOWER.encode(script))?;
+        }
+        writeln!(f, "{:?}", self.script.layout)?;
         for (index, action) in self.script.actions.iter().enumerate() {
             let mark = if index == self.at { "->" } else { "  " };
             writeln!(f, "{mark} {action:?}")?;

@@ -151,11 +151,11 @@ pub enum Action {
 }
 
 impl Script {
-    /// What the bytes say; `mesh` gives a number of nodes that are all in the open.
+    /// What the bytes say.
     #[must_use]
-    pub fn from_bytes(bytes: &[u8], mesh: Option<usize>) -> Self {
+    pub fn from_bytes(bytes: &[u8]) -> Self {
         let mut reader = Reader { bytes };
-        let layout = reader.layout(mesh);
+        let layout = reader.layout();
         let mut actions = Vec::new();
         while !reader.bytes.is_empty() && actions.len() < MAX_ACTIONS {
             actions.push(reader.action());
@@ -170,14 +170,11 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn layout(&mut self, mesh: Option<usize>) -> Layout {
+    fn layout(&mut self) -> Layout {
         let seed = u64::from(self.byte());
         let relays = 1 + usize::from(self.byte() % 2);
         let quality = self.quality();
-        let places = match mesh {
-            Some(nodes) => vec![Place::Open; nodes],
-            None => (0..2 + self.byte() % 3).map(|_| self.place()).collect(),
-        };
+        let places = (0..2 + self.byte() % 3).map(|_| self.place()).collect();
         Layout { seed, relays, places, quality }
     }
 
