@@ -13,7 +13,7 @@ prefix ?= /usr/local
 # Below DESTDIR whoever packages needs no privilege.
 to_system := $(if $(DESTDIR),,$(as_root))
 
-.PHONY: help demo test fmt lint doc deny unit sim mutants e2e faults interop fuzz bench install tools
+.PHONY: help demo test fmt lint doc deny unit sim mutants e2e faults interop fuzz coverage bench install tools
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -79,6 +79,9 @@ fuzz: ## one TARGET of testlab/src/fuzz.rs for SECONDS under coverage guidance (
 	rm -rf $(cache)/fuzz/$(TARGET)-least && mkdir $(cache)/fuzz/$(TARGET)-least
 	SHADOWMESH_FUZZ=$(TARGET) $(CARGO_TARGET_DIR)/debug/examples/fuzz -merge=1 -max_len=700 $(cache)/fuzz/$(TARGET)-least $(cache)/fuzz/$(TARGET)
 	$(CARGO_TARGET_DIR)/debug/examples/corpus pack $(TARGET) $(cache)/fuzz/$(TARGET)-least
+
+coverage: ## line coverage of what is shipped, by the tests of `unit` (needs llvm-22)
+	scripts/coverage $(cache)/coverage
 
 bench: ## throughput, latency and memory beside peers, in one run (root or sudo)
 	scripts/install-test-tools gotatun boringtun wireguard-go
