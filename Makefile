@@ -13,7 +13,7 @@ prefix ?= /usr/local
 # Below DESTDIR whoever packages needs no privilege.
 to_system := $(if $(DESTDIR),,$(as_root))
 
-.PHONY: help demo test fmt lint doc deny unit sim scenarios mutants e2e faults interop bench microbench install tools
+.PHONY: help demo test fmt lint doc deny unit sim scenarios mutants e2e faults interop fuzz coverage bench microbench install tools
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -68,6 +68,23 @@ faults: ## what users feel while parts fail or are flooded (root or sudo); SHADO
 interop: ## other implementations of WireGuard as the other end (root or sudo)
 	cargo build --workspace --locked --bin shadowmesh
 	cargo test --workspace --locked $(rooted) --features testlab/namespaces --test interop_wireguard -- --test-threads=2
+
+TARGET ?= frame
+SECONDS ?= 60
+
+fuzz: ## one TARGET of testlab/src/fuzz.rs for SECONDS under coverage guidance (needs a C++ compiler); what it finds goes into its corpus
+	cargo build --workspace --locked --example corpus
+	RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/scripts/rustc-fuzzing CARGO_PROFILE_DEV_OPT_LEVEL=2 \
+	  cargo build --workspace --locked --features testlab/fuzz --example fuzz
+	$(CARGO_TARGET_DIR)/debug/examples/corpus unpack $(TARGET) $(cache)/fuzz/$(TARGET)
+	SHADOWMESH_FUZZ=$(TARGET) $(CARGO_TARGET_DIR)/debug/examples/fuzz -max_total_time=$(SECONDS) -max_len=4096 \
+	  -artifact_prefix=$(cache)/fuzz/$(TARGET)- $(cache)/fuzz/$(TARGET)
+	rm -rf $(cache)/fuzz/$(TARGET)-least && mkdir $(cache)/fuzz/$(TARGET)-least
+	SHADOWMESH_FUZZ=$(TARGET) $(CARGO_TARGET_DIR)/debug/examples/fuzz -merge=1 -max_len=700 $(cache)/fuzz/$(TARGET)-least $(cache)/fuzz/$(TARGET)
+	$(CARGO_TARGET_DIR)/debug/examples/corpus pack $(TARGET) $(cache)/fuzz/$(TARGET)-least
+
+coverage: ## line coverage of what is shipped, by the tests of `unit` (needs llvm-22)
+	scripts/coverage $(cache)/coverage
 
 bench: ## throughput, latency and memory beside peers, in one run (root or sudo)
 	scripts/install-test-tools gotatun boringtun wireguard-go

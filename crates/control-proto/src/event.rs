@@ -130,7 +130,7 @@ pub enum SecurityEvent {
         #[n(1)]
         what: String,
     },
-    /// Somebody exceeded a rate limit.
+    /// Somebody exceeded a limit of what is done or kept at once.
     #[n(14)]
     RateLimited {
         /// Who, if that is known.

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use control_proto::{
-    ClientEvent, ClientStatus, ConnectionId, InviteRequest, Output, SecurityEvent,
+    Admission, ClientEvent, ClientStatus, ConnectionId, ControllerAddress, InviteRequest,
+    LoadReport, NetworkMap, Output, Refusal, SecurityEvent,
 };
+use identity::{ChannelKey, DeviceKey};
 use noise_channel::limits::{HANDSHAKE_DEADLINE, REPLAY_WINDOW, ROTATE_AFTER, ROTATION_DEADLINE};
 use noise_channel::{Channel, ClockOffset, InitiatorConfig, Service, StaticSecret};
 
@@ -141,4 +143,42 @@ fn a_connection_that_is_lost_in_mid_rotation_is_recorded() {
     let of_node = ClientEvent::Security(SecurityEvent::RotationFailed { device: None });
     assert!(world.nodes[0].events.contains(&of_node), "the node's word");
     assert_eq!(world.status(0), ClientStatus::Online);
+}
+
+#[test]
+fn an_invite_that_is_used_after_its_time_is_recorded() {
+    let mut world = World::simple();
+    let day = 86_400;
+    let invite = world.invite(InviteRequest { expires_in: day, ..InviteRequest::default() });
+    let key = DeviceKey::generate(&mut world.rng);
+    let chain = invite.certify(key.id(), &"late".parse().unwrap(), 0, world.wall()).unwrap();
+    world.pass(Duration::from_secs(2 * day));
+    let channel_key = ChannelKey::generate(&mut world.rng);
+    let (map, admission) = (NetworkMap::new(invite.network), Admission::Chain(Box::new(chain)));
+    let late = world.add(key, channel_key, ControllerAddress::from(&invite), admission, map);
+    world.settle();
+    assert_eq!(world.status(late), ClientStatus::Refused(Refusal::InviteExpired));
+    let [SecurityEvent::InviteMisuse { device, reason, .. }] = &events(&world)[..] else {
+        panic!("{:?}", world.events);
+    };
+    assert_eq!((*device, reason.as_str()), (world.id(late), "expired"));
+}
+
+#[test]
+fn a_member_that_acts_as_a_relay_is_recorded() {
+    let mut world = World::simple();
+    let invite = world.invite(InviteRequest::default());
+    let node = world.join(&invite, "laptop");
+    let load = LoadReport {
+        attached: 1,
+        forwarded_bytes: 1,
+        dropped_frames: 0,
+        draining: false,
+        cpu_permille: 0,
+    };
+    world.nodes[node].client.report_load(load, world.now.instant);
+    world.settle();
+    let device = Some(world.id(node));
+    assert!(matches!(&events(&world)[..],
+        [SecurityEvent::ProtocolViolation { device: of, .. }] if *of == device));
 }

@@ -565,7 +565,9 @@ fn reports_wait_for_the_controller_the_oldest_are_counted_and_long_ones_are_not_
     world.nodes[0].client.report(SecurityEvent::Replayed, world.now.instant);
     world.pass(Duration::from_secs(5));
     let new: Vec<_> = world.events[known..].iter().map(|record| &record.event).collect();
-    assert_eq!(new, [&SecurityEvent::Replayed]);
+    let (device, reason) = (Some(device), "a report is too long".to_owned());
+    let said = SecurityEvent::ProtocolViolation { device, reason };
+    assert_eq!(new, [&said, &SecurityEvent::Replayed]);
 }
 
 #[test]
