@@ -63,9 +63,9 @@ interop: ## other implementations of WireGuard as the other end (root or sudo)
 	cargo test --workspace --locked $(rooted) --features testlab/namespaces --test interop_wireguard -- --test-threads=2
 
 bench: ## throughput, latency and memory beside peers, in one run (root or sudo)
-	scripts/install-test-tools gotatun boringtun wireguard-go
+	scripts/install-test-tools gotatun boringtun wireguard-go nebula
 	cargo build --release --workspace --locked --bins
-	$(as_root) $(CARGO_TARGET_DIR)/release/bench $(TABLES)
+	SHADOWMESH_PLOT=$(if $(TABLES),$(CARGO_TARGET_DIR)/benchmarks.svg,docs/benchmarks.svg) $(as_root) $(CARGO_TARGET_DIR)/release/bench $(TABLES)
 
 microbench: ## single steps of the data plane, each function by itself; FILTER="coalesce" takes some
 	cargo bench --workspace --locked --bench hot_paths -- $(FILTER)
