@@ -160,7 +160,7 @@ impl Engine {
     /// Looks at what data threads did, and at what time has ended.
     pub(crate) fn tick(&mut self, cx: &mut Context<'_>) {
         let now = cx.instant();
-        for device in self.peers.devices() {
+        for device in self.peers.live_devices() {
             let moved = self.peers.get_mut(device).is_some_and(|peer| peer.sample(now));
             if moved {
                 self.peers.touch(device);
