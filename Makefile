@@ -87,9 +87,9 @@ coverage: ## line coverage of what is shipped, by the tests of `unit` (needs llv
 	scripts/coverage $(cache)/coverage
 
 bench: ## throughput, latency and memory beside peers, in one run (root or sudo)
-	scripts/install-test-tools gotatun boringtun wireguard-go
+	scripts/install-test-tools gotatun boringtun wireguard-go nebula
 	cargo build --release --workspace --locked --bins
-	$(as_root) $(CARGO_TARGET_DIR)/release/bench $(TABLES)
+	SHADOWMESH_PLOT=$(if $(TABLES),$(CARGO_TARGET_DIR)/benchmarks.svg,docs/benchmarks.svg) $(as_root) $(CARGO_TARGET_DIR)/release/bench $(TABLES)
 
 microbench: ## single steps of the data plane, each function by itself; FILTER="coalesce" takes some
 	cargo bench --workspace --locked --bench hot_paths -- $(FILTER)

@@ -41,14 +41,85 @@ impl DataPlaneHandle {
 }
 
 /// One consistent view of everything that the bulk of packets needs.
+///
+/// What changes with every session and path holds the peers that have a session, and no others: a
+/// network of many silent members costs nothing there.
 #[derive(Debug, Default)]
 pub struct DataPlane {
-    pub(crate) routes: Routes<usize>,
-    pub(crate) peers: Vec<PeerPlane>,
-    /// Sessions that open packets, by local index, with the peer's place in `peers`.
-    pub(crate) sessions: HashMap<u32, (Arc<Session>, usize)>,
-    pub(crate) own: Vec<IpAddr>,
-    pub(crate) mtu: usize,
+    pub(crate) directory: Arc<Directory>,
+    /// Peers with a session, by place.
+    peers: HashMap<Place, Arc<PeerPlane>>,
+    /// Sessions that open packets, by local index.
+    sessions: HashMap<u32, (Arc<Session>, Arc<PeerPlane>)>,
+    mtu: usize,
+}
+
+/// Names a peer within one directory.
+pub(crate) type Place = usize;
+
+/// Whose addresses are whose: what changes when members come, go and get other addresses.
+#[derive(Debug, Default)]
+pub(crate) struct Directory {
+    routes: Routes<Place>,
+    keys: Vec<PublicKey>,
+    places: HashMap<PublicKey, Place>,
+    own: Vec<IpAddr>,
+}
+
+impl Directory {
+    /// A directory of this device alone.
+    pub(crate) fn new(own: Vec<IpAddr>) -> Self {
+        Self { own, ..Self::default() }
+    }
+
+    /// Adds a peer with its addresses, but for those that are taken.
+    pub(crate) fn add(&mut self, key: PublicKey, addresses: impl Iterator<Item = IpAddr>) {
+        let place = self.keys.len();
+        self.keys.push(key);
+        self.places.insert(key, place);
+        for address in addresses {
+            if !self.own.contains(&address) && self.routes.lookup(address).is_none() {
+                self.routes.insert(address.into(), place);
+            }
+        }
+    }
+
+    /// This device's addresses.
+    pub(crate) fn own(&self) -> &[IpAddr] {
+        &self.own
+    }
+
+    /// The key of the peer that a packet from this device is for.
+    pub(crate) fn receiver(&self, packet: &[u8]) -> Option<PublicKey> {
+        self.place_of(packet).map(|place| self.keys[place])
+    }
+
+    fn place_of(&self, packet: &[u8]) -> Option<Place> {
+        let (_, destination) = addresses(packet)?;
+        self.routes.lookup(destination)
+    }
+
+    /// The length of a packet from the peer with this key, if it may come from there and is for
+    /// this device.
+    ///
+    /// # Errors
+    /// Why it must not be delivered.
+    pub(crate) fn check(&self, key: &PublicKey, packet: &[u8]) -> Result<usize, DropReason> {
+        let place = self.places.get(key).ok_or(DropReason::ForeignSource)?;
+        self.check_place(*place, packet)
+    }
+
+    fn check_place(&self, place: Place, packet: &[u8]) -> Result<usize, DropReason> {
+        let len = packet_len(packet).ok_or(DropReason::NotIp)?;
+        let (source, destination) = addresses(packet).ok_or(DropReason::NotIp)?;
+        if self.routes.lookup(source) != Some(place) {
+            return Err(DropReason::ForeignSource);
+        }
+        if !self.own.contains(&destination) {
+            return Err(DropReason::ForeignDestination);
+        }
+        Ok(len)
+    }
 }
 
 /// What the data plane knows about one peer.
@@ -56,6 +127,7 @@ pub struct DataPlane {
 pub(crate) struct PeerPlane {
     /// The key of its tunnel.
     pub(crate) key: PublicKey,
+    pub(crate) place: Place,
     /// The session to seal with and where to send; without a direct path the engine does it.
     pub(crate) direct: Option<(Arc<Session>, SocketAddr)>,
     pub(crate) counters: Arc<PeerCounters>,
@@ -158,55 +230,39 @@ pub struct Notice {
 }
 
 impl DataPlane {
-    /// Adds a peer; answers its place.
-    pub(crate) fn add_peer(
+    pub(crate) fn new(directory: Arc<Directory>, mtu: usize) -> Self {
+        Self { directory, mtu, ..Self::default() }
+    }
+
+    /// Adds a peer of the directory with the sessions that open its packets, once they are
+    /// confirmed: the packet that confirms one goes through the engine, since its answer must find
+    /// the session, and the path that it was made over, already in use.
+    pub(crate) fn add<'a>(
         &mut self,
         key: PublicKey,
         traffic: &Traffic,
         direct: Option<SocketAddr>,
-    ) -> usize {
-        let direct = traffic.session.clone().zip(direct);
-        let counters = Arc::clone(&traffic.counters);
-        self.peers.push(PeerPlane { key, direct, counters });
-        self.peers.len() - 1
-    }
-
-    /// Sessions that open packets of the peer at `index`, once they are confirmed: the packet that
-    /// confirms one goes through the engine, since its answer must find the session, and the path
-    /// that it was made over, already in use.
-    pub(crate) fn add_sessions<'a>(
-        &mut self,
-        index: usize,
         sessions: impl Iterator<Item = &'a Arc<Session>>,
     ) {
+        let Some(place) = self.directory.places.get(&key).copied() else { return };
+        let direct = traffic.session.clone().zip(direct);
+        let counters = Arc::clone(&traffic.counters);
+        let peer = Arc::new(PeerPlane { key, place, direct, counters });
         for session in sessions.filter(|session| session.is_confirmed()) {
-            self.sessions.insert(session.local_index(), (Arc::clone(session), index));
+            let entry = (Arc::clone(session), Arc::clone(&peer));
+            self.sessions.insert(session.local_index(), entry);
         }
-    }
-
-    /// Addresses of the peer at `index`, but for those that are taken.
-    pub(crate) fn add_routes(&mut self, index: usize, addresses: impl Iterator<Item = IpAddr>) {
-        for address in addresses {
-            if !self.own.contains(&address) && self.routes.lookup(address).is_none() {
-                self.routes.insert(address.into(), index);
-            }
-        }
+        self.peers.insert(place, peer);
     }
 
     /// How a packet or super-packet goes on, before it is split.
     #[must_use]
     pub fn way(&self, packet: &[u8]) -> Way {
-        match self.peer_of(packet) {
-            Some(peer) if peer.direct.is_some() => Way::Direct,
+        match self.directory.place_of(packet).map(|place| self.peers.get(&place)) {
+            Some(Some(peer)) if peer.direct.is_some() => Way::Direct,
             Some(_) => Way::Engine,
             None => Way::None,
         }
-    }
-
-    /// The peer that a packet from this device is for.
-    pub(crate) fn peer_of(&self, packet: &[u8]) -> Option<&PeerPlane> {
-        let (_, destination) = addresses(packet)?;
-        self.routes.lookup(destination).map(|index| &self.peers[index])
     }
 
     /// Seals the packets of one super-packet (one destination, equal lengths but for the last)
@@ -214,11 +270,11 @@ impl DataPlane {
     ///
     /// `segments` are complete IP packets of at most the tunnel's MTU.
     pub fn outbound(&self, segments: &[&[u8]], out: &mut Vec<u8>, now: Instant) -> Outbound {
-        let Some(peer) = segments.first().and_then(|packet| self.peer_of(packet)) else {
-            return Outbound::NoRoute;
-        };
-        let Some((_, to)) = &peer.direct else { return Outbound::ToEngine };
-        let Some(wake) = peer.seal(segments, out, self.mtu, now) else {
+        let place = segments.first().and_then(|packet| self.directory.place_of(packet));
+        let Some(place) = place else { return Outbound::NoRoute };
+        let Some(peer) = self.peers.get(&place) else { return Outbound::ToEngine };
+        let Some((session, to)) = &peer.direct else { return Outbound::ToEngine };
+        let Some(wake) = seal((session, &peer.counters), segments, out, self.mtu, now) else {
             return Outbound::ToEngine;
         };
         let first = segments.first().map_or(0, |packet| packet.len());
@@ -238,16 +294,15 @@ impl DataPlane {
             return Inbound::ToEngine(datagram);
         }
         let entry = receiver_index(datagram).and_then(|index| self.sessions.get(&index));
-        let Some((session, index)) = entry else { return Inbound::ToEngine(datagram) };
+        let Some((session, peer)) = entry else { return Inbound::ToEngine(datagram) };
         let bytes = datagram.len() as u64;
         let payload = match session.open(datagram, now) {
             Ok(payload) => payload,
             Err(error) => {
-                self.peers[*index].counters.count_refused(error);
+                peer.counters.count_refused(error);
                 return Inbound::Dropped(error.into());
             }
         };
-        let peer = &self.peers[*index];
         let wake = session.record_received(bytes, !payload.is_empty(), now);
         let moved = peer.direct.as_ref().is_none_or(|(_, chosen)| *chosen != from);
         if !moved {
@@ -258,59 +313,41 @@ impl DataPlane {
         if payload.is_empty() {
             return Inbound::Empty { notice };
         }
-        match self.check(*index, payload) {
+        match self.directory.check_place(peer.place, payload) {
             Ok(len) => {
                 peer.counters.count_received(1, len as u64);
                 Inbound::Packet { packet: &mut payload[..len], notice }
             }
-            Err(reason) => Inbound::Dropped(reason),
+            Err(reason) => {
+                peer.counters.count_undeliverable(reason);
+                Inbound::Dropped(reason)
+            }
         }
-    }
-
-    /// The length of a packet from a peer, if it may come from there and is for this device.
-    ///
-    /// # Errors
-    /// Why it must not be delivered.
-    pub(crate) fn check(&self, index: usize, packet: &[u8]) -> Result<usize, DropReason> {
-        let len = packet_len(packet).ok_or(DropReason::NotIp)?;
-        let (source, destination) = addresses(packet).ok_or(DropReason::NotIp)?;
-        if self.routes.lookup(source) != Some(index) {
-            self.peers[index].counters.refused_sources.fetch_add(1, Relaxed);
-            return Err(DropReason::ForeignSource);
-        }
-        if !self.own.contains(&destination) {
-            return Err(DropReason::ForeignDestination);
-        }
-        Ok(len)
     }
 }
 
-impl PeerPlane {
-    /// Seals packets with the session of the direct path; answers whether the engine must look at
-    /// the peer, or nothing if there is no such path or session.
-    pub(crate) fn seal(
-        &self,
-        packets: &[&[u8]],
-        out: &mut Vec<u8>,
-        mtu: usize,
-        now: Instant,
-    ) -> Option<bool> {
-        let (session, _) = self.direct.as_ref()?;
-        let counters = session.reserve(u32::try_from(packets.len()).ok()?, now).ok()?;
-        let before = out.len();
-        let mut payload = 0;
-        for (packet, counter) in packets.iter().zip(counters) {
-            payload += packet.len() as u64;
-            let start = out.len();
-            out.resize(start + TRANSPORT_OVERHEAD + padded_len(packet.len(), mtu), 0);
-            let message = &mut out[start..];
-            message[TRANSPORT_HEADER_LEN..TRANSPORT_HEADER_LEN + packet.len()]
-                .copy_from_slice(packet);
-            session.seal(counter, message);
-        }
-        self.counters.count_sent(packets.len() as u64, payload);
-        Some(session.record_sent((out.len() - before) as u64, true, now))
+/// Seals packets with the session of the direct path, appending to `out`; answers whether the engine
+/// must look at the peer, or nothing if the session has ended.
+pub(crate) fn seal(
+    (session, counters): (&Session, &PeerCounters),
+    packets: &[&[u8]],
+    out: &mut Vec<u8>,
+    mtu: usize,
+    now: Instant,
+) -> Option<bool> {
+    let numbers = session.reserve(u32::try_from(packets.len()).ok()?, now).ok()?;
+    let before = out.len();
+    let mut payload = 0;
+    for (packet, number) in packets.iter().zip(numbers) {
+        payload += packet.len() as u64;
+        let start = out.len();
+        out.resize(start + TRANSPORT_OVERHEAD + padded_len(packet.len(), mtu), 0);
+        let message = &mut out[start..];
+        message[TRANSPORT_HEADER_LEN..TRANSPORT_HEADER_LEN + packet.len()].copy_from_slice(packet);
+        session.seal(number, message);
     }
+    counters.count_sent(packets.len() as u64, payload);
+    Some(session.record_sent((out.len() - before) as u64, true, now))
 }
 
 impl PeerCounters {
@@ -324,6 +361,14 @@ impl PeerCounters {
             OpenError::Replayed => drop(self.replayed.fetch_add(1, Relaxed)),
             OpenError::NotAuthentic => drop(self.forged.fetch_add(1, Relaxed)),
             OpenError::Malformed | OpenError::Ended => {}
+        }
+    }
+
+    /// Counts a packet that was authentic and yet not to be delivered.
+    pub(crate) fn count_undeliverable(&self, reason: DropReason) {
+        match reason {
+            DropReason::ForeignSource => drop(self.refused_sources.fetch_add(1, Relaxed)),
+            DropReason::Session(_) | DropReason::NotIp | DropReason::ForeignDestination => {}
         }
     }
 

@@ -161,10 +161,13 @@ impl Engine {
     /// Looks at what data threads did, and at what time has ended.
     pub(crate) fn tick(&mut self, cx: &mut Context<'_>) {
         let now = cx.instant();
-        for device in self.peers.take_moved(now) {
-            self.peers.touch(device);
-            self.schedule.traffic(now);
-            self.introduce_offline(device, cx);
+        for device in self.peers.live_devices() {
+            let moved = self.peers.get_mut(device).is_some_and(|peer| peer.sample(now));
+            if moved {
+                self.peers.touch(device);
+                self.schedule.traffic(now);
+                self.introduce_offline(device, cx);
+            }
         }
         for (device, what, count) in self.peers.take_refusals() {
             self.alarms.tally(device, what, count, now);

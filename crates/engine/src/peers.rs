@@ -34,6 +34,8 @@ pub(crate) struct Peers {
     pub(crate) introductions: Introductions,
     by_device: BTreeMap<DeviceId, Peer>,
     by_key: BTreeMap<PublicKey, DeviceId>,
+    /// Members and plain peers that have a session: the only ones that data threads work for.
+    live: BTreeSet<PublicKey>,
     /// Peers whose path agents may have something to say.
     touched: BTreeSet<DeviceId>,
     /// When agents want to be called, and the same by device.
@@ -113,6 +115,34 @@ impl Peers {
         self.by_device.keys().copied().collect()
     }
 
+    /// The keys of those that have a session.
+    pub(crate) fn live(&self) -> impl Iterator<Item = &PublicKey> {
+        self.live.iter()
+    }
+
+    /// The members that have a session.
+    pub(crate) fn live_devices(&self) -> Vec<DeviceId> {
+        self.live.iter().filter_map(|key| self.device_of(key)).collect()
+    }
+
+    /// The member with this tunnel key.
+    pub(crate) fn by_key(&self, key: &PublicKey) -> Option<&Peer> {
+        self.by_key.get(key).and_then(|device| self.by_device.get(device))
+    }
+
+    /// Notes whether the peer with this key has a session, after one came or went.
+    pub(crate) fn settle(&mut self, key: &PublicKey) {
+        let is_live = match self.by_key(key) {
+            Some(peer) => peer.frames.sessions().next().is_some(),
+            None => self.plain.get(key).is_some_and(|peer| !peer.sessions.is_empty()),
+        };
+        if is_live {
+            self.live.insert(*key);
+        } else {
+            self.live.remove(key);
+        }
+    }
+
     pub(crate) fn device_of(&self, key: &PublicKey) -> Option<DeviceId> {
         self.by_key.get(key).copied()
     }
@@ -133,22 +163,17 @@ impl Peers {
         }
     }
 
-    /// Those with which data threads exchanged packets since the last call; nobody does without a session.
-    pub(crate) fn take_moved(&mut self, now: Instant) -> Vec<DeviceId> {
-        let peers = self.by_device.iter_mut().filter(|(_, peer)| peer.traffic.session.is_some());
-        peers.filter_map(|(device, peer)| peer.sample(now).then_some(*device)).collect()
-    }
-
     /// What data threads refused since the last call, by member if a member sent it.
     pub(crate) fn take_refusals(&mut self) -> Vec<(Option<DeviceId>, TunnelRefusal, u64)> {
         let mut refusals = Vec::new();
-        for (device, peer) in &mut self.by_device {
-            let of_peer = peer.traffic.take_refusals();
-            refusals.extend(of_peer.map(|(what, count)| (Some(*device), what, count)));
-        }
-        for peer in self.plain.iter_mut() {
-            let of_peer = peer.traffic.take_refusals();
-            refusals.extend(of_peer.map(|(what, count)| (None, what, count)));
+        for key in self.live.iter() {
+            let device = self.by_key.get(key).copied();
+            let traffic = match device {
+                Some(device) => self.by_device.get_mut(&device).map(|peer| &mut peer.traffic),
+                None => self.plain.get_mut(key).map(|peer| &mut peer.traffic),
+            };
+            let of_peer = traffic.into_iter().flat_map(Traffic::take_refusals);
+            refusals.extend(of_peer.map(|(what, count)| (device, what, count)));
         }
         refusals
     }

@@ -41,10 +41,6 @@ impl PlainPeers {
         self.0.iter()
     }
 
-    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut PlainPeer> {
-        self.0.values_mut()
-    }
-
     pub(crate) fn get(&self, key: &PublicKey) -> Option<&PlainPeer> {
         self.0.get(key)
     }
@@ -90,7 +86,7 @@ impl Engine {
     pub(crate) fn cut_plain(&mut self, key: &PublicKey, cx: &mut Context<'_>) {
         if self.peers.plain.0.remove(key).is_some() {
             self.wireguard.remove_peer(key, cx.instant());
-            self.schedule.publish();
+            self.schedule.publish_directory();
         }
     }
 

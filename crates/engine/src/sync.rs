@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use control_proto::{Applied, ClientEvent, ClientStatus, Gossip, MapChanges, PeerEntry};
 use frame_proto::{FrameType, INTRODUCED_KEY_LENGTH};
-use identity::{DeviceId, RelayEntry};
+use identity::{DeviceId, DeviceName, RelayEntry};
 use noise_channel::Now;
-use wireguard_proto::PeerConfig;
+use wireguard_proto::{PeerConfig, PublicKey};
 
 use crate::context::Context;
 use crate::engine::Engine;
 use crate::io::{ConnectionState, EngineEvent, InterfaceSettings};
-use crate::peer::wireguard_key;
-use crate::peers::{Peers, TunnelChange, overlay};
+use crate::peer::{Peer, wireguard_key};
+use crate::peers::{TunnelChange, overlay};
 use crate::psk::preshared_key;
 
 /// Introductions are repeated to the same peer after this long at the earliest.
@@ -81,46 +81,43 @@ impl Engine {
             self.relays.handle_entries(entries, &mut self.streams, cx.instant());
             self.stun.handle_servers(&self.stun_servers(), cx.instant());
         }
+        // Most changes of a large network are endpoints, which concern one peer and nobody else.
+        let mut has_moved = changes.info || changes.records;
         for device in &changes.peers {
-            self.sync_peer(*device, cx);
+            has_moved |= self.sync_peer(*device, cx);
         }
-        self.sync_plain(cx);
-        // Most changes are of endpoints, which are no business of the data plane's.
-        let has_moved = self.plane.load().own != self.own_addresses(cx.now);
-        if changes.info || changes.records || has_moved {
-            self.schedule.publish();
+        if has_moved {
+            self.sync_plain(cx);
+            self.schedule.publish_directory();
+            self.output.events.push_back(EngineEvent::ZoneChanged);
         }
         self.schedule.save_soon(cx.instant());
         self.report_interface(cx.now);
-        self.output.events.push_back(EngineEvent::ZoneChanged);
     }
 
-    /// Takes over what the map says of one device, or cuts it off if it says nothing any more.
-    fn sync_peer(&mut self, device: DeviceId, cx: &mut Context<'_>) {
+    /// Takes over what the map says of one device, or cuts it off if it says nothing any more; true if
+    /// names, addresses or tunnels are others than before.
+    fn sync_peer(&mut self, device: DeviceId, cx: &mut Context<'_>) -> bool {
         if device == self.own.end.device {
-            return;
+            return true;
         }
         let now = cx.instant();
         let map = self.control.client().map();
         let Some(key) = map.peer(device).map(|entry| wireguard_key(&entry.binding.tunnel_key))
         else {
-            return self.cut(device, cx);
+            let was_there = self.peers.get(device).is_some();
+            self.cut(device, cx);
+            return was_there;
         };
         // The map gives a key to one member, so whoever had it has lost it.
         if let Some(former) = self.peers.device_of(&key).filter(|former| *former != device) {
             self.cut(former, cx);
         }
+        let before = self.peers.get(device).map(identity);
         let map = self.control.client().map();
-        let Some(entry) = map.peer(device) else { return };
-        let addresses = |peers: &Peers| peers.get(device).map(|peer| peer.addresses().collect());
-        let before: Option<Vec<IpAddr>> = addresses(&self.peers);
+        let Some(entry) = map.peer(device) else { return true };
+        let ipv4 = map.ipv4(device);
         let change = self.peers.upsert(entry, &self.settings, &self.own, now);
-        if let Some(peer) = self.peers.get_mut(device) {
-            peer.ipv4 = map.ipv4(device);
-        }
-        if change != TunnelChange::None || before != addresses(&self.peers) {
-            self.schedule.publish();
-        }
         match change {
             TunnelChange::None => {}
             TunnelChange::Added(key) => self.add_tunnel(device, &key, cx),
@@ -130,18 +127,16 @@ impl Engine {
             }
         }
         if let Some(peer) = self.peers.touch(device) {
+            peer.ipv4 = ipv4;
             let available = self.relays.reaches(peer.relays.relays());
             peer.agent.handle_relay(available, now);
         }
+        let has_moved = before != self.peers.get(device).map(identity);
         self.receive_kept(device, cx);
+        has_moved
     }
 
-    fn add_tunnel(
-        &mut self,
-        device: DeviceId,
-        key: &wireguard_proto::PublicKey,
-        cx: &mut Context<'_>,
-    ) {
+    fn add_tunnel(&mut self, device: DeviceId, key: &PublicKey, cx: &mut Context<'_>) {
         // A plain peer of that key has no certificate that could stand against the member's.
         self.cut_plain(key, cx);
         let Some(peer) = self.peers.get(device) else { return };
@@ -154,13 +149,13 @@ impl Engine {
     pub(crate) fn cut(&mut self, device: DeviceId, cx: &mut Context<'_>) {
         if let Some(key) = self.peers.remove(device) {
             self.wireguard.remove_peer(&key, cx.instant());
-            self.schedule.publish();
+            self.schedule.publish_directory();
         }
     }
 
     /// The device itself was removed: nothing of the network is served any more.
     fn retire(&mut self, cx: &mut Context<'_>) {
-        let devices: Vec<_> = self.peers.iter().map(crate::peer::Peer::device).collect();
+        let devices: Vec<_> = self.peers.iter().map(Peer::device).collect();
         for device in devices {
             self.cut(device, cx);
         }
@@ -291,4 +286,9 @@ impl Engine {
             self.apply(&applied.changes, cx);
         }
     }
+}
+
+/// What of a peer routes and names are made of.
+fn identity(peer: &Peer) -> (PublicKey, DeviceName, Vec<IpAddr>) {
+    (peer.key(), peer.member.name.clone(), peer.addresses().collect())
 }

@@ -32,6 +32,7 @@ pub(crate) struct Schedule {
     save: Option<Instant>,
     announce: Option<Instant>,
     dirty: bool,
+    directory_dirty: bool,
     last_now: Instant,
     wall: UnixTime,
     local: Option<UnixTime>,
@@ -45,6 +46,7 @@ impl Schedule {
             save: Some(now),
             announce: None,
             dirty: true,
+            directory_dirty: true,
             last_now: now,
             wall,
             local: None,
@@ -73,6 +75,16 @@ impl Schedule {
     /// The data plane no longer says what is true.
     pub(crate) fn publish(&mut self) {
         self.dirty = true;
+    }
+
+    /// Members or their addresses are others.
+    pub(crate) fn publish_directory(&mut self) {
+        self.directory_dirty = true;
+        self.dirty = true;
+    }
+
+    pub(crate) fn take_directory_dirty(&mut self) -> bool {
+        std::mem::take(&mut self.directory_dirty)
     }
 
     pub(crate) fn take_dirty(&mut self) -> bool {

@@ -1,8 +1,7 @@
 //! Tunnels: packets to sessions, sessions to paths.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use bytes::BytesMut;
@@ -13,7 +12,7 @@ use path::{Message, Path};
 use wireguard_proto::{Dropped, Event, MessageKind, OpenError, PublicKey, Received, Session};
 
 use crate::context::Context;
-use crate::dataplane::{DataPlane, Notice, PeerPlane};
+use crate::dataplane::{DataPlane, Directory, Notice, seal};
 use crate::engine::Engine;
 use crate::host_packet::HostPacket;
 use crate::io::Transmit;
@@ -38,8 +37,7 @@ impl Engine {
     /// Sends a packet that the data plane has no answer for.
     pub(crate) fn send_packet(&mut self, packet: HostPacket, cx: &mut Context<'_>) {
         let now = cx.instant();
-        let key = self.plane.load().peer_of(packet.bytes()).map(|peer| peer.key);
-        let Some(key) = key else { return };
+        let Some(key) = self.plane.load().directory.receiver(packet.bytes()) else { return };
         let Some(device) = self.peers.device_of(&key) else {
             return self.send_to_plain(&key, packet, cx);
         };
@@ -114,10 +112,9 @@ impl Engine {
     ) {
         let key = *session.peer();
         let Some(traffic) = self.peers.traffic(&key) else { return };
-        let direct = Some((Arc::clone(session), to));
-        let one = PeerPlane { key, direct, counters: Arc::clone(&traffic.counters) };
         let mut payload = Vec::new();
-        if one.seal(&[packet], &mut payload, self.own.mtu, cx.instant()) == Some(true) {
+        let with = (&**session, &*traffic.counters);
+        if seal(with, &[packet], &mut payload, self.own.mtu, cx.instant()) == Some(true) {
             self.wireguard.handle_activity(&key, cx.rng, cx.now.instant);
         }
         if !payload.is_empty() {
@@ -221,19 +218,16 @@ impl Engine {
 
     /// Hands a packet or super-packet of a peer to this device, if it may come from there.
     fn deliver(&mut self, key: &PublicKey, mut packet: HostPacket) {
-        let plane = self.plane.load();
-        let Some((source, _)) = crate::routes::addresses(packet.bytes()) else { return };
-        let owner = plane.routes.lookup(source);
-        let Some(index) = owner.filter(|index| plane.peers[*index].key == *key) else {
-            if let Some(traffic) = self.peers.traffic(key) {
-                traffic.counters.refused_sources.fetch_add(1, Relaxed);
-            }
+        let Some(counters) = self.peers.traffic(key).map(|traffic| &traffic.counters) else {
             return;
         };
-        if let Ok(len) = plane.check(index, packet.bytes()) {
-            packet.truncate(len);
-            plane.peers[index].counters.count_received(packet.parts() as u64, len as u64);
-            self.output.packets.push_back(packet);
+        match self.plane.load().directory.check(key, packet.bytes()) {
+            Ok(len) => {
+                packet.truncate(len);
+                counters.count_received(packet.parts() as u64, len as u64);
+                self.output.packets.push_back(packet);
+            }
+            Err(reason) => counters.count_undeliverable(reason),
         }
     }
 
@@ -345,8 +339,9 @@ impl Engine {
                 if let Some(peer) = self.member_by_key(session.peer()) {
                     peer.frames.add(&session);
                 } else if let Some(peer) = self.peers.plain.get_mut(session.peer()) {
-                    peer.sessions.insert(session.local_index(), session);
+                    peer.sessions.insert(session.local_index(), session.clone());
                 }
+                self.peers.settle(session.peer());
                 self.schedule.publish();
             }
             Event::SessionReady(session) => {
@@ -375,6 +370,7 @@ impl Engine {
                 if let Some(traffic) = self.peers.traffic_mut(&key) {
                     traffic.forget(local_index);
                 }
+                self.peers.settle(&key);
                 self.schedule.publish();
             }
             Event::HandshakeGivenUp { peer } => {
@@ -451,25 +447,42 @@ impl Engine {
         self.relays.send(relay, (NO_FLOW, frame), &mut self.streams, cx.instant());
     }
 
-    /// Publishes what data threads need to know.
+    /// Publishes what data threads need to know. Costs what the peers with a session cost, unless
+    /// members or addresses have changed.
     pub(crate) fn publish(&mut self, now: noise_channel::Now) {
-        let mut plane = DataPlane { mtu: self.own.mtu, ..DataPlane::default() };
-        plane.own = self.own_addresses(now);
+        let own = self.own_addresses(now);
+        let before = Arc::clone(&self.plane.load().directory);
+        let is_current = !self.schedule.take_directory_dirty() && before.own() == own;
+        let directory = if is_current { before } else { Arc::new(self.directory(own)) };
+        let mut plane = DataPlane::new(directory, self.own.mtu);
+        for key in self.peers.live() {
+            match self.peers.by_key(key) {
+                Some(peer) => {
+                    let direct = match peer.agent.chosen() {
+                        Path::Direct(to) => Some(to),
+                        Path::Relay | Path::None => None,
+                    };
+                    plane.add(*key, &peer.traffic, direct, peer.frames.sessions());
+                }
+                None => {
+                    let Some(peer) = self.peers.plain.get(key) else { continue };
+                    let direct = self.plain_endpoint(key);
+                    plane.add(*key, &peer.traffic, direct, peer.sessions.values());
+                }
+            }
+        }
+        self.plane.publish(plane);
+    }
+
+    fn directory(&self, own: Vec<IpAddr>) -> Directory {
+        let mut directory = Directory::new(own);
         for peer in self.peers.iter() {
-            let direct = match peer.agent.chosen() {
-                Path::Direct(to) => Some(to),
-                Path::Relay | Path::None => None,
-            };
-            let index = plane.add_peer(peer.key(), &peer.traffic, direct);
-            plane.add_sessions(index, peer.frames.sessions());
-            plane.add_routes(index, peer.addresses());
+            directory.add(peer.key(), peer.addresses());
         }
         // Members come first: where an address is claimed twice, a certificate proves it.
         for (key, peer) in self.peers.plain.iter() {
-            let index = plane.add_peer(*key, &peer.traffic, self.plain_endpoint(key));
-            plane.add_sessions(index, peer.sessions.values());
-            plane.add_routes(index, peer.addresses.iter().copied());
+            directory.add(*key, peer.addresses.iter().copied());
         }
-        self.plane.publish(plane);
+        directory
     }
 }

@@ -4,9 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use control_proto::{AdminAnswer, AdminRequest, InviteRequest, MapItem, StoredItem, Ticket};
+use control_proto::{
+    AdminAnswer, AdminRequest, InviteRequest, MapItem, PeerEntry, StoredItem, Ticket,
+};
 use engine::{Now, UnixMillis};
-use identity::{DeviceId, Invite, Record, RecordBody, Signed, TunnelKey, UnixTime};
+use identity::{
+    Binding, Certificate, CertificateChain, ChannelKey, DeviceId, DeviceKey, Invite, Record,
+    RecordBody, Scope, Serial, Signed, TunnelKey, UnixTime, Validity,
+};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
@@ -223,6 +228,53 @@ impl World {
         let item = item(Signed::sign(keys.network(), key, &record));
         let stored = StoredItem { version: map, bytes: item.to_bytes().into() };
         host.disk.items.insert(item.key(), stored);
+        self.start_controller();
+    }
+
+    /// Puts members into the map that never run; the controller restarts with them.
+    pub fn enrol_silent(&mut self, count: usize) {
+        self.stop_controller();
+        let now = UnixTime(self.now.wall.as_secs());
+        let network = self.controller.config.keys.network();
+        let validity = Validity::starting(now, 7 * 24 * 3600);
+        for index in 0..count {
+            let (device, tunnel, channel) = (
+                DeviceKey::generate(&mut self.rng),
+                TunnelKey::generate(&mut self.rng),
+                ChannelKey::generate(&mut self.rng),
+            );
+            let certificate = Certificate {
+                device: device.id(),
+                name: format!("silent-{index}").parse().expect("a label"),
+                groups: Vec::new(),
+                address: identity::device_address(network, device.id(), 0),
+                counter: 0,
+                validity,
+                serial: Serial(1_000_000 + index as u64),
+            };
+            let issuer = self.controller.config.keys.get(Scope::Issue);
+            let (key, delegation) = issuer.expect("the simulated controller holds all keys");
+            let chain = CertificateChain {
+                delegation: delegation.clone(),
+                grant: None,
+                certificate: Signed::sign(network, key, &certificate),
+                renewal: None,
+            };
+            let binding = Binding {
+                device: device.id(),
+                tunnel_key: tunnel.public(),
+                channel_key: channel.public(),
+                number: 1,
+                not_after: validity.not_after,
+                capability: 1,
+            };
+            let binding = Signed::sign(network, &device, &binding);
+            let item = MapItem::Peer(device.id(), PeerEntry { chain, binding, endpoints: None });
+            let disk = &mut self.controller.disk;
+            disk.counters.map += 1;
+            let stored = StoredItem { version: disk.counters.map, bytes: item.to_bytes().into() };
+            disk.items.insert(item.key(), stored);
+        }
         self.start_controller();
     }
 

@@ -1,11 +1,15 @@
-//! All figures of `docs/benchmarks.md` in one run, or those that the arguments name: Markdown on standard output.
+//! All figures of `docs/benchmarks.md` in one run, or those that the arguments name: Markdown on standard output, and as bars in
+//! the file that `SHADOWMESH_PLOT` names. `SHADOWMESH_RUNS=1` shows quickly whether everything runs.
 //!
 //! Needs root and a machine that does nothing else.
 
 #![forbid(unsafe_code)]
 
 mod first_byte;
+mod iperf;
 mod memory;
+mod packets;
+mod plot;
 mod report;
 mod throughput;
 mod variants;
@@ -15,8 +19,11 @@ use report::Table;
 type Measure = fn() -> Vec<Table>;
 
 /// Every group of tables by its name.
-const TABLES: [(&str, Measure); 3] = [
+const TABLES: [(&str, Measure); 6] = [
     ("tunnels", throughput::through_tunnels),
+    ("packets", packets::of_64_bytes),
+    ("mtu", throughput::at_other_mtus),
+    ("userspace", throughput::in_userspace),
     ("first-byte", || vec![first_byte::without_a_session()]),
     ("memory", || vec![memory::of_an_idle_node()]),
 ];
@@ -26,9 +33,15 @@ fn main() {
     for name in &chosen {
         assert!(TABLES.iter().any(|(known, _)| known == name), "there are no tables {name}");
     }
+    let mut all = Vec::new();
     for (name, measure) in TABLES {
         if chosen.is_empty() || chosen.iter().any(|choice| choice == name) {
-            measure().iter().for_each(report::print);
+            let tables = measure();
+            tables.iter().for_each(report::print);
+            all.extend(tables);
         }
+    }
+    if let Some(file) = std::env::var_os("SHADOWMESH_PLOT") {
+        std::fs::write(file, plot::svg(&all)).expect("the plot can be written");
     }
 }

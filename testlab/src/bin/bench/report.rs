@@ -2,6 +2,12 @@
 
 use std::io::Write;
 
+/// How many runs a row has: `SHADOWMESH_RUNS`, or what is usual for its table.
+pub(crate) fn runs(usual: usize) -> usize {
+    let text = std::env::var("SHADOWMESH_RUNS").ok();
+    text.map_or(usual, |text| text.parse().expect("SHADOWMESH_RUNS is a number"))
+}
+
 /// One table of the page.
 pub(crate) struct Table {
     pub(crate) title: &'static str,
@@ -28,6 +34,12 @@ impl Row {
             _ => f64::midpoint(sorted[middle - 1], sorted[middle]),
         }
     }
+
+    /// The lowest and the highest run.
+    pub(crate) fn range(&self) -> (f64, f64) {
+        let runs = self.runs.iter().copied();
+        (runs.clone().fold(f64::INFINITY, f64::min), runs.fold(f64::NEG_INFINITY, f64::max))
+    }
 }
 
 /// Prints a table; every variant is also given as a multiple of the last row's median.
@@ -38,8 +50,7 @@ pub(crate) fn print(table: &Table) {
     text += &format!("| variant | median {} | lowest – highest | runs | ratio |\n", table.unit);
     text += "|---|---|---|---|---|\n";
     for row in &table.rows {
-        let low = row.runs.iter().copied().fold(f64::INFINITY, f64::min);
-        let high = row.runs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let (low, high) = row.range();
         let (median, runs) = (row.median(), row.runs.len());
         let ratio = median / base;
         text += &format!(

@@ -1,23 +1,25 @@
-//! TCP through tunnels between two namespaces: throughput, processor time, and round trips beside it.
+//! TCP through tunnels between two namespaces: throughput, processor time, and round trips beside it;
+//! throughput at other MTUs, and without a TUN interface.
 
 use std::path::Path;
-use std::time::Duration;
 
-use testlab::netns::{shadowmesh, tool};
-
-use crate::report::{Row, Table};
-use crate::variants::{Link, Measure, Members, bare, wireguard};
+use crate::iperf::{busy_seconds, gigabits, median_round_trip};
+use crate::report::{Row, Table, runs};
+use crate::variants::{Link, MTU, Measure, Members, Tunnel};
 
 const RUNS: usize = 5;
-const SECONDS: &str = "4";
-const PATIENCE: Duration = Duration::from_secs(30);
-/// `USER_HZ` of `/proc/stat` on every architecture that is supported.
-const TICKS_PER_SECOND: f64 = 100.0;
+/// Runs of tables that only compare one variant with itself under other circumstances.
+const FEW_RUNS: usize = 3;
+const SECONDS: &str = "3";
+/// Inner MTUs: the least of IPv6, WireGuard's own, and that of jumbo frames.
+const MTUS: [(u16, &str); 3] =
+    [(1280, "TCP, MTU 1280"), (MTU, "TCP, MTU 1420"), (8920, "TCP, MTU 8920")];
 
 /// What one run of one variant gives.
 struct Figures {
     one_stream: f64,
     four_streams: f64,
+    sixteen_streams: f64,
     processor: f64,
     idle: f64,
     loaded: f64,
@@ -27,53 +29,63 @@ struct Figures {
 type Variant<'v> = (&'static str, &'v dyn Fn(&mut Measure<'_>));
 type Column = (&'static str, &'static str, usize, fn(&Figures) -> f64);
 
-const COLUMNS: [Column; 5] = [
+const COLUMNS: [Column; 6] = [
     ("TCP, one stream", "Gbit/s", 2, |figures| figures.one_stream),
     ("TCP, four streams", "Gbit/s", 2, |figures| figures.four_streams),
+    ("TCP, sixteen streams", "Gbit/s", 2, |figures| figures.sixteen_streams),
     ("Processor time, one stream", "s/Gbit", 3, |figures| figures.processor),
     ("Round trip, idle", "ms", 3, |figures| figures.idle),
     ("Round trip under one stream", "ms", 2, |figures| figures.loaded),
 ];
 
-/// Every variant in turns, so that a noisy moment hits all; the last is what the others are compared with.
-pub(crate) fn through_tunnels() -> Vec<Table> {
-    let (members, cut_off) = (Members::new(true), Members::new(false));
-    let alone = ["--disable-drop-privileges", "-f"];
-    let variants: [Variant<'_>; 7] = [
-        ("the bare wire", &bare),
-        ("shadowmesh wireguard", &|measure| {
-            wireguard(&shadowmesh(), &["wireguard", "-f"], measure)
-        }),
-        ("shadowmesh up, direct", &|measure| members.with(measure)),
-        ("shadowmesh up, through the relay", &|measure| cut_off.with(measure)),
-        ("wireguard-go 2026-05-22", &|measure| wireguard(&tool("wireguard-go"), &["-f"], measure)),
-        ("boringtun-cli 0.7.1", &|measure| wireguard(&tool("boringtun-cli"), &alone, measure)),
-        ("gotatun-cli 0.10.2", &|measure| wireguard(&tool("gotatun"), &alone, measure)),
-    ];
-    let mut runs: Vec<Vec<Figures>> = variants.iter().map(|_| Vec::new()).collect();
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    for _ in 0..RUNS {
-        for (runs, (_, with)) in runs.iter_mut().zip(&variants) {
-            with(&mut |link| runs.push(figures(link, folder.path())));
+/// Runs every variant in turns, so that a noisy moment hits all.
+fn in_turns<T>(
+    runs: usize,
+    variants: &[Variant<'_>],
+    measure: impl Fn(&Link<'_>) -> T,
+) -> Vec<(&'static str, Vec<T>)> {
+    let mut rows: Vec<_> = variants.iter().map(|(name, _)| (*name, Vec::new())).collect();
+    for _ in 0..runs {
+        for ((_, results), (_, with)) in rows.iter_mut().zip(variants) {
+            with(&mut |link| results.push(measure(link)));
         }
     }
+    rows
+}
+
+/// Every implementation; the last is what the others are compared with.
+pub(crate) fn through_tunnels() -> Vec<Table> {
+    let (members, cut_off) = (Members::new(true, &[]), Members::new(false, &[]));
+    let variants: [Variant<'_>; 9] = [
+        (Tunnel::BARE.name, &|measure| Tunnel::BARE.with(MTU, measure)),
+        (Tunnel::LIMIT.name, &|measure| Tunnel::LIMIT.with(MTU, measure)),
+        (Tunnel::OURS.name, &|measure| Tunnel::OURS.with(MTU, measure)),
+        ("shadowmesh up, direct", &|measure| members.with(measure)),
+        ("shadowmesh up, through the relay", &|measure| cut_off.with(measure)),
+        (Tunnel::WIREGUARD_GO.name, &|measure| Tunnel::WIREGUARD_GO.with(MTU, measure)),
+        (Tunnel::NEBULA.name, &|measure| Tunnel::NEBULA.with(MTU, measure)),
+        (Tunnel::BORINGTUN.name, &|measure| Tunnel::BORINGTUN.with(MTU, measure)),
+        (Tunnel::GOTATUN.name, &|measure| Tunnel::GOTATUN.with(MTU, measure)),
+    ];
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let runs = runs(RUNS);
+    let rows = in_turns(runs, &variants, |link| figures(link, folder.path()));
     let method = format!(
         "Two namespaces joined by a veth (the members of a network: by a bridge), both ends and \
-         iperf3 on the same {} cores, {SECONDS} s after 1 s of warm-up, {RUNS} runs in turns. \
-         Tunnels of WireGuard over UDP have an inner MTU of 1420, the network its own of 1280; the \
+         iperf3 on the same {} cores, {SECONDS} s after 1 s of warm-up, {runs} runs in turns. \
+         Tunnels over UDP have an inner MTU of {MTU}, the network its own of 1280; the \
          relay runs on the same cores, and its stream is WebSocket over TLS 1.3. Processor time is \
          that of the whole machine.",
-        std::thread::available_parallelism().map_or(0, usize::from)
+        cores()
     );
     let table = |(title, unit, digits, pick): &Column| Table {
         title,
         method: method.clone(),
         unit,
         digits: *digits,
-        rows: variants
+        rows: rows
             .iter()
-            .zip(&runs)
-            .map(|((name, _), runs)| Row { name, runs: runs.iter().map(pick).collect() })
+            .map(|(name, runs)| Row { name, runs: runs.iter().map(pick).collect() })
             .collect(),
     };
     COLUMNS.iter().map(table).collect()
@@ -82,8 +94,8 @@ pub(crate) fn through_tunnels() -> Vec<Table> {
 fn figures(link: &Link<'_>, folder: &Path) -> Figures {
     let idle = ["-i", "0.01", "-c", "100", link.address];
     let idle = median_round_trip(&link.a.run("ping", &idle));
-    let one_stream = gigabits(link, folder, &["-t", SECONDS, "-O", "1"]).1;
-    let four_streams = gigabits(link, folder, &["-t", SECONDS, "-O", "1", "-P", "4"]).1;
+    let streams = |count| gigabits(link, folder, &["-t", SECONDS, "-O", "1", "-P", count]).1;
+    let [one_stream, four_streams, sixteen_streams] = ["1", "4", "16"].map(streams);
 
     let log = folder.join("ping");
     let _ = std::fs::remove_file(&log);
@@ -93,41 +105,76 @@ fn figures(link: &Link<'_>, folder: &Path) -> Figures {
     let (total, _) = gigabits(link, folder, &["-t", SECONDS]);
     let processor = (busy_seconds() - before) / total;
     let loaded = median_round_trip(&pings.output());
-    Figures { one_stream, four_streams, processor, idle, loaded }
+    Figures { one_stream, four_streams, sixteen_streams, processor, idle, loaded }
 }
 
-/// Gbit that arrived, and Gbit/s after the warm-up.
-fn gigabits(link: &Link<'_>, folder: &Path, args: &[&str]) -> (f64, f64) {
-    let log = folder.join("iperf");
-    let _ = std::fs::remove_file(&log);
-    let mut server = link.b.spawn("iperf3", &["-s", "-1", "--forceflush"], &log);
-    server.wait_for_output("Server listening", PATIENCE);
-    let args = [&["-c", link.address, "-J"], args].concat();
-    let measured: serde_json::Value =
-        serde_json::from_str(&link.a.run("iperf3", &args)).expect("iperf3 prints JSON");
-    let arrived = |field: &str| measured["end"]["sum_received"][field].as_f64();
-    let (bytes, rate) = (arrived("bytes"), arrived("bits_per_second"));
-    (bytes.expect("iperf3 says") * 8.0 / 1e9, rate.expect("iperf3 says") / 1e9)
+/// One stream at other inner MTUs.
+pub(crate) fn at_other_mtus() -> Vec<Table> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let table = |(mtu, title): (u16, &'static str)| {
+        let variants: [Variant<'_>; 3] = [
+            (Tunnel::LIMIT.name, &|measure| Tunnel::LIMIT.with(mtu, measure)),
+            (Tunnel::OURS.name, &|measure| Tunnel::OURS.with(mtu, measure)),
+            (Tunnel::WIREGUARD_GO.name, &|measure| Tunnel::WIREGUARD_GO.with(mtu, measure)),
+        ];
+        let runs = runs(FEW_RUNS);
+        let rows = in_turns(runs, &variants, |link| one_stream(link, folder.path(), &[]));
+        Table {
+            title,
+            method: format!("One stream as above, {runs} runs in turns, over a wire that fits."),
+            unit: "Gbit/s",
+            digits: 2,
+            rows: rows.into_iter().map(|(name, runs)| Row { name, runs }).collect(),
+        }
+    };
+    MTUS.into_iter().map(table).collect()
 }
 
-/// Milliseconds, of all answers that `ping` has printed.
-fn median_round_trip(printed: &str) -> f64 {
-    let times = printed.lines().filter_map(|line| line.split("time=").nth(1));
-    let runs = times.filter_map(|time| time.split(' ').next()?.parse().ok()).collect();
-    Row { name: "", runs }.median()
+/// One stream of a node that has TCP/IP in its process, beside one with a TUN interface.
+pub(crate) fn in_userspace() -> Vec<Table> {
+    // The port on which iperf3 listens at the other end.
+    let forward = ["--mode", "userspace", "--forward", "127.0.0.1:5201=b.lab.alt:5201"];
+    let (members, inside) = (Members::new(true, &[]), Members::new(true, &forward));
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let through = |args: &'static [&'static str]| {
+        let (folder, inside) = (folder.path(), &inside);
+        move || {
+            let mut result = f64::NAN;
+            inside.at("127.0.0.1", &mut |link| result = one_stream(link, folder, args));
+            result
+        }
+    };
+    let (sending, receiving) = (through(&[]), through(&["-R"]));
+    let direct = || {
+        let mut result = f64::NAN;
+        members.with(&mut |link| result = one_stream(link, folder.path(), &[]));
+        result
+    };
+    let mut rows = [
+        Row { name: "userspace, sending", runs: Vec::new() },
+        Row { name: "userspace, receiving", runs: Vec::new() },
+        Row { name: "TUN interface", runs: Vec::new() },
+    ];
+    for _ in 0..runs(FEW_RUNS) {
+        rows[0].runs.push(sending());
+        rows[1].runs.push(receiving());
+        rows[2].runs.push(direct());
+    }
+    vec![Table {
+        title: "TCP, one stream, in userspace mode",
+        method: "The node has no TUN interface and forwards a local port; the other end has one. The path \
+                 is direct."
+            .to_owned(),
+        unit: "Gbit/s",
+        digits: 2,
+        rows: rows.into(),
+    }]
 }
 
-/// What all cores have worked since the machine started.
-fn busy_seconds() -> f64 {
-    let stat = std::fs::read_to_string("/proc/stat").expect("a running kernel");
-    let fields: Vec<f64> = stat
-        .lines()
-        .next()
-        .into_iter()
-        .flat_map(str::split_whitespace)
-        .flat_map(str::parse)
-        .collect();
-    // user, nice, system, idle, iowait, irq, softirq
-    let idle: f64 = fields.iter().skip(3).take(2).sum();
-    (fields.iter().take(7).sum::<f64>() - idle) / TICKS_PER_SECOND
+fn one_stream(link: &Link<'_>, folder: &Path, args: &[&str]) -> f64 {
+    gigabits(link, folder, &[&["-t", SECONDS, "-O", "1"], args].concat()).1
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(0, usize::from)
 }

@@ -1,13 +1,15 @@
 //! What is measured: two hosts and what joins them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use testlab::netns::{Namespace, wire};
+use testlab::netns::{Namespace, Process, shadowmesh, tool, wait_for, wire};
 use testlab::network::{Device, Lab};
 use testlab::wireguard::End;
 
 const PATIENCE: Duration = Duration::from_secs(30);
+/// The MTU of a tunnel where nothing else is said: what WireGuard leaves of 1500 bytes over IPv6.
+pub(crate) const MTU: u16 = 1420;
 
 /// Two hosts, and the address at which the first reaches the second.
 pub(crate) struct Link<'a> {
@@ -19,6 +21,45 @@ pub(crate) struct Link<'a> {
 /// What is done with a link while it stands.
 pub(crate) type Measure<'m> = dyn FnMut(&Link<'_>) + 'm;
 
+/// A tunnel between two hosts that stands for as long as it is measured.
+#[derive(Clone, Copy)]
+pub(crate) struct Tunnel {
+    pub(crate) name: &'static str,
+    start: fn(mtu: u16, &mut Measure<'_>),
+}
+
+impl Tunnel {
+    /// The wire itself: the measure of the machine.
+    pub(crate) const BARE: Self = Self { name: "the bare wire", start: bare };
+    /// Everything but the cipher: what a tunnel can reach on this machine.
+    pub(crate) const LIMIT: Self = Self { name: "a tunnel without a cipher", start: limit };
+    pub(crate) const OURS: Self = Self {
+        name: "shadowmesh wireguard",
+        start: |mtu, measure| wireguard(&shadowmesh(), &["wireguard", "-f"], mtu, measure),
+    };
+    pub(crate) const WIREGUARD_GO: Self = Self {
+        name: "wireguard-go 2026-05-22",
+        start: |mtu, measure| wireguard(&tool("wireguard-go"), &["-f"], mtu, measure),
+    };
+    pub(crate) const BORINGTUN: Self = Self {
+        name: "boringtun-cli 0.7.1",
+        start: |mtu, measure| wireguard(&tool("boringtun-cli"), &ALONE, mtu, measure),
+    };
+    pub(crate) const NEBULA: Self = Self { name: "nebula 1.6.1", start: nebula };
+    pub(crate) const GOTATUN: Self = Self {
+        name: "gotatun-cli 0.10.2",
+        start: |mtu, measure| wireguard(&tool("gotatun"), &ALONE, mtu, measure),
+    };
+
+    /// Makes the tunnel with an inner MTU, and measures it.
+    pub(crate) fn with(&self, mtu: u16, measure: &mut Measure<'_>) {
+        (self.start)(mtu, measure);
+    }
+}
+
+/// boringtun and what comes from it, in the foreground and with their privileges.
+const ALONE: [&str; 2] = ["--disable-drop-privileges", "-f"];
+
 /// Two members of a network.
 pub(crate) struct Members {
     _lab: Lab,
@@ -27,41 +68,117 @@ pub(crate) struct Members {
 }
 
 impl Members {
-    /// Two members with a direct path, or with UDP forbidden.
-    pub(crate) fn new(udp: bool) -> Self {
+    /// Two members with a direct path, or with UDP forbidden; `up` is what the first starts with.
+    pub(crate) fn new(udp: bool, up: &[&str]) -> Self {
         let mut lab = Lab::new();
         let (mut a, b) = (lab.host("a"), lab.device("b"));
         if !udp {
             a.namespace().block_udp();
         }
-        a.up(&[&lab.invite(&[])]);
-        a.wait_for_path(&b, if udp { "direct" } else { "relay" }, PATIENCE);
+        let invite = lab.invite(&[]);
+        a.up(&[up, &[&invite]].concat());
+        // From the second, which has a TUN interface and so something to send in any case.
+        b.wait_for_path(&a, if udp { "direct" } else { "relay" }, PATIENCE);
         Self { _lab: lab, a, b }
     }
 
     pub(crate) fn with(&self, measure: &mut Measure<'_>) {
         let address = self.b.addresses().swap_remove(0);
-        measure(&Link { a: self.a.namespace(), b: self.b.namespace(), address: &address });
+        self.at(&address, measure);
+    }
+
+    /// Measures what the first reaches at another address.
+    pub(crate) fn at(&self, address: &str, measure: &mut Measure<'_>) {
+        measure(&Link { a: self.a.namespace(), b: self.b.namespace(), address });
     }
 }
 
-/// The veth without a tunnel: the measure of the machine.
-pub(crate) fn bare(measure: &mut Measure<'_>) {
-    let (a, b) = hosts();
+fn bare(mtu: u16, measure: &mut Measure<'_>) {
+    let [a, b] = hosts(mtu);
     measure(&Link { a: &a, b: &b, address: "192.0.2.2" });
 }
 
-fn hosts() -> (Namespace, Namespace) {
-    let (a, b) = (Namespace::new("a"), Namespace::new("b"));
+/// Two hosts on a wire that carries what a tunnel with this MTU makes of a packet.
+fn hosts(mtu: u16) -> [Namespace; 2] {
+    let [a, b] = ["a", "b"].map(Namespace::new);
     wire((&a, "eth0", &["192.0.2.1/24"]), (&b, "eth0", &["192.0.2.2/24"]));
-    (a, b)
+    let mtu = 1500.max(mtu + 80).to_string();
+    for host in [&a, &b] {
+        host.run("ip", &["link", "set", "eth0", "mtu", &mtu]);
+    }
+    [a, b]
 }
 
 /// A plain WireGuard tunnel, both ends by this program.
-pub(crate) fn wireguard(program: &Path, args: &[&str], measure: &mut Measure<'_>) {
-    let [a, b] = <[_; 2]>::from(hosts()).map(|host| End::start(program, args, host));
+fn wireguard(program: &Path, args: &[&str], mtu: u16, measure: &mut Measure<'_>) {
+    let [a, b] = hosts(mtu).map(|host| End::start(program, args, host));
     a.configure("10.77.0.1/24", (&b, "192.0.2.2", "10.77.0.0/24"));
     b.configure("10.77.0.2/24", (&a, "192.0.2.1", "10.77.0.0/24"));
-    a.wait_until_reaches("10.77.0.2", PATIENCE);
-    measure(&Link { a: a.namespace(), b: b.namespace(), address: "10.77.0.2" });
+    for end in [&a, &b] {
+        set_mtu(end.namespace(), end.interface(), mtu);
+    }
+    ready([a.namespace(), b.namespace()], measure);
+}
+
+fn set_mtu(host: &Namespace, interface: &str, mtu: u16) {
+    host.run("ip", &["link", "set", interface, "mtu", &mtu.to_string(), "up"]);
+}
+
+/// Measures a tunnel whose second end is 10.77.0.2, once it works.
+fn ready([a, b]: [&Namespace; 2], measure: &mut Measure<'_>) {
+    wait_for("an answer through the tunnel", PATIENCE, || {
+        let ping = a.attempt("ping", &["-c", "1", "-W", "1", "10.77.0.2"]);
+        ping.status.success().then_some(())
+    });
+    measure(&Link { a, b, address: "10.77.0.2" });
+}
+
+fn limit(mtu: u16, measure: &mut Measure<'_>) {
+    let program = std::env::current_exe().expect("a program knows its path");
+    let program = program.with_file_name("limit");
+    let (hosts, folder) = (hosts(mtu), tempfile::tempdir().expect("a temporary folder"));
+    let start = |host: &Namespace, own: u8, other: u8| {
+        let addresses = [own, other].map(|end| format!("192.0.2.{end}:51820"));
+        let args = ["limit0", &addresses[0], &addresses[1]];
+        let process = host.spawn(&program, &args, &folder.path().join(own.to_string()));
+        wait_for("the interface", PATIENCE, || {
+            host.attempt("ip", &["link", "show", "limit0"]).status.success().then_some(())
+        });
+        host.run("ip", &["addr", "add", &format!("10.77.0.{own}/24"), "dev", "limit0"]);
+        set_mtu(host, "limit0", mtu);
+        process
+    };
+    let _ends = [start(&hosts[0], 1, 2), start(&hosts[1], 2, 1)];
+    ready([&hosts[0], &hosts[1]], measure);
+}
+
+fn nebula(mtu: u16, measure: &mut Measure<'_>) {
+    let (hosts, folder) = (hosts(mtu), tempfile::tempdir().expect("a temporary folder"));
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (ca, ca_key) = (path("ca.crt"), path("ca.key"));
+    let certify = |args: &[&str]| hosts[0].run("nebula-cert", args);
+    certify(&["ca", "-name", "lab", "-out-crt", &ca, "-out-key", &ca_key]);
+    let start = |host: &Namespace, own: u8, other: u8| -> Process {
+        let (name, address) = (format!("host{own}"), format!("10.77.0.{own}/24"));
+        let (crt, key) = (path(&format!("{name}.crt")), path(&format!("{name}.key")));
+        let who = ["sign", "-name", &name, "-ip", &address, "-ca-crt", &ca, "-ca-key", &ca_key];
+        certify(&[&who[..], &["-out-crt", &crt, "-out-key", &key]].concat());
+        let any = serde_json::json!([{ "port": "any", "proto": "any", "host": "any" }]);
+        // YAML is a superset of JSON.
+        let config = serde_json::json!({
+            "pki": { "ca": ca, "cert": crt, "key": key },
+            "static_host_map": { format!("10.77.0.{other}"): [format!("192.0.2.{other}:4242")] },
+            "lighthouse": { "am_lighthouse": false },
+            "listen": { "host": "0.0.0.0", "port": 4242, "batch": 64 },
+            "cipher": "chachapoly",
+            "tun": { "dev": "nebula1", "mtu": mtu },
+            "firewall": { "outbound": any, "inbound": any },
+        });
+        let file = PathBuf::from(path(&format!("{name}.yml")));
+        std::fs::write(&file, config.to_string()).expect("a temporary file");
+        let args = ["-config", &file.display().to_string()];
+        host.spawn("nebula", &args, &folder.path().join(format!("{name}.log")))
+    };
+    let _ends = [start(&hosts[0], 1, 2), start(&hosts[1], 2, 1)];
+    ready([&hosts[0], &hosts[1]], measure);
 }
