@@ -13,7 +13,7 @@ prefix ?= /usr/local
 # Below DESTDIR whoever packages needs no privilege.
 to_system := $(if $(DESTDIR),,$(as_root))
 
-.PHONY: help demo test fmt lint doc deny unit sim scenarios e2e faults interop bench install tools
+.PHONY: help demo test fmt lint doc deny unit sim scenarios mutants e2e faults interop fuzz coverage bench microbench install tools
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -22,7 +22,7 @@ demo: ## a whole network on this machine, without root; ends by itself when the 
 	cargo build --release --workspace --locked --bin shadowmesh
 	@if [ -t 1 ]; then $(CARGO_TARGET_DIR)/release/shadowmesh demo; else $(CARGO_TARGET_DIR)/release/shadowmesh demo --once; fi
 
-test: tools fmt lint doc deny unit e2e faults interop ## everything that has to pass
+test: tools fmt lint doc deny unit mutants e2e faults interop ## everything that has to pass
 	@echo "all checks passed"
 
 tools: ## install the peers and instruments that the tests use
@@ -51,7 +51,11 @@ sim: ## the shipped machines on a virtual clock (a part of unit)
 scenarios: ## COUNT random scenarios for the shipped machines, 50,000 unless said otherwise, from SEED on
 	SHADOWMESH_SCENARIOS=$(or $(COUNT),50000) SHADOWMESH_SEED=$(or $(SEED),1) cargo test --workspace --locked --test scenarios random
 
-e2e: ## real binaries and TUN devices in network namespaces (root or sudo)
+mutants: ## whether the tests notice faults that are seeded in a copy of the sources
+	cargo build --workspace --locked --bin mutants
+	$(CARGO_TARGET_DIR)/debug/mutants $(cache)/mutants $(FAULTS)
+
+e2e: ## real binaries and TUN devices in network namespaces (root or sudo); SHADOWMESH_FILE=1000 sends files of so many MB
 	cargo build --workspace --locked --bin shadowmesh
 	cargo test --workspace --locked $(rooted) --features testlab/namespaces --test e2e -- --test-threads=2
 
@@ -65,10 +69,30 @@ interop: ## other implementations of WireGuard as the other end (root or sudo)
 	cargo build --workspace --locked --bin shadowmesh
 	cargo test --workspace --locked $(rooted) --features testlab/namespaces --test interop_wireguard -- --test-threads=2
 
+TARGET ?= frame
+SECONDS ?= 60
+
+fuzz: ## one TARGET of testlab/src/fuzz.rs for SECONDS under coverage guidance (needs a C++ compiler); what it finds goes into its corpus
+	cargo build --workspace --locked --example corpus
+	RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/scripts/rustc-fuzzing CARGO_PROFILE_DEV_OPT_LEVEL=2 \
+	  cargo build --workspace --locked --features testlab/fuzz --example fuzz
+	$(CARGO_TARGET_DIR)/debug/examples/corpus unpack $(TARGET) $(cache)/fuzz/$(TARGET)
+	SHADOWMESH_FUZZ=$(TARGET) $(CARGO_TARGET_DIR)/debug/examples/fuzz -max_total_time=$(SECONDS) -max_len=4096 \
+	  -artifact_prefix=$(cache)/fuzz/$(TARGET)- $(cache)/fuzz/$(TARGET)
+	rm -rf $(cache)/fuzz/$(TARGET)-least && mkdir $(cache)/fuzz/$(TARGET)-least
+	SHADOWMESH_FUZZ=$(TARGET) $(CARGO_TARGET_DIR)/debug/examples/fuzz -merge=1 -max_len=700 $(cache)/fuzz/$(TARGET)-least $(cache)/fuzz/$(TARGET)
+	$(CARGO_TARGET_DIR)/debug/examples/corpus pack $(TARGET) $(cache)/fuzz/$(TARGET)-least
+
+coverage: ## line coverage of what is shipped, by the tests of `unit` (needs llvm-22)
+	scripts/coverage $(cache)/coverage
+
 bench: ## throughput, latency and memory beside peers, in one run (root or sudo)
 	scripts/install-test-tools gotatun boringtun wireguard-go
 	cargo build --release --workspace --locked --bins
 	$(as_root) $(CARGO_TARGET_DIR)/release/bench $(TABLES)
+
+microbench: ## single steps of the data plane, each function by itself; FILTER="coalesce" takes some
+	cargo bench --workspace --locked --bench hot_paths -- $(FILTER)
 
 install: ## the program, its manual, completions and systemd units below $(DESTDIR)$(prefix)
 	cargo build --release --workspace --locked --bin shadowmesh

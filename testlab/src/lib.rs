@@ -3,11 +3,15 @@
 //! Nothing depends on this crate.
 //!
 //! - [`sim`]: the shipped machines on a virtual clock.
+//! - [`fuzz`]: what is given bytes from outside, for fuzzers
 //! - [`netns`]: hosts, wires and processes in network namespaces, for real binaries and TUN devices
 //! - [`network`]: a whole network of such hosts
+//! - [`wireguard`]: one end of a plain WireGuard tunnel, by any implementation
 //! - [`probes`]: pings through the tunnel, and how long none was answered
 
+pub mod fuzz;
 pub mod netns;
 pub mod network;
 pub mod probes;
 pub mod sim;
+pub mod wireguard;

@@ -1,7 +1,7 @@
 //! A whole network of real binaries: a server and devices, each in a namespace of its own on one switch.
 //!
 //! [`Lab`] is the scenario's root: it owns the switch, the folder of states and logs, and the server. [`Lab::device`] joins a device with
-//! a TUN interface. Everything ends with the lab.
+//! a TUN interface; [`Lab::router`] and [`Lab::host_behind`] put devices behind translators. Everything ends with the lab.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,9 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::netns::{Namespace, Process, Switch, shadowmesh, wait_for};
+use crate::netns::{
+    Conditions, Namespace, Nat, Process, Router, SlowWire, Switch, shadowmesh, wait_for,
+};
 
 /// The network's name; devices are `<name>.lab.alt`.
 pub const NETWORK: &str = "lab";
@@ -19,6 +21,10 @@ pub const NETWORK: &str = "lab";
 const PORT: u16 = 8443;
 /// How long anything may take that is not the subject of a test.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// The first three numbers of every home's addresses.
+const HOME: &str = "192.168.1";
+/// The same for a carrier's customers. Not from 100.64.0.0/10, where a network may have its own addresses.
+const CARRIER: &str = "10.64.0";
 /// Longer than a node puts off writing to disk.
 const SAVING: Duration = Duration::from_millis(1500);
 
@@ -116,23 +122,49 @@ impl Lab {
 
     /// A host on the switch that is in no network yet.
     pub fn host(&mut self, name: &str) -> Device {
-        self.hosts += 1;
         let namespace = Namespace::new(name);
-        self.switch.plug(&namespace, &[&format!("10.1.0.{}/24", self.hosts)]);
-        Device {
-            name: name.to_owned(),
-            namespace,
-            state: self.state(name),
-            log: self.log(name),
-            environment: Vec::new(),
-            node: None,
-        }
+        let address = format!("{}/24", self.next_address());
+        self.switch.plug(&namespace, &[&address]);
+        Device::new(self, name, namespace)
+    }
+
+    /// The same over a wire that delays and loses, which comes with the host and may be changed.
+    pub fn far_host(&mut self, name: &str, conditions: Conditions) -> (Device, SlowWire) {
+        let namespace = Namespace::new(name);
+        let address = format!("{}/24", self.next_address());
+        let wire = self.switch.plug_slow(&namespace, &[&address], conditions);
+        (Device::new(self, name, namespace), wire)
+    }
+
+    /// A host behind a router.
+    pub fn host_behind(&self, router: &Router, name: &str) -> Device {
+        let namespace = Namespace::new(name);
+        router.plug(&namespace);
+        Device::new(self, name, namespace)
+    }
+
+    /// A router on the switch. All routers' inner nets have the same addresses, as at most people's homes.
+    pub fn router(&mut self, nat: Nat, conditions: Option<Conditions>) -> Router {
+        let outside = format!("{}/24", self.next_address());
+        Router::new(&self.switch, &outside, HOME, nat, conditions)
+    }
+
+    /// A router whose outer net is the inner net of a carrier's router.
+    pub fn router_behind(&mut self, carrier: &Router, nat: Nat) -> Router {
+        let router = Router::new(carrier.inner(), &carrier.next_address(), HOME, nat, None);
+        carrier.serve(&router);
+        router
+    }
+
+    /// A router as a carrier runs it, whose customers' routers translate once more.
+    pub fn carrier(&mut self, nat: Nat) -> Router {
+        let outside = format!("{}/24", self.next_address());
+        Router::new(&self.switch, &outside, CARRIER, nat, None)
     }
 
     /// A relay on a host of its own that has joined and is known to the controller.
     pub fn relay(&mut self, name: &str) -> Relay {
-        self.hosts += 1;
-        let address = format!("10.1.0.{}", self.hosts);
+        let address = self.next_address();
         let namespace = Namespace::new(name);
         self.switch.plug(&namespace, &[&format!("{address}/24")]);
         let (state, log) = (self.state(name), self.log(name));
@@ -178,6 +210,12 @@ impl Lab {
         device.up(&[&self.invite(&[])]);
         device.wait_for_membership("online", PATIENCE);
         device
+    }
+
+    /// An address on the switch that nobody has.
+    fn next_address(&mut self) -> String {
+        self.hosts += 1;
+        format!("10.1.0.{}", self.hosts)
     }
 
     fn state(&self, name: &str) -> String {
@@ -265,6 +303,17 @@ pub struct Device {
 }
 
 impl Device {
+    fn new(lab: &Lab, name: &str, namespace: Namespace) -> Self {
+        Self {
+            name: name.to_owned(),
+            namespace,
+            state: lab.state(name),
+            log: lab.log(name),
+            environment: Vec::new(),
+            node: None,
+        }
+    }
+
     /// Its name in the network, as long as nobody renames it.
     #[must_use]
     pub fn full_name(&self) -> String {

@@ -319,6 +319,22 @@ fn a_member_that_sends_from_a_foreign_address_is_reported_to_the_controller() {
 }
 
 #[test]
+fn a_member_cannot_send_in_the_name_of_another_whatever_the_path() {
+    for udp_blocked in [false, true] {
+        let mut world = joined(Setup { nodes: 3, ..Setup::default() });
+        world.nodes[1].udp_blocked = udp_blocked;
+        ping_both_ways(&mut world, 10 * SECOND);
+        world.run_for(10 * SECOND);
+        assert_eq!(world.path(1, 0) == "relay", udp_blocked);
+        let received = world.nodes[0].received;
+        world.send_from(1, world.address(2), world.address(0));
+        let is_told = |world: &World| foreign_sources(world, 0, 1) == (1, 1);
+        assert!(world.run_until(5 * SECOND, is_told), "{:?}", world.controller.events);
+        assert_eq!(world.nodes[0].received, received);
+    }
+}
+
+#[test]
 fn what_is_noticed_while_the_controller_is_down_is_reported_when_it_is_back() {
     let mut world = joined(Setup::default());
     ping_both_ways(&mut world, 10 * SECOND);
@@ -411,6 +427,17 @@ fn a_plain_wireguard_peer_cannot_send_from_an_address_that_is_not_its_own() {
     world.plain[0].inner = "fd00::bad".parse().unwrap();
     assert!(!plain_is_answered(&mut world));
     assert_eq!(world.nodes[0].received, received);
+}
+
+#[test]
+fn a_packet_for_somebody_else_is_not_delivered() {
+    let mut world = with_plain_peer();
+    assert!(plain_is_answered(&mut world));
+    let received = |world: &World| [world.nodes[0].received, world.nodes[1].received];
+    let before = received(&world);
+    world.ping_from_plain(0, 1);
+    world.run_for(SECOND);
+    assert_eq!(received(&world), before, "the tunnel ends at node 0, the packet is for node 1");
 }
 
 #[test]

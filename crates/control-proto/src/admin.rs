@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use identity::{
-    DeviceId, DeviceName, GroupName, NetworkId, NetworkName, SignerId, TunnelPublicKey,
+    DeviceId, DeviceName, GroupName, NameTarget, NetworkId, NetworkName, SignerId, TunnelPublicKey,
 };
 use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
@@ -69,6 +69,15 @@ pub enum AdminRequest {
         /// Its name.
         #[serde(with = "text")]
         name: DeviceName,
+    },
+    /// Give a name to something, or another meaning to a name.
+    AddName(NameView),
+    /// All names beside those of devices.
+    Names,
+    /// Withdraw a name.
+    RemoveName {
+        /// The name, without the network's.
+        name: String,
     },
     /// All relays.
     Relays,
@@ -158,6 +167,57 @@ pub struct PeerRequest {
     pub expires_in: u64,
 }
 
+/// A name beside those that devices have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NameView {
+    /// The name, without the network's.
+    pub name: String,
+    /// What it means.
+    pub target: NameTargetView,
+}
+
+/// What a name means.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum NameTargetView {
+    /// The addresses of a device.
+    Device {
+        /// The device.
+        #[serde(with = "text")]
+        device: DeviceId,
+    },
+    /// Addresses that do not change.
+    Addresses {
+        /// Of IPv4 and IPv6.
+        addresses: Vec<IpAddr>,
+    },
+    /// What another name means.
+    Alias {
+        /// The other name.
+        name: String,
+    },
+}
+
+impl From<NameTarget> for NameTargetView {
+    fn from(target: NameTarget) -> Self {
+        match target {
+            NameTarget::Device(device) => Self::Device { device },
+            NameTarget::Addresses(addresses) => Self::Addresses { addresses },
+            NameTarget::Alias(name) => Self::Alias { name },
+        }
+    }
+}
+
+impl From<NameTargetView> for NameTarget {
+    fn from(target: NameTargetView) -> Self {
+        match target {
+            NameTargetView::Device { device } => Self::Device(device),
+            NameTargetView::Addresses { addresses } => Self::Addresses(addresses),
+            NameTargetView::Alias { name } => Self::Alias(name),
+        }
+    }
+}
+
 /// The answer to an [`AdminRequest`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "kebab-case")]
@@ -195,6 +255,11 @@ pub enum AdminAnswer {
     Peers {
         /// By key.
         peers: Vec<PeerView>,
+    },
+    /// Names beside those of devices.
+    Names {
+        /// By name.
+        names: Vec<NameView>,
     },
     /// All relays.
     Relays {
@@ -367,6 +432,9 @@ pub enum AdminError {
     /// No such plain WireGuard peer.
     #[error("there is no such WireGuard peer; `shadowmesh peer list` shows all")]
     UnknownPeer,
+    /// No such name.
+    #[error("there is no such name; `shadowmesh name list` shows all")]
+    UnknownName,
     /// No such relay.
     #[error("there is no such relay")]
     UnknownRelay,

@@ -2,9 +2,10 @@
 
 use identity::{DeviceId, DeviceName, SignerId, TunnelPublicKey};
 use minicbor::{Decode, Encode};
+use noise_channel::ChannelError;
 use serde::{Deserialize, Serialize};
 
-use crate::text;
+use crate::{SettingsChange, text};
 
 /// Something that somebody who watches over a network should know about.
 ///
@@ -23,7 +24,7 @@ pub enum SecurityEvent {
     /// The first message of a channel came a second time.
     #[n(1)]
     Replayed,
-    /// A channel's keys could not be replaced in time.
+    /// A channel's keys could not be replaced in time, or its connection was lost meanwhile.
     #[n(2)]
     RotationFailed {
         /// Whose channel, if that is known.
@@ -129,7 +130,7 @@ pub enum SecurityEvent {
         #[n(1)]
         what: String,
     },
-    /// Somebody exceeded a rate limit.
+    /// Somebody exceeded a limit of what is done or kept at once.
     #[n(14)]
     RateLimited {
         /// Who, if that is known.
@@ -175,6 +176,33 @@ pub enum SecurityEvent {
         #[n(1)]
         count: u64,
     },
+}
+
+impl SecurityEvent {
+    /// What the end of a channel is, with whose channel it was, if that is known; nothing for a peer that
+    /// only fell silent.
+    #[must_use]
+    pub fn of_channel(error: ChannelError, device: Option<DeviceId>) -> Option<Self> {
+        match error {
+            ChannelError::HandshakeRejected
+            | ChannelError::HandshakeMalformed
+            | ChannelError::HandshakeTimeout
+            | ChannelError::UnusableKey => {
+                Some(Self::HandshakeFailed { reason: error.to_string() })
+            }
+            ChannelError::Replayed => Some(Self::Replayed),
+            ChannelError::ClockSkew { difference, .. } => {
+                Some(Self::ClockSkew { seconds: difference.as_secs() })
+            }
+            ChannelError::MessageTooLong(_)
+            | ChannelError::MessageRejected
+            | ChannelError::Protocol(_) => {
+                Some(Self::ProtocolViolation { device, reason: error.to_string() })
+            }
+            ChannelError::KeysExhausted => Some(Self::RotationFailed { device }),
+            ChannelError::PeerSilent => None,
+        }
+    }
 }
 
 /// Why a relay closes connections of a kind that no member makes.
@@ -339,8 +367,21 @@ pub enum AuditAction {
         #[serde(with = "text")]
         key: TunnelPublicKey,
     },
+    /// A name beside those of devices was given, or means something else now.
+    NameAdded {
+        /// The name.
+        name: String,
+    },
+    /// Such a name was withdrawn.
+    NameRemoved {
+        /// The name.
+        name: String,
+    },
     /// The settings of the network changed.
-    SettingsChanged,
+    SettingsChanged {
+        /// What was asked for; settings that stayed are nothing.
+        change: SettingsChange,
+    },
     /// Records that the owner has signed were published.
     OwnerSigned {
         /// How many.

@@ -54,8 +54,8 @@ mod text;
 
 pub use admin::{
     AdminAnswer, AdminError, AdminRequest, ControllerPlace, CreatedInvite, DeviceView,
-    InviteRequest, InviteState, InviteView, NetworkView, PeerRequest, PeerView, RelayView,
-    SettingsChange,
+    InviteRequest, InviteState, InviteView, NameTargetView, NameView, NetworkView, PeerRequest,
+    PeerView, RelayView, SettingsChange,
 };
 pub use client::{
     Admission, ClientConfig, ClientEvent, ClientStatus, ControlClient, ControllerAddress,

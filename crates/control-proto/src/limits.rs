@@ -25,6 +25,15 @@ pub const MAX_DEVICES: usize = 10_000;
 /// Plain WireGuard peers of one network; every node looks at all of them.
 pub const MAX_PEERS: usize = 1_000;
 
+/// Names of one network beside those of devices; every node looks at all of them.
+pub const MAX_NAMES: usize = 1_000;
+
+/// Characters of such a name, which leaves room for the network's own name in a DNS name of 253.
+pub const MAX_NAME_LENGTH: usize = 180;
+
+/// Addresses of such a name: they have to fit one DNS message.
+pub const MAX_NAME_ADDRESSES: usize = 16;
+
 /// Invites that are remembered.
 pub const MAX_INVITES: usize = 10_000;
 

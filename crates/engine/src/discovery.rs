@@ -31,6 +31,7 @@ impl Engine {
                     }
                 }
                 RelayEvent::Frame(relay, frame) => self.receive_frame(relay, frame, cx),
+                RelayEvent::Alarm(event) => self.alarms.raise(event, cx.instant()),
                 RelayEvent::Unreachable { relay, peer } => {
                     if let Some(peer) = self.peers.get_mut(peer) {
                         peer.relays.handle_absent(relay);

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use control_proto::NetworkMap;
+use control_proto::limits::MAX_NAME_ADDRESSES;
 use identity::{DeviceId, DeviceName, NameTarget};
 use ipnet::IpNet;
 use naming::{NameError, Zone};
@@ -13,8 +14,6 @@ use crate::peers::overlay;
 
 /// Aliases that are followed, so that a ring of them ends.
 const MAX_ALIASES: usize = 8;
-/// Addresses of one name: they have to fit one DNS message.
-const MAX_ADDRESSES: usize = 16;
 
 impl Engine {
     /// The signed map as it is now: for the resolver, and for whoever wants to know everything.
@@ -75,7 +74,7 @@ impl Engine {
             match target {
                 NameTarget::Device(device) => return self.addresses_of_device(*device, now),
                 NameTarget::Addresses(addresses) => {
-                    return addresses.iter().copied().take(MAX_ADDRESSES).collect();
+                    return addresses.iter().copied().take(MAX_NAME_ADDRESSES).collect();
                 }
                 NameTarget::Alias(name) => {
                     let name = self.relative(name);

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use blake2::digest::{FixedOutput, Update};
 use blake2::{Blake2s256, Digest};
 use bytes::{Bytes, BytesMut};
+use control_proto::SecurityEvent;
 use frame_proto::FLAG_INTERACTIVE;
 use identity::{Attachment, Binding, CertificateChain, DeviceId, NetworkId, RelayEntry, Signed};
 use noise_channel::{ClockOffset, PathSecret, Service, StaticSecret};
-use relay_proto::{ClientConfig, ClientEvent, FlowId, RelayClient};
+use relay_proto::{ClientConfig, ClientEvent, FlowId, LinkError, RelayClient};
 
 use crate::context::Context;
 use crate::io::{DialTarget, Purpose, StreamId};
@@ -27,8 +28,6 @@ const VISIT: Duration = Duration::from_secs(300);
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 /// The longest wait.
 const RETRY_LONGEST: Duration = Duration::from_secs(60);
-/// Attempts that may fail in a row before peers there count as unreachable.
-const PATIENCE: u32 = 2;
 
 /// What proves this device to relays.
 #[derive(Clone, Debug)]
@@ -54,6 +53,8 @@ pub(crate) enum RelayEvent {
     Changed,
     /// A frame arrived through this relay.
     Frame(DeviceId, BytesMut),
+    /// A link did what somebody who watches over the network should know of.
+    Alarm(SecurityEvent),
     /// A peer is not attached to this relay.
     Unreachable { relay: DeviceId, peer: DeviceId },
 }
@@ -169,7 +170,7 @@ impl Relays {
 
     fn is_promising(&self, relay: &DeviceId) -> bool {
         self.entries.contains_key(relay)
-            && self.links.get(relay).is_none_or(|link| link.failures < PATIENCE)
+            && self.links.get(relay).is_none_or(|link| link.failures == 0)
     }
 
     /// Shows all relays a renewed membership.
@@ -274,6 +275,11 @@ impl Relays {
         streams: &mut Streams,
         cx: &mut Context<'_>,
     ) {
+        let client = self.links.get(&relay).and_then(|link| link.client.as_ref());
+        if client.is_some_and(RelayClient::is_rotating) {
+            let lost = SecurityEvent::RotationFailed { device: Some(relay) };
+            self.events.push_back(RelayEvent::Alarm(lost));
+        }
         self.fail(relay, streams, cx);
     }
 
@@ -423,8 +429,16 @@ impl Relays {
                     link.clock_offset = Some(offset);
                     failed = true;
                 }
-                ClientEvent::Refused(_) | ClientEvent::Failed(_) => failed = true,
-                ClientEvent::Rotated | ClientEvent::RotationAbandoned => {}
+                ClientEvent::Failed(error) => {
+                    self.events.extend(alarm(relay, error).map(RelayEvent::Alarm));
+                    failed = true;
+                }
+                ClientEvent::Refused(_) => failed = true,
+                ClientEvent::RotationAbandoned => {
+                    let failed = SecurityEvent::RotationFailed { device: Some(relay) };
+                    self.events.push_back(RelayEvent::Alarm(failed));
+                }
+                ClientEvent::Rotated => {}
             }
         }
         if client.has_message() {
@@ -432,6 +446,17 @@ impl Relays {
         }
         if failed {
             self.fail(relay, streams, cx);
+        }
+    }
+}
+
+/// The security event that the end of a link is, if it is one.
+fn alarm(relay: DeviceId, error: LinkError) -> Option<SecurityEvent> {
+    let device = Some(relay);
+    match error {
+        LinkError::Channel(error) => SecurityEvent::of_channel(error, device),
+        LinkError::Hop(_) | LinkError::Protocol(_) => {
+            Some(SecurityEvent::ProtocolViolation { device, reason: error.to_string() })
         }
     }
 }

@@ -102,7 +102,19 @@ fn later(timestamp: Tai64N, seconds: u64) -> Tai64N {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn no_timestamp_is_sent_that_the_next_run_does_not_know_of() {
+        let mut saved = Saved::default();
+        let mut sent = Tai64N::from_unix(Duration::from_secs(1_800_000_000));
+        for _ in 0..3 * RESERVED_SECONDS {
+            saved.reserve_timestamps(sent);
+            let next_run = Saved::from_bytes(&saved.to_bytes()).unwrap();
+            assert!(next_run.timestamp() > sent);
+            sent = later(sent, 1);
+        }
+    }
 
     #[test]
     fn numbers_rise_whatever_the_network_says_what_time_it_is() {

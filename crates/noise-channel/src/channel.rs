@@ -230,6 +230,17 @@ impl Channel {
         }
     }
 
+    /// Whether keys are being replaced: who loses the connection now does not know how that ended.
+    #[must_use]
+    pub fn is_rotating(&self) -> bool {
+        match &self.state {
+            State::Open(session) => session.is_rotating(),
+            State::AwaitReply(_) | State::AwaitHello(_) | State::Confirming(_) | State::Closed => {
+                false
+            }
+        }
+    }
+
     /// Notes that something else was sent on the same connection, so no heartbeat is needed.
     pub fn note_sent(&mut self, now: Instant) {
         if let State::Open(session) = &mut self.state {

@@ -37,6 +37,16 @@ pub(crate) enum Rotation {
     Replied { next: Box<Keys>, attempt: u32 },
 }
 
+impl Rotation {
+    /// Whether a handshake for the next keys has begun and is not over.
+    pub(crate) const fn is_underway(&self) -> bool {
+        match self {
+            Self::Initiator { .. } | Self::Responder => false,
+            Self::Requested { .. } | Self::Switching { .. } | Self::Replied { .. } => true,
+        }
+    }
+}
+
 /// The static keys of both sides, which every rotation proves again.
 pub(crate) struct Statics {
     pub(crate) ours: StaticSecret,

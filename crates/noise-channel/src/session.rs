@@ -93,6 +93,10 @@ impl Session {
         self.last_received = now;
     }
 
+    pub(crate) const fn is_rotating(&self) -> bool {
+        self.rotation.is_underway()
+    }
+
     /// Whether counted messages need not wait for the next keys.
     pub(crate) fn has_room(&self) -> bool {
         self.held.payloads.is_empty() && !self.sending().spent()

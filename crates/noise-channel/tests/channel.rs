@@ -187,7 +187,7 @@ fn both_sides_learn_the_same_session_and_the_responder_only_after_the_first_mess
 
 #[test]
 fn a_wrong_clock_is_answered_with_the_time_and_the_offset_mends_it() {
-    for error in [61_000, -61_000] {
+    for error in [61_000, -61_000, 3_600_000, -3_600_000] {
         let mut pair = Pair::new(initiator_config(error));
         pair.settle();
         let ours = pair.now.wall;
@@ -218,9 +218,11 @@ fn a_wrong_clock_is_answered_with_the_time_and_the_offset_mends_it() {
 
 #[test]
 fn a_clock_that_is_sixty_seconds_off_is_accepted() {
-    let mut pair = Pair::new(initiator_config(60_000));
-    pair.settle();
-    assert!(pair.initiator.is_open());
+    for error in [59_000, -59_000, 60_000, -60_000] {
+        let mut pair = Pair::new(initiator_config(error));
+        pair.settle();
+        assert!(pair.initiator.is_open());
+    }
 }
 
 #[test]
@@ -403,6 +405,30 @@ fn the_keys_are_replaced_after_a_hundred_counted_messages_in_either_direction() 
         assert!(pair.seen_by_initiator.contains(&ChannelEvent::Rotated));
         assert!(pair.seen_by_responder.contains(&ChannelEvent::Rotated));
     }
+}
+
+/// What the responder of one channel makes of a message of another that is its twin up to the rotation, for which
+/// the two draw different ephemeral keys.
+fn heard_by_a_twin(rotated: bool) -> Option<ChannelEvent> {
+    let mut twins = [Pair::established(), Pair::established()];
+    for (pair, seed) in twins.iter_mut().zip([10, 11]) {
+        pair.rng = ChaCha20Rng::seed_from_u64(seed);
+        pair.run(if rotated { ROTATE_AFTER } else { SECOND });
+        assert_eq!(pair.seen_by_initiator.contains(&ChannelEvent::Rotated), rotated);
+    }
+    let [mut one, mut other] = twins;
+    let sent = one.initiator.send(b"secret", MessageClass::Counted, one.now.instant);
+    sent.expect("the channel is open");
+    let message = one.initiator.poll_message().expect("a message was sent");
+    other.responder.handle_message(&message, &mut other.rng, other.now);
+    other.responder.poll_event()
+}
+
+#[test]
+fn a_rotation_leaves_nothing_that_the_old_keys_open() {
+    let received = ChannelEvent::Received(b"secret".to_vec());
+    assert_eq!(heard_by_a_twin(false), Some(received), "the twins have the same keys before");
+    assert_eq!(heard_by_a_twin(true), Some(ChannelEvent::Failed(ChannelError::MessageRejected)));
 }
 
 #[test]

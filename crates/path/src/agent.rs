@@ -11,7 +11,7 @@ use crate::candidate::{Candidate, CandidateKind, MAX_CANDIDATES, canonical, orde
 use crate::disco::{Message, TransactionId};
 use crate::io::{PathConfig, PathEvent, RemoteStatus, Transmit};
 use crate::relay_choice::RelayChange;
-use crate::remote::Remote;
+use crate::remote::{Remote, retry_after};
 use crate::why::{Decision, Path, Reason};
 
 /// Traffic that got no answer for this long triggers probes.
@@ -39,6 +39,8 @@ pub struct PathAgent {
     chosen: Path,
     active_until: Option<Instant>,
     unanswered: Option<Unanswered>,
+    /// Since when traffic leaves to which nothing at all has come back, by whatever path.
+    silent_since: Option<Instant>,
     called: Option<Instant>,
     next_call: Option<Instant>,
     relay_pings: VecDeque<(TransactionId, Instant)>,
@@ -72,6 +74,7 @@ impl PathAgent {
             chosen: Path::None,
             active_until: None,
             unanswered: None,
+            silent_since: None,
             called: None,
             next_call: None,
             relay_pings: VecDeque::new(),
@@ -151,6 +154,7 @@ impl PathAgent {
     /// An authenticated disco message of the peer arrived over `path`. Pings that came through a relay are
     /// for the [`crate::RelayChoice`].
     pub fn handle_message(&mut self, path: Path, message: Message, now: Instant) {
+        self.silent_since = None;
         match message {
             Message::Ping { transaction } => self.handle_ping(path, transaction, now),
             Message::Pong { transaction } => self.handle_pong(path, transaction, now),
@@ -172,11 +176,13 @@ impl PathAgent {
         if self.is_direct() && self.unanswered.is_none() {
             self.unanswered = Some(Unanswered::since(now));
         }
+        self.silent_since.get_or_insert(now);
         self.wake(now);
     }
 
     /// Authenticated traffic of the peer arrived over `path`.
     pub fn handle_received(&mut self, path: Path, now: Instant) {
+        self.silent_since = None;
         match path {
             Path::Direct(address) => {
                 let address = canonical(address);
@@ -506,18 +512,20 @@ impl PathAgent {
     }
 
     fn send_probes(&mut self, budget: &mut ProbeBudget, rng: &mut dyn CryptoRng, now: Instant) {
+        let silent = self.silent_since.map(|since| now.saturating_duration_since(since));
+        let retry = retry_after(silent.filter(|silent| *silent >= PROBE_AFTER));
         for (address, remote) in &mut self.remotes {
             if remote.due().is_none_or(|at| at > now) {
                 continue;
             }
             if !remote.is_proven() && !budget.take(*address, now) {
-                remote.skip_probe(now);
+                remote.skip_probe(retry, now);
                 continue;
             }
             let transaction = TransactionId::random(rng);
             let ping = Message::Ping { transaction };
             let payload = if remote.wants_padding() { ping.encode_padded() } else { ping.encode() };
-            remote.handle_probe_sent(transaction, now);
+            remote.handle_probe_sent(transaction, retry, now);
             let path = Path::Direct(*address);
             self.transmits.push_back(Transmit { path, payload });
             if path == self.chosen && self.unanswered.is_none() {

@@ -19,6 +19,10 @@ pub(crate) const BURST: [Duration; 4] = [
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// Between probes of an unproven path while there is traffic.
 const RETRY: Duration = Duration::from_secs(30);
+/// The same while nothing comes from the peer at all: at least this ...
+const RETRY_SOONEST: Duration = Duration::from_secs(1);
+/// ... and this share of the outage, so that finding its end prolongs it by no more.
+const OUTAGE_SHARE: u32 = 10;
 /// A path from which nothing came for this long is not proven any more (two keep-alives lost).
 pub(crate) const STALE_AFTER: Duration = Duration::from_secs(45);
 /// A probe without an answer counts as lost after this.
@@ -40,6 +44,11 @@ pub struct Rank {
     pub latency: Reverse<Duration>,
     /// IPv6 before IPv4 where all else is equal.
     pub ipv6: bool,
+}
+
+/// When to probe an unproven path again while the peer has been silent for so long, or is not.
+pub(crate) fn retry_after(silent: Option<Duration>) -> Duration {
+    silent.map_or(RETRY, |silent| (silent / OUTAGE_SHARE).clamp(RETRY_SOONEST, RETRY))
 }
 
 #[derive(Debug)]
@@ -121,17 +130,22 @@ impl Remote {
     }
 
     /// Postpones a probe for which there is no budget.
-    pub(crate) fn skip_probe(&mut self, now: Instant) {
+    pub(crate) fn skip_probe(&mut self, retry: Duration, now: Instant) {
         self.burst = None;
-        self.next = Some(now + RETRY);
+        self.next = Some(now + retry);
     }
 
-    pub(crate) fn handle_probe_sent(&mut self, transaction: TransactionId, now: Instant) {
+    pub(crate) fn handle_probe_sent(
+        &mut self,
+        transaction: TransactionId,
+        retry: Duration,
+        now: Instant,
+    ) {
         if self.probes.len() == HISTORY {
             self.probes.pop_front();
         }
         self.probes.push_back(Probe { transaction, sent: now, answered: false });
-        let rest = if self.proven { KEEP_ALIVE } else { RETRY };
+        let rest = if self.proven { KEEP_ALIVE } else { retry };
         let gap = self.burst.and_then(|position| BURST.get(position));
         self.burst = self.burst.map(|position| position + 1).filter(|_| gap.is_some());
         self.next = Some(now + gap.copied().unwrap_or(rest));

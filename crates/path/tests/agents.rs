@@ -365,3 +365,25 @@ fn a_ping_is_not_answered_to_an_address_that_is_never_dialled() {
     }
     assert!(answers_to("192.0.2.99:4000"), "a new address of the peer");
 }
+
+#[test]
+fn a_link_that_was_dead_for_everything_is_found_alive_within_two_seconds() {
+    let mut net = connected();
+    let before = net.probes[&address(B)];
+    net.direct_works = false;
+    for side in &mut net.sides {
+        side.agent.handle_relay(false, net.now);
+    }
+    for _ in 0..100 {
+        net.exchange_traffic();
+        net.run(Duration::from_millis(300));
+    }
+    let probes = net.probes[&address(B)] - before;
+    // A burst while the path counts as proven, and then what the budget gives.
+    assert!(probes <= 5 + 12 + 31, "{probes} probes in 30 s");
+    net.direct_works = true;
+    net.run(Duration::from_secs(2));
+    assert_eq!(net.agent(0).chosen(), Path::Direct(address(B)));
+    assert_eq!(net.agent(1).chosen(), Path::Direct(address(A)));
+    assert!(net.agent(0).remotes(net.now).iter().any(|remote| remote.proven));
+}

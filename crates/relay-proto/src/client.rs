@@ -262,6 +262,12 @@ impl RelayClient {
         self.state == State::Closed
     }
 
+    /// Whether the keys of the link are being replaced.
+    #[must_use]
+    pub fn is_rotating(&self) -> bool {
+        self.link.is_rotating()
+    }
+
     /// Frames that the queue to the relay has dropped.
     #[must_use]
     pub fn dropped(&self) -> u64 {

@@ -15,6 +15,9 @@ const INTERVAL: Duration = Duration::from_millis(100);
 /// one super-packet).
 const SMALL: usize = 65_535;
 
+/// Items for which an empty queue may keep memory: nobody pays for a burst for ever.
+const KEPT: usize = 32;
+
 /// What bookkeeping costs for each queued item, counted towards the bound.
 const ITEM_OVERHEAD: usize = 64;
 
@@ -50,6 +53,17 @@ impl Codel {
     /// Queued items.
     pub(crate) fn len(&self) -> usize {
         self.items.len()
+    }
+
+    /// Whether it holds little memory for items.
+    pub(crate) fn is_small(&self) -> bool {
+        self.items.capacity() <= KEPT
+    }
+
+    /// A new queue in the memory of this one.
+    pub(crate) fn renewed(mut self) -> Self {
+        self.items.clear();
+        Self { items: self.items, ..Self::default() }
     }
 
     /// Queues an item.

@@ -16,6 +16,10 @@ use crate::codel::Codel;
 /// super-packets, so that those pay with turns left out.
 const QUANTUM: isize = 4_096;
 
+/// Flows come and go with every packet where the stream is faster than they are: the memory of the last
+/// ones is used again.
+const SPARE: usize = 4;
+
 /// Frames that stay in their order and wait behind each other: of one flow of packets at a client, of
 /// one sender at a relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,12 +41,14 @@ pub(crate) struct FairQueue {
     fresh: VecDeque<FlowId>,
     /// All others, the next one first.
     standing: VecDeque<FlowId>,
+    /// Queues without a flow.
+    spare: Vec<Codel>,
     bytes: usize,
     frames: usize,
     dropped: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Flow {
     queue: Codel,
     /// Bytes that it may still send in this turn; it may go below zero by one frame.
@@ -56,6 +62,7 @@ impl FairQueue {
             flows: BTreeMap::new(),
             fresh: VecDeque::new(),
             standing: VecDeque::new(),
+            spare: Vec::new(),
             bytes: 0,
             frames: 0,
             dropped: 0,
@@ -88,7 +95,7 @@ impl FairQueue {
         self.frames += 1;
         let flow = self.flows.entry(id).or_insert_with(|| {
             self.fresh.push_back(id);
-            Flow { queue: Codel::default(), credit: QUANTUM }
+            Flow { queue: self.spare.pop().unwrap_or_default(), credit: QUANTUM }
         });
         flow.queue.push(frame, now);
     }
@@ -118,8 +125,16 @@ impl FairQueue {
                 }
                 // It is forgotten at its next turn only: else it would go first for ever.
                 None if is_fresh => self.standing.push_back(id),
-                None => drop(self.flows.remove(&id)),
+                None => self.forget(id),
             }
+        }
+    }
+
+    /// Forgets a flow of which nothing waits.
+    fn forget(&mut self, id: FlowId) {
+        let Some(Flow { queue, .. }) = self.flows.remove(&id) else { return };
+        if self.spare.len() < SPARE && queue.is_small() {
+            self.spare.push(queue.renewed());
         }
     }
 }

@@ -131,6 +131,10 @@ impl Link {
         self.channel.poll_timeout()
     }
 
+    pub(crate) fn is_rotating(&self) -> bool {
+        self.channel.is_rotating()
+    }
+
     fn handle_channel_message(&mut self, message: &[u8], rng: &mut dyn CryptoRng, now: Now) {
         self.control_received += 1;
         self.channel.handle_message(message, rng, now);

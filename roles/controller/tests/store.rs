@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use control_proto::{
     Actor, AuditAction, AuditEntry, Change, Counters, EventRecord, ItemKey, SecurityEvent,
-    Settings, Stored, StoredItem,
+    Settings, SettingsChange, Stored, StoredItem,
 };
 use controller::store::{Page, SqliteStore, Store, StoreError};
 use identity::{NetworkKey, NetworkName, UnixTime};
@@ -80,8 +80,11 @@ async fn a_batch_that_cannot_be_kept_whole_leaves_nothing_behind() {
 async fn logs_are_read_newest_first_and_page_by_page() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = open(folder.path()).await;
-    let audit =
-        AuditEntry { at: 3, actor: Actor::Administrator, action: AuditAction::SettingsChanged };
+    let audit = AuditEntry {
+        at: 3,
+        actor: Actor::Administrator,
+        action: AuditAction::SettingsChanged { change: SettingsChange::default() },
+    };
     store.commit(&[event(1), event(2), Change::Audit(audit.clone())]).await.expect("keeps");
     store.commit(&[event(4)]).await.expect("keeps");
 

@@ -99,6 +99,9 @@ pub(crate) enum Command {
     /// Let plain WireGuard peers in, list and remove them (on the controller's host)
     #[command(subcommand)]
     Peer(PeerCommand),
+    /// Give names to devices, addresses and other names, list and remove them (on the controller's host)
+    #[command(subcommand)]
+    Name(NameCommand),
     /// Create, show, back up and restore the network (on the controller's host)
     #[command(subcommand)]
     Network(NetworkCommand),
@@ -296,6 +299,25 @@ pub(crate) enum PeerCommand {
     /// Let a WireGuard peer in no more
     Remove {
         /// Its name
+        name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NameCommand {
+    /// Give a name, or another meaning to a name: `name add wiki nas`, `name add printer.office 192.168.1.9`
+    Add {
+        /// The name, without the network's: `wiki` is found as `wiki.NETWORK.alt`
+        name: String,
+        /// A device by name or id, up to 16 addresses, or another name
+        #[arg(required = true)]
+        target: Vec<String>,
+    },
+    /// List the names beside those of devices
+    List,
+    /// Withdraw a name
+    Remove {
+        /// The name, without the network's
         name: String,
     },
 }

@@ -40,10 +40,11 @@ impl Inbound {
     pub(crate) fn open(
         &mut self,
         device: &mut Device,
-        datagrams: &mut [Datagram<'_>],
+        datagrams: &mut [Option<Datagram<'_>>],
         now: Instant,
     ) {
         for (number, datagram) in datagrams.iter_mut().enumerate() {
+            let Some(datagram) = datagram else { return };
             let remote = Remote { address: datagram.remote, source: datagram.local };
             let mut start = 0;
             for message in datagram.bytes.chunks_mut(datagram.segment.max(1)) {
@@ -87,7 +88,7 @@ impl Inbound {
     pub(crate) fn deliver<'a>(
         &mut self,
         device: &mut Device,
-        (datagrams, mut coalescer): (&'a [Datagram<'a>], Coalescer<'a>),
+        (datagrams, mut coalescer): (&'a [Option<Datagram<'a>>], Coalescer<'a>),
         sink: &mut impl PacketSink,
         now: Instant,
     ) {
@@ -100,7 +101,8 @@ impl Inbound {
             let mut data = false;
             let mut allowed = None;
             for message in opened.iter().filter(|message| message.fresh) {
-                let bytes = &datagrams[message.datagram].bytes[message.payload.clone()];
+                let Some(datagram) = &datagrams[message.datagram] else { continue };
+                let bytes = &datagram.bytes[message.payload.clone()];
                 if bytes.is_empty() {
                     continue;
                 }

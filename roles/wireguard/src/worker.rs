@@ -221,7 +221,8 @@ impl Worker {
                     continue;
                 }
             }
-            let mut datagrams: Vec<_> = self.received.datagrams().collect();
+            let mut received = self.received.datagrams();
+            let mut datagrams: [_; RECEIVE_SLOTS] = std::array::from_fn(|_| received.next());
             self.inbound.open(&mut self.device, &mut datagrams, now);
             let tun = &self.tun;
             let mut sink = |offload: &Offload, pieces: &[&[u8]]| {

@@ -314,6 +314,22 @@ impl World {
         self.wires.iter().find(|(_, wire)| wire.client == client).map(|(number, _)| *number)
     }
 
+    /// The link of a node to a relay: its stream, and the connection that this is at the relay.
+    pub(super) fn link(
+        &self,
+        node: usize,
+        relay: usize,
+    ) -> Option<(StreamId, relay_proto::ConnectionId)> {
+        self.wires.values().find_map(|wire| match (wire.client, wire.server, wire.accepted) {
+            (Client::Node(index, stream), Server::Relay(at), Some(Accepted::Relay(connection)))
+                if (index, at) == (node, relay) =>
+            {
+                Some((stream, connection))
+            }
+            _ => None,
+        })
+    }
+
     pub(super) fn wire_of_relay(
         &self,
         index: usize,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use control_proto::{
     Admission, AuthorityKeys, ClientConfig, ControlClient, Controller, ControllerConfig,
-    EventRecord, NetworkMap, Settings, Stored, limits::CAPABILITY,
+    EventRecord, NetworkMap, SecurityEvent, Settings, Stored, limits::CAPABILITY,
 };
 use engine::{DEFAULT_MTU, DeviceSecrets, Engine, EngineConfig, InterfaceSettings, Now};
 use identity::{
@@ -198,6 +198,8 @@ pub struct NodeHost {
     pub answers: BTreeMap<u64, Instant>,
     /// Packets that reached its applications.
     pub received: u64,
+    /// What its engine has found that somebody should know of.
+    pub alarms: Vec<SecurityEvent>,
     config: EngineConfig,
     saved: Option<Vec<u8>>,
 }
@@ -225,6 +227,7 @@ impl NodeHost {
             interface: None,
             answers: BTreeMap::new(),
             received: 0,
+            alarms: Vec::new(),
             config: EngineConfig {
                 invite,
                 name: format!("node-{index}").parse().expect("a label"),

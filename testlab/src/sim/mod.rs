@@ -11,6 +11,7 @@
 //! - [`World`]: hosts and what happens to them; what a scenario drives
 //! - `clock`, `timers`: time
 //! - [`Underlay`], [`Nat`]: sites, translators and firewalls; [`Quality`]: how datagrams fare
+//! - [`Pair`]: the way of bulk between two nodes, machine by machine
 //! - `hosts`, `plain`: a node, a relay, a controller and a WireGuard peer around their machines
 //! - `shell`, `delivery`, `wire`: what machines want done, and what happens between hosts
 //! - [`scenario`]: bytes that say what happens, and a model that says what ought to be
@@ -21,6 +22,7 @@ mod delivery;
 mod hosts;
 mod nat;
 mod packets;
+mod pair;
 mod plain;
 pub mod scenario;
 mod shell;
@@ -33,6 +35,7 @@ mod world;
 pub use hosts::{Clock, ControllerHost, NodeHost, RelayHost};
 pub use nat::{Dependence, Firewall, Nat, NatBehaviour};
 pub use packets::Echo;
+pub use pair::Pair;
 pub use plain::PlainHost;
 pub use underlay::{EdgeKind, Flight, HostId, INTERNET, SiteId, Underlay};
 pub use wire::{Agenda, Quality};

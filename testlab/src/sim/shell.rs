@@ -127,8 +127,8 @@ impl World {
                     | EngineEvent::Pong { .. }
                     | EngineEvent::Path { .. }
                     | EngineEvent::ClockWrong { .. }
-                    | EngineEvent::Removed
-                    | EngineEvent::Security(_) => {}
+                    | EngineEvent::Removed => {}
+                    EngineEvent::Security(event) => self.nodes[index].alarms.push(event),
                 }
             } else {
                 break;

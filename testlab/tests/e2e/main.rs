@@ -1,7 +1,9 @@
 //! Real binaries and TUN devices in namespaces. Needs root; a missing tool is a failure.
 
+mod checksums;
 mod intruders;
 mod stream;
+mod translators;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -50,6 +52,14 @@ fn names_are_answered_for_the_network_and_nothing_of_alt_leaves_the_host() {
     let address = bob.addresses().swap_remove(0);
     assert_eq!(dig(&["+short", "AAAA", &bob.full_name()]).trim(), address);
     assert_eq!(dig(&["+short", "-x", &address]).trim(), format!("{}.", bob.full_name()));
+    lab.administer(&["name", "add", "wiki.office", "bob"]);
+    wait_for("a name that was given to be known", PATIENCE, || {
+        (dig(&["+short", "AAAA", "wiki.office.lab.alt"]).trim() == address).then_some(())
+    });
+    lab.administer(&["name", "remove", "wiki.office"]);
+    wait_for("a name that was withdrawn to be forgotten", PATIENCE, || {
+        dig(&["AAAA", "wiki.office.lab.alt"]).contains("status: NXDOMAIN").then_some(())
+    });
     assert!(dig(&["AAAA", "nobody.lab.alt"]).contains("status: NXDOMAIN"));
     assert!(dig(&["AAAA", "somebody.else.alt"]).contains("status: NXDOMAIN"));
 }

@@ -16,14 +16,30 @@ const STALL: Duration = Duration::from_secs(8);
 #[test]
 fn without_udp_a_file_arrives_whole_over_ipv6_and_ipv4_beside_pings() {
     let mut lab = Lab::new();
-    let bob = lab.device("bob");
-    let mut alice = lab.host("alice");
+    let alice = lab.host("alice");
     alice.namespace().block_udp();
+    let bob = files_arrive_whole(&mut lab, alice, "relay");
+    assert_eq!(counter(&bob, "TcpInErrs"), 0);
+}
+
+#[test]
+fn over_a_clean_wire_a_file_arrives_whole_and_nothing_of_it_is_sent_twice() {
+    let mut lab = Lab::new();
+    let alice = lab.host("alice");
+    let bob = files_arrive_whole(&mut lab, alice, "direct");
+    assert_eq!(counter(&bob, "TcpInErrs"), 0);
+    assert_eq!(counter(&bob, "TcpRetransSegs"), 0);
+}
+
+/// Fetches a file over both IP versions, with pings beside it.
+fn files_arrive_whole(lab: &mut Lab, mut alice: Device, path: &str) -> Device {
+    let bob = lab.device("bob");
     alice.up(&[&lab.invite(&[])]);
-    alice.wait_for_path(&bob, "relay", PATIENCE);
+    alice.wait_for_path(&bob, path, PATIENCE);
+    bob.wait_for_path(&alice, path, PATIENCE);
 
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let sent = file_of_noise(folder.path(), 100 * MEGABYTE);
+    let sent = file_of_noise(folder.path(), megabytes() * MEGABYTE);
     let _server = web_server(&bob, folder.path());
     for family in ["-6", "-4"] {
         let mut fetching = Fetch::start(&alice, &bob, &[family], folder.path());
@@ -32,8 +48,13 @@ fn without_udp_a_file_arrives_whole_over_ipv6_and_ipv4_beside_pings() {
         assert!(pings.contains(" 0% packet loss"), "{pings}");
         assert_eq!(fetching.finish(), sent.split_whitespace().next().unwrap_or_default());
     }
-    assert_eq!(errors_of_tcp(&alice), 0);
-    assert_eq!(errors_of_tcp(&bob), 0);
+    assert_eq!(counter(&alice, "TcpInErrs"), 0);
+    bob
+}
+
+/// How large the files are; `SHADOWMESH_FILE=1000` makes it a gigabyte.
+fn megabytes() -> usize {
+    std::env::var("SHADOWMESH_FILE").map_or(100, |text| text.parse().expect("megabytes"))
 }
 
 #[test]
@@ -55,7 +76,7 @@ fn a_transfer_survives_the_loss_and_the_return_of_the_direct_path() {
     alice.wait_for_path(&bob, "direct", PATIENCE);
     fetching.advance(30 * MEGABYTE);
     assert_eq!(fetching.finish(), sent.split_whitespace().next().unwrap_or_default());
-    assert_eq!(errors_of_tcp(&alice), 0);
+    assert_eq!(counter(&alice, "TcpInErrs"), 0);
 }
 
 /// A running transfer of `noise` into a file.
@@ -105,10 +126,10 @@ impl Fetch {
     }
 }
 
-/// TCP segments that a host has refused: bad checksums among them.
-fn errors_of_tcp(device: &Device) -> u64 {
-    let counters = device.namespace().run("nstat", &["-asz", "TcpInErrs"]);
-    let line = counters.lines().find(|line| line.starts_with("TcpInErrs"));
+/// What a host has counted: `TcpInErrs` for segments that it has refused, bad checksums among them.
+fn counter(device: &Device, name: &str) -> u64 {
+    let counters = device.namespace().run("nstat", &["-asz", name]);
+    let line = counters.lines().find(|line| line.starts_with(name));
     let count = line.and_then(|line| line.split_whitespace().nth(1));
     count.and_then(|count| count.parse().ok()).expect("nstat prints the counter")
 }

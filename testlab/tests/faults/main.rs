@@ -4,6 +4,7 @@ mod killing;
 
 use std::time::{Duration, SystemTime};
 
+use testlab::netns::Conditions;
 use testlab::network::{Device, Lab, Relay};
 use testlab::probes::{Probes, Trace};
 
@@ -100,6 +101,42 @@ fn a_device_that_slept_is_back_within_3_s() {
     probes.watch(Duration::from_secs(5));
     let after = probes.stop().answered_after(woken);
     assert!(after <= Duration::from_secs(3), "{after:?}");
+}
+
+#[test]
+fn a_link_that_works_again_is_used_within_3_s() {
+    let mut lab = Lab::new();
+    let (alice, bob) = direct_pair(&mut lab);
+    let probes = probe(&bob, &alice);
+    let host = alice.namespace();
+    let flap = |dead: &dyn Fn(), alive: &dyn Fn()| {
+        dead();
+        probes.watch(Duration::from_secs(10));
+        alive();
+        let alive = SystemTime::now();
+        probes.watch(Duration::from_secs(5));
+        let after = probes.trace().answered_after(alive);
+        assert!(after <= Duration::from_secs(3) + LATE, "{after:?}");
+    };
+    flap(&|| host.blackhole("eth0"), &|| host.end_blackhole("eth0"));
+    flap(&|| host.set_link("eth0", false), &|| host.set_link("eth0", true));
+}
+
+#[test]
+fn a_link_that_becomes_slow_and_lossy_costs_no_more_than_it_loses() {
+    let mut lab = Lab::new();
+    let bob = lab.device("bob");
+    let (mut alice, wire) = lab.far_host("alice", Conditions::delay(Duration::from_millis(20)));
+    alice.up(&[&lab.invite(&[])]);
+    alice.wait_for_path(&bob, "direct", PATIENCE);
+    let probes = probe(&alice, &bob);
+    let (delay, jitter) = (Duration::from_millis(150), Duration::from_millis(20));
+    wire.set(Conditions { delay, jitter, loss_permille: 50 });
+    probes.watch(Duration::from_secs(20));
+    let trace = probes.stop();
+    // A ping and its answer are lost in 98 of 1,000 cases: 20 of 200, give or take 4.
+    assert!(trace.lost() <= 40, "{} lost", trace.lost());
+    assert_gap(&trace, Duration::from_secs(1));
 }
 
 #[test]

@@ -59,15 +59,18 @@ fn is_answered(made: &Result<WebSocket, DialError>) -> bool {
     }
 }
 
-/// Sends requests that never end, and heads of 64 KiB; the server has ended them all.
-pub(crate) fn ask_badly(from: &Device) {
+/// Sends requests that never end, heads of 64 KiB, and over WebSockets messages of 64 KiB that would be 64 MiB if
+/// anybody unpacked them; the server has ended them all.
+pub(crate) fn ask_badly(from: &Device, invite: &Invite) {
     let server = server_address().to_string();
-    let output = from.namespace().run("python3", &["-c", BAD_REQUESTS, &server]);
-    assert_eq!(output.trim(), "300 slow and 100 long requests have ended");
+    let (Endpoint { path, .. }, _) =
+        endpoint(invite, Service::Control, &mut ChaCha20Rng::seed_from_u64(6));
+    let output = from.namespace().run("python3", &["-c", BAD_REQUESTS, &server, &path]);
+    assert_eq!(output.trim(), "300 slow, 100 long and 100 compressed requests have ended");
 }
 
 const BAD_REQUESTS: &str = r#"
-import asyncio, ssl, sys
+import asyncio, ssl, sys, zlib
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
 async def ended(reader):
@@ -87,9 +90,22 @@ async def long():
     reader, writer = await asyncio.open_connection(sys.argv[1], 8443, ssl=context)
     writer.write(b"GET / HTTP/1.1\r\nHost: " + b"x" * 65536)
     await ended(reader)
+packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+bomb = packer.compress(bytes(64 << 20)) + packer.flush(zlib.Z_SYNC_FLUSH)
+async def compressed():
+    reader, writer = await asyncio.open_connection(sys.argv[1], 8443, ssl=context)
+    writer.write(f"GET {sys.argv[2]} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n".encode())
+    head = await reader.readuntil(b"\r\n\r\n")
+    assert b" 101 " in head and b"deflate" not in head, head
+    # A final binary frame with the bit of the extension, under a mask of zeros.
+    writer.write(b"\xc2\xff" + len(bomb).to_bytes(8, "big") + bytes(4) + bomb)
+    await ended(reader)
 async def main():
-    await asyncio.wait_for(asyncio.gather(*[slow() for _ in range(300)], *[long() for _ in range(100)]), 60)
-    print("300 slow and 100 long requests have ended")
+    attacks = [slow() for _ in range(300)] + [long() for _ in range(100)] + [compressed() for _ in range(100)]
+    await asyncio.wait_for(asyncio.gather(*attacks), 60)
+    print("300 slow, 100 long and 100 compressed requests have ended")
 asyncio.run(main())
 "#;
 

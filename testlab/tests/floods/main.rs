@@ -80,7 +80,7 @@ fn slow_oversized_and_hostile_requests_cost_members_nothing() {
     let mallory = siege.lab.host("mallory");
     siege.besiege(|watch| {
         std::thread::scope(|scope| {
-            let slow = scope.spawn(|| connections::ask_badly(&mallory));
+            let slow = scope.spawn(|| connections::ask_badly(&mallory, &invite));
             let hostile = scope.spawn(|| {
                 connections::send_bombs(&mallory, &invite, 100);
                 connections::guess_invites(&mallory, &invite, 200);

@@ -15,7 +15,7 @@ use super::backoff::{Backoff, jittered};
 use super::clock::NetworkClock;
 use super::link::{Join, Latest, Link, Phase, Timers};
 use super::places::Places;
-use super::reports::{Reports, failure_event};
+use super::reports::Reports;
 use super::{Admission, ClientConfig, ClientEvent, ClientStatus, StreamAction};
 use crate::limits::{
     CAPABILITY, DIAL_DEADLINE, JOIN_ATTEMPTS, REFUSED_RETRY, RENEW_RETRY, WELCOME_DEADLINE,
@@ -355,7 +355,7 @@ impl ControlClient {
                 self.security(SecurityEvent::RotationFailed { device: None });
             }
             ChannelEvent::Failed(error) => {
-                if let Some(event) = failure_event(error, None) {
+                if let Some(event) = SecurityEvent::of_channel(error, None) {
                     self.security(event);
                 }
                 self.lose(rng, now);
@@ -526,6 +526,11 @@ impl ControlClient {
     fn retry(&mut self, rng: &mut dyn CryptoRng, now: Now) {
         if self.is_ready() {
             self.events.push_back(ClientEvent::Disconnected);
+        }
+        if let Link::Open { channel, .. } = &self.link
+            && channel.is_rotating()
+        {
+            self.security(SecurityEvent::RotationFailed { device: None });
         }
         self.map.abandon();
         let until = now.instant + self.backoff.next(rng);

@@ -16,7 +16,6 @@ use noise_channel::{ClockOffset, PathSecret};
 use crate::{ConnectionId, MapChanges, Refusal, SecurityEvent};
 
 pub use machine::ControlClient;
-pub(crate) use reports::failure_event;
 
 /// Where a controller is, and by which key it is known.
 #[derive(Debug, Clone)]

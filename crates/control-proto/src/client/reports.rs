@@ -3,9 +3,6 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use identity::DeviceId;
-use noise_channel::ChannelError;
-
 use crate::SecurityEvent;
 
 /// Events that wait; the oldest makes room and is counted.
@@ -47,30 +44,5 @@ impl Reports {
     pub(super) fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
         let next = self.next.filter(|_| !self.waiting.is_empty())?;
         Some((next, "report a security event"))
-    }
-}
-
-/// The security event that a channel's end is, if it is one.
-pub(crate) fn failure_event(
-    error: ChannelError,
-    device: Option<DeviceId>,
-) -> Option<SecurityEvent> {
-    match error {
-        ChannelError::HandshakeRejected
-        | ChannelError::HandshakeMalformed
-        | ChannelError::UnusableKey => {
-            Some(SecurityEvent::HandshakeFailed { reason: error.to_string() })
-        }
-        ChannelError::Replayed => Some(SecurityEvent::Replayed),
-        ChannelError::ClockSkew { difference, .. } => {
-            Some(SecurityEvent::ClockSkew { seconds: difference.as_secs() })
-        }
-        ChannelError::MessageTooLong(_)
-        | ChannelError::MessageRejected
-        | ChannelError::Protocol(_) => {
-            Some(SecurityEvent::ProtocolViolation { device, reason: error.to_string() })
-        }
-        ChannelError::KeysExhausted => Some(SecurityEvent::RotationFailed { device }),
-        ChannelError::HandshakeTimeout | ChannelError::PeerSilent => None,
     }
 }

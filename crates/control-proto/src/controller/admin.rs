@@ -53,6 +53,9 @@ impl Controller {
             AdminRequest::AddPeer(request) => self.add_peer(&request, now),
             AdminRequest::Peers => Ok(AdminAnswer::Peers { peers: self.peer_views() }),
             AdminRequest::RemovePeer { name } => self.remove_peer(&name, now),
+            AdminRequest::AddName(request) => self.add_name(request, now),
+            AdminRequest::Names => Ok(self.name_views()),
+            AdminRequest::RemoveName { name } => self.remove_name(&name, now),
             AdminRequest::Relays => Ok(AdminAnswer::Relays { relays: self.relay_views() }),
             AdminRequest::Outline => {
                 Ok(AdminAnswer::Outline { outline: self.outline().to_string() })
@@ -97,7 +100,7 @@ impl Controller {
         self.publish_info(wall(now));
         self.publish_controller(wall(now));
         self.prune_logs(now);
-        self.done(AuditAction::SettingsChanged, now)
+        self.done(AuditAction::SettingsChanged { change: change.clone() }, now)
     }
 
     fn checked_validity(&self, validity: u64) -> Result<u64, AdminError> {

@@ -2,7 +2,7 @@
 
 use identity::{
     Binding, ChainError, ChainPart, DeviceId, DeviceName, Ipv4Prefix, Proof, ProvenRenewal,
-    Renewal, RevocationTarget, Scope, Signed, UnixTime, Validity,
+    Renewal, RevocationTarget, Scope, Signed, SignerId, UnixTime, Validity,
 };
 use noise_channel::Now;
 
@@ -179,7 +179,7 @@ impl Controller {
         }
         let waiting = self.state.devices.values().filter(|record| record.pending).count();
         if self.state.devices.len() >= MAX_DEVICES || pending && waiting >= MAX_PENDING_DEVICES {
-            return Err(Refusal::Full.into());
+            return Err(full(device));
         }
         let mut record = DeviceRecord {
             device,
@@ -223,11 +223,11 @@ impl Controller {
         let Some(grant) = proof.grant() else { return Ok(None) };
         let device = proof.certificate().device;
         if grant.validity.check(wall(now)).is_err() {
-            return Err(Refusal::InviteExpired.into());
+            return Err(misused(Refusal::InviteExpired, (grant.key, device), "expired"));
         }
         let Some(known) = self.state.invites.get(&grant.key) else {
             if self.state.invites.len() >= MAX_INVITES {
-                return Err(Refusal::Full.into());
+                return Err(full(device));
             }
             let (key, created) = (grant.key, wall(now));
             let grant = grant.clone();
@@ -242,9 +242,7 @@ impl Controller {
         } else {
             (Refusal::InviteUsed, "used before")
         };
-        let misuse =
-            SecurityEvent::InviteMisuse { invite: grant.key, device, reason: reason.to_owned() };
-        Err(Refused { refusal, event: Some(misuse) })
+        Err(misused(refusal, (grant.key, device), reason))
     }
 
     fn welcome(&mut self, connection: ConnectionId, device: DeviceId, hello: &Hello) {
@@ -366,6 +364,17 @@ impl Controller {
             .find(|name| !self.index.names.contains_key(name))
             .unwrap_or_else(|| taken.clone())
     }
+}
+
+/// Another device would be one too many.
+fn full(device: DeviceId) -> Refused {
+    let event = SecurityEvent::RateLimited { device: Some(device) };
+    Refused { refusal: Refusal::Full, event: Some(event) }
+}
+
+fn misused(refusal: Refusal, (invite, device): (SignerId, DeviceId), reason: &str) -> Refused {
+    let reason = reason.to_owned();
+    Refused { refusal, event: Some(SecurityEvent::InviteMisuse { invite, device, reason }) }
 }
 
 /// A chain whose signatures do not hold.

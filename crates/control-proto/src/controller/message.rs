@@ -53,9 +53,7 @@ impl Controller {
     ) {
         match message {
             NodeMessage::Hello(_) => {
-                let reason = "a second hello".to_owned();
-                let device = Some(device);
-                self.event(None, SecurityEvent::ProtocolViolation { device, reason }, now);
+                self.violation(device, "a second hello", now);
                 self.close(connection);
             }
             NodeMessage::Endpoints(endpoints) => self.take_endpoints(device, &endpoints, now),
@@ -83,9 +81,10 @@ impl Controller {
             NodeMessage::Relay(entry) => self.take_relay(connection, device, entry, now),
             NodeMessage::Security(event) => {
                 let size = minicbor::to_vec(&event).map_or(usize::MAX, |bytes| bytes.len());
-                if size <= MAX_REPORT {
-                    self.event(Some(device), event, now);
+                if size > MAX_REPORT {
+                    return self.violation(device, "a report is too long", now);
                 }
+                self.event(Some(device), event, now);
             }
             NodeMessage::Leave => {
                 self.audit(Actor::Device { device }, AuditAction::DeviceLeft { device }, now);
@@ -169,7 +168,7 @@ impl Controller {
         now: Now,
     ) {
         if !self.is_relay(device) {
-            return self.refuse(connection, Refusal::NotARelay);
+            return self.refuse_relay(connection, device, now);
         }
         let healthy = !report.draining;
         let health = Health { heard: now.instant, report: Some(report), healthy };
@@ -192,13 +191,11 @@ impl Controller {
             entry.device == device && binding.is_ok_and(|b| b.channel_key == entry.channel_key)
         });
         if !is_own || !self.is_relay(device) {
-            return self.refuse(connection, Refusal::NotARelay);
+            return self.refuse_relay(connection, device, now);
         }
         let size = minicbor::to_vec(&entry).map_or(usize::MAX, |bytes| bytes.len());
         if size > MAX_RELAY_ENTRY {
-            let reason = "the entry of a relay is too long".to_owned();
-            let device = Some(device);
-            return self.event(None, SecurityEvent::ProtocolViolation { device, reason }, now);
+            return self.violation(device, "the entry of a relay is too long", now);
         }
         match self.publish_relay(entry.clone(), wall(now)) {
             None => {
@@ -222,6 +219,16 @@ impl Controller {
             .devices
             .get(&device)
             .is_some_and(|record| !record.pending && record.groups.contains(&GroupName::relay()))
+    }
+
+    fn refuse_relay(&mut self, connection: ConnectionId, device: DeviceId, now: Now) {
+        self.violation(device, "acts as a relay, or as another one, without being it", now);
+        self.refuse(connection, Refusal::NotARelay);
+    }
+
+    fn violation(&mut self, device: DeviceId, reason: &str, now: Now) {
+        let (device, reason) = (Some(device), reason.to_owned());
+        self.event(None, SecurityEvent::ProtocolViolation { device, reason }, now);
     }
 
     fn forged(&mut self, device: DeviceId, what: &str, now: Now) {

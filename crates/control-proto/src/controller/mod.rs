@@ -5,6 +5,7 @@ mod hello;
 mod keys;
 mod logs;
 mod message;
+mod names;
 mod owned;
 mod peers;
 mod publish;
@@ -28,7 +29,6 @@ use rand_core::CryptoRng;
 use self::logs::EventBudget;
 use self::publish::Publication;
 use self::session::{Phase, Session};
-use crate::client::failure_event;
 use crate::limits::{
     CAPABILITY, FRESHNESS_INTERVAL, HELLO_DEADLINE, LOAD_REPORT_DEADLINE, MAX_STRANGERS,
 };
@@ -259,7 +259,12 @@ impl Controller {
     /// A connection was closed by the other side.
     pub fn handle_closed(&mut self, connection: ConnectionId, now: Now) {
         self.last_now = now.instant;
+        let lost = self.sessions.get(&connection).filter(|session| session.channel.is_rotating());
+        if let Some(device) = lost.map(Session::device) {
+            self.event(None, SecurityEvent::RotationFailed { device }, now);
+        }
         self.forget(connection);
+        self.commit(now);
     }
 
     /// A batch of changes is on disk.
@@ -474,7 +479,7 @@ impl Controller {
             // Only an initiator learns that.
             ChannelEvent::ClockSkew { .. } => {}
             ChannelEvent::Failed(error) => {
-                if let Some(event) = failure_event(error, device) {
+                if let Some(event) = SecurityEvent::of_channel(error, device) {
                     self.event(None, event, now);
                 }
                 self.close(connection);

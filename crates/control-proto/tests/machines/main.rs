@@ -8,6 +8,7 @@
 )]
 
 mod hostile;
+mod limits;
 mod network;
 mod strict;
 mod world;

@@ -6,8 +6,8 @@ use crate::world::{PORT, World};
 use control_proto::limits::MAX_ITEM;
 use control_proto::{
     AdminAnswer, AdminError, AdminRequest, Admission, ClientEvent, ClientStatus, ControllerAddress,
-    ControllerPlace, InviteRequest, InviteState, ItemKey, LoadReport, NetworkMap, PeerRequest,
-    Refusal, SecurityEvent, SettingsChange, StoredItem,
+    ControllerPlace, InviteRequest, InviteState, ItemKey, LoadReport, NameTargetView, NameView,
+    NetworkMap, PeerRequest, Refusal, SecurityEvent, SettingsChange, StoredItem,
 };
 use identity::{
     Candidate, CandidateKind, Endpoints, Epoch, RelayEntry, Scope, ServerAddress, Signed, TlsMode,
@@ -565,5 +565,40 @@ fn reports_wait_for_the_controller_the_oldest_are_counted_and_long_ones_are_not_
     world.nodes[0].client.report(SecurityEvent::Replayed, world.now.instant);
     world.pass(Duration::from_secs(5));
     let new: Vec<_> = world.events[known..].iter().map(|record| &record.event).collect();
-    assert_eq!(new, [&SecurityEvent::Replayed]);
+    let (device, reason) = (Some(device), "a report is too long".to_owned());
+    let said = SecurityEvent::ProtocolViolation { device, reason };
+    assert_eq!(new, [&said, &SecurityEvent::Replayed]);
+}
+
+#[test]
+fn a_name_is_given_means_something_else_and_is_withdrawn() {
+    let mut world = joined(1);
+    let device = world.id(0);
+    let add = |name: &str, target: NameTargetView| {
+        AdminRequest::AddName(NameView { name: name.to_owned(), target })
+    };
+    let fixed = NameTargetView::Addresses { addresses: vec!["192.0.2.9".parse().unwrap()] };
+    let taken = world.admin(add("node0", fixed.clone()));
+    assert!(matches!(taken, Err(AdminError::NameTaken { .. })));
+    for odd in ["", "Wiki", "wiki.", "a b", "wiki..x", &"a.".repeat(100)] {
+        let refused = world.admin(add(odd, fixed.clone()));
+        assert!(matches!(refused, Err(AdminError::OutOfBounds { .. })), "{odd:?}: {refused:?}");
+    }
+    let nowhere = NameTargetView::Addresses { addresses: vec!["224.0.0.1".parse().unwrap()] };
+    assert!(matches!(world.admin(add("wiki", nowhere)), Err(AdminError::OutOfBounds { .. })));
+
+    for target in [NameTargetView::Device { device }, fixed] {
+        assert_eq!(world.admin(add("wiki.office", target.clone())), Ok(AdminAnswer::Done));
+        world.pass(Duration::from_secs(1));
+        let shown = world.map(0).name("wiki.office").expect("it is in the map");
+        assert_eq!(NameTargetView::from(shown.target.clone()), target);
+        let all =
+            AdminAnswer::Names { names: vec![NameView { name: "wiki.office".into(), target }] };
+        assert_eq!(world.admin(AdminRequest::Names), Ok(all));
+    }
+    let remove = AdminRequest::RemoveName { name: "wiki.office".into() };
+    assert_eq!(world.admin(remove.clone()), Ok(AdminAnswer::Done));
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.map(0).name("wiki.office"), None);
+    assert_eq!(world.admin(remove), Err(AdminError::UnknownName));
 }

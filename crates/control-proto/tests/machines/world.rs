@@ -33,6 +33,9 @@ pub struct World {
     pub audit: usize,
     pub pruned: Vec<(u64, UnixTime)>,
     pub nodes: Vec<Node>,
+    /// Whether what the controller sends waits on the way.
+    pub is_held: bool,
+    held: VecDeque<Output>,
     /// Whether batches reach the disk and are confirmed.
     pub disk_works: bool,
     /// The port at which the controller is reached.
@@ -72,6 +75,8 @@ impl World {
             audit: 0,
             pruned: Vec::new(),
             nodes: Vec::new(),
+            is_held: false,
+            held: VecDeque::new(),
             disk_works: true,
             port: PORT,
             answers: BTreeMap::new(),
@@ -316,6 +321,9 @@ impl World {
 
     fn settle_controller(&mut self) -> bool {
         let mut outputs = VecDeque::new();
+        if !self.is_held {
+            outputs.append(&mut self.held);
+        }
         let Some(controller) = &mut self.controller else { return false };
         while let Some(output) = controller.poll_output() {
             outputs.push_back(output);
@@ -327,8 +335,10 @@ impl World {
         busy
     }
 
-    fn obey(&mut self, output: Output) {
+    /// Does what the controller wants done.
+    pub fn obey(&mut self, output: Output) {
         match output {
+            Output::Send { .. } if self.is_held => self.held.push_back(output),
             Output::Send { connection, message } => {
                 if let Some((index, ours)) = self.wires.get(&connection).copied() {
                     let now = self.node_now(index);

@@ -120,6 +120,20 @@ fn a_marker_changes_the_key_at_both_ends() {
 }
 
 #[test]
+fn the_key_before_a_marker_opens_nothing_after_it() {
+    let (mut sealer, mut follows) = hop();
+    let (_, mut stays) = hop();
+    follows.set_next(key(2));
+    // Whoever stays takes the change for one to the key that it has.
+    stays.set_next(key(1));
+    let mut marker = sealer.rotate(&key(2), BOB, 0);
+    assert!(stays.open(&mut marker.clone()).is_ok() && follows.open(&mut marker).is_ok());
+    let mut after = message(&mut sealer, data());
+    assert_eq!(stays.open(&mut after.clone()), Err(HopError::BadTag));
+    assert!(follows.open(&mut after).is_ok());
+}
+
+#[test]
 fn a_marker_without_a_next_key_is_refused() {
     let (mut sealer, mut opener) = hop();
     let mut marker = sealer.rotate(&key(2), BOB, 0);

@@ -7,7 +7,9 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, patch, post};
 use axum::{Json, Router};
-use control_proto::{AdminError, AdminRequest, InviteRequest, PeerRequest, SettingsChange};
+use control_proto::{
+    AdminError, AdminRequest, InviteRequest, NameView, PeerRequest, SettingsChange,
+};
 use local_api::{BindError, OwnerListener};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -49,6 +51,8 @@ pub(crate) async fn serve(
         .route("/v1/records", post(publish))
         .route("/v1/peers", get(peers).post(add_peer))
         .route("/v1/peers/{name}", delete(remove_peer))
+        .route("/v1/names", get(names).post(add_name))
+        .route("/v1/names/{name}", delete(remove_name))
         .route("/v1/relays", get(relays))
         .route("/v1/relays/{id}", delete(withdraw))
         .route("/v1/events", get(events))
@@ -175,6 +179,18 @@ async fn remove_peer(State(shared): State<Shared>, Segment(name): Segment<String
     }
 }
 
+async fn names(State(shared): State<Shared>) -> Response {
+    shared.answer(AdminRequest::Names).await
+}
+
+async fn add_name(State(shared): State<Shared>, Json(request): Json<NameView>) -> Response {
+    shared.answer(AdminRequest::AddName(request)).await
+}
+
+async fn remove_name(State(shared): State<Shared>, Segment(name): Segment<String>) -> Response {
+    shared.answer(AdminRequest::RemoveName { name }).await
+}
+
 async fn relays(State(shared): State<Shared>) -> Response {
     shared.answer(AdminRequest::Relays).await
 }
@@ -213,6 +229,7 @@ fn refusal(error: &AdminError) -> Response {
         AdminError::UnknownDevice
         | AdminError::UnknownInvite
         | AdminError::UnknownPeer
+        | AdminError::UnknownName
         | AdminError::UnknownRelay => StatusCode::NOT_FOUND,
         AdminError::NameTaken { .. } | AdminError::Full { .. } => StatusCode::CONFLICT,
         AdminError::KeyNotHeld { .. }

@@ -104,6 +104,9 @@ fn route(request: &AdminRequest) -> Result<(Method, String, Bytes), AdminClientE
         AdminRequest::Peers => plain(Method::GET, "/v1/peers"),
         AdminRequest::AddPeer(peer) => Ok((Method::POST, "/v1/peers".to_owned(), json(peer)?)),
         AdminRequest::RemovePeer { name } => plain(Method::DELETE, &format!("/v1/peers/{name}")),
+        AdminRequest::Names => plain(Method::GET, "/v1/names"),
+        AdminRequest::AddName(name) => Ok((Method::POST, "/v1/names".to_owned(), json(name)?)),
+        AdminRequest::RemoveName { name } => plain(Method::DELETE, &format!("/v1/names/{name}")),
         AdminRequest::Relays => plain(Method::GET, "/v1/relays"),
         AdminRequest::WithdrawRelay { device } => {
             plain(Method::DELETE, &format!("/v1/relays/{device}"))

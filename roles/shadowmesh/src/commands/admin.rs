@@ -73,17 +73,23 @@ pub(crate) async fn invite(
     Ok(())
 }
 
+/// The device with this name, or with an id that begins so.
+pub(crate) fn find_device<'a>(
+    devices: &'a [DeviceView],
+    name: &str,
+) -> Result<&'a DeviceView, Failure> {
+    let named = devices.iter().find(|device| device.name.as_str() == name);
+    let by_id = |device: &&DeviceView| begins(&device.id.to_string(), name);
+    named.map_or_else(|| only(devices.iter().filter(by_id), "device", name), Ok)
+}
+
 pub(crate) async fn device(
     client: &AdminClient,
     command: DeviceCommand,
     as_json: bool,
 ) -> Result<(), Failure> {
     let devices = devices(client).await?;
-    let find = |name: &str| {
-        let named = devices.iter().find(|device| device.name.as_str() == name);
-        let by_id = |device: &&DeviceView| begins(&device.id.to_string(), name);
-        named.map_or_else(|| only(devices.iter().filter(by_id), "device", name), Ok)
-    };
+    let find = |name: &str| find_device(&devices, name);
     match command {
         DeviceCommand::List => {
             if as_json {
@@ -354,6 +360,7 @@ fn exit_of(error: &AdminError) -> Exit {
         AdminError::UnknownDevice
         | AdminError::UnknownInvite
         | AdminError::UnknownPeer
+        | AdminError::UnknownName
         | AdminError::UnknownRelay => Exit::NotFound,
         AdminError::NameTaken { .. }
         | AdminError::KeyNotHeld { .. }

@@ -3,6 +3,7 @@
 mod admin;
 mod logs;
 mod manual;
+mod name;
 mod network;
 mod owner;
 mod peer;
@@ -50,6 +51,7 @@ pub(crate) async fn run(cli: Cli, config: Config) -> Result<(), Failure> {
         Command::Invite(command) => admin::invite(&controller()?, command, as_json).await,
         Command::Device(command) => admin::device(&controller()?, command, as_json).await,
         Command::Peer(command) => peer::peer(&controller()?, command, as_json).await,
+        Command::Name(command) => name::name(&controller()?, command, as_json).await,
         Command::Network(command) => network::network(command, &config, as_json).await,
         Command::Log(command) => logs::log(&controller()?, command, as_json).await,
         Command::Wireguard(args) => wireguard(args, &config),

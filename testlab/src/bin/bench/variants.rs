@@ -1,10 +1,11 @@
 //! What is measured: two hosts and what joins them.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use testlab::netns::{Namespace, Process, wait_for, wire};
+use testlab::netns::{Namespace, wire};
 use testlab::network::{Device, Lab};
+use testlab::wireguard::End;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -44,15 +45,6 @@ impl Members {
     }
 }
 
-/// One end of the tunnel.
-struct End {
-    namespace: Namespace,
-    interface: String,
-    key_file: PathBuf,
-    public: String,
-    _process: Process,
-}
-
 /// The veth without a tunnel: the measure of the machine.
 pub(crate) fn bare(measure: &mut Measure<'_>) {
     let (a, b) = hosts();
@@ -67,43 +59,9 @@ fn hosts() -> (Namespace, Namespace) {
 
 /// A plain WireGuard tunnel, both ends by this program.
 pub(crate) fn wireguard(program: &Path, args: &[&str], measure: &mut Measure<'_>) {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let (a, b) = hosts();
-    let a = start(program, args, a, &folder.path().join("a"));
-    let b = start(program, args, b, &folder.path().join("b"));
-    configure(&a, &b, "10.77.0.1/24", "192.0.2.2:51820");
-    configure(&b, &a, "10.77.0.2/24", "192.0.2.1:51820");
-    wait_for("an answer through the tunnel", PATIENCE, || {
-        let ping = ["-c", "1", "-W", "1", "10.77.0.2"];
-        a.namespace.attempt("ping", &ping).status.success().then_some(())
-    });
-    measure(&Link { a: &a.namespace, b: &b.namespace, address: "10.77.0.2" });
-}
-
-fn start(program: &Path, args: &[&str], namespace: Namespace, folder: &Path) -> End {
-    std::fs::create_dir(folder).expect("a temporary folder");
-    // Interface names are unique on the machine, since their control sockets are.
-    let label = namespace.name().trim_start_matches("sm");
-    let interface = format!("b{}", &label[..label.len().min(14)]).replace('-', "x");
-    let mut command = namespace.command(program);
-    command.args(args).arg(&interface);
-    let process = Process::start(&mut command, &folder.join("log"));
-    let socket = format!("/var/run/wireguard/{interface}.sock");
-    wait_for("the control socket", PATIENCE, || {
-        std::os::unix::net::UnixStream::connect(&socket).ok()
-    });
-    let key_file = folder.join("key");
-    std::fs::write(&key_file, namespace.run("wg", &["genkey"])).expect("a temporary file");
-    let script = format!("wg pubkey < {}", key_file.display());
-    let public = namespace.run("sh", &["-c", &script]).trim().to_owned();
-    End { namespace, interface, key_file, public, _process: process }
-}
-
-fn configure(end: &End, other: &End, address: &str, endpoint: &str) {
-    let key_file = end.key_file.display().to_string();
-    let own = ["set", &end.interface, "private-key", &key_file, "listen-port", "51820"];
-    let peer = ["peer", &other.public, "allowed-ips", "10.77.0.0/24", "endpoint", endpoint];
-    end.namespace.run("wg", &[&own[..], &peer].concat());
-    end.namespace.run("ip", &["addr", "add", address, "dev", &end.interface]);
-    end.namespace.run("ip", &["link", "set", &end.interface, "mtu", "1420", "up"]);
+    let [a, b] = <[_; 2]>::from(hosts()).map(|host| End::start(program, args, host));
+    a.configure("10.77.0.1/24", (&b, "192.0.2.2", "10.77.0.0/24"));
+    b.configure("10.77.0.2/24", (&a, "192.0.2.1", "10.77.0.0/24"));
+    a.wait_until_reaches("10.77.0.2", PATIENCE);
+    measure(&Link { a: a.namespace(), b: b.namespace(), address: "10.77.0.2" });
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use control_proto::{SecurityEvent, TunnelRefusal, limits::FRESHNESS_STALE};
 use engine::ConnectionState::Online;
 use naming::{Lookup, Namespace};
+use noise_channel::ChannelError;
 
 use super::actions::Run;
 use super::model::Standing;
@@ -255,9 +256,12 @@ impl Run {
             SecurityEvent::StaleRevocations { .. } => {
                 self.expected.clocks_differ || self.world.elapsed() > FRESHNESS_STALE
             }
-            SecurityEvent::HandshakeFailed { .. }
-            | SecurityEvent::Replayed
-            | SecurityEvent::RotationFailed { .. }
+            // A cut, or a host that sleeps, lets both come to nothing.
+            SecurityEvent::RotationFailed { .. } => true,
+            SecurityEvent::HandshakeFailed { reason } => {
+                *reason == ChannelError::HandshakeTimeout.to_string()
+            }
+            SecurityEvent::Replayed
             | SecurityEvent::ProtocolViolation { .. }
             | SecurityEvent::ForgedCertificate { .. }
             | SecurityEvent::ForeignCertificate

@@ -1,0 +1,201 @@
+//! What each step of the data plane costs, one function at a time: `make microbench`.
+
+#![allow(missing_docs, reason = "the macros of the harness make public functions")]
+
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use engine::{HostPacket, Inbound, Outbound, Routes};
+use frame_proto::{Ends, FrameKeys, FrameType, HEADER_LENGTH, Header, TAG_LENGTH};
+use identity::{DeviceId, NetworkId};
+use packet::{Coalescer, Merging, Offload, Packet, Segments};
+use testlab::sim::Pair;
+
+/// Parts of a super-packet: what the host hands over at once.
+const PARTS: u16 = 44;
+const ROUTES: [u32; 3] = [1, 100, 10_000];
+
+criterion_main!(hot_paths);
+criterion_group!(
+    name = hot_paths;
+    config = Criterion::default()
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(2));
+    targets = splitting_and_joining, sealing_and_opening, routing, frames, relaying
+);
+
+fn parts_of(offload: &Offload, packet: &[u8]) -> Vec<Vec<u8>> {
+    let segments = Segments::plan(offload, packet).expect("it fits");
+    let part = |index| {
+        let mut part = vec![0; segments.length(index)];
+        segments.write(index, &mut part);
+        part
+    };
+    (0..segments.count()).map(part).collect()
+}
+
+fn join(packets: impl Iterator<Item = impl AsRef<[u8]>>) -> usize {
+    let packets: Vec<_> = packets.collect();
+    let mut writes = 0;
+    let mut sink = |_: &Offload, pieces: &[&[u8]]| {
+        black_box(pieces);
+        writes += 1;
+    };
+    let mut coalescer = Coalescer::new(Merging::ALL);
+    for packet in &packets {
+        coalescer.push(Packet::parse(packet.as_ref()).expect("a packet"), &mut sink);
+    }
+    coalescer.finish(&mut sink);
+    writes
+}
+
+fn splitting_and_joining(criterion: &mut Criterion) {
+    let (offload, packet) = Pair::direct().super_packet(PARTS);
+    let parts = parts_of(&offload, &packet);
+    let mut group = criterion.benchmark_group("super-packet");
+    group.throughput(Throughput::Bytes(packet.len() as u64));
+    let mut out = vec![0; 1 << 16];
+    group.bench_function("segment", |bencher| {
+        bencher.iter(|| {
+            let segments = Segments::plan(&offload, black_box(&packet)).expect("it fits");
+            for index in 0..segments.count() {
+                segments.write(index, &mut out[..segments.length(index)]);
+            }
+        });
+    });
+    group.bench_function("coalesce", |bencher| {
+        bencher.iter(|| join(black_box(&parts).iter()));
+    });
+    group.finish();
+}
+
+fn sealing_and_opening(criterion: &mut Criterion) {
+    let pair = Pair::direct();
+    let (from, now) = (pair.first_address(), pair.now());
+    let planes = [0, 1].map(|node| pair.data_plane(node));
+    let (offload, packet) = pair.super_packet(PARTS);
+    let parts = parts_of(&offload, &packet);
+    let slices: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+    let seal = |out: &mut Vec<u8>| {
+        out.clear();
+        match planes[0].load().outbound(&slices, out, now) {
+            Outbound::Datagrams { datagram_len, .. } => datagram_len,
+            Outbound::ToEngine | Outbound::NoRoute => panic!("there is a session"),
+        }
+    };
+    let mut group = criterion.benchmark_group("session");
+    group.throughput(Throughput::Bytes(packet.len() as u64));
+    let mut out = Vec::new();
+    group.bench_function("seal", |bencher| bencher.iter(|| seal(&mut out)));
+    group.bench_function("open", |bencher| {
+        let sealed = || {
+            let mut sealed = Vec::new();
+            let length = seal(&mut sealed);
+            (sealed, length)
+        };
+        let open = |(mut sealed, length): (Vec<u8>, usize)| {
+            let plane = planes[1].load();
+            for datagram in sealed.chunks_mut(length) {
+                let inbound = plane.inbound(from, datagram, now);
+                assert!(matches!(inbound, Inbound::Packet { .. }), "{inbound:?}");
+            }
+            sealed
+        };
+        bencher.iter_batched(sealed, open, BatchSize::SmallInput);
+    });
+    group.finish();
+}
+
+/// Which peer an address belongs to, and whether a packet is one that hosts take.
+fn routing(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("route");
+    for count in ROUTES {
+        let mut routes = Routes::new();
+        let address = |index: u32| IpAddr::from(Ipv4Addr::from(0x0a00_0000 + index));
+        for index in 0..count {
+            routes.insert(address(index).into(), index);
+        }
+        let mut index = 0;
+        group.bench_function(BenchmarkId::from_parameter(count), |bencher| {
+            bencher.iter(|| {
+                index = (index + 7_919) % count;
+                routes.lookup(black_box(address(index)))
+            });
+        });
+    }
+    group.finish();
+
+    let pair = Pair::direct();
+    let plane = pair.data_plane(0);
+    let (offload, packet) = pair.super_packet(PARTS);
+    let part = parts_of(&offload, &packet).swap_remove(0);
+    let mut group = criterion.benchmark_group("filter");
+    group.bench_function("way", |bencher| bencher.iter(|| plane.load().way(black_box(&part))));
+    group.bench_function("parse", |bencher| {
+        bencher.iter(|| Packet::parse(black_box(&part)).map(|view| view.transport_offset()));
+    });
+    group.bench_function("offload header", |bencher| {
+        bencher.iter(|| black_box(&offload).validate(black_box(&packet)));
+    });
+    group.finish();
+}
+
+/// The header of a frame, and what its two ends do to all of it.
+fn frames(criterion: &mut Criterion) {
+    let [one, other] = [1, 2].map(|byte| DeviceId::from_bytes([byte; 32]));
+    let network = NetworkId::from_bytes([3; 32]);
+    let end = |local, remote, [send, receive]: [u8; 2], [remote_index, local_index]: [u32; 2]| {
+        let (send, receive) = ([send; 32].into(), [receive; 32].into());
+        let keys = FrameKeys { send, receive, remote_index, local_index };
+        keys.split(Ends { network, local, remote })
+    };
+    let sealer = end(one, other, [4, 5], [6, 7]).0.begin();
+    let opener = end(other, one, [5, 4], [7, 6]).1;
+    let frame = |length: usize| {
+        let mut frame = vec![7; HEADER_LENGTH + length + TAG_LENGTH];
+        sealer.seal(FrameType::Data, 0, &mut frame).expect("it has room");
+        frame
+    };
+
+    let mut group = criterion.benchmark_group("frame");
+    let bytes: [u8; HEADER_LENGTH] = *frame(100).first_chunk().expect("a header");
+    let header = Header::decode(&bytes).expect("a header");
+    group.bench_function("encode header", |bencher| bencher.iter(|| black_box(&header).encode()));
+    group.bench_function("decode header", |bencher| {
+        bencher.iter(|| Header::decode(black_box(&bytes)));
+    });
+    for length in [1_280, 55_000] {
+        group.throughput(Throughput::Bytes(length as u64));
+        group.bench_function(BenchmarkId::new("seal", length), |bencher| {
+            let mut room = frame(length);
+            bencher.iter(|| sealer.seal(FrameType::Data, 0, black_box(&mut room)));
+        });
+        group.bench_function(BenchmarkId::new("open", length), |bencher| {
+            let open = |mut frame: Vec<u8>| {
+                opener.open(&mut frame).expect("it is new");
+                frame
+            };
+            bencher.iter_batched(|| frame(length), open, BatchSize::SmallInput);
+        });
+    }
+    group.finish();
+}
+
+/// A super-packet in one frame: at its sender, at the relay, at its receiver.
+fn relaying(criterion: &mut Criterion) {
+    let mut pair = Pair::relayed();
+    let (offload, packet) = pair.super_packet(PARTS);
+    let mut group = criterion.benchmark_group("relay");
+    group.throughput(Throughput::Bytes(packet.len() as u64));
+    group.bench_function("send, forward and receive", |bencher| {
+        bencher.iter(|| {
+            pair.wait(Duration::from_micros(100));
+            let message = pair.send(HostPacket::new(offload, &packet));
+            let message = pair.forward(message.freeze());
+            pair.receive(message.freeze())
+        });
+    });
+    group.finish();
+}

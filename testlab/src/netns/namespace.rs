@@ -1,0 +1,156 @@
+//! Hosts.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::{Process, command, finish};
+
+static COUNTER: AtomicU32 = AtomicU32::new(0);
+
+/// A network namespace, removed when dropped.
+#[derive(Debug)]
+pub struct Namespace {
+    name: String,
+}
+
+impl Namespace {
+    /// Makes a namespace with its loopback up and duplicate address detection off; `label` helps to read logs.
+    ///
+    /// The namespace has an `/etc/resolv.conf` of its own, empty at first: see [`Self::resolv_conf`].
+    pub fn new(label: &str) -> Self {
+        let name =
+            format!("sm{}-{}-{label}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
+        let namespace = Self { name };
+        let etc = namespace.etc();
+        std::fs::create_dir_all(&etc).expect("/etc/netns is writable");
+        File::create(etc.join("resolv.conf")).expect("/etc/netns is writable");
+        command("ip", &["netns", "add", &namespace.name]);
+        for setting in [
+            "net.ipv6.conf.all.accept_dad=0",
+            "net.ipv6.conf.default.accept_dad=0",
+            "net.ipv4.conf.all.rp_filter=0",
+            "net.ipv4.conf.default.rp_filter=0",
+            "net.ipv4.ping_group_range=0 2147483647",
+        ] {
+            namespace.run("sysctl", &["-qw", setting]);
+        }
+        namespace.run("ip", &["link", "set", "lo", "up"]);
+        namespace
+    }
+
+    /// The name as `ip netns` knows it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The file that programs in here see as `/etc/resolv.conf`.
+    pub fn resolv_conf(&self) -> PathBuf {
+        self.etc().join("resolv.conf")
+    }
+
+    /// A command that will run in here.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name]).arg(program);
+        command
+    }
+
+    /// Runs a command to its end and returns what it printed; panics when it fails.
+    pub fn run(&self, program: &str, args: &[&str]) -> String {
+        finish(self.command(program).args(args))
+    }
+
+    /// Runs a command to its end, whatever it answers.
+    pub fn attempt(&self, program: &str, args: &[&str]) -> Output {
+        self.command(program)
+            .args(args)
+            .output()
+            .unwrap_or_else(|error| panic!("{program}: {error}"))
+    }
+
+    /// Starts a process in here whose output goes to `log`.
+    pub fn spawn(
+        &self,
+        program: impl AsRef<std::ffi::OsStr>,
+        args: &[&str],
+        log: &Path,
+    ) -> Process {
+        Process::start(self.command(program).args(args), log)
+    }
+
+    /// Forbids UDP in both directions, as many guest networks do; TCP goes on.
+    pub fn block_udp(&self) {
+        let chain = |hook, interface| {
+            format!(
+                "chain {hook} {{ type filter hook {hook} priority 0;
+                {interface} != lo meta l4proto udp drop
+                }}\n"
+            )
+        };
+        let chains = [chain("input", "iif"), chain("output", "oif")].concat();
+        self.nft(&format!("table inet udpblock {{\n{chains}}}"));
+    }
+
+    /// Allows UDP again after [`Self::block_udp`].
+    pub fn allow_udp(&self) {
+        self.run("nft", &["delete", "table", "inet", "udpblock"]);
+    }
+
+    /// Drops everything on an interface in both directions while the link stays up, as behind a router that died.
+    pub fn blackhole(&self, interface: &str) {
+        let chain = |hook| {
+            format!(
+                "chain {hook} {{ type filter hook {hook} device \"{interface}\" priority -10; policy drop; }}\n"
+            )
+        };
+        let chains = [chain("ingress"), chain("egress")].concat();
+        self.nft(&format!("table netdev hole_{interface} {{\n{chains}}}"));
+    }
+
+    /// Lets everything pass again after [`Self::blackhole`].
+    pub fn end_blackhole(&self, interface: &str) {
+        self.run("nft", &["delete", "table", "netdev", &format!("hole_{interface}")]);
+    }
+
+    /// Loads rules into the firewall.
+    pub fn nft(&self, rules: &str) {
+        let mut command = self.command("nft");
+        let piped = command.args(["-f", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = piped.spawn().expect("nft is there: run `make tools`");
+        child.stdin.take().expect("it is piped").write_all(rules.as_bytes()).expect("nft reads");
+        let output = child.wait_with_output().expect("a child can be waited for");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "nft: {error}\n{rules}");
+    }
+
+    /// Takes an interface down, as when its cable is pulled, or up.
+    pub fn set_link(&self, interface: &str, up: bool) {
+        self.run("ip", &["link", "set", interface, if up { "up" } else { "down" }]);
+    }
+
+    /// Makes a gateway the way to everywhere.
+    pub fn set_default_route(&self, gateway: &str) {
+        self.run("ip", &["route", "replace", "default", "via", gateway]);
+    }
+
+    /// Runs `work` on a thread in here; the sockets that it opens stay in here.
+    pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let path = Path::new("/run/netns").join(&self.name);
+        let namespace = platform::process::Namespace::open(&path).expect("the namespace is there");
+        namespace.run(work).expect("a namespace can be entered")
+    }
+
+    fn etc(&self) -> PathBuf {
+        Path::new("/etc/netns").join(&self.name)
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.name]).output();
+        let _ = std::fs::remove_dir_all(self.etc());
+    }
+}

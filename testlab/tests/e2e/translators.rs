@@ -1,0 +1,117 @@
+//! Devices behind routers that translate addresses.
+
+use std::time::{Duration, Instant};
+
+use testlab::netns::{Conditions, Nat, Router, wait_for};
+use testlab::network::{Device, Lab};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A device behind a router of its own.
+struct Home {
+    nat: Nat,
+    device: Device,
+    _router: Router,
+}
+
+impl Home {
+    fn new(lab: &mut Lab, nat: Nat, name: &str) -> Self {
+        let router = lab.router(nat, None);
+        let device = lab.host_behind(&router, name);
+        Self { nat, device, _router: router }
+    }
+}
+
+/// Whether RFC 4787 lets these two find each other without guessing ports. With one port for each destination, whoever is on the other
+/// side must admit a port that it has not asked: it may filter by address at most.
+fn meet_directly(one: Nat, other: Nat) -> bool {
+    let is_symmetric = |nat| matches!(nat, Nat::Symmetric | Nat::SymmetricSequential);
+    let admits_any_port = |nat| matches!(nat, Nat::FullCone | Nat::AddressRestricted);
+    if [one, other].contains(&Nat::UdpBlocked) {
+        return false;
+    }
+    match (is_symmetric(one), is_symmetric(other)) {
+        (false, false) => true,
+        (true, false) => admits_any_port(other),
+        (false, true) => admits_any_port(one),
+        (true, true) => false,
+    }
+}
+
+#[test]
+fn every_pair_of_translators_connects_and_directly_where_rfc_4787_allows() {
+    let mut lab = Lab::new();
+    let mut side = |side: &str| {
+        let homes =
+            Nat::ALL.map(|nat| Home::new(&mut lab, nat, &format!("{nat:?}-{side}").to_lowercase()));
+        homes.map(|mut home| {
+            home.device.up(&[&lab.invite(&[])]);
+            home
+        })
+    };
+    let (left, right) = (side("left"), side("right"));
+    let pairs = || left.iter().flat_map(|one| right.iter().map(move |other| (one, other)));
+    for (one, other) in pairs() {
+        one.device.wait_until_reaches(&other.device.full_name(), PATIENCE);
+    }
+    let found = |one: &Home, other: &Home| {
+        let kind = if meet_directly(one.nat, other.nat) { "direct" } else { "relay" };
+        one.device.wait_for_path(&other.device, kind, PATIENCE);
+        other.device.wait_for_path(&one.device, kind, PATIENCE);
+    };
+    for (one, other) in pairs() {
+        found(one, other);
+    }
+}
+
+#[test]
+fn a_carrier_that_translates_once_more_is_no_hindrance() {
+    let mut lab = Lab::new();
+    let carrier = lab.carrier(Nat::PortRestricted);
+    let customer = lab.router_behind(&carrier, Nat::PortRestricted);
+    let home = lab.router(Nat::PortRestricted, None);
+    let mut alice = lab.host_behind(&customer, "alice");
+    let mut bob = lab.host_behind(&home, "bob");
+    for device in [&mut alice, &mut bob] {
+        device.up(&[&lab.invite(&[])]);
+    }
+    alice.wait_for_path(&bob, "direct", PATIENCE);
+    bob.wait_for_path(&alice, "direct", PATIENCE);
+}
+
+#[test]
+fn a_router_that_forgets_its_mappings_is_asked_again() {
+    let mut lab = Lab::new();
+    let (home, office) =
+        (lab.router(Nat::PortRestricted, None), lab.router(Nat::PortRestricted, None));
+    let (mut alice, mut bob) = (lab.host_behind(&home, "alice"), lab.host_behind(&office, "bob"));
+    for device in [&mut alice, &mut bob] {
+        device.up(&[&lab.invite(&[])]);
+    }
+    alice.wait_for_path(&bob, "direct", PATIENCE);
+    home.forget_mappings();
+    office.forget_mappings();
+    bob.wait_until_reaches(&alice.full_name(), Duration::from_secs(8));
+    alice.wait_for_path(&bob, "direct", 2 * PATIENCE);
+}
+
+#[test]
+fn over_slow_and_lossy_links_devices_meet_directly_within_3_s() {
+    let mut lab = Lab::new();
+    let conditions = Conditions {
+        delay: Duration::from_millis(25),
+        jitter: Duration::from_millis(5),
+        loss_permille: 10,
+    };
+    let homes = [(); 2].map(|()| lab.router(Nat::PortRestricted, Some(conditions)));
+    let [alice, bob] = ["alice", "bob"];
+    let mut alice = lab.host_behind(&homes[0], alice);
+    let mut bob = lab.host_behind(&homes[1], bob);
+    for device in [&mut alice, &mut bob] {
+        device.up(&[&lab.invite(&[])]);
+    }
+    wait_for("both to be there", PATIENCE, || alice.reaches(&bob.full_name()).then_some(()));
+    let started = Instant::now();
+    alice.wait_for_path(&bob, "direct", PATIENCE);
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+}
