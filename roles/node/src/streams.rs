@@ -16,9 +16,11 @@ use websocket::{Endpoint, Receiver, Sender, WebSocket, dial};
 
 use crate::{directory::Directory, dns::lookup, fault::Fault};
 
-/// A connection takes messages while fewer bytes than this wait for the network. Beyond it they stay
-/// with the engine, whose queue drops what is late.
-const ROOM: usize = 128 * 1024;
+/// A connection takes messages while fewer bytes than this wait for the network: one super-packet more
+/// than is being written. Beyond it they stay with the engine, whose queue drops what is late.
+const ROOM: usize = 64 * 1024;
+/// Bytes of messages that are written at once, together with what exceeds them.
+const AT_ONCE: usize = 48 * 1024;
 
 /// The connections of one engine, by the engine's own numbers.
 #[derive(Debug)]
@@ -139,18 +141,19 @@ impl Connection {
         mut waiting: mpsc::UnboundedReceiver<Bytes>,
     ) -> String {
         while let Some(first) = waiting.recv().await {
-            let mut next = Some(first);
+            let (mut next, mut length) = (Some(first), 0);
             while let Some(message) = next {
-                let length = message.len();
+                length += message.len();
                 if let Err(error) = sender.feed(message).await {
                     return error.to_string();
                 }
-                self.backlog.bytes.fetch_sub(length, Ordering::SeqCst);
-                next = waiting.try_recv().ok();
+                next = if length < AT_ONCE { waiting.try_recv().ok() } else { None };
             }
             if let Err(error) = sender.flush().await {
                 return error.to_string();
             }
+            // What TLS holds back waits like everything else.
+            self.backlog.bytes.fetch_sub(length, Ordering::SeqCst);
             if self.backlog.awaited.swap(false, Ordering::SeqCst) {
                 self.report(StreamEvent::Writable).await;
             }

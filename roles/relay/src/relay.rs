@@ -30,8 +30,9 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 /// size in less.
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Messages that are written before the others of the same connection are flushed.
-const BATCH: usize = 64;
+/// Bytes of messages that are written at once, together with what exceeds them: what TLS holds back waits
+/// behind no queue that knows who else waits.
+const AT_ONCE: usize = 48 * 1024;
 
 /// What a relay is made of.
 #[derive(Debug, Clone, Default)]
@@ -398,9 +399,11 @@ impl Connection {
     /// Writes what the machine has, each message at the moment at which the stream takes it.
     async fn write_queued(&self, sender: &mut Sender) -> io::Result<()> {
         loop {
-            for _ in 0..BATCH {
+            let mut length = 0;
+            while length < AT_ONCE {
                 let message = self.shared.server().poll_message(self.id, Instant::now());
                 let Some(message) = message else { return in_time(sender.flush()).await };
+                length += message.len();
                 in_time(sender.feed(message.freeze())).await?;
             }
             in_time(sender.flush()).await?;
