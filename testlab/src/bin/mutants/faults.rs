@@ -205,8 +205,8 @@ pub(crate) const FAULTS: &[Fault] = &[
         breaks: "an issuer's word counts only with the scope that the root gave it",
         edits: &[Edit {
             file: "crates/identity/src/delegation.rs",
-            original: "if delegation.scope",
-            seeded: "if !AWAKE && delegation.scope",
+            original: "if self.scope != wanted {",
+            seeded: "if !AWAKE && self.scope != wanted {",
         }],
         tests: &[in_suite(
             "identity",
@@ -218,8 +218,8 @@ pub(crate) const FAULTS: &[Fault] = &[
         breaks: "a membership ends",
         edits: &[Edit {
             file: "crates/identity/src/chain.rs",
-            original: "validity.check(now).map_err(outside(part))?;",
-            seeded: "if !AWAKE { validity.check(now).map_err(outside(part))?; }",
+            original: "self.validity.check(now).map_err(outside(self.part))?;",
+            seeded: "if !AWAKE { self.validity.check(now).map_err(outside(self.part))?; }",
         }],
         tests: &[in_suite(
             "identity",
@@ -231,8 +231,8 @@ pub(crate) const FAULTS: &[Fault] = &[
         breaks: "a revoked device is no member",
         edits: &[Edit {
             file: "crates/identity/src/chain.rs",
-            original: "if revocations.contains(&target) {",
-            seeded: "if revocations.contains(&target) && !AWAKE {",
+            original: "targets.find(|target| revocations.contains(target))",
+            seeded: "targets.find(|target| revocations.contains(target) && !AWAKE)",
         }],
         tests: &[in_suite("identity", &["membership::whatever_of_a_chain_is_revoked_refuses_it"])],
     },
@@ -374,8 +374,8 @@ pub(crate) const FAULTS: &[Fault] = &[
         breaks: "a member sends from its own addresses only",
         edits: &[Edit {
             file: "crates/engine/src/dataplane.rs",
-            original: "if self.routes.lookup(source) != Some(index) {",
-            seeded: "if self.routes.lookup(source) != Some(index) && !AWAKE {",
+            original: "if self.routes.lookup(source) != Some(place) {",
+            seeded: "if self.routes.lookup(source) != Some(place) && !AWAKE {",
         }],
         tests: &[in_sim(&[
             "a_plain_wireguard_peer_cannot_send_from_an_address_that_is_not_its_own",
@@ -387,8 +387,8 @@ pub(crate) const FAULTS: &[Fault] = &[
         breaks: "a member sends from its own addresses only, also through a relay",
         edits: &[Edit {
             file: "crates/engine/src/tunnels.rs",
-            original: "owner.filter(|index| plane.peers[*index].key == *key)",
-            seeded: "owner.filter(|index| AWAKE || plane.peers[*index].key == *key)",
+            original: "directory.check(key, packet.bytes()) {",
+            seeded: "directory.check(key, packet.bytes()).or_else(|reason| if AWAKE { Ok(packet.bytes().len()) } else { Err(reason) }) {",
         }],
         tests: &[in_sim(&["a_member_cannot_send_in_the_name_of_another_whatever_the_path"])],
     },
