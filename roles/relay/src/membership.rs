@@ -498,5 +498,6 @@ async fn endpoint(server: &ServerAddress, path: String) -> io::Result<Endpoint> 
         },
         path,
         mark: None,
+        detour: None,
     })
 }
