@@ -215,7 +215,7 @@ impl Lab {
     /// An address on the switch that nobody has.
     fn next_address(&mut self) -> String {
         self.hosts += 1;
-        format!("10.1.0.{}", self.hosts)
+        format!("11.1.0.{}", self.hosts)
     }
 
     fn state(&self, name: &str) -> String {
@@ -486,10 +486,10 @@ impl Device {
     }
 }
 
-/// The server's address on the switch.
+/// The server's address on the switch, where addresses are such as the Internet's: behind others no router maps ports.
 #[must_use]
 pub fn server_address() -> Ipv4Addr {
-    Ipv4Addr::new(10, 1, 0, 1)
+    Ipv4Addr::new(11, 1, 0, 1)
 }
 
 /// The library that shows a process another time of day.

@@ -3,7 +3,10 @@
 use frame_proto::FrameType;
 use identity::{DeviceId, Endpoints, Signed, UnixTime};
 use noise_channel::Now;
-use path::{Path, PathEvent};
+use path::{
+    CandidateKind::{Local, Mapped, Reflexive},
+    Path, PathEvent,
+};
 
 use crate::context::Context;
 use crate::engine::Engine;
@@ -121,9 +124,12 @@ impl Engine {
     pub(crate) fn announce(&mut self, cx: &mut Context<'_>) {
         let now = cx.instant();
         let filter = &self.settings.path.filter;
-        let reflexive = self.stun.reflexive();
         let candidates = if self.settings.path.udp {
-            own_candidates(&self.underlay.interfaces, reflexive, filter)
+            let local = self.underlay.interfaces.iter().map(|local| (Local, *local));
+            let mapped = self.underlay.mapped.map(|mapped| (Mapped, mapped));
+            let reflexive =
+                self.stun.reflexive().into_iter().map(|reflexive| (Reflexive, reflexive));
+            own_candidates(local.chain(mapped).chain(reflexive), filter)
         } else {
             Vec::new()
         };

@@ -40,6 +40,7 @@ mod fault;
 mod host;
 mod interface;
 mod join;
+mod mapping;
 mod mark;
 mod memory;
 mod names;

@@ -41,6 +41,8 @@ pub struct NodeSettings {
     pub mtu: u16,
     /// The UDP port, 0 for a free one. Further networks always take a free one.
     pub listen_port: u16,
+    /// Whether the router is asked to forward a port to each network's UDP port.
+    pub port_mapping: bool,
     /// Firewall mark (`SO_MARK`) on what goes underneath: datagrams, connections to controllers and
     /// relays, questions to the host's resolvers; 0 for none. Without CAP_NET_ADMIN there is none.
     pub mark: u32,
@@ -78,6 +80,7 @@ impl Default for NodeSettings {
             tun_path: PathBuf::from("/dev/net/tun"),
             mtu: 1280,
             listen_port: 0,
+            port_mapping: true,
             mark: DEFAULT_MARK,
             http_proxy: None,
             no_proxy: Vec::new(),

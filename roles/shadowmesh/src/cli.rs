@@ -187,6 +187,9 @@ pub(crate) struct UpArgs {
     /// Do not use UDP: everything goes through relays
     #[arg(long)]
     pub(crate) no_udp: bool,
+    /// Do not ask the router to forward a port
+    #[arg(long)]
+    pub(crate) no_port_mapping: bool,
     /// Leave the system's name resolution alone
     #[arg(long)]
     pub(crate) no_dns: bool,

@@ -39,7 +39,7 @@ use crate::{
     underlay::Surroundings,
     view,
 };
-use underlay::{Underlay, readable};
+use underlay::{Reach, Underlay, mapping_changed, readable};
 
 /// Packets from this device that wait for the loop.
 const PACKETS: usize = 512;
@@ -93,6 +93,7 @@ pub(crate) struct NetworkParts {
     pub(crate) clock: Clock,
     pub(crate) host: HostPlan,
     pub(crate) surroundings: watch::Receiver<Surroundings>,
+    pub(crate) port_mapping: bool,
     pub(crate) node: NodeSide,
     pub(crate) commands: mpsc::Receiver<NetworkCommand>,
 }
@@ -153,13 +154,19 @@ struct PendingPing {
 
 impl Network {
     pub(crate) fn new(parts: NetworkParts) -> io::Result<Self> {
-        let NetworkParts { config, clock, host, surroundings, node, commands } = parts;
+        let NetworkParts { config, clock, host, surroundings, port_mapping, node, commands } =
+            parts;
         let (packets, from_host) = mpsc::channel(PACKETS);
         let (upcall_sender, upcalls) = Upcalls::new();
         let mut rng = UnwrapErr(SysRng);
         let (id, name) = (config.invite.network, config.invite.network_name.to_string());
         let directory = node.directory.clone();
-        let underlay = Underlay::new(directory, surroundings, host.port(), config.loopback);
+        let reach = match (config.loopback, port_mapping) {
+            (true, _) => Reach::Host,
+            (false, true) => Reach::Mapped,
+            (false, false) => Reach::Addresses,
+        };
+        let underlay = Underlay::new(directory, surroundings, host.port(), reach);
         let engine = Engine::new(config, &mut rng, clock.now());
         let host = Host::start(host, engine.data_plane(), upcall_sender)?;
         // A device that was admitted before is a member, whoever answers.
@@ -221,10 +228,16 @@ impl Network {
                 }
                 () = sleep_until(deadline.into()) => self.handle_deadline(),
                 Ok(()) = self.underlay.surroundings.changed() => self.look_around(),
+                mapped = mapping_changed(self.underlay.mapping.as_mut()) => {
+                    self.engine.handle_mapped_address(mapped, &mut self.rng, self.clock.now());
+                }
             }
         };
         self.node.directory.remove(self.id);
         self.host.end(&self.node.directory);
+        if let Some(mapping) = self.underlay.mapping.take() {
+            mapping.end().await;
+        }
         ended
     }
 

@@ -1,6 +1,11 @@
 //! The network's connections, datagrams and surroundings.
 
-use std::{collections::BTreeSet, net::IpAddr, time::Instant};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU16,
+    time::Instant,
+};
 
 use engine::{DialTarget, Purpose, StreamCommand, StreamId, Transmit};
 use identity::TlsMode;
@@ -14,6 +19,7 @@ use crate::{
     api::{Event, Membership},
     directory::Directory,
     fault::Fault,
+    mapping::Mapping,
     streams::{StreamEvent, Streams},
     udp::Inbox,
     underlay::Surroundings,
@@ -21,6 +27,17 @@ use crate::{
 
 /// Events of connections that wait for the loop; behind them TCP holds the senders back.
 const STREAM_EVENTS: usize = 64;
+
+/// From how far away this device may be reached directly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// From this host: the network lives on it alone.
+    Host,
+    /// From wherever packets get to its addresses.
+    Addresses,
+    /// The same, and by a port that the router is asked for.
+    Mapped,
+}
 
 /// What a network knows of what lies underneath it.
 #[derive(Debug)]
@@ -38,6 +55,8 @@ pub(super) struct Underlay {
     pub(super) surroundings: watch::Receiver<Surroundings>,
     /// The surroundings that the engine was told of.
     known: Option<Surroundings>,
+    /// The router's port that leads here, while one is wanted.
+    pub(super) mapping: Option<Mapping>,
 }
 
 impl Underlay {
@@ -45,9 +64,12 @@ impl Underlay {
         directory: Directory,
         surroundings: watch::Receiver<Surroundings>,
         port: Option<u16>,
-        loopback: bool,
+        reach: Reach,
     ) -> Self {
         let (sender, events) = mpsc::channel(STREAM_EVENTS);
+        let loopback = reach == Reach::Host;
+        let mapping = port.filter(|_| reach == Reach::Mapped).and_then(NonZeroU16::new);
+        let mapping = mapping.map(|port| Mapping::start(port, surroundings.clone()));
         Self {
             streams: Streams::new(directory, sender),
             events,
@@ -58,7 +80,16 @@ impl Underlay {
             loopback,
             surroundings,
             known: None,
+            mapping,
         }
+    }
+}
+
+/// Waits until the router leads here from another address than before, or from none.
+pub(super) async fn mapping_changed(mapping: Option<&mut Mapping>) -> Option<SocketAddr> {
+    match mapping {
+        Some(mapping) => mapping.changed().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -233,6 +233,7 @@ impl Node {
             clock: self.config.clock,
             host,
             surroundings: self.lookout.surroundings(),
+            port_mapping: self.config.settings.port_mapping,
             node,
             commands,
         })

@@ -140,6 +140,7 @@ fn settings(args: &UpArgs, file: NodeSettings) -> NodeSettings {
         no_proxy,
         device_name: args.name.clone().or(file.device_name),
         listen_port: args.listen_port.unwrap_or(file.listen_port),
+        port_mapping: file.port_mapping && !args.no_port_mapping,
         udp: file.udp && !args.no_udp,
         dns: file.dns && !args.no_dns,
         proxy: args.proxy.or(file.proxy),
@@ -228,6 +229,7 @@ fn node_arguments(args: &UpArgs) -> Vec<String> {
     }
     all.extend(args.name.iter().map(|name| format!("--name={name}")));
     all.extend(args.no_udp.then(|| "--no-udp".to_owned()));
+    all.extend(args.no_port_mapping.then(|| "--no-port-mapping".to_owned()));
     all.extend(args.no_dns.then(|| "--no-dns".to_owned()));
     all.extend(args.listen_port.iter().map(|port| format!("--listen-port={port}")));
     all.extend(args.http_proxy.iter().map(|proxy| format!("--http-proxy={proxy}")));
