@@ -5,14 +5,14 @@
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{ExitStatus, Output};
 use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::netns::{
-    Conditions, Namespace, Nat, Process, Router, SlowWire, Switch, shadowmesh, wait_for,
+    Conditions, Disk, Namespace, Nat, Process, Router, SlowWire, Switch, shadowmesh, wait_for,
 };
 
 /// The network's name; devices are `<name>.lab.alt`.
@@ -42,17 +42,37 @@ impl Lab {
     /// A lab whose server runs and has a network.
     #[must_use]
     pub fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let switch = Switch::new();
-        let server = Namespace::new("server");
-        switch.plug(&server, &[&format!("{}/24", server_address())]);
-        let mut lab = Self { folder, switch, server, serving: None, hosts: 1 };
+        let mut lab = Self::without_server();
         lab.start_server();
         lab
     }
 
+    /// A lab whose server is to be started.
+    #[must_use]
+    pub fn without_server() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let switch = Switch::new();
+        let server = Namespace::new("server");
+        switch.plug(&server, &[&format!("{}/24", server_address())]);
+        Self { folder, switch, server, serving: None, hosts: 1 }
+    }
+
+    /// Gives somebody by this name, or `server`, a disk of so many mebibytes for all that is kept; before the first start.
+    #[must_use]
+    pub fn disk(&self, name: &str, mebibytes: u32) -> Disk {
+        Disk::mount(Path::new(&self.state(name)), mebibytes)
+    }
+
     /// Starts `shadowmesh serve` and waits until it answers.
     pub fn start_server(&mut self) {
+        self.spawn_server();
+        wait_for("the controller to answer", PATIENCE, || {
+            self.ask_server(&["network", "show"]).status.success().then_some(())
+        });
+    }
+
+    /// Starts `shadowmesh serve`.
+    pub fn spawn_server(&mut self) {
         let (state, listen, host) =
             (self.state("server"), format!("0.0.0.0:{PORT}"), server_address().to_string());
         let args = [
@@ -70,9 +90,20 @@ impl Lab {
         let program = shadowmesh().to_string_lossy().into_owned();
         let limited = [&["--nofile=1024:20000", &program][..], &args].concat();
         self.serving = Some(self.server.spawn("prlimit", &limited, &self.log("server")));
-        wait_for("the controller to answer", PATIENCE, || {
-            self.ask_server(&["network", "show"]).status.success().then_some(())
-        });
+    }
+
+    /// Waits until the server ends by itself.
+    ///
+    /// # Panics
+    /// When it does not run, or does not end.
+    pub fn wait_for_server_to_end(&mut self) -> ExitStatus {
+        self.serving.take().expect("the server runs").wait(PATIENCE)
+    }
+
+    /// What the server has logged.
+    #[must_use]
+    pub fn server_output(&self) -> String {
+        std::fs::read_to_string(self.log("server")).unwrap_or_default()
     }
 
     /// Ends the server as a power cut would.
