@@ -308,10 +308,6 @@ impl Run {
             HostId::Controller => {
                 self.world.controller.disk_full = full;
                 self.model.controller_can_keep = !full;
-                if full {
-                    // A report that it takes in is what ends it.
-                    self.expected.reports.clear();
-                }
             }
             HostId::Relay(relay) => self.world.relays[relay].fill_disk(full),
             HostId::Node(node) => self.world.nodes[node].fill_disk(full),
@@ -380,7 +376,7 @@ impl Run {
             self.model.note_sent(number, from, to, true);
         }
         self.expected.forgers.insert(from);
-        if is_heard && self.world.quality == Quality::GOOD && self.model.controller_can_keep {
+        if is_heard && self.world.quality == Quality::GOOD {
             self.expected.reports.insert((to, from));
         }
         self.world.run_for(Duration::from_secs(2));
