@@ -57,10 +57,10 @@ impl Lab {
         Self { folder, switch, server, serving: None, hosts: 1 }
     }
 
-    /// Gives somebody by this name, or `server`, a disk of so many mebibytes for all that is kept; before the first start.
+    /// Gives the server, before its first start, a disk of so many mebibytes for its state.
     #[must_use]
-    pub fn disk(&self, name: &str, mebibytes: u32) -> Disk {
-        Disk::mount(Path::new(&self.state(name)), mebibytes)
+    pub fn server_disk(&self, mebibytes: u32) -> Disk {
+        Disk::mount(&self.server, Path::new(&self.state("server")), mebibytes)
     }
 
     /// Starts `shadowmesh serve` and waits until it answers.
@@ -372,6 +372,12 @@ impl Device {
         self.node.as_ref().expect("the node runs")
     }
 
+    /// Gives it, before its first start, a disk of so many mebibytes for its state.
+    #[must_use]
+    pub fn disk(&self, mebibytes: u32) -> Disk {
+        Disk::mount(&self.namespace, Path::new(&self.state), mebibytes)
+    }
+
     /// What its node has logged.
     #[must_use]
     pub fn output(&self) -> String {
@@ -412,7 +418,8 @@ impl Device {
     /// Waits until the node has written down what it knows: its disk has been quiet for longer than it puts writing off.
     pub fn wait_until_saved(&self) {
         wait_for(&format!("{} to write down what it knows", self.name), PATIENCE, || {
-            let entries = std::fs::read_dir(Path::new(&self.state).join("node")).ok()?;
+            let state = self.namespace.path(Path::new(&self.state));
+            let entries = std::fs::read_dir(state.join("node")).ok()?;
             let changed =
                 entries.flatten().filter_map(|entry| entry.metadata().ok()?.modified().ok());
             let quiet = changed.max()?.elapsed().unwrap_or_default();

@@ -515,5 +515,6 @@ async fn endpoint(server: &ServerAddress, path: String) -> io::Result<Endpoint> 
         },
         path,
         mark: None,
+        detour: None,
     })
 }

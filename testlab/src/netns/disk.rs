@@ -3,14 +3,13 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use super::command;
+use super::Namespace;
 
 /// Written at once while a disk is being filled: what a small file takes.
 const BLOCK: usize = 4_096;
 
-/// A disk of its own in a folder, in memory, unmounted when dropped.
+/// A disk of its own in a folder of a host, in memory; it ends with the host.
 #[derive(Debug)]
 pub struct Disk {
     folder: PathBuf,
@@ -18,11 +17,11 @@ pub struct Disk {
 
 impl Disk {
     /// Mounts an empty disk of so many mebibytes at a folder, which is made.
-    pub fn mount(folder: &Path, mebibytes: u32) -> Self {
+    pub fn mount(host: &Namespace, folder: &Path, mebibytes: u32) -> Self {
         std::fs::create_dir_all(folder).expect("a temporary folder");
         let size = format!("size={mebibytes}m,mode=0700");
-        command("mount", &["-t", "tmpfs", "-o", &size, "tmpfs", &folder.to_string_lossy()]);
-        Self { folder: folder.to_owned() }
+        host.run("mount", &["-t", "tmpfs", "-o", &size, "tmpfs", &folder.to_string_lossy()]);
+        Self { folder: host.path(folder) }
     }
 
     /// Fills it up to the last block.
@@ -42,12 +41,5 @@ impl Disk {
 
     fn ballast(&self) -> PathBuf {
         self.folder.join("ballast")
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // Processes that still run here do not keep it.
-        let _ = Command::new("umount").arg("--lazy").arg(&self.folder).output();
     }
 }

@@ -16,7 +16,7 @@ const LONG_ENOUGH: Duration = Duration::from_secs(8);
 #[test]
 fn a_server_whose_disk_is_full_grants_nothing_keeps_traffic_going_and_forgets_nothing() {
     let mut lab = Lab::without_server();
-    let disk = lab.disk("server", MEBIBYTES);
+    let disk = lab.server_disk(MEBIBYTES);
     lab.start_server();
     let mut join = |name: &str| {
         let mut device = lab.host(name);
@@ -68,7 +68,7 @@ fn a_server_whose_disk_is_full_grants_nothing_keeps_traffic_going_and_forgets_no
 #[test]
 fn a_server_that_has_no_room_to_begin_says_so_and_begins_when_there_is() {
     let mut lab = Lab::without_server();
-    let disk = lab.disk("server", MEBIBYTES);
+    let disk = lab.server_disk(MEBIBYTES);
     disk.fill();
     lab.spawn_server();
     assert_eq!(lab.wait_for_server_to_end().code(), Some(8), "{}", lab.server_output());
@@ -81,8 +81,10 @@ fn a_server_that_has_no_room_to_begin_says_so_and_begins_when_there_is() {
 #[test]
 fn a_device_whose_disk_is_full_goes_on_says_so_and_saves_when_there_is_room() {
     let mut lab = Lab::new();
-    let disk = lab.disk("alice", MEBIBYTES);
-    let mut alice = lab.device("alice");
+    let mut alice = lab.host("alice");
+    let disk = alice.disk(MEBIBYTES);
+    alice.up(&[&lab.invite(&[])]);
+    alice.wait_for_membership("online", PATIENCE);
     alice.wait_until_saved();
 
     disk.fill();
