@@ -195,18 +195,31 @@ impl Lab {
 
     /// A relay on a host of its own that has joined and is known to the controller.
     pub fn relay(&mut self, name: &str) -> Relay {
+        let mut relay = self.relay_host(name);
+        self.admit(&mut relay);
+        relay
+    }
+
+    /// A host on the switch for a relay that is in no network yet.
+    pub fn relay_host(&mut self, name: &str) -> Relay {
         let address = self.next_address();
         let namespace = Namespace::new(name);
         self.switch.plug(&namespace, &[&format!("{address}/24")]);
         let (state, log) = (self.state(name), self.log(name));
         let id = String::new();
-        let mut relay = Relay { id, namespace, address, state, log, process: None };
-        let known = self.relays();
+        Relay { id, namespace, address, state, log, process: None }
+    }
+
+    /// Starts a relay with an invite of its own and waits until the controller knows it.
+    pub fn admit(&self, relay: &mut Relay) {
+        // The server's own relay must not be taken for this one.
+        let known = wait_for("the server's relay to be published", PATIENCE, || {
+            Some(self.relays()).filter(|relays| !relays.is_empty())
+        });
         relay.start(&[&self.invite(&["--relay"])]);
         relay.id = wait_for("the relay to be published", PATIENCE, || {
             self.relays().into_iter().find(|id| !known.contains(id))
         });
-        relay
     }
 
     /// The ids of the network's relays.
@@ -304,6 +317,18 @@ impl Relay {
     #[must_use]
     pub fn namespace(&self) -> &Namespace {
         &self.namespace
+    }
+
+    /// Gives it, before its first start, a disk of so many mebibytes for its state.
+    #[must_use]
+    pub fn disk(&self, mebibytes: u32) -> Disk {
+        Disk::mount(&self.namespace, Path::new(&self.state), mebibytes)
+    }
+
+    /// What it has logged.
+    #[must_use]
+    pub fn output(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// Starts it, with an invite or for the networks joined before.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use testlab::netns::wait_for;
-use testlab::network::Lab;
+use testlab::network::{Lab, Relay};
 
 use super::{assert_gap, probe};
 
@@ -106,4 +106,30 @@ fn a_device_whose_disk_is_full_goes_on_says_so_and_saves_when_there_is_room() {
     let status = alice.status().expect("the node answers");
     let peers = status["networks"][0]["peers"].as_array().expect("peers are a list");
     assert!(peers.iter().any(|peer| peer["name"] == "bob"), "{status}");
+}
+
+#[test]
+fn a_relay_whose_disk_is_full_goes_on_says_so_and_starts_again() {
+    let mut lab = Lab::new();
+    let mut relay = lab.relay_host("second");
+    let disk = relay.disk(MEBIBYTES);
+    lab.admit(&mut relay);
+    disk.fill();
+    let mut alice = lab.host("alice");
+    alice.namespace().block_udp();
+    alice.up(&[&lab.invite(&[])]);
+    alice.wait_for_relays(2);
+    let says = |relay: &Relay, text: &str, times: usize| {
+        let count = || relay.output().matches(text).count();
+        wait_for(text, PATIENCE, || (count() == times).then_some(()));
+    };
+    says(&relay, "state cannot be kept", 1);
+
+    relay.kill();
+    alice.wait_for_relays(1);
+    relay.start(&[]);
+    alice.wait_for_relays(2);
+    says(&relay, "state cannot be kept", 2);
+    disk.free();
+    says(&relay, "state is kept again", 1);
 }
