@@ -29,8 +29,12 @@ impl ProxyRule {
         Some(Detour { proxy: self.proxy.clone(), addresses })
     }
 
+    /// This host itself is always an exception.
     fn excepts(&self, host: &str) -> bool {
         let address = host.parse::<IpAddr>().ok();
+        if host == "localhost" || address.is_some_and(|address| address.is_loopback()) {
+            return true;
+        }
         let is_met = |exception: &String| {
             let exception = exception.trim();
             let name = exception.trim_start_matches("*.").trim_start_matches('.');
@@ -71,6 +75,9 @@ mod tests {
             ("2001:db8::/32", "2001:db8::1"),
             ("*", "example.org"),
             (" example.org ", "example.org"),
+            ("", "localhost"),
+            ("", "127.0.0.2"),
+            ("", "::1"),
         ] {
             assert!(excepts(exception, host), "{exception} {host}");
         }
