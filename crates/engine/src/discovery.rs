@@ -1,8 +1,11 @@
 //! Paths: candidates, probes, relays and what is announced of them.
 
+use std::time::Instant;
+
+use control_proto::SecurityEvent;
 use frame_proto::FrameType;
 use identity::{DeviceId, Endpoints, Signed, UnixTime};
-use noise_channel::Now;
+use noise_channel::{ClockOffset, Now};
 use path::{
     CandidateKind::{Local, Mapped, Reflexive},
     Path, PathEvent,
@@ -10,7 +13,7 @@ use path::{
 
 use crate::context::Context;
 use crate::engine::Engine;
-use crate::io::{EngineEvent, Transmit};
+use crate::io::{ConnectionState, EngineEvent, Transmit};
 use crate::peer::Peer;
 use crate::peers::{announced, own_candidates};
 use crate::relays::RelayEvent;
@@ -35,12 +38,25 @@ impl Engine {
                 }
                 RelayEvent::Frame(relay, frame) => self.receive_frame(relay, frame, cx),
                 RelayEvent::Alarm(event) => self.alarms.raise(event, cx.instant()),
+                RelayEvent::TimeRefused(offset) => self.doubt_clock(offset, cx.instant()),
                 RelayEvent::Unreachable { relay, peer } => {
                     if let Some(peer) = self.peers.get_mut(peer) {
                         peer.relays.handle_absent(relay);
                     }
                 }
             }
+        }
+    }
+
+    /// Tells of a clock that a relay found wrong, unless a controller has the last word on that: it knows
+    /// which of the two is wrong, and tells of it itself.
+    fn doubt_clock(&mut self, offset: ClockOffset, now: Instant) {
+        let known = self.saved.clock_offset();
+        let is_alone =
+            matches!(self.connection(), ConnectionState::Offline | ConnectionState::Connecting);
+        if is_alone && !known.agrees_with(offset) {
+            let seconds = known.0.abs_diff(offset.0) / 1_000;
+            self.alarms.raise(SecurityEvent::ClockSkew { seconds }, now);
         }
     }
 

@@ -55,6 +55,8 @@ pub(crate) enum RelayEvent {
     Frame(DeviceId, BytesMut),
     /// A link did what somebody who watches over the network should know of.
     Alarm(SecurityEvent),
+    /// A relay refused this device's time, and would have had this added to the local clock.
+    TimeRefused(ClockOffset),
     /// A peer is not attached to this relay.
     Unreachable { relay: DeviceId, peer: DeviceId },
 }
@@ -67,6 +69,9 @@ pub(crate) struct Relays {
     homes: Vec<DeviceId>,
     links: BTreeMap<DeviceId, Link>,
     meter: FlowMeter,
+    /// What a relay last asked to add to the local clock: many relays, and each after every change of the network
+    /// underneath, ask for the same.
+    asked: Option<ClockOffset>,
     events: VecDeque<RelayEvent>,
 }
 
@@ -91,6 +96,7 @@ impl Relays {
             homes: Vec::new(),
             links: BTreeMap::new(),
             meter: FlowMeter::default(),
+            asked: None,
             events: VecDeque::new(),
         }
     }
@@ -427,6 +433,11 @@ impl Relays {
                 }
                 ClientEvent::ClockSkew { offset, .. } => {
                     link.clock_offset = Some(offset);
+                    let is_known = self.asked.is_some_and(|asked| asked.agrees_with(offset));
+                    if !is_known {
+                        self.asked = Some(offset);
+                        self.events.push_back(RelayEvent::TimeRefused(offset));
+                    }
                     failed = true;
                 }
                 ClientEvent::Failed(error) => {

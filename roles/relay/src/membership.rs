@@ -267,8 +267,8 @@ impl Driver {
                     }
                 } => self.client.handle_timeout(&mut clock::rng(), clock::now()),
                 () = self.map_keeper.due() => {
-                    let (keystore, name) = (&self.config.keystore, self.secrets.map_name());
-                    self.map_keeper.write(Arc::clone(keystore), name, self.client.map().to_bytes());
+                    let keystore = Arc::clone(&self.config.keystore);
+                    self.map_keeper.write(keystore, self.entries());
                 }
                 _ = load.tick() => self.report_load(),
             }
@@ -327,7 +327,7 @@ impl Driver {
             ClientEvent::Connected { pending } => info!(%network, pending, "controller reached"),
             ClientEvent::Disconnected => debug!(%network, "controller lost"),
             ClientEvent::Membership(chain) => {
-                self.secrets.keep_chain(&chain, &*self.config.keystore)?;
+                self.keep();
                 self.serve(&chain);
                 self.bind(0)?;
             }
@@ -350,7 +350,7 @@ impl Driver {
                 warn!(%network, milliseconds = offset.0, "the clock is wrong: set it, by NTP for instance");
                 self.clock_offset = offset;
                 self.relay.set_clock_offset(network, offset);
-                self.secrets.keep_clock_offset(offset, &*self.config.keystore)?;
+                self.keep();
                 // What seemed to be over, or not to have begun, may count by the right time.
                 if let Some(chain) = self.client.chain().cloned() {
                     self.serve(&chain);
@@ -367,6 +367,23 @@ impl Driver {
             }
         }
         Ok(())
+    }
+
+    /// Keeps at once what is small. What the disk does not take is due with the map; a relay that ends before learns it anew.
+    fn keep(&mut self) {
+        let entries = self.secrets.small_entries(self.client.chain(), self.clock_offset);
+        let keystore = &self.config.keystore;
+        let kept = entries.iter().try_for_each(|(name, bytes)| keystore.store(name, bytes));
+        if let Err(error) = kept {
+            self.map_keeper.note_failure(error);
+        }
+    }
+
+    /// All that is kept but keys.
+    fn entries(&self) -> Vec<(String, Vec<u8>)> {
+        let mut entries = self.secrets.small_entries(self.client.chain(), self.clock_offset);
+        entries.push((self.secrets.map_name(), self.client.map().to_bytes()));
+        entries
     }
 
     /// Announces the channel key, anew if it is time or the time was wrong.

@@ -68,6 +68,12 @@ impl Namespace {
         self.folder.path().join("resolv.conf")
     }
 
+    /// A path as programs in here see it, for who is outside.
+    pub fn path(&self, path: &Path) -> PathBuf {
+        let root = PathBuf::from(format!("/proc/{}/root", self.id()));
+        root.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
     /// A command that will run in here.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");

@@ -1,5 +1,6 @@
 //! What users feel when parts of a network fail: pings through the tunnel, ten a second, and how long none is answered. Needs root.
 
+mod full_disk;
 mod killing;
 
 use std::time::{Duration, SystemTime};

@@ -4,9 +4,11 @@
 //! |---|---|
 //! | `mod` | the loop, and what the node asks |
 //! | `events` | carrying out what the engine wants |
+//! | `saving` | whether the disk takes what is to be remembered |
 //! | `underlay` | connections, datagrams, surroundings |
 
 mod events;
+mod saving;
 mod underlay;
 
 use std::{
@@ -39,6 +41,7 @@ use crate::{
     underlay::Surroundings,
     view,
 };
+use saving::Saving;
 use underlay::{Reach, Underlay, mapping_changed, readable};
 
 /// Packets from this device that wait for the loop.
@@ -120,12 +123,19 @@ pub(crate) struct Network {
     inlets: Inlets,
     node: NodeSide,
     commands: mpsc::Receiver<NetworkCommand>,
-    /// What the engine wants of the interface.
+    arrangement: Arrangement,
+    saving: Saving,
+    pings: Vec<PendingPing>,
+    ending: Ending,
+}
+
+/// How the interface is to be set up.
+#[derive(Debug, Default)]
+struct Arrangement {
+    /// What the engine wants.
     wanted: Option<InterfaceSettings>,
     /// The prefixes that another network of the device has already.
     taken: Vec<IpNet>,
-    pings: Vec<PendingPing>,
-    ending: Ending,
 }
 
 /// What comes from this host.
@@ -184,8 +194,8 @@ impl Network {
             inlets: Inlets { upcalls, from_host, packets },
             node,
             commands,
-            wanted: None,
-            taken: Vec::new(),
+            arrangement: Arrangement::default(),
+            saving: Saving::default(),
             pings: Vec::new(),
             ending: Ending::No,
         })
@@ -250,12 +260,15 @@ impl Network {
             Ending::Leaving(deadline) => Some(deadline),
             Ending::No | Ending::Removed => None,
         };
-        pings.chain(engine).chain(leaving).min().unwrap_or(idle)
+        pings.chain(engine).chain(leaving).chain(self.saving.again_at()).min().unwrap_or(idle)
     }
 
     fn handle_deadline(&mut self) {
         let now = self.clock.now();
         self.engine.handle_timeout(&mut self.rng, now);
+        if self.saving.again_at().is_some_and(|at| at <= now.instant) {
+            self.engine.flush();
+        }
         if let Ending::Leaving(deadline) = self.ending
             && deadline <= now.instant
         {
@@ -321,7 +334,10 @@ impl Network {
     fn status(&self) -> NetworkStatus {
         let fault = self.underlay.fault.as_ref().filter(|_| self.is_alone());
         let status = self.engine.status(self.clock.now());
-        view::network(status, self.membership, fault, &self.taken, &self.host)
+        let taken = &self.arrangement.taken;
+        let mut status = view::network(status, self.membership, fault, taken, &self.host);
+        status.advice.extend(self.saving.advice());
+        status
     }
 
     fn ping(&mut self, peer: &str, reply: Reply<PingReply>) {
