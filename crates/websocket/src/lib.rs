@@ -21,7 +21,7 @@
 //! | `message` | the message stream |
 //! | `tls` | certificates, pins and TLS settings |
 //! | `transport` | TCP or TLS as one byte stream |
-//! | `upgrade` | the HTTP head on either side |
+//! | [`upgrade`] | the HTTP head on either side |
 
 #![forbid(unsafe_code)]
 
@@ -30,7 +30,7 @@ mod listen;
 mod message;
 mod tls;
 mod transport;
-mod upgrade;
+pub mod upgrade;
 
 pub use dial::{AttemptError, DialError, Endpoint, dial};
 pub use listen::{Listener, Upgrade};
