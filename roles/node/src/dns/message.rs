@@ -32,10 +32,10 @@ pub enum Match {
 }
 
 impl ForwardQuery {
-    /// Finds the question; `None` when there is not exactly one or it is malformed.
+    /// Finds the question; `None` when there is not exactly one, it is malformed, or this is a reply.
     #[must_use]
     pub fn parse(query: &[u8]) -> Option<Self> {
-        if query.get(4..6)? != [0, 1] {
+        if query.get(2)? & RESPONSE != 0 || query.get(4..6)? != [0, 1] {
             return None;
         }
         let mut end = HEADER;
