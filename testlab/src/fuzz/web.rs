@@ -122,6 +122,7 @@ async fn receive_as_client(raw: &TcpListener) -> usize {
         tls: Tls::Plain,
         path: "/".to_owned(),
         mark: None,
+        detour: None,
     };
     receive(dial(&endpoint).await.expect("the server answers")).await
 }
