@@ -29,7 +29,7 @@ const NOT_FOUND: &str = "HTTP/1.1 404 Not Found\r\n\
 /// A well-formed upgrade request.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Request {
-    pub(crate) path: String,
+    path: String,
     accept: String,
 }
 
@@ -174,7 +174,10 @@ pub fn parse_response(head: &[u8], key: &str) -> Parsed<()> {
 }
 
 /// The status of any response.
-pub(crate) fn response_status(head: &[u8]) -> Parsed<u16> {
+///
+/// # Errors
+/// [`UpgradeError::Malformed`].
+pub fn response_status(head: &[u8]) -> Parsed<u16> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut response = httparse::Response::new(&mut headers);
     let status = response.parse(head).map_err(|_| UpgradeError::Malformed)?;

@@ -12,6 +12,7 @@ use identity::{
     UlaPrefix, UnixTime,
 };
 use node::Forward;
+use websocket::Proxy;
 
 use super::{HERE, NETWORK, parts};
 
@@ -82,6 +83,10 @@ pub(super) fn text(bytes: &[u8]) {
     stays::<NetworkName>(&text);
     stays::<UlaPrefix>(&text);
     stays::<Ipv4Prefix>(&text);
+    if let Ok(proxy) = text.parse::<Proxy>() {
+        assert!(!proxy.host().is_empty());
+        assert!(proxy.address().is_none_or(|address| address.port() == proxy.port()));
+    }
     let forward = Forward { listen: HERE, to: text };
     if let Some((host, _)) = forward.target() {
         assert!(!host.is_empty());

@@ -7,7 +7,7 @@ use netstack::proxy::{http, socks};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
-use websocket::upgrade::{UpgradeError, parse_request, parse_response};
+use websocket::upgrade::{UpgradeError, parse_request, parse_response, response_status};
 use websocket::{Endpoint, Listener, MAX_MESSAGE, Tls, WebSocket, dial};
 
 /// The example of RFC 6455 section 1.3.
@@ -51,6 +51,15 @@ pub(super) fn upgrade(bytes: &[u8]) {
                 Err(UpgradeError::Malformed) => {}
                 other => panic!("our own answer is read as {other:?}"),
             }
+        }
+    }
+    if let Ok(Some((status, used))) = response_status(bytes) {
+        assert!(used <= bytes.len());
+        match parse_response(bytes, KEY) {
+            Ok(Some(_)) => assert_eq!(status, 101),
+            Err(UpgradeError::Status(refused)) => assert_eq!(status, refused),
+            Err(UpgradeError::Malformed) => {}
+            other => panic!("a whole answer is read as {other:?}"),
         }
     }
     if let Ok(Some(((), used))) = parse_response(bytes, KEY) {
