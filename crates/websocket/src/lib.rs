@@ -22,7 +22,7 @@
 //! | `proxy` | tunnels through HTTP proxies |
 //! | `tls` | certificates, pins and TLS settings |
 //! | `transport` | TCP or TLS as one byte stream |
-//! | `upgrade` | the HTTP head on either side |
+//! | [`upgrade`] | the HTTP head on either side |
 
 #![forbid(unsafe_code)]
 
@@ -32,7 +32,7 @@ mod message;
 mod proxy;
 mod tls;
 mod transport;
-mod upgrade;
+pub mod upgrade;
 
 pub use dial::{AttemptError, Detour, DialError, Endpoint, dial};
 pub use listen::{Listener, Upgrade};

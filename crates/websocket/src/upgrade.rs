@@ -28,18 +28,39 @@ const NOT_FOUND: &str = "HTTP/1.1 404 Not Found\r\n\
 
 /// A well-formed upgrade request.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Request {
-    pub(crate) path: String,
+pub struct Request {
+    path: String,
     accept: String,
+}
+
+impl Request {
+    /// The path that is asked for, with its query.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The head of the answer by which the connection becomes a WebSocket.
+    #[must_use]
+    pub fn answer(&self) -> String {
+        format!(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Accept: {}\r\n\r\n",
+            self.accept
+        )
+    }
 }
 
 /// Why an upgrade did not come about.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum UpgradeError {
+pub enum UpgradeError {
+    /// The connection broke.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// The peer does not speak HTTP, or says too much.
     #[error("the HTTP head is malformed or too long")]
     Malformed,
+    /// The server answered with another status than 101.
     #[error("HTTP status {0}")]
     Status(u16),
 }
@@ -75,12 +96,7 @@ pub(crate) async fn read_request(
 
 /// Tells the client that the connection is a WebSocket from here on.
 pub(crate) async fn accept(transport: &mut Transport, request: &Request) -> io::Result<()> {
-    let head = format!(
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Accept: {}\r\n\r\n",
-        request.accept
-    );
-    transport.write_all(head.as_bytes()).await?;
+    transport.write_all(request.answer().as_bytes()).await?;
     transport.flush().await
 }
 
@@ -91,8 +107,8 @@ pub(crate) async fn reject(transport: &mut Transport) -> io::Result<()> {
     transport.shutdown().await
 }
 
-/// Parses a head: its meaning and its length, or `None` while it is incomplete.
-pub(crate) type Parsed<T> = Result<Option<(T, usize)>, UpgradeError>;
+/// What a head means and how long it is, or `None` while it is incomplete.
+pub type Parsed<T> = Result<Option<(T, usize)>, UpgradeError>;
 
 /// Reads a head, and answers with its meaning and what was read of what follows.
 pub(crate) async fn read_head<T>(
@@ -114,7 +130,11 @@ pub(crate) async fn read_head<T>(
     }
 }
 
-fn parse_request(head: &[u8]) -> Parsed<Option<Request>> {
+/// Reads a client's head; one that asks for something else than an upgrade has no [`Request`].
+///
+/// # Errors
+/// [`UpgradeError::Malformed`].
+pub fn parse_request(head: &[u8]) -> Parsed<Option<Request>> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     let status = request.parse(head).map_err(|_| UpgradeError::Malformed)?;
@@ -135,7 +155,11 @@ fn parse_request(head: &[u8]) -> Parsed<Option<Request>> {
     Ok(Some((upgrade, length)))
 }
 
-fn parse_response(head: &[u8], key: &str) -> Parsed<()> {
+/// Reads a server's answer to a request with this `Sec-WebSocket-Key`.
+///
+/// # Errors
+/// [`UpgradeError::Malformed`], also when it answers another request, and [`UpgradeError::Status`].
+pub fn parse_response(head: &[u8], key: &str) -> Parsed<()> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut response = httparse::Response::new(&mut headers);
     let status = response.parse(head).map_err(|_| UpgradeError::Malformed)?;
@@ -150,7 +174,10 @@ fn parse_response(head: &[u8], key: &str) -> Parsed<()> {
 }
 
 /// The status of any response.
-pub(crate) fn response_status(head: &[u8]) -> Parsed<u16> {
+///
+/// # Errors
+/// [`UpgradeError::Malformed`].
+pub fn response_status(head: &[u8]) -> Parsed<u16> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut response = httparse::Response::new(&mut headers);
     let status = response.parse(head).map_err(|_| UpgradeError::Malformed)?;

@@ -256,4 +256,38 @@ mod tests {
         secrets.forget(&keystore).expect("it writes");
         assert_eq!(kept(), ClockOffset(0));
     }
+
+    #[test]
+    fn damaged_keys_are_none_or_others_and_never_a_panic() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let keystore = keystore::FileKeystore::open(folder.path(), None).expect("it opens");
+        let (network, path_secret) = (NetworkId::from_bytes([7; 32]), [3; 32]);
+        let controller_key = secrets().controller.channel_key;
+        let server = ServerAddress {
+            host: "relay.example".to_owned(),
+            port: 443,
+            addresses: Vec::new(),
+            tls: identity::TlsMode::Pin([6; 32]),
+        };
+        let stored = Stored {
+            device: [1; 32],
+            channel: [2; 32],
+            servers: vec![server],
+            controller_key,
+            path_secret,
+            follows_records: true,
+        };
+        let whole = minicbor::to_vec(&stored).expect("writing to memory cannot fail");
+        let load = |bytes: &[u8]| {
+            std::fs::write(folder.path().join(name(network, KEYS)), bytes).expect("it writes");
+            Secrets::load(network, &keystore).expect("it reads").is_some()
+        };
+        assert!(load(&whole));
+        for at in 0..whole.len() {
+            assert!(!load(&whole[..at]), "cut to {at} bytes");
+            let mut changed = whole.clone();
+            changed[at] ^= 0x80;
+            load(&changed);
+        }
+    }
 }
