@@ -141,7 +141,7 @@ impl Engine {
             settings,
             stun: StunClient::new(),
             budget: ProbeBudget::new(),
-            plane: DataPlaneHandle::new(),
+            plane: DataPlaneHandle::default(),
             underlay: Underlay::default(),
             schedule: Schedule::new(now.instant, UnixTime(wall.as_secs())),
             output: Output::default(),

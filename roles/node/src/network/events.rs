@@ -115,7 +115,7 @@ impl Network {
                     zone,
                     own: settings.addresses,
                     routes: settings.routes,
-                    packets: self.inlets.packets.clone(),
+                    outlet: self.outlet.clone(),
                 };
                 self.node.directory.publish(self.id, listing);
             }
