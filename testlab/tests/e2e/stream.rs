@@ -35,6 +35,30 @@ fn over_a_clean_wire_a_file_arrives_whole_and_nothing_of_it_is_lost() {
 }
 
 #[test]
+fn what_a_device_without_an_interface_sends_arrives_whole_on_either_path() {
+    let mut lab = Lab::new();
+    let bob = lab.device("bob");
+    for (name, path) in [("near", "direct"), ("far", "relay")] {
+        let mut device = lab.host(name);
+        if path == "relay" {
+            device.namespace().block_udp();
+        }
+        let service = "8000=127.0.0.1:8000";
+        device.up(&["--mode", "userspace", "--publish", service, &lab.invite(&[])]);
+        bob.wait_for_path(&device, path, PATIENCE);
+
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let sent = file_of_noise(folder.path(), megabytes() * MEGABYTE);
+        let _server = web_server(&device, folder.path());
+        for family in ["-6", "-4"] {
+            let mut fetching = Fetch::start(&bob, &device, &[family], folder.path());
+            assert_eq!(fetching.finish(), sent.split_whitespace().next().unwrap_or_default());
+        }
+    }
+    assert_eq!(counter(&bob, "TcpInErrs"), 0);
+}
+
+#[test]
 fn on_a_slow_line_pings_do_not_wait_behind_what_the_stream_has_taken() {
     let mut lab = Lab::new();
     let bob = lab.device("bob");
