@@ -469,6 +469,7 @@ impl Engine {
         self.saved.map = Some(self.control.client().map().to_bytes().into());
         let bytes = self.saved.to_bytes();
         self.saved.map = None;
+        self.schedule.saved(bytes.len());
         self.output.events.push_back(EngineEvent::Save(bytes));
     }
 }
