@@ -20,6 +20,10 @@ fn without_udp_a_file_arrives_whole_over_ipv6_and_ipv4_beside_pings() {
     alice.namespace().block_udp();
     let bob = files_arrive_whole(&mut lab, alice, "relay");
     assert_eq!(counter(&bob, "TcpInErrs"), 0);
+    // What stands in a queue for long is thinned out, which is all that is lost.
+    let (repeated, bound) =
+        (counter(&bob, "TcpRetransSegs"), segments(2 * megabytes() * MEGABYTE) / 100);
+    assert!(repeated <= bound, "{repeated} sent again, of {bound}");
 }
 
 #[test]
