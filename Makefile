@@ -5,13 +5,13 @@ export CARGO_TARGET_DIR ?= $(cache)/target
 export SHADOWMESH_TOOLS ?= $(cache)/tools
 export CARGO_TERM_COLOR ?= auto
 
-# Namespaces and TUN devices need root; everything is built as the caller.
-as_root := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
-rooted := $(if $(as_root),--config 'target."cfg(unix)".runner = "$(as_root)"')
+# Tests that make namespaces and TUN devices are run by scripts/as-root; everything is built as the caller.
+as_root := $(CURDIR)/scripts/as-root
+rooted := --config 'target."cfg(unix)".runner = "$(as_root)"'
 
 prefix ?= /usr/local
 # Below DESTDIR whoever packages needs no privilege.
-to_system := $(if $(DESTDIR),,$(as_root))
+to_system := $(if $(DESTDIR),,$(shell [ "$$(id -u)" = 0 ] || echo sudo -E))
 
 .PHONY: help demo test fmt lint doc deny unit sim scenarios mutants e2e faults interop floor fuzz coverage bench microbench install tools
 
@@ -42,7 +42,7 @@ doc: ## documentation builds without warnings
 deny: ## licences, sources and bans of every dependency
 	$(SHADOWMESH_TOOLS)/bin/cargo-deny --locked --offline check licenses bans sources
 
-unit: ## units, properties, vectors, and roles in process or on loopback (root or sudo: some make namespaces)
+unit: ## units, properties, vectors, and roles in process or on loopback (some make namespaces)
 	cargo test --workspace --locked $(rooted)
 
 sim: ## the shipped machines on a virtual clock (a part of unit)
@@ -55,22 +55,22 @@ mutants: ## whether the tests notice faults that are seeded in a copy of the sou
 	cargo build --workspace --locked --bin mutants
 	$(CARGO_TARGET_DIR)/debug/mutants $(cache)/mutants $(FAULTS)
 
-e2e: ## real binaries and TUN devices in network namespaces (root or sudo); SHADOWMESH_FILE=1000 sends files of so many MB
+e2e: ## real binaries and TUN devices in network namespaces; SHADOWMESH_FILE=1000 sends files of so many MB
 	cargo build --workspace --locked --bin shadowmesh
 	cargo test --workspace --locked $(rooted) --features testlab/namespaces --test e2e -- --test-threads=2
 
 # Floods one after the other: each is meant to have the machine for itself.
-faults: ## what users feel while parts fail or are flooded (root or sudo); SHADOWMESH_ROUNDS and SHADOWMESH_ASLEEP make it longer
+faults: ## what users feel while parts fail or are flooded; SHADOWMESH_ROUNDS and SHADOWMESH_ASLEEP make it longer
 	cargo build --workspace --locked --bin shadowmesh
 	cargo test --workspace --locked $(rooted) --features testlab/namespaces --test faults -- --test-threads=2
 	cargo test --workspace --locked $(rooted) --features testlab/namespaces --test floods -- --test-threads=1
 
-interop: ## other implementations of WireGuard as the other end (root or sudo)
+interop: ## other implementations of WireGuard as the other end
 	cargo build --workspace --locked --bin shadowmesh
 	cargo test --workspace --locked $(rooted) --features testlab/namespaces --test interop_wireguard -- --test-threads=2
 
 # What is shipped is measured, as the demo builds it; what measures is built like the tests.
-floor: ## the shipped program has 3 times the throughput of gotatun-cli, in one run (root or sudo)
+floor: ## the shipped program has 3 times the throughput of gotatun-cli, in one run
 	cargo build --workspace --locked --bin bench
 	cargo build --release --workspace --locked --bin shadowmesh
 	SHADOWMESH_BIN=$(CARGO_TARGET_DIR)/release/shadowmesh $(as_root) $(CARGO_TARGET_DIR)/debug/bench floor
@@ -92,7 +92,7 @@ fuzz: ## one TARGET of testlab/src/fuzz.rs for SECONDS under coverage guidance (
 coverage: ## line coverage of what is shipped, by the tests of `unit` (needs llvm-22)
 	scripts/coverage $(cache)/coverage
 
-bench: ## throughput, latency and memory beside peers, in one run (root or sudo)
+bench: ## throughput, latency and memory beside peers, in one run
 	scripts/install-test-tools gotatun boringtun wireguard-go nebula
 	cargo build --release --workspace --locked --bins
 	SHADOWMESH_PLOT=$(if $(TABLES),$(CARGO_TARGET_DIR)/benchmarks.svg,docs/benchmarks.svg) $(as_root) $(CARGO_TARGET_DIR)/release/bench $(TABLES)

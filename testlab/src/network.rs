@@ -373,6 +373,10 @@ impl Device {
     pub fn up(&mut self, args: &[&str]) {
         let all = [&["--state-dir", &self.state, "up", "--name", &self.name], args].concat();
         let mut command = self.namespace.command(shadowmesh());
+        // Whatever proxy leads out of the machine does not lead to the lab.
+        for name in ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"] {
+            command.env_remove(name);
+        }
         command.args(all).envs(self.environment.iter().cloned());
         self.node = Some(Process::start(&mut command, &self.log));
         wait_for(&format!("{} to answer", self.name), PATIENCE, || self.status());

@@ -32,6 +32,7 @@
 pub mod api;
 mod clock;
 mod data;
+mod detour;
 mod directory;
 pub mod dns;
 mod error;

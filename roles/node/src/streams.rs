@@ -179,14 +179,23 @@ impl Connection {
 }
 
 async fn connect(mut endpoint: Endpoint, directory: &Directory) -> Result<WebSocket, Fault> {
+    let is_underneath = |address: &SocketAddr| !directory.is_overlay(address.ip());
+    if let Some(rule) = directory.proxy() {
+        endpoint.detour = rule.detour(&endpoint.host, &directory.dns()).await.map(|mut detour| {
+            detour.addresses.retain(is_underneath);
+            detour
+        });
+    }
+    // A proxy resolves names for itself, where nobody else can.
+    let goes_around = endpoint.detour.as_ref().is_some_and(|detour| !detour.addresses.is_empty());
     if endpoint.addresses.is_empty() {
         endpoint.addresses = resolve(&endpoint.host, directory).await;
-        if endpoint.addresses.is_empty() {
+        if endpoint.addresses.is_empty() && !goes_around {
             return Err(Fault::unresolved(&endpoint.host));
         }
     }
-    endpoint.addresses.retain(|address| !directory.is_overlay(address.ip()));
-    if endpoint.addresses.is_empty() {
+    endpoint.addresses.retain(is_underneath);
+    if endpoint.addresses.is_empty() && !goes_around {
         return Err(Fault::overlay(&endpoint.host));
     }
     Ok(dial(&endpoint).await?)

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use control_proto::{
     Admission, ClientConfig, ClientEvent, ClientStatus, ConnectionId, ConnectionRefusal,
-    ControlClient, NetworkMap, SecurityEvent, StreamAction,
+    ControlClient, NetworkMap, Repeats, SecurityEvent, StreamAction,
 };
 use identity::{
     CertificateChain, DeviceId, DeviceName, Invite, NetworkId, RelayEntry, ServerAddress, TlsMode,
@@ -187,6 +187,7 @@ struct Driver {
     not_a_relay: bool,
     clock_offset: ClockOffset,
     map_keeper: MapKeeper,
+    repeats: Repeats,
 }
 
 impl Driver {
@@ -235,6 +236,7 @@ impl Driver {
             not_a_relay,
             clock_offset,
             map_keeper: MapKeeper::default(),
+            repeats: Repeats::default(),
         };
         Ok((driver, watched))
     }
@@ -357,8 +359,11 @@ impl Driver {
             }
             ClientEvent::Outdated { number } => self.bind(number)?,
             ClientEvent::Security(event) => {
-                warn!(%network, ?event, "security event");
-                self.client.report(event, clock::now().instant);
+                let now = clock::now().instant;
+                if self.repeats.admit(&event, now) {
+                    warn!(%network, ?event, "security event");
+                    self.client.report(event, now);
+                }
             }
         }
         Ok(())
@@ -416,6 +421,9 @@ impl Driver {
             if count > least {
                 self.client.report(SecurityEvent::ConnectionsRefused { what, count }, now);
             }
+        }
+        if let Some(event) = self.repeats.poll_suppressed(now) {
+            self.client.report(event, now);
         }
     }
 
@@ -490,5 +498,6 @@ async fn endpoint(server: &ServerAddress, path: String) -> io::Result<Endpoint> 
         },
         path,
         mark: None,
+        detour: None,
     })
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
+use websocket::{Proxy, ProxyError};
 
 use crate::exit;
 
@@ -192,6 +193,10 @@ pub(crate) struct UpArgs {
     /// UDP port, 0 for a free one
     #[arg(long, value_name = "PORT")]
     pub(crate) listen_port: Option<u16>,
+    /// HTTP proxy through which controllers and relays are dialled too; HTTPS_PROXY and NO_PROXY otherwise. Where it takes a
+    /// password, the configuration file or the environment is the place
+    #[arg(long, value_name = "URL", value_parser = proxy)]
+    pub(crate) http_proxy: Option<String>,
     /// SOCKS5 and HTTP proxy in userspace mode; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) proxy: Option<SocketAddr>,
@@ -460,6 +465,11 @@ fn place(text: &str) -> Result<Place, String> {
         None if !host.is_empty() && !host.contains(':') => Ok(Place::At(host.to_owned(), port)),
         Some(_) | None => Err(SYNTAX.to_owned()),
     }
+}
+
+/// A proxy's URL, unchanged if it is one.
+fn proxy(text: &str) -> Result<String, ProxyError> {
+    text.parse::<Proxy>().map(|_| text.to_owned())
 }
 
 fn publish(text: &str) -> Result<node::Publish, String> {

@@ -187,6 +187,7 @@ mod tests {
                 forwards: config.node.forwards.clone(),
                 publish: config.node.publish.clone(),
                 device_name: config.node.device_name.clone(),
+                http_proxy: config.node.http_proxy.clone(),
                 ..NodeSettings::default()
             }
         );

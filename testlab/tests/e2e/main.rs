@@ -2,6 +2,7 @@
 
 mod checksums;
 mod intruders;
+mod proxies;
 mod stream;
 mod translators;
 

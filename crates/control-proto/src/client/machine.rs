@@ -190,8 +190,8 @@ impl ControlClient {
         self.send_if_ready(&NodeMessage::Load(report), now);
     }
 
-    /// Reports a security event, later if there is no channel now; of too many the oldest are only
-    /// counted.
+    /// Reports a security event, later if there is no channel now, and again if the channel ends before
+    /// the controller has it on disk; of too many the oldest are only counted.
     pub fn report(&mut self, event: SecurityEvent, now: Instant) {
         self.last_now = now;
         self.reports.push(event);
@@ -414,7 +414,7 @@ impl ControlClient {
             ControllerMessage::Map(chunk) => self.apply(&chunk, now),
             ControllerMessage::Membership(chain) => self.adopt(*chain, now),
             ControllerMessage::Removed => self.stop(),
-            ControllerMessage::Pong(_) => {}
+            ControllerMessage::Noted(number) => self.reports.confirm(number),
         }
     }
 
@@ -442,6 +442,7 @@ impl ControlClient {
         if self.timers.renew.is_some_and(|at| at <= now.instant) {
             self.timers.renew = Some(now.instant + jittered(Duration::from_secs(2), rng));
         }
+        self.reports.repeat();
         self.send_reports(now.instant);
     }
 
@@ -565,9 +566,9 @@ impl ControlClient {
 
     fn send_reports(&mut self, now: Instant) {
         while self.is_ready()
-            && let Some(event) = self.reports.take(now)
+            && let Some((number, event)) = self.reports.take(now)
         {
-            self.send(&NodeMessage::Security(event), now);
+            self.send(&NodeMessage::Security(event, number), now);
         }
     }
 

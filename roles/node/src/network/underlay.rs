@@ -203,5 +203,5 @@ fn endpoint(target: DialTarget) -> Endpoint {
         Ok(IpAddr::V6(address)) => format!("[{address}]:{}", target.server.port),
         Ok(IpAddr::V4(_)) | Err(_) => format!("{}:{}", target.server.host, target.server.port),
     };
-    Endpoint { addresses, host, tls, path: target.path, mark: None }
+    Endpoint { addresses, host, tls, path: target.path, mark: None, detour: None }
 }

@@ -117,7 +117,8 @@ impl Node {
         })?;
         let places = memory::places(config.keys.as_ref())
             .map_err(|error| StartError::Keys(error.to_string()))?;
-        let directory = Directory::new(Mark::permitted(config.settings.mark));
+        let mark = Mark::permitted(config.settings.mark);
+        let directory = Directory::new(mark, config.settings.proxy_rule());
         if config.settings.mtu < SMALLEST_MTU {
             return Err(StartError::Mtu(config.settings.mtu));
         }
