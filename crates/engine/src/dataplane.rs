@@ -21,14 +21,12 @@ use crate::routes::{Routes, addresses, packet_len};
 use crate::traffic::Traffic;
 
 /// Where data threads find the newest snapshot.
-#[derive(Clone, Debug)]
+///
+/// The default has a snapshot without anybody, and no engine that replaces it.
+#[derive(Clone, Debug, Default)]
 pub struct DataPlaneHandle(Arc<ArcSwap<DataPlane>>);
 
 impl DataPlaneHandle {
-    pub(crate) fn new() -> Self {
-        Self(Arc::new(ArcSwap::from_pointee(DataPlane::default())))
-    }
-
     pub(crate) fn publish(&self, plane: DataPlane) {
         self.0.store(Arc::new(plane));
     }

@@ -143,7 +143,7 @@ impl Engine {
             settings,
             stun: StunClient::new(),
             budget: ProbeBudget::new(),
-            plane: DataPlaneHandle::new(),
+            plane: DataPlaneHandle::default(),
             underlay: Underlay::default(),
             schedule: Schedule::new(now.instant, UnixTime(wall.as_secs())),
             output: Output::default(),
@@ -483,6 +483,7 @@ impl Engine {
         self.saved.map = Some(self.control.client().map().to_bytes().into());
         let bytes = self.saved.to_bytes();
         self.saved.map = None;
+        self.schedule.saved(bytes.len());
         self.output.events.push_back(EngineEvent::Save(bytes));
     }
 }

@@ -91,7 +91,11 @@ impl Engine {
             self.schedule.publish_directory();
             self.output.events.push_back(EngineEvent::ZoneChanged);
         }
-        self.schedule.save_soon(cx.instant());
+        if has_moved || changes.relays || !changes.revoked.is_empty() {
+            self.schedule.save_soon(cx.instant());
+        } else {
+            self.schedule.save_in_time(cx.instant());
+        }
         self.report_interface(cx.now);
     }
 

@@ -18,6 +18,9 @@ const TICK_IDLE: Duration = Duration::from_secs(1);
 const BUSY_FOR: Duration = Duration::from_secs(10);
 /// Changes of the state are collected for this long before they are saved.
 const SAVE_DELAY: Duration = Duration::from_secs(1);
+/// What can be had again from the controller is saved at a hundred kilobytes a second at most: the state
+/// of a large network is megabytes, and somebody in it moves all the time.
+const SAVE_BYTES_PER_SECOND: u64 = 100_000;
 /// Seconds by which a wall clock moves between two ticks only when somebody sets it, or when the
 /// device was asleep.
 const CLOCK_STEP: u64 = 30;
@@ -30,6 +33,8 @@ pub(crate) struct Schedule {
     tick: Instant,
     busy_until: Option<Instant>,
     save: Option<Instant>,
+    /// How long it takes to save so much as the last time at the pace that there is for it.
+    save_pause: Duration,
     announce: Option<Instant>,
     dirty: bool,
     directory_dirty: bool,
@@ -44,6 +49,7 @@ impl Schedule {
             tick: now,
             busy_until: None,
             save: Some(now),
+            save_pause: Duration::ZERO,
             announce: None,
             dirty: true,
             directory_dirty: true,
@@ -92,7 +98,21 @@ impl Schedule {
     }
 
     pub(crate) fn save_soon(&mut self, now: Instant) {
-        self.save.get_or_insert(now + SAVE_DELAY);
+        self.save_by(now + SAVE_DELAY);
+    }
+
+    /// For what can be had again, and changes often where there is much of it.
+    pub(crate) fn save_in_time(&mut self, now: Instant) {
+        self.save_by(now + SAVE_DELAY.max(self.save_pause));
+    }
+
+    fn save_by(&mut self, at: Instant) {
+        self.save = Some(self.save.map_or(at, |before| before.min(at)));
+    }
+
+    /// So much was saved.
+    pub(crate) fn saved(&mut self, bytes: usize) {
+        self.save_pause = Duration::from_millis(bytes as u64 * 1_000 / SAVE_BYTES_PER_SECOND);
     }
 
     /// For what is not to be had again: an invite counts once.
@@ -150,4 +170,41 @@ fn take_due(at: &mut Option<Instant>, now: Instant) -> bool {
         *at = None;
     }
     due
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MEGABYTE: usize = 1_000_000;
+
+    fn idle_schedule(now: Instant) -> Schedule {
+        let mut schedule = Schedule::new(now, UnixTime(0));
+        assert!(schedule.take_save(now), "the first state is saved at once");
+        schedule
+    }
+
+    #[test]
+    fn the_larger_the_state_the_longer_changes_of_the_network_are_collected() {
+        let start = Instant::now();
+        for (bytes, pause) in [(1_000, SAVE_DELAY), (11 * MEGABYTE, Duration::from_secs(110))] {
+            let mut schedule = idle_schedule(start);
+            schedule.saved(bytes);
+            schedule.save_in_time(start);
+            schedule.save_in_time(start + pause / 2);
+            assert!(!schedule.take_save(start + pause - Duration::from_millis(1)));
+            assert!(schedule.take_save(start + pause));
+            assert!(!schedule.take_save(start + 2 * pause), "once for both changes");
+        }
+    }
+
+    #[test]
+    fn what_is_not_to_be_had_again_does_not_wait_for_what_is() {
+        let start = Instant::now();
+        let mut schedule = idle_schedule(start);
+        schedule.saved(11 * MEGABYTE);
+        schedule.save_in_time(start);
+        schedule.save_soon(start);
+        assert!(schedule.take_save(start + SAVE_DELAY));
+    }
 }

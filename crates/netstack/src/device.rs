@@ -9,22 +9,32 @@ use smoltcp::time::Instant;
 /// Packets that may wait for the engine before sockets stop producing more.
 const DEPARTING_LIMIT: usize = 512;
 
+/// Departing packets share allocations of this size.
+const ALLOCATION: usize = 64 * 1024;
+
 /// A network interface without hardware: one queue in each direction.
 #[derive(Debug)]
 pub(crate) struct QueueDevice {
     mtu: usize,
     arrived: Option<BytesMut>,
     pub(crate) departing: VecDeque<BytesMut>,
+    /// Where the next packets are written.
+    room: BytesMut,
 }
 
 impl QueueDevice {
     pub(crate) fn new(mtu: usize) -> Self {
-        Self { mtu, arrived: None, departing: VecDeque::new() }
+        let room = BytesMut::with_capacity(ALLOCATION);
+        Self { mtu, arrived: None, departing: VecDeque::new(), room }
     }
 
     /// Sets the packet that the next ingress poll consumes.
     pub(crate) fn offer(&mut self, packet: BytesMut) {
         self.arrived = Some(packet);
+    }
+
+    fn departing(&mut self) -> Departing<'_> {
+        Departing { queue: &mut self.departing, room: &mut self.room }
     }
 }
 
@@ -35,11 +45,11 @@ impl Device for QueueDevice {
     /// An answer to an arriving packet (a reset, an echo) may exceed the limit once.
     fn receive(&mut self, _now: Instant) -> Option<(Arrived, Departing<'_>)> {
         let packet = self.arrived.take()?;
-        Some((Arrived(packet), Departing(&mut self.departing)))
+        Some((Arrived(packet), self.departing()))
     }
 
     fn transmit(&mut self, _now: Instant) -> Option<Departing<'_>> {
-        (self.departing.len() < DEPARTING_LIMIT).then_some(Departing(&mut self.departing))
+        (self.departing.len() < DEPARTING_LIMIT).then(|| self.departing())
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
@@ -62,13 +72,18 @@ impl smoltcp::phy::RxToken for Arrived {
 }
 
 /// Room for one packet on its way out.
-pub(crate) struct Departing<'a>(&'a mut VecDeque<BytesMut>);
+pub(crate) struct Departing<'a> {
+    queue: &'a mut VecDeque<BytesMut>,
+    room: &'a mut BytesMut,
+}
 
 impl smoltcp::phy::TxToken for Departing<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, length: usize, f: F) -> R {
-        let mut packet = BytesMut::zeroed(length);
+        // Takes back an allocation whose packets are gone, or makes one as large as the first.
+        self.room.resize(length, 0);
+        let mut packet = self.room.split();
         let result = f(&mut packet);
-        self.0.push_back(packet);
+        self.queue.push_back(packet);
         result
     }
 }

@@ -18,8 +18,10 @@ pub(crate) const STRANGERS_PER_PATH: usize = 4;
 /// How often a relay reports its load (N3).
 pub const LOAD_REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What a client queues for its relay: a quarter of a second at 50 Mbit/s.
-pub const CLIENT_QUEUE_BYTES: usize = 1_600_000;
+/// What a client queues for its relay. One flow gets at most half of it, which takes the bursts of a sender
+/// whose window is two megabytes; for how long they may stand there is not decided by this bound but by
+/// CoDel.
+pub const CLIENT_QUEUE_BYTES: usize = 8_000_000;
 
 /// Messages beside data that may wait for a client, which are never dropped: more than its own rate
 /// lets it cause in ten seconds.

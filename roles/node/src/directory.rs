@@ -6,15 +6,13 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use bytes::BytesMut;
 use identity::NetworkId;
 use ipnet::IpNet;
 use naming::{Lookup, Namespace, Zone};
 use netstack::{Resolve, ResolveError, Resolving};
-use tokio::sync::mpsc;
 use tracing::warn;
 
-use crate::{detour::ProxyRule, dns::DnsState, mark::Mark};
+use crate::{data::Outlet, detour::ProxyRule, dns::DnsState, mark::Mark};
 
 /// What is known of every network; cheap to clone, all clones are one.
 #[derive(Clone, Debug, Default)]
@@ -41,7 +39,7 @@ pub(crate) struct Listing {
     /// What belongs to the network.
     pub(crate) routes: Vec<IpNet>,
     /// Where packets to it go.
-    pub(crate) packets: mpsc::Sender<BytesMut>,
+    pub(crate) outlet: Outlet,
 }
 
 impl Directory {
@@ -104,14 +102,10 @@ impl Directory {
         self.lock().listing(address.to_canonical()).is_some()
     }
 
-    /// Hands a packet to the network that its destination belongs to. What belongs to none, or finds
-    /// its queue full, is lost, as on any wire.
-    pub(crate) fn forward(&self, packet: BytesMut) {
-        let Some(destination) = destination(&packet) else { return };
-        let shared = self.lock();
-        if let Some(listing) = shared.listing(destination) {
-            let _ = listing.packets.try_send(packet);
-        }
+    /// The way into the network that a packet's destination belongs to.
+    pub(crate) fn outlet(&self, packet: &[u8]) -> Option<Outlet> {
+        let destination = destination(packet)?;
+        self.lock().listing(destination).map(|listing| listing.outlet.clone())
     }
 
     fn rename(&self, shared: &mut Shared) {
@@ -167,26 +161,29 @@ fn destination(packet: &[u8]) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use engine::DataPlaneHandle;
 
-    fn directory() -> (Directory, mpsc::Receiver<BytesMut>) {
-        let (packets, queue) = mpsc::channel(1);
+    use super::*;
+    use crate::{data::Upcalls, udp::Sockets};
+
+    fn directory() -> Directory {
         let mut zone = Zone::new("home").expect("a name");
         zone.add_host("nas", &["fd42::7".parse().expect("an address")]).expect("a name");
+        let (upcalls, _) = Upcalls::new();
         let listing = Listing {
             zone,
             own: Vec::new(),
             routes: ["fd42::/48", "100.99.0.0/16"].map(|one| one.parse().expect("one")).to_vec(),
-            packets,
+            outlet: Outlet::new(DataPlaneHandle::default(), Sockets::none(), upcalls),
         };
         let directory = Directory::default();
         directory.publish(NetworkId::from_bytes([1; 32]), listing);
-        (directory, queue)
+        directory
     }
 
     #[tokio::test]
     async fn a_device_is_found_by_its_full_name() {
-        let (directory, _queue) = directory();
+        let directory = directory();
         let address: IpAddr = "fd42::7".parse().expect("an address");
         assert_eq!(directory.resolve("NAS.home.alt.").await, Ok(vec![address]));
         assert_eq!(directory.resolve("tv.home.alt").await, Err(ResolveError::NotFound));
@@ -197,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_prefix_that_another_network_has_is_taken() {
-        let (directory, _queue) = directory();
+        let directory = directory();
         let prefixes = ["fd43::/48", "100.99.0.0/16"].map(|one| one.parse().expect("one"));
         let (first, second) = (NetworkId::from_bytes([1; 32]), NetworkId::from_bytes([2; 32]));
         assert_eq!(directory.taken(second, &prefixes), prefixes[1..]);
@@ -209,7 +206,7 @@ mod tests {
 
     #[test]
     fn an_overlay_address_is_known_in_every_form() {
-        let (directory, _queue) = directory();
+        let directory = directory();
         let is_overlay = |text: &str| directory.is_overlay(text.parse().expect("an address"));
         assert!(
             is_overlay("fd42::1") && is_overlay("100.99.0.1") && is_overlay("::ffff:100.99.0.1")
@@ -219,16 +216,13 @@ mod tests {
 
     #[test]
     fn a_packet_goes_to_the_network_of_its_destination() {
-        let (directory, mut queue) = directory();
-        let mut packet = BytesMut::zeroed(40);
+        let directory = directory();
+        let mut packet = [0; 40];
         packet[0] = 0x60;
-        directory.forward(packet.clone());
-        assert!(queue.try_recv().is_err());
+        assert!(directory.outlet(&packet).is_none());
         packet[24..28].copy_from_slice(&[0xfd, 0x42, 0, 0]);
-        directory.forward(packet.clone());
-        assert_eq!(queue.try_recv().ok(), Some(packet));
-        directory.forward(BytesMut::new());
-        directory.forward(BytesMut::from(&[0x45][..]));
-        assert!(queue.try_recv().is_err());
+        assert!(directory.outlet(&packet).is_some());
+        assert!(directory.outlet(&[]).is_none());
+        assert!(directory.outlet(&[0x45]).is_none());
     }
 }

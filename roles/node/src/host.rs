@@ -3,10 +3,10 @@
 use std::io;
 
 use bytes::BytesMut;
-use engine::{DataPlaneHandle, HostPacket, InterfaceSettings};
+use engine::{HostPacket, InterfaceSettings};
 
 use crate::{
-    data::{DataThread, Upcalls},
+    data::{DataThread, Outlet},
     directory::Directory,
     interface::Interface,
     udp::{Inbox, Sockets},
@@ -27,9 +27,10 @@ impl HostPlan {
         Self::Userspace { way: userspace.way(), udp }
     }
 
-    pub(crate) fn port(&self) -> Option<u16> {
+    /// The UDP sockets.
+    pub(crate) fn sockets(&self) -> &Sockets {
         match self {
-            Self::Userspace { udp: sockets, .. } | Self::Tun { sockets, .. } => sockets.port(),
+            Self::Userspace { udp: sockets, .. } | Self::Tun { sockets, .. } => sockets,
         }
     }
 }
@@ -52,17 +53,13 @@ pub(crate) struct TunHost {
 
 impl Host {
     /// Begins to move packets.
-    pub(crate) fn start(
-        plan: HostPlan,
-        plane: DataPlaneHandle,
-        upcalls: Upcalls,
-    ) -> io::Result<Self> {
+    pub(crate) fn start(plan: HostPlan, outlet: &Outlet) -> io::Result<Self> {
         match plan {
             HostPlan::Userspace { way, udp } => Ok(Self::Userspace { way, udp: Inbox::new(udp)? }),
             HostPlan::Tun { interface, sockets } => {
                 let tun = interface.tun();
                 let name = tun.name().to_owned();
-                let thread = DataThread::start(tun, &sockets, plane, upcalls)?;
+                let thread = DataThread::start(tun, outlet.clone())?;
                 Ok(Self::Tun(TunHost { name, interface, sockets, thread }))
             }
         }

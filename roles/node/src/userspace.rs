@@ -4,10 +4,17 @@ use std::{io, net::SocketAddr, sync::Arc};
 
 use bytes::BytesMut;
 use netstack::{Netstack, NetstackHandle, forward, proxy};
+use packet::{Coalescer, Merging, Offload, Packet, PacketSink};
+use platform::udp::{MAX_SEGMENTS, MAX_SEND};
 use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
 use tracing::warn;
 
-use crate::{NodeSettings, StartError, directory::Directory};
+use crate::{NodeSettings, StartError, data::Buffers, directory::Directory};
+
+/// Packets taken from the stack at once: few wake-ups where much is sent, and long runs to join.
+const BATCH: usize = 512;
+/// What a sealed packet is longer by at most: header, tag and padding.
+const SEALING: usize = 48;
 
 /// The userspace stack of all networks with everything that leads into it.
 #[derive(Debug)]
@@ -63,13 +70,7 @@ impl Userspace {
             let publish = forward::publish(listener, entry.to);
             services.spawn(async move { ended("published port", publish.await) });
         }
-        let mut from_stack = packets.from_stack;
-        let directory = directory.clone();
-        services.spawn(async move {
-            while let Some(packet) = from_stack.recv().await {
-                directory.forward(packet);
-            }
-        });
+        services.spawn(carry(packets.from_stack, directory.clone(), usize::from(settings.mtu)));
         let published = settings.publish.iter().map(|entry| entry.port).collect();
         let way = StackWay { packets: packets.to_stack, stack, published };
         Ok(Self { way, proxy, _services: services })
@@ -86,6 +87,44 @@ impl Userspace {
     }
 }
 
+/// Carries what the stack sends into the networks, until the stack ends. What belongs to no network is
+/// lost, as on any wire.
+async fn carry(mut from_stack: mpsc::Receiver<BytesMut>, directory: Directory, mtu: usize) {
+    let mut packets = Vec::with_capacity(BATCH);
+    let mut buffers = Buffers::new();
+    while from_stack.recv_many(&mut packets, BATCH).await > 0 {
+        join(&mut packets, mtu, &mut |offload: &Offload, pieces: &[&[u8]]| {
+            let Some(outlet) = pieces.first().and_then(|header| directory.outlet(header)) else {
+                return;
+            };
+            let length = buffers.fill(pieces);
+            outlet.send(offload, length, &mut buffers);
+        });
+        packets.clear();
+    }
+}
+
+/// Joins packets into super-packets that one send takes.
+///
+/// The stack lets its connections send in turns, so those of each are brought together first.
+fn join(packets: &mut [BytesMut], mtu: usize, sink: &mut impl PacketSink) {
+    packets.sort_by(|a, b| flow(a).cmp(flow(b)));
+    let parts = (MAX_SEND / (mtu + SEALING)).clamp(1, MAX_SEGMENTS);
+    for packets in packets.chunks(parts) {
+        let mut coalescer = Coalescer::new(Merging::ALL);
+        for packet in packets.iter().filter_map(|packet| Packet::parse(packet).ok()) {
+            coalescer.push(packet, sink);
+        }
+        coalescer.finish(sink);
+    }
+}
+
+/// What all packets of a connection have in common: addresses and ports.
+fn flow(packet: &[u8]) -> &[u8] {
+    let range = if packet.first().is_some_and(|byte| byte >> 4 == 4) { 12..24 } else { 8..44 };
+    packet.get(range).unwrap_or_default()
+}
+
 async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })
 }
@@ -93,5 +132,45 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
 fn ended(what: &str, result: io::Result<()>) {
     if let Err(error) = result {
         warn!(%error, "a {what} has ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use packet::{build, tcp::Flags};
+
+    use super::*;
+
+    const LENGTH: usize = 1_220;
+    const MTU: usize = 1_280;
+
+    /// The next full packet of a connection, which the port tells.
+    fn segment(port: u16, sequence: u32) -> BytesMut {
+        let source = SocketAddr::new("fd00::1".parse().expect("an address"), port);
+        let destination = "[fd00::2]:80".parse().expect("an address");
+        let meaning = build::Tcp { sequence, acknowledgement: 7, flags: Flags::ACK, window: 512 };
+        BytesMut::from(&build::tcp(source, destination, &meaning, &[1; LENGTH])[..])
+    }
+
+    #[test]
+    fn what_connections_send_in_turns_leaves_in_one_burst_each() {
+        let step = u32::try_from(LENGTH).expect("it is short");
+        let in_turns = (0..20).flat_map(|index| [1, 2].map(|port| segment(port, index * step)));
+        let mut packets: Vec<_> = in_turns.collect();
+        let mut bursts = Vec::new();
+        join(&mut packets, MTU, &mut |offload: &Offload, pieces: &[&[u8]]| {
+            bursts.push((usize::from(offload.segment_size), pieces.len() - 1));
+        });
+        assert_eq!(bursts, [(LENGTH, 20), (LENGTH, 20)]);
+    }
+
+    #[test]
+    fn no_burst_is_longer_than_one_send() {
+        let step = u32::try_from(LENGTH).expect("it is short");
+        let mut packets: Vec<_> = (0..100).map(|index| segment(1, index * step)).collect();
+        let mut parts = Vec::new();
+        join(&mut packets, MTU, &mut |_: &Offload, pieces: &[&[u8]]| parts.push(pieces.len() - 1));
+        assert_eq!(parts.iter().sum::<usize>(), 100);
+        assert!(parts.iter().all(|count| count * (MTU + SEALING) <= MAX_SEND), "{parts:?}");
     }
 }

@@ -20,6 +20,10 @@ fn without_udp_a_file_arrives_whole_over_ipv6_and_ipv4_beside_pings() {
     alice.namespace().block_udp();
     let bob = files_arrive_whole(&mut lab, alice, "relay");
     assert_eq!(counter(&bob, "TcpInErrs"), 0);
+    // What stands in a queue for long is thinned out, which is all that is lost.
+    let (repeated, bound) =
+        (counter(&bob, "TcpRetransSegs"), segments(2 * megabytes() * MEGABYTE) / 100);
+    assert!(repeated <= bound, "{repeated} sent again, of {bound}");
 }
 
 #[test]
@@ -32,6 +36,30 @@ fn over_a_clean_wire_a_file_arrives_whole_and_nothing_of_it_is_lost() {
     let (repeated, needless) =
         (counter(&bob, "TcpRetransSegs"), counter(&bob, "TcpExtTCPDSACKRecvSegs"));
     assert!(repeated <= needless, "{repeated} sent again, {needless} of them in vain");
+}
+
+#[test]
+fn what_a_device_without_an_interface_sends_arrives_whole_on_either_path() {
+    let mut lab = Lab::new();
+    let bob = lab.device("bob");
+    for (name, path) in [("near", "direct"), ("far", "relay")] {
+        let mut device = lab.host(name);
+        if path == "relay" {
+            device.namespace().block_udp();
+        }
+        let service = "8000=127.0.0.1:8000";
+        device.up(&["--mode", "userspace", "--publish", service, &lab.invite(&[])]);
+        bob.wait_for_path(&device, path, PATIENCE);
+
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let sent = file_of_noise(folder.path(), megabytes() * MEGABYTE);
+        let _server = web_server(&device, folder.path());
+        for family in ["-6", "-4"] {
+            let mut fetching = Fetch::start(&bob, &device, &[family], folder.path());
+            assert_eq!(fetching.finish(), sent.split_whitespace().next().unwrap_or_default());
+        }
+    }
+    assert_eq!(counter(&bob, "TcpInErrs"), 0);
 }
 
 #[test]
@@ -61,25 +89,88 @@ fn on_a_slow_line_pings_do_not_wait_behind_what_the_stream_has_taken() {
 }
 
 #[test]
-fn a_transfer_survives_the_loss_and_the_return_of_the_direct_path() {
+fn a_flow_that_changes_paths_repeats_no_more_than_was_in_flight() {
     let mut lab = Lab::new();
     let (alice, bob) = (lab.device("alice"), lab.device("bob"));
     alice.wait_for_path(&bob, "direct", PATIENCE);
     bob.wait_for_path(&alice, "direct", PATIENCE);
 
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let sent = file_of_noise(folder.path(), 200 * MEGABYTE);
+    let sent = file_of_noise(folder.path(), 300 * MEGABYTE);
     let _server = web_server(&bob, folder.path());
-    let mut fetching = Fetch::start(&alice, &bob, &["--limit-rate", "10M"], folder.path());
-    fetching.advance(10 * MEGABYTE);
+    let mut fetching = Fetch::start(&alice, &bob, &["--limit-rate", "25M"], folder.path());
+    let in_flight = in_flight(&bob, &fetching);
+    let mut watch = Watch::new(&bob, &alice);
     alice.namespace().block_udp();
-    fetching.advance(30 * MEGABYTE);
-    alice.wait_for_path(&bob, "relay", PATIENCE);
+    bob.wait_for_path(&alice, "relay", PATIENCE);
+    fetching.advance(20 * MEGABYTE);
+    watch.assert_at_most(in_flight + A_FEW, "from the direct path to the relay");
+
+    fetching.advance(50 * MEGABYTE);
+    // A burst may find a queue full while the machine is busy with other tests.
+    watch.assert_at_most(segments(50 * MEGABYTE) / 50, "on the relay");
+
     alice.namespace().allow_udp();
-    alice.wait_for_path(&bob, "direct", PATIENCE);
-    fetching.advance(30 * MEGABYTE);
+    bob.wait_for_path(&alice, "direct", PATIENCE);
+    fetching.advance(20 * MEGABYTE);
+    watch.assert_at_most(in_flight + A_FEW, "from the relay to the direct path");
+
     assert_eq!(fetching.finish(), sent.split_whitespace().next().unwrap_or_default());
     assert_eq!(counter(&alice, "TcpInErrs"), 0);
+}
+
+/// Segments of a few super-packets: what a full queue may have dropped.
+const A_FEW: u64 = 4 * 50;
+
+/// As how many segments so many bytes cross the network.
+fn segments(bytes: usize) -> u64 {
+    bytes as u64 / 1_208
+}
+
+/// How many segments a web server may have sent that nobody has acknowledged: the largest congestion window
+/// of a while, since some senders close theirs for a moment.
+fn in_flight(server: &Device, fetching: &Fetch) -> u64 {
+    let window = || {
+        fetching.advance(2 * MEGABYTE);
+        let filter = ["-tinOH", "state", "established", "sport", "=", ":8000"];
+        let sockets = server.namespace().run("ss", &filter);
+        let field = sockets.split_whitespace().find_map(|field| field.strip_prefix("cwnd:"));
+        field.and_then(|count| count.parse().ok()).expect("ss tells the window")
+    };
+    std::iter::repeat_with(window).take(8).max().unwrap_or_default()
+}
+
+/// Looks at what a change of paths does to a TCP flow.
+struct Watch<'d> {
+    sender: &'d Device,
+    receiver: &'d Device,
+    before: [u64; 2],
+}
+
+impl<'d> Watch<'d> {
+    fn new(sender: &'d Device, receiver: &'d Device) -> Self {
+        let mut watch = Self { sender, receiver, before: [0; 2] };
+        watch.before = watch.counters();
+        watch
+    }
+
+    /// Segments sent again, and packets that arrived before one that was sent earlier.
+    fn counters(&self) -> [u64; 2] {
+        [counter(self.sender, "TcpRetransSegs"), counter(self.receiver, "TcpExtTCPOFOQueue")]
+    }
+
+    /// Holds what was counted since the last time against a bound, and says how much it was.
+    fn assert_at_most(&mut self, bound: u64, when: &str) {
+        let after = self.counters();
+        let [repeated, early] = [0, 1].map(|index| after[index] - self.before[index]);
+        self.before = after;
+        let text = format!("{when}: {repeated} sent again, {early} out of order, of {bound}");
+        #[expect(clippy::print_stderr, reason = "the figures that the test is about")]
+        {
+            eprintln!("{text}");
+        }
+        assert!(repeated <= bound && early <= bound, "{text}");
+    }
 }
 
 /// Fetches a file over both IP versions, with pings beside it.

@@ -1,6 +1,7 @@
-//! The data threads of one network on the host's own network stack.
+//! The bulk of one network's packets, past the engine.
 //!
-//! A data thread waits for the TUN and the UDP sockets and runs every packet to completion on the
+//! What leaves this host goes through an [`Outlet`]: by a data thread, or from the userspace stack, which
+//! leaves the other direction to the network's loop. A data thread waits for the TUN and the UDP sockets and runs every packet to completion on the
 //! engine's newest snapshot: read, split, seal, send; receive, open, check, join, write. What the
 //! snapshot cannot answer (handshakes, path messages, peers without a direct path) goes to the
 //! network's loop as an [`Upcall`], super-packets unsplit, through a bounded channel: when the loop is
@@ -9,6 +10,7 @@
 //! The loop writes what the engine itself delivers with [`DataThread::deliver`], and sends the
 //! engine's datagrams over the same [`Sockets`].
 
+mod outlet;
 mod worker;
 
 use std::{
@@ -21,12 +23,12 @@ use std::{
 };
 
 use bytes::BytesMut;
-use engine::{DataPlaneHandle, HostPacket, Notice};
+use engine::{HostPacket, Notice};
 use packet::{Merging, Offload, Segmentation};
 use platform::{Tun, Waker};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use crate::udp::Sockets;
+pub(crate) use outlet::{Buffers, Outlet};
 
 /// Bytes of packets that wait for the loop: what a few milliseconds bring at the speed of the loop,
 /// which hands them on to a queue that knows about delay.
@@ -83,6 +85,12 @@ impl Upcalls {
     fn send(&self, upcall: Upcall) {
         let _ = self.queue.try_send(upcall);
     }
+
+    fn tell(&self, notice: Option<Notice>) {
+        if let Some(notice) = notice {
+            self.send(Upcall::Notice(notice));
+        }
+    }
 }
 
 /// A running data thread; dropping it ends the thread.
@@ -101,16 +109,10 @@ struct Shared {
 }
 
 impl DataThread {
-    /// Starts a thread between `tun` and `sockets`.
-    pub(crate) fn start(
-        tun: Arc<Tun>,
-        sockets: &Sockets,
-        plane: DataPlaneHandle,
-        upcalls: Upcalls,
-    ) -> io::Result<Self> {
+    /// Starts a thread between `tun` and the sockets of `outlet`.
+    pub(crate) fn start(tun: Arc<Tun>, outlet: Outlet) -> io::Result<Self> {
         let shared = Arc::new(Shared { waker: Waker::new()?, stop: AtomicBool::new(false) });
-        let worker =
-            worker::Worker::new(tun.clone(), sockets.clone(), plane, upcalls, shared.clone())?;
+        let worker = worker::Worker::new(tun.clone(), outlet, shared.clone())?;
         let thread = std::thread::Builder::new().name("data".into()).spawn(move || worker.run())?;
         Ok(Self { tun, shared, thread: Some(thread) })
     }

@@ -8,15 +8,15 @@ use std::{
 };
 
 use bytes::BytesMut;
-use engine::{DataPlane, DataPlaneHandle, HostPacket, Inbound, Notice, Outbound, Way};
-use packet::{Coalescer, Offload, Packet, Segments, offload::MAX_HEADER};
-use platform::{
-    Interest, Poller, ReceiveBatch, Tun, TunError, UdpSocket, tun::MAX_PACKET, udp::MAX_SEGMENTS,
-};
+use engine::{DataPlane, Inbound};
+use packet::{Coalescer, Offload, Packet};
+use platform::{Interest, Poller, ReceiveBatch, Tun, TunError, UdpSocket};
 use tracing::{debug, error, trace};
 
-use super::{Shared, Upcall, Upcalls};
-use crate::udp::Sockets;
+use super::{
+    Shared, Upcall, Upcalls,
+    outlet::{Buffers, Outlet},
+};
 
 /// Super-packets taken from the TUN before the other direction gets its turn.
 const READS: usize = 16;
@@ -24,8 +24,6 @@ const READS: usize = 16;
 const RECEIVES: usize = 2;
 /// Super-datagrams in one receive call. The first ones stay in the processor's cache.
 const RECEIVE_SLOTS: usize = 8;
-/// A packet below this length is copied for the loop; a longer one takes its buffer along.
-const COPIED: usize = 16 * 1024;
 
 const WAKE: u64 = 0;
 const TUN: u64 = 1;
@@ -34,46 +32,23 @@ const SOCKETS: u64 = 2;
 
 pub(super) struct Worker {
     tun: Arc<Tun>,
-    sockets: Sockets,
-    plane: DataPlaneHandle,
-    upcalls: Upcalls,
+    outlet: Outlet,
     shared: Arc<Shared>,
     poller: Poller,
     batch: ReceiveBatch,
     buffers: Buffers,
 }
 
-/// Memory of the outbound direction.
-struct Buffers {
-    /// A packet or super-packet as the host gave it, with the room of a [`HostPacket`] around it.
-    packet: BytesMut,
-    /// Its parts, back to back, each with the headers.
-    parts: Vec<u8>,
-    /// Their sealed datagrams, back to back.
-    sealed: Vec<u8>,
-}
-
 impl Worker {
-    pub(super) fn new(
-        tun: Arc<Tun>,
-        sockets: Sockets,
-        plane: DataPlaneHandle,
-        upcalls: Upcalls,
-        shared: Arc<Shared>,
-    ) -> io::Result<Self> {
+    pub(super) fn new(tun: Arc<Tun>, outlet: Outlet, shared: Arc<Shared>) -> io::Result<Self> {
         let poller = Poller::new()?;
         poller.add(&shared.waker, WAKE, Interest::Read)?;
         poller.add(&*tun, TUN, Interest::Read)?;
-        for (token, socket) in (SOCKETS..).zip(sockets.all()) {
+        for (token, socket) in (SOCKETS..).zip(outlet.sockets.all()) {
             poller.add(&**socket, token, Interest::Read)?;
         }
         let batch = ReceiveBatch::new(RECEIVE_SLOTS);
-        let buffers = Buffers {
-            packet: packet_buffer(),
-            parts: vec![0; MAX_PACKET + MAX_SEGMENTS * MAX_HEADER],
-            sealed: Vec::with_capacity(2 * MAX_PACKET),
-        };
-        Ok(Self { tun, sockets, plane, upcalls, shared, poller, batch, buffers })
+        Ok(Self { tun, outlet, shared, poller, batch, buffers: Buffers::new() })
     }
 
     pub(super) fn run(mut self) {
@@ -82,17 +57,17 @@ impl Worker {
             Err(TunError::Gone) => {
                 debug!("the interface is gone");
                 // The loop is told even if its queue is full now; it may have ended itself.
-                let _ = self.upcalls.queue.blocking_send(Upcall::InterfaceGone);
+                let _ = self.outlet.upcalls.queue.blocking_send(Upcall::InterfaceGone);
             }
             Err(error) => {
                 error!(%error, "the data thread ends");
-                let _ = self.upcalls.queue.blocking_send(Upcall::InterfaceGone);
+                let _ = self.outlet.upcalls.queue.blocking_send(Upcall::InterfaceGone);
             }
         }
     }
 
     fn serve(&mut self) -> Result<(), TunError> {
-        let sockets: Vec<_> = self.sockets.all().cloned().collect();
+        let sockets: Vec<_> = self.outlet.sockets.all().cloned().collect();
         let fault = |doing| move |source| TunError::Os { doing, source };
         while !self.shared.stop.load(Ordering::Acquire) {
             let (mut from_host, mut from_network) = (false, 0_u64);
@@ -117,28 +92,11 @@ impl Worker {
 
     /// From the host to the network.
     fn send_packets(&mut self) -> Result<(), TunError> {
-        let plane = self.plane.load();
         for _ in 0..READS {
-            let Buffers { packet, parts, sealed } = &mut self.buffers;
-            let room = &mut packet[HostPacket::HEADROOM..][..MAX_PACKET];
-            let Some((offload, length)) = self.tun.receive(room)? else { return Ok(()) };
-            match plane.way(&room[..length]) {
-                Way::Direct => {}
-                Way::Engine => {
-                    hand_over(&self.upcalls, offload, packet, length);
-                    continue;
-                }
-                Way::None => {
-                    trace!("no device has this address");
-                    continue;
-                }
-            }
-            let Ok(segments) = Segments::plan(&offload, &room[..length]) else {
-                trace!(?offload, length, "the host's offload header does not fit its packet");
-                continue;
+            let Some((offload, length)) = self.tun.receive(self.buffers.room())? else {
+                return Ok(());
             };
-            let outlet = Outlet { plane: &plane, sockets: &self.sockets, upcalls: &self.upcalls };
-            outlet.send(&segments, parts, sealed);
+            self.outlet.send(&offload, length, &mut self.buffers);
         }
         Ok(())
     }
@@ -146,7 +104,7 @@ impl Worker {
     /// From the network to the host.
     fn receive_datagrams(&mut self, socket: &UdpSocket) -> Result<(), TunError> {
         let fault = |source| TunError::Os { doing: "receive from the UDP socket", source };
-        let plane = self.plane.load();
+        let plane = self.outlet.plane.load();
         for _ in 0..RECEIVES {
             if !socket.receive(&mut self.batch).map_err(fault)? {
                 return Ok(());
@@ -162,9 +120,9 @@ impl Worker {
             let mut coalescer = Coalescer::new(self.tun.merging());
             for datagram in self.batch.datagrams() {
                 let from = datagram.remote;
-                self.sockets.learn_source(from, datagram.local);
+                self.outlet.sockets.learn_source(from, datagram.local);
                 for bytes in datagram.segments() {
-                    let Some(packet) = open(&plane, &self.upcalls, from, bytes, now) else {
+                    let Some(packet) = open(&plane, &self.outlet.upcalls, from, bytes, now) else {
                         continue;
                     };
                     coalescer.push(packet, &mut sink);
@@ -187,11 +145,11 @@ fn open<'a>(
 ) -> Option<Packet<'a>> {
     match plane.inbound(from, bytes, now) {
         Inbound::Packet { packet, notice } => {
-            tell(upcalls, notice);
+            upcalls.tell(notice);
             Packet::parse(packet).ok()
         }
         Inbound::Empty { notice } => {
-            tell(upcalls, notice);
+            upcalls.tell(notice);
             None
         }
         Inbound::ToEngine(bytes) => {
@@ -202,72 +160,6 @@ fn open<'a>(
         Inbound::Dropped(reason) => {
             trace!(%reason, "datagram dropped");
             None
-        }
-    }
-}
-
-fn tell(upcalls: &Upcalls, notice: Option<Notice>) {
-    if let Some(notice) = notice {
-        upcalls.send(Upcall::Notice(notice));
-    }
-}
-
-fn packet_buffer() -> BytesMut {
-    BytesMut::zeroed(HostPacket::HEADROOM + MAX_PACKET + HostPacket::TAILROOM)
-}
-
-/// Gives the packet of `length` bytes at its place in `buffer` to the loop, unless too much waits there.
-fn hand_over(upcalls: &Upcalls, offload: Offload, buffer: &mut BytesMut, length: usize) {
-    let Some(_room) = upcalls.room(length) else { return };
-    let packet = if length < COPIED {
-        HostPacket::new(offload, &buffer[HostPacket::HEADROOM..][..length])
-    } else {
-        let mut taken = std::mem::replace(buffer, packet_buffer());
-        taken.truncate(HostPacket::HEADROOM + length);
-        HostPacket::in_place(offload, taken)
-    };
-    upcalls.send(Upcall::Packet { packet, _room });
-}
-
-/// The way of packets to the network.
-struct Outlet<'a> {
-    plane: &'a DataPlane,
-    sockets: &'a Sockets,
-    upcalls: &'a Upcalls,
-}
-
-impl Outlet<'_> {
-    /// Splits, seals and sends one packet or super-packet, as many parts at once as one send takes.
-    fn send(&self, segments: &Segments<'_>, parts: &mut [u8], sealed: &mut Vec<u8>) {
-        for first in (0..segments.count()).step_by(MAX_SEGMENTS) {
-            let mut slices: [&[u8]; MAX_SEGMENTS] = [&[]; MAX_SEGMENTS];
-            let mut rest = &mut *parts;
-            let indices = first..segments.count().min(first + MAX_SEGMENTS);
-            let count = indices.len();
-            for (slice, index) in slices.iter_mut().zip(indices) {
-                let (part, after) = rest.split_at_mut(segments.length(index));
-                segments.write(index, part);
-                (*slice, rest) = (part, after);
-            }
-            self.send_parts(&slices[..count], sealed);
-        }
-    }
-
-    fn send_parts(&self, parts: &[&[u8]], sealed: &mut Vec<u8>) {
-        sealed.clear();
-        match self.plane.outbound(parts, sealed, Instant::now()) {
-            Outbound::Datagrams { to, datagram_len, notice } => {
-                let segment = u16::try_from(datagram_len).ok();
-                self.sockets.send(to, sealed, segment);
-                tell(self.upcalls, notice);
-            }
-            Outbound::ToEngine => {
-                for part in parts {
-                    let Some(_room) = self.upcalls.room(part.len()) else { return };
-                    self.upcalls.send(Upcall::Packet { packet: HostPacket::single(part), _room });
-                }
-            }
-            Outbound::NoRoute => trace!("no device has this address"),
         }
     }
 }

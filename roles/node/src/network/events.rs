@@ -116,7 +116,7 @@ impl Network {
                     zone,
                     own: settings.addresses,
                     routes: settings.routes,
-                    packets: self.inlets.packets.clone(),
+                    outlet: self.outlet.clone(),
                 };
                 self.node.directory.publish(self.id, listing);
             }

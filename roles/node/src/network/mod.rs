@@ -17,8 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::BytesMut;
-use engine::{Engine, EngineConfig, HostPacket, InterfaceSettings};
+use engine::{Engine, EngineConfig, InterfaceSettings};
 use getrandom::SysRng;
 use identity::{DeviceId, NetworkId};
 use ipnet::IpNet;
@@ -34,7 +33,7 @@ use tracing::warn;
 use crate::{
     Clock,
     api::{ApiError, Event, Membership, Netcheck, NetworkStatus, PingReply, Problem, Reply, Why},
-    data::{Upcall, Upcalls},
+    data::{Outlet, Upcall, Upcalls},
     directory::Directory,
     fault::Fault,
     host::{Host, HostPlan},
@@ -44,10 +43,6 @@ use crate::{
 use saving::Saving;
 use underlay::{Reach, Underlay, mapping_changed, readable};
 
-/// Packets from this device that wait for the loop.
-const PACKETS: usize = 512;
-/// Packets taken in one turn, so that timers and control get theirs.
-const BATCH: usize = 64;
 /// A peer has this long to answer a ping.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// The controller has this long to take note of a device that leaves.
@@ -120,7 +115,8 @@ pub(crate) struct Network {
     membership: Membership,
     underlay: Underlay,
     host: Host,
-    inlets: Inlets,
+    upcalls: mpsc::Receiver<Upcall>,
+    outlet: Outlet,
     node: NodeSide,
     commands: mpsc::Receiver<NetworkCommand>,
     arrangement: Arrangement,
@@ -136,14 +132,6 @@ struct Arrangement {
     wanted: Option<InterfaceSettings>,
     /// The prefixes that another network of the device has already.
     taken: Vec<IpNet>,
-}
-
-/// What comes from this host.
-#[derive(Debug)]
-struct Inlets {
-    upcalls: mpsc::Receiver<Upcall>,
-    from_host: mpsc::Receiver<BytesMut>,
-    packets: mpsc::Sender<BytesMut>,
 }
 
 /// Whether the loop is to end.
@@ -166,7 +154,6 @@ impl Network {
     pub(crate) fn new(parts: NetworkParts) -> io::Result<Self> {
         let NetworkParts { config, clock, host, surroundings, port_mapping, node, commands } =
             parts;
-        let (packets, from_host) = mpsc::channel(PACKETS);
         let (upcall_sender, upcalls) = Upcalls::new();
         let mut rng = UnwrapErr(SysRng);
         let (id, name) = (config.invite.network, config.invite.network_name.to_string());
@@ -176,9 +163,10 @@ impl Network {
             (false, true) => Reach::Mapped,
             (false, false) => Reach::Addresses,
         };
-        let underlay = Underlay::new(directory, surroundings, host.port(), reach);
+        let underlay = Underlay::new(directory, surroundings, host.sockets().port(), reach);
         let engine = Engine::new(config, &mut rng, clock.now());
-        let host = Host::start(host, engine.data_plane(), upcall_sender)?;
+        let outlet = Outlet::new(engine.data_plane(), host.sockets().clone(), upcall_sender);
+        let host = Host::start(host, &outlet)?;
         // A device that was admitted before is a member, whoever answers.
         let admitted = engine.status(clock.now()).name.is_some();
         let membership = if admitted { Membership::Offline } else { Membership::Joining };
@@ -191,7 +179,8 @@ impl Network {
             membership,
             underlay,
             host,
-            inlets: Inlets { upcalls, from_host, packets },
+            upcalls,
+            outlet,
             node,
             commands,
             arrangement: Arrangement::default(),
@@ -204,7 +193,6 @@ impl Network {
     /// Runs until the node drops the sender of commands, or the device is no member any more.
     pub(crate) async fn run(mut self) -> Ended {
         let mut batch = ReceiveBatch::new(RECEIVE_SLOTS);
-        let mut packets = Vec::with_capacity(BATCH);
         self.look_around();
         if self.engine.status(self.clock.now()).clock_offset.is_some() {
             self.tell_clock();
@@ -228,14 +216,7 @@ impl Network {
                     self.handle_stream(stream, event);
                 }
                 socket = readable(self.host.inbox()) => self.receive_datagrams(socket, &mut batch),
-                Some(upcall) = self.inlets.upcalls.recv() => self.handle_upcall(upcall),
-                count = self.inlets.from_host.recv_many(&mut packets, BATCH), if packets.is_empty() => {
-                    debug_assert!(count > 0, "the loop itself holds a sender");
-                    for packet in packets.drain(..) {
-                        let packet = HostPacket::single(&packet);
-                        self.engine.handle_packet(packet, &mut self.rng, self.clock.now());
-                    }
-                }
+                Some(upcall) = self.upcalls.recv() => self.handle_upcall(upcall),
                 () = sleep_until(deadline.into()) => self.handle_deadline(),
                 Ok(()) = self.underlay.surroundings.changed() => self.look_around(),
                 mapped = mapping_changed(self.underlay.mapping.as_mut()) => {

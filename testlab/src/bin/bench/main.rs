@@ -1,11 +1,14 @@
 //! All figures of `docs/benchmarks.md` in one run, or those that the arguments name: Markdown on standard output, and as bars in
 //! the file that `SHADOWMESH_PLOT` names. `SHADOWMESH_RUNS=1` shows quickly whether everything runs.
 //!
+//! `bench floor` measures no more than whether the program is as fast as it has to be on any machine, and fails if it is not.
+//!
 //! Needs root and a machine that does nothing else.
 
 #![forbid(unsafe_code)]
 
 mod first_byte;
+mod floor;
 mod iperf;
 mod memory;
 mod packets;
@@ -13,6 +16,8 @@ mod plot;
 mod report;
 mod throughput;
 mod variants;
+
+use std::process::ExitCode;
 
 use report::Table;
 
@@ -28,8 +33,11 @@ const TABLES: [(&str, Measure); 6] = [
     ("memory", || vec![memory::of_an_idle_node()]),
 ];
 
-fn main() {
+fn main() -> ExitCode {
     let chosen: Vec<String> = std::env::args().skip(1).collect();
+    if chosen == ["floor"] {
+        return if floor::holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     for name in &chosen {
         assert!(TABLES.iter().any(|(known, _)| known == name), "there are no tables {name}");
     }
@@ -44,4 +52,5 @@ fn main() {
     if let Some(file) = std::env::var_os("SHADOWMESH_PLOT") {
         std::fs::write(file, plot::svg(&all)).expect("the plot can be written");
     }
+    ExitCode::SUCCESS
 }

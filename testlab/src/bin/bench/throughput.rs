@@ -110,24 +110,31 @@ fn figures(link: &Link<'_>, folder: &Path) -> Figures {
 
 /// One stream at other inner MTUs.
 pub(crate) fn at_other_mtus() -> Vec<Table> {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let table = |(mtu, title): (u16, &'static str)| {
-        let variants: [Variant<'_>; 3] = [
-            (Tunnel::LIMIT.name, &|measure| Tunnel::LIMIT.with(mtu, measure)),
-            (Tunnel::OURS.name, &|measure| Tunnel::OURS.with(mtu, measure)),
-            (Tunnel::WIREGUARD_GO.name, &|measure| Tunnel::WIREGUARD_GO.with(mtu, measure)),
-        ];
-        let runs = runs(FEW_RUNS);
-        let rows = in_turns(runs, &variants, |link| one_stream(link, folder.path(), &[]));
-        Table {
-            title,
-            method: format!("One stream as above, {runs} runs in turns, over a wire that fits."),
-            unit: "Gbit/s",
-            digits: 2,
-            rows: rows.into_iter().map(|(name, runs)| Row { name, runs }).collect(),
-        }
-    };
+    let tunnels = [Tunnel::LIMIT, Tunnel::OURS, Tunnel::WIREGUARD_GO];
+    let table = |(mtu, title): (u16, &'static str)| beside(title, mtu, tunnels);
     MTUS.into_iter().map(table).collect()
+}
+
+/// One stream through this program beside what it must be faster than.
+pub(crate) fn beside_gotatun() -> Table {
+    beside("TCP, one stream", MTU, [Tunnel::OURS, Tunnel::GOTATUN])
+}
+
+/// One stream through each tunnel.
+fn beside<const N: usize>(title: &'static str, mtu: u16, tunnels: [Tunnel; N]) -> Table {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let start = tunnels.map(|tunnel| move |measure: &mut Measure<'_>| tunnel.with(mtu, measure));
+    let variants: Vec<Variant<'_>> =
+        tunnels.iter().zip(&start).map(|(tunnel, start)| (tunnel.name, start as _)).collect();
+    let runs = runs(FEW_RUNS);
+    let rows = in_turns(runs, &variants, |link| one_stream(link, folder.path(), &[]));
+    Table {
+        title,
+        method: format!("One stream for {SECONDS} s, {runs} runs in turns, over a wire that fits."),
+        unit: "Gbit/s",
+        digits: 2,
+        rows: rows.into_iter().map(|(name, runs)| Row { name, runs }).collect(),
+    }
 }
 
 /// One stream of a node that has TCP/IP in its process, beside one with a TUN interface.
