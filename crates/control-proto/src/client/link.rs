@@ -11,6 +11,8 @@ use crate::{ConnectionId, Refusal};
 #[derive(Debug, Default)]
 pub(super) struct Latest {
     pub(super) endpoints: Option<Signed<Endpoints>>,
+    /// Whether they are newer than the hello that is on its way.
+    pub(super) are_endpoints_late: bool,
     pub(super) relay: Option<RelayEntry>,
     /// The chain of the hello that is on its way.
     pub(super) hello: Option<CertificateChain>,

@@ -170,6 +170,7 @@ impl ControlClient {
     /// Announces endpoints, now and on every later channel.
     pub fn set_endpoints(&mut self, endpoints: Signed<Endpoints>, now: Instant) {
         self.latest.endpoints = Some(endpoints.clone());
+        self.latest.are_endpoints_late = !self.is_ready();
         self.send_if_ready(&NodeMessage::Endpoints(endpoints), now);
     }
 
@@ -372,6 +373,7 @@ impl ControlClient {
             }
         };
         self.latest.hello = Some(chain.clone());
+        self.latest.are_endpoints_late = false;
         let network = self.config.controller.network;
         let proof = ChannelProof { handshake_hash };
         let hello = Hello {
@@ -434,6 +436,11 @@ impl ControlClient {
         self.events.push_back(ClientEvent::Connected { pending: welcome.pending });
         if self.latest.wants_to_leave {
             self.send(&NodeMessage::Leave, now.instant);
+        }
+        if std::mem::take(&mut self.latest.are_endpoints_late)
+            && let Some(endpoints) = self.latest.endpoints.clone()
+        {
+            self.send(&NodeMessage::Endpoints(endpoints), now.instant);
         }
         if let Some(entry) = self.latest.relay.clone() {
             self.send(&NodeMessage::Relay(entry), now.instant);

@@ -163,6 +163,23 @@ fn a_node_that_was_away_gets_what_it_missed() {
 }
 
 #[test]
+fn endpoints_that_are_found_while_the_hello_is_on_its_way_are_told_as_well() {
+    let mut world = joined(1);
+    let invite = world.invite(InviteRequest::default());
+    world.disk_works = false;
+    let newcomer = world.join(&invite, "newcomer");
+    assert_eq!(world.status(newcomer), ClientStatus::Connecting, "the answer waits for the disk");
+    let signed = endpoints(&world, newcomer, 1, 4000);
+    world.nodes[newcomer].client.set_endpoints(signed, world.now.instant);
+    world.disk_works = true;
+    world.invite(InviteRequest::default());
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.status(newcomer), ClientStatus::Online);
+    let peer = world.map(0).peer(world.id(newcomer)).unwrap();
+    assert_eq!(peer.endpoints.as_ref().unwrap().number, 1);
+}
+
+#[test]
 fn a_node_starts_from_its_cached_map_without_a_controller() {
     let mut world = joined(3);
     let bytes = world.map(0).to_bytes();
