@@ -1,5 +1,7 @@
 //! Paths: candidates, probes, relays and what is announced of them.
 
+use std::time::Instant;
+
 use frame_proto::FrameType;
 use identity::{DeviceId, Endpoints, Signed, UnixTime};
 use noise_channel::Now;
@@ -10,7 +12,7 @@ use crate::engine::Engine;
 use crate::io::{EngineEvent, Transmit};
 use crate::peer::Peer;
 use crate::peers::{announced, own_candidates};
-use crate::relays::RelayEvent;
+use crate::relays::{RelayEvent, permitted};
 
 impl Engine {
     pub(crate) fn for_each_peer(&mut self, mut act: impl FnMut(&mut Peer)) {
@@ -22,6 +24,7 @@ impl Engine {
     }
 
     pub(crate) fn drain_relays(&mut self, cx: &mut Context<'_>) {
+        self.relays.drain_guests(&mut self.streams, cx.instant());
         while let Some(event) = self.relays.poll_event() {
             match event {
                 RelayEvent::Changed => {
@@ -30,6 +33,7 @@ impl Engine {
                         self.schedule.announce_soon(cx.instant());
                     }
                 }
+                RelayEvent::Stream(peer) => self.refresh_stream(peer, cx.instant()),
                 RelayEvent::Frame(relay, frame) => self.receive_frame(relay, frame, cx),
                 RelayEvent::Alarm(event) => self.alarms.raise(event, cx.instant()),
                 RelayEvent::Unreachable { relay, peer } => {
@@ -38,6 +42,14 @@ impl Engine {
                     }
                 }
             }
+        }
+    }
+
+    /// Tells a peer's machines whether a stream leads straight to it.
+    pub(crate) fn refresh_stream(&mut self, peer: DeviceId, now: Instant) {
+        let is_open = self.relays.is_straight(peer);
+        if let Some(peer) = self.peers.touch(peer) {
+            peer.handle_stream(is_open, now);
         }
     }
 
@@ -59,6 +71,10 @@ impl Engine {
             while let Some(change) = peer.relays.poll_change() {
                 peer.agent.handle_relay_change(change, cx.now.instant);
             }
+            if peer.relays.has_stream() && !peer.relays.is_straight() {
+                peer.relays.handle_stream_closed();
+                self.relays.give_up(device, &mut self.streams, cx);
+            }
             peer.agent.handle_timeout(&mut self.budget, cx.rng, cx.now.instant);
             let mut relayed = Vec::new();
             while let Some(transmit) = peer.agent.poll_transmit() {
@@ -71,7 +87,7 @@ impl Engine {
                             self.output.transmits.push_back(Transmit { to, payload });
                         }
                     }
-                    Path::Relay => relayed.push(transmit.payload),
+                    Path::Relay | Path::Stream => relayed.push(transmit.payload),
                     Path::None => {}
                 }
             }
@@ -100,6 +116,9 @@ impl Engine {
         match event {
             PathEvent::Chosen(decision) => {
                 self.publish(cx.now);
+                if let Path::Direct(_) = decision.path {
+                    self.relays.spare(device, &mut self.streams);
+                }
                 if decision.path != Path::None
                     && let Some(peer) = self.peers.get_mut(device)
                 {
@@ -128,9 +147,11 @@ impl Engine {
             Vec::new()
         };
         let homes = self.relays.attached_homes();
+        let servers = permitted(&self.underlay.listening, filter);
         if self.underlay.announced
             && candidates == self.settings.local
             && homes == self.underlay.homes
+            && servers == self.underlay.servers
         {
             return;
         }
@@ -138,12 +159,13 @@ impl Engine {
             number: self.saved.next_number(cx.now),
             candidates: announced(&candidates),
             relays: homes.clone(),
+            servers: servers.clone(),
         };
         let endpoints = Signed::sign(self.own.network, &self.own.secrets.device, &endpoints);
         self.control.client_mut().set_endpoints(endpoints.clone(), now);
         self.own.endpoints = Some(endpoints);
         self.underlay.announced = true;
-        self.underlay.homes = homes;
+        (self.underlay.homes, self.underlay.servers) = (homes, servers);
         self.settings.local.clone_from(&candidates);
         self.for_each_peer(|peer| {
             peer.agent.handle_local_candidates(&candidates, now);

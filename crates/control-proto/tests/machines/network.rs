@@ -34,7 +34,7 @@ fn devices(world: &mut World) -> Vec<control_proto::DeviceView> {
 fn endpoints(world: &World, index: usize, number: u64, port: u16) -> Signed<Endpoints> {
     let address = ([192, 0, 2, 1], port).into();
     let candidates = vec![Candidate { address, kind: CandidateKind::Local }];
-    let endpoints = Endpoints { number, candidates, relays: Vec::new() };
+    let endpoints = Endpoints { number, candidates, relays: Vec::new(), servers: Vec::new() };
     Signed::sign(world.network_key.id(), &world.nodes[index].key, &endpoints)
 }
 
