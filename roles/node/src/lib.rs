@@ -18,7 +18,7 @@
 //! | `node` | starting, joining, leaving, stopping |
 //! | `join` | waiting for a network's answer |
 //! | `network` | the event loop of one network |
-//! | `streams`, `udp`, `mark`, `underlay`, `ready` | the underlay |
+//! | `streams`, `door`, `udp`, `mark`, `underlay`, `ready` | the underlay |
 //! | `fault` | why connections fail, and what to do |
 //! | `host`, `interface`, `data`, `userspace` | where packets go on this host |
 //! | `directory`, `names` | by which names, and making them the system's |
@@ -34,6 +34,7 @@ mod clock;
 mod data;
 mod directory;
 pub mod dns;
+mod door;
 mod error;
 mod fault;
 mod host;
@@ -53,6 +54,7 @@ mod userspace;
 mod view;
 
 pub use clock::Clock;
+pub use door::Listening;
 pub use error::StartError;
 pub use node::{JOURNAL, Node, NodeConfig};
-pub use settings::{Forward, Mode, NodeSettings, Publish};
+pub use settings::{Forward, Listen, Mode, NodeSettings, Publish};

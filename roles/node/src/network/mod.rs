@@ -28,18 +28,20 @@ use tokio::{
     time::sleep_until,
 };
 use tracing::warn;
+use websocket::Upgrade;
 
 use crate::{
     Clock,
     api::{ApiError, Event, Membership, Netcheck, NetworkStatus, PingReply, Problem, Reply, Why},
     data::{Upcall, Upcalls},
     directory::Directory,
+    door::Place,
     fault::Fault,
     host::{Host, HostPlan},
     underlay::Surroundings,
     view,
 };
-use underlay::{Underlay, readable};
+use underlay::{Ports, Underlay, readable};
 
 /// Packets from this device that wait for the loop.
 const PACKETS: usize = 512;
@@ -95,6 +97,8 @@ pub(crate) struct NetworkParts {
     pub(crate) surroundings: watch::Receiver<Surroundings>,
     pub(crate) node: NodeSide,
     pub(crate) commands: mpsc::Receiver<NetworkCommand>,
+    /// Where peers come by streams of their own, if the device listens, and those that do.
+    pub(crate) door: Option<(Place, mpsc::Receiver<Upgrade>)>,
 }
 
 /// What all networks of a node share.
@@ -153,13 +157,14 @@ struct PendingPing {
 
 impl Network {
     pub(crate) fn new(parts: NetworkParts) -> io::Result<Self> {
-        let NetworkParts { config, clock, host, surroundings, node, commands } = parts;
+        let NetworkParts { config, clock, host, surroundings, node, commands, door } = parts;
         let (packets, from_host) = mpsc::channel(PACKETS);
         let (upcall_sender, upcalls) = Upcalls::new();
         let mut rng = UnwrapErr(SysRng);
         let (id, name) = (config.invite.network, config.invite.network_name.to_string());
         let directory = node.directory.clone();
-        let underlay = Underlay::new(directory, surroundings, host.port(), config.loopback);
+        let ports = Ports { udp: host.port(), door };
+        let underlay = Underlay::new(directory, surroundings, ports, config.loopback);
         let engine = Engine::new(config, &mut rng, clock.now());
         let host = Host::start(host, engine.data_plane(), upcall_sender)?;
         // A device that was admitted before is a member, whoever answers.
@@ -210,6 +215,7 @@ impl Network {
                 Some((stream, event)) = self.underlay.events.recv() => {
                     self.handle_stream(stream, event);
                 }
+                Some(upgrade) = self.underlay.ports.arrival() => self.handle_arrival(upgrade),
                 socket = readable(self.host.inbox()) => self.receive_datagrams(socket, &mut batch),
                 Some(upcall) = self.inlets.upcalls.recv() => self.handle_upcall(upcall),
                 count = self.inlets.from_host.recv_many(&mut packets, BATCH), if packets.is_empty() => {

@@ -7,12 +7,13 @@ use identity::TlsMode;
 use platform::ReceiveBatch;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, info};
-use websocket::{Endpoint, SpkiPin, Tls};
+use websocket::{Endpoint, SpkiPin, Tls, Upgrade};
 
 use super::Network;
 use crate::{
     api::{Event, Membership},
     directory::Directory,
+    door::Place,
     fault::Fault,
     streams::{StreamEvent, Streams},
     udp::Inbox,
@@ -33,18 +34,35 @@ pub(super) struct Underlay {
     controller: Option<StreamId>,
     /// Why there is none.
     pub(super) fault: Option<Fault>,
-    port: Option<u16>,
+    pub(super) ports: Ports,
     loopback: bool,
     pub(super) surroundings: watch::Receiver<Surroundings>,
     /// The surroundings that the engine was told of.
     known: Option<Surroundings>,
 }
 
+/// Where this device is reached at all its addresses.
+#[derive(Debug)]
+pub(super) struct Ports {
+    pub(super) udp: Option<u16>,
+    pub(super) door: Option<(Place, mpsc::Receiver<Upgrade>)>,
+}
+
+impl Ports {
+    /// The next connection that a peer asks for; never, if this device does not listen.
+    pub(super) async fn arrival(&mut self) -> Option<Upgrade> {
+        match &mut self.door {
+            Some((_, arrivals)) => arrivals.recv().await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
 impl Underlay {
     pub(super) fn new(
         directory: Directory,
         surroundings: watch::Receiver<Surroundings>,
-        port: Option<u16>,
+        ports: Ports,
         loopback: bool,
     ) -> Self {
         let (sender, events) = mpsc::channel(STREAM_EVENTS);
@@ -54,7 +72,7 @@ impl Underlay {
             awake: BTreeSet::new(),
             controller: None,
             fault: None,
-            port,
+            ports,
             loopback,
             surroundings,
             known: None,
@@ -71,11 +89,17 @@ impl Network {
         let now = self.clock.now();
         let endpoints = |surroundings: &Surroundings| {
             self.underlay
-                .port
+                .ports
+                .udp
                 .map(|port| surroundings.endpoints(port, self.underlay.loopback))
                 .unwrap_or_default()
         };
         let present = endpoints(&surroundings);
+        if let Some((place, _)) = &self.underlay.ports.door {
+            let loopback = self.underlay.loopback;
+            let servers = place.servers(|port| surroundings.endpoints(port, loopback));
+            self.engine.handle_servers(&servers, &mut self.rng, now);
+        }
         match self.underlay.known.replace(surroundings) {
             Some(known) if endpoints(&known) == present => {
                 self.engine.handle_network_change(&mut self.rng, now);
@@ -106,6 +130,16 @@ impl Network {
                 }
                 self.engine.handle_stream_closed(id, &mut self.rng, self.clock.now());
             }
+        }
+    }
+
+    /// A peer may have come by a stream of its own.
+    pub(super) fn handle_arrival(&mut self, upgrade: Upgrade) {
+        let (source, now) = (upgrade.remote().ip(), self.clock.now());
+        let path = upgrade.path().to_owned();
+        match self.engine.handle_stream_accepted(&path, source, &mut self.rng, now) {
+            Some(stream) => self.underlay.streams.accept(stream.0, upgrade),
+            None => drop(tokio::spawn(upgrade.reject_not_found())),
         }
     }
 
