@@ -2,6 +2,7 @@
 
 mod checksums;
 mod intruders;
+mod own_streams;
 mod stream;
 mod translators;
 
