@@ -3,18 +3,29 @@
 use std::time::Instant;
 
 use frame_proto::FrameType;
-use identity::{DeviceId, Endpoints, Signed, UnixTime};
+use identity::{DeviceId, Endpoints, ServerAddress, Signed, UnixTime};
 use noise_channel::Now;
 use path::{Path, PathEvent};
+use rand_core::CryptoRng;
 
 use crate::context::Context;
 use crate::engine::Engine;
+use crate::hosts::permitted;
 use crate::io::{EngineEvent, Transmit};
 use crate::peer::Peer;
 use crate::peers::{announced, own_candidates};
-use crate::relays::{RelayEvent, permitted};
+use crate::relays::RelayEvent;
 
 impl Engine {
+    /// Where this device listens for WebSocket connections of its peers, if it does.
+    pub fn handle_servers(&mut self, servers: &[ServerAddress], rng: &mut dyn CryptoRng, now: Now) {
+        if self.underlay.listening != servers {
+            self.underlay.listening = servers.to_vec();
+            self.schedule.announce_soon(now.instant);
+            self.drain(&mut Context { rng, now });
+        }
+    }
+
     pub(crate) fn for_each_peer(&mut self, mut act: impl FnMut(&mut Peer)) {
         for device in self.peers.devices() {
             if let Some(peer) = self.peers.touch(device) {

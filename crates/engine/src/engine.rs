@@ -262,15 +262,6 @@ impl Engine {
         stream
     }
 
-    /// Where this device listens for WebSocket connections of its peers, if it does.
-    pub fn handle_servers(&mut self, servers: &[ServerAddress], rng: &mut dyn CryptoRng, now: Now) {
-        if self.underlay.listening != servers {
-            self.underlay.listening = servers.to_vec();
-            self.schedule.announce_soon(now.instant);
-            self.drain(&mut Context { rng, now });
-        }
-    }
-
     /// A binary message came in over a connection; it is not copied if nobody else holds it.
     pub fn handle_stream_message(
         &mut self,
@@ -340,8 +331,11 @@ impl Engine {
 
     /// Pings a peer over all its paths; each answer is an [`EngineEvent::Pong`].
     pub fn handle_ping_request(&mut self, peer: DeviceId, rng: &mut dyn CryptoRng, now: Now) {
-        if let Some(peer) = self.peers.touch(peer) {
-            peer.agent.handle_ping_request(now.instant);
+        if let Some(found) = self.peers.touch(peer) {
+            found.agent.handle_ping_request(now.instant);
+            if !matches!(found.agent.chosen(), path::Path::Direct(_)) {
+                self.relays.want(peer, now.instant);
+            }
         }
         self.drain(&mut Context { rng, now });
     }

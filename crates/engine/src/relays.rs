@@ -9,15 +9,15 @@ use bytes::{Bytes, BytesMut};
 use control_proto::SecurityEvent;
 use frame_proto::FLAG_INTERACTIVE;
 use identity::{
-    Attachment, Binding, CertificateChain, ChannelPublicKey, DeviceId, MAX_SERVER_ADDRESSES,
-    MAX_SERVERS, NetworkId, RelayEntry, ServerAddress, Signed,
+    Attachment, Binding, CertificateChain, ChannelPublicKey, DeviceId, NetworkId, RelayEntry,
+    ServerAddress, Signed,
 };
 use noise_channel::{ClockOffset, PathSecret, Service, StaticSecret};
-use path::CandidateFilter;
 use relay_proto::{ClientConfig, ClientEvent, FlowId, LinkError, RelayClient};
 
 use crate::context::Context;
 use crate::guests::Guests;
+use crate::hosts::Host;
 use crate::io::{DialTarget, Purpose, StreamId};
 use crate::meter::FlowMeter;
 use crate::routes::{flow_of, is_expedited};
@@ -85,34 +85,6 @@ pub(crate) struct Relays {
     pub(crate) guests: Guests,
     meter: FlowMeter,
     events: VecDeque<RelayEvent>,
-}
-
-/// Where a relay, or a peer that listens, is reached, and how it is known.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Host {
-    channel_key: ChannelPublicKey,
-    servers: Vec<ServerAddress>,
-}
-
-impl Host {
-    /// Where a peer listens, as far as it may be dialled: by its word alone nobody goes to other addresses
-    /// than datagrams may go to, nor asks a resolver.
-    pub(crate) fn of(peer: &control_proto::Peer, filter: &CandidateFilter) -> Option<Self> {
-        let announced = &peer.endpoints.as_ref()?.servers;
-        let servers = permitted(announced, filter);
-        let channel_key = peer.binding.channel_key;
-        (!servers.is_empty()).then_some(Self { channel_key, servers })
-    }
-}
-
-/// What of these servers may be dialled, and announced.
-pub(crate) fn permitted(servers: &[ServerAddress], filter: &CandidateFilter) -> Vec<ServerAddress> {
-    let servers = servers.iter().take(MAX_SERVERS).map(|server| {
-        let all = server.socket_addresses().filter(|address| filter.permits(*address));
-        let addresses = all.map(|address| address.ip()).take(MAX_SERVER_ADDRESSES).collect();
-        ServerAddress { addresses, ..server.clone() }
-    });
-    servers.filter(|server| !server.addresses.is_empty()).collect()
 }
 
 #[derive(Debug, Default)]

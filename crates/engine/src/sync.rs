@@ -11,11 +11,11 @@ use wireguard_proto::{PeerConfig, PublicKey};
 
 use crate::context::Context;
 use crate::engine::Engine;
+use crate::hosts::Host;
 use crate::io::{ConnectionState, EngineEvent, InterfaceSettings};
 use crate::peer::{Peer, wireguard_key};
 use crate::peers::{TunnelChange, overlay};
 use crate::psk::preshared_key;
-use crate::relays::Host;
 
 /// Introductions are repeated to the same peer after this long at the earliest.
 const INTRODUCE_AGAIN: Duration = Duration::from_secs(60);
