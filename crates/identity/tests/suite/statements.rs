@@ -69,7 +69,7 @@ fn fields_of_a_later_version_are_passed_over() {
     #[cbor(array)]
     struct LaterAttachment {
         #[n(0)]
-        relay: identity::DeviceId,
+        relay: DeviceId,
         #[n(1)]
         number: u64,
         #[n(2)]
