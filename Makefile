@@ -5,13 +5,13 @@ export CARGO_TARGET_DIR ?= $(cache)/target
 export SHADOWMESH_TOOLS ?= $(cache)/tools
 export CARGO_TERM_COLOR ?= auto
 
-# Namespaces and TUN devices need root; everything is built as the caller.
-as_root := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
-rooted := $(if $(as_root),--config 'target."cfg(unix)".runner = "$(as_root)"')
+# Tests that make namespaces and TUN devices are run by scripts/as-root; everything is built as the caller.
+as_root := $(CURDIR)/scripts/as-root
+rooted := --config 'target."cfg(unix)".runner = "$(as_root)"'
 
 prefix ?= /usr/local
 # Below DESTDIR whoever packages needs no privilege.
-to_system := $(if $(DESTDIR),,$(as_root))
+to_system := $(if $(DESTDIR),,$(shell [ "$$(id -u)" = 0 ] || echo sudo -E))
 
 .PHONY: help demo test fmt lint doc deny unit sim scenarios mutants e2e faults interop fuzz coverage bench microbench install tools
 
@@ -33,8 +33,10 @@ fmt: ## formatting
 
 # Every call names the whole workspace, so that dependencies are built once, with one set of features.
 
+# The fuzzer's runtime is C++, which nothing is linked with here: its place is named, and it need not be there.
 lint: ## clippy, warnings are errors
-	cargo clippy --workspace --all-targets --features testlab/namespaces --locked -- -D warnings
+	CUSTOM_LIBFUZZER_PATH=/not-linked/libfuzzer.a \
+	  cargo clippy --workspace --all-targets --features testlab/namespaces,testlab/fuzz --locked -- -D warnings
 
 doc: ## documentation builds without warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked
@@ -42,7 +44,7 @@ doc: ## documentation builds without warnings
 deny: ## licences, sources and bans of every dependency
 	$(SHADOWMESH_TOOLS)/bin/cargo-deny --locked --offline check licenses bans sources
 
-unit: ## units, properties, vectors, and roles in process or on loopback (root or sudo: some make namespaces)
+unit: ## units, properties, vectors, and roles in process or on loopback (some make namespaces)
 	cargo test --workspace --locked $(rooted)
 
 sim: ## the shipped machines on a virtual clock (a part of unit)
@@ -55,24 +57,24 @@ mutants: ## whether the tests notice faults that are seeded in a copy of the sou
 	cargo build --workspace --locked --bin mutants
 	$(CARGO_TARGET_DIR)/debug/mutants $(cache)/mutants $(FAULTS)
 
-e2e: ## real binaries and TUN devices in network namespaces (root or sudo); SHADOWMESH_FILE=1000 sends files of so many MB
+e2e: ## real binaries and TUN devices in network namespaces; SHADOWMESH_FILE=1000 sends files of so many MB
 	cargo build --workspace --locked --bin shadowmesh
 	cargo test --workspace --locked $(rooted) --features testlab/namespaces --test e2e -- --test-threads=2
 
 # Floods one after the other: each is meant to have the machine for itself.
-faults: ## what users feel while parts fail or are flooded (root or sudo); SHADOWMESH_ROUNDS and SHADOWMESH_ASLEEP make it longer
+faults: ## what users feel while parts fail or are flooded; SHADOWMESH_ROUNDS and SHADOWMESH_ASLEEP make it longer
 	cargo build --workspace --locked --bin shadowmesh
 	cargo test --workspace --locked $(rooted) --features testlab/namespaces --test faults -- --test-threads=2
 	cargo test --workspace --locked $(rooted) --features testlab/namespaces --test floods -- --test-threads=1
 
-interop: ## other implementations of WireGuard as the other end (root or sudo)
+interop: ## other implementations of WireGuard as the other end
 	cargo build --workspace --locked --bin shadowmesh
 	cargo test --workspace --locked $(rooted) --features testlab/namespaces --test interop_wireguard -- --test-threads=2
 
 TARGET ?= frame
 SECONDS ?= 60
 
-fuzz: ## one TARGET of testlab/src/fuzz.rs for SECONDS under coverage guidance (needs a C++ compiler); what it finds goes into its corpus
+fuzz: ## one TARGET of testlab/src/fuzz for SECONDS under coverage guidance (needs a C++ compiler); what it finds goes into its corpus
 	cargo build --workspace --locked --example corpus
 	RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/scripts/rustc-fuzzing CARGO_PROFILE_DEV_OPT_LEVEL=2 \
 	  cargo build --workspace --locked --features testlab/fuzz --example fuzz
@@ -80,13 +82,13 @@ fuzz: ## one TARGET of testlab/src/fuzz.rs for SECONDS under coverage guidance (
 	SHADOWMESH_FUZZ=$(TARGET) $(CARGO_TARGET_DIR)/debug/examples/fuzz -max_total_time=$(SECONDS) -max_len=4096 \
 	  -artifact_prefix=$(cache)/fuzz/$(TARGET)- $(cache)/fuzz/$(TARGET)
 	rm -rf $(cache)/fuzz/$(TARGET)-least && mkdir $(cache)/fuzz/$(TARGET)-least
-	SHADOWMESH_FUZZ=$(TARGET) $(CARGO_TARGET_DIR)/debug/examples/fuzz -merge=1 -max_len=700 $(cache)/fuzz/$(TARGET)-least $(cache)/fuzz/$(TARGET)
+	SHADOWMESH_FUZZ=$(TARGET) $(CARGO_TARGET_DIR)/debug/examples/fuzz -merge=1 -max_len=2048 $(cache)/fuzz/$(TARGET)-least $(cache)/fuzz/$(TARGET)
 	$(CARGO_TARGET_DIR)/debug/examples/corpus pack $(TARGET) $(cache)/fuzz/$(TARGET)-least
 
 coverage: ## line coverage of what is shipped, by the tests of `unit` (needs llvm-22)
 	scripts/coverage $(cache)/coverage
 
-bench: ## throughput, latency and memory beside peers, in one run (root or sudo)
+bench: ## throughput, latency and memory beside peers, in one run
 	scripts/install-test-tools gotatun boringtun wireguard-go nebula
 	cargo build --release --workspace --locked --bins
 	SHADOWMESH_PLOT=$(if $(TABLES),$(CARGO_TARGET_DIR)/benchmarks.svg,docs/benchmarks.svg) $(as_root) $(CARGO_TARGET_DIR)/release/bench $(TABLES)

@@ -21,10 +21,19 @@ fn main() -> std::io::Result<()> {
         }
         return Ok(());
     }
-    let mut lines = BTreeSet::new();
+    let mut found = BTreeSet::new();
     for entry in std::fs::read_dir(folder)? {
-        lines.insert(HEXLOWER.encode(&std::fs::read(entry?.path())?));
+        found.insert(HEXLOWER.encode(&std::fs::read(entry?.path())?));
     }
-    let lines: Vec<_> = lines.into_iter().filter(|line| !line.is_empty()).collect();
-    std::fs::write(corpus_file(name), lines.join("\n") + "\n")
+    let text = std::fs::read_to_string(corpus_file(name)).unwrap_or_default();
+    std::fs::write(corpus_file(name), with_found(&text, found))
+}
+
+/// The corpus anew. One with comments was written by people: what was found goes behind it.
+fn with_found(text: &str, mut found: BTreeSet<String>) -> String {
+    let is_commented = text.lines().any(|line| line.starts_with('#'));
+    let kept: Vec<&str> = text.lines().filter(|_| is_commented).collect();
+    found.retain(|line| !line.is_empty() && !kept.contains(&line.as_str()));
+    let all = kept.into_iter().chain(found.iter().map(String::as_str));
+    all.map(|line| format!("{line}\n")).collect()
 }

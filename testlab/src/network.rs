@@ -5,14 +5,14 @@
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{ExitStatus, Output};
 use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::netns::{
-    Conditions, Namespace, Nat, Process, Router, SlowWire, Switch, shadowmesh, wait_for,
+    Conditions, Disk, Namespace, Nat, Process, Router, SlowWire, Switch, shadowmesh, wait_for,
 };
 
 /// The network's name; devices are `<name>.lab.alt`.
@@ -42,17 +42,37 @@ impl Lab {
     /// A lab whose server runs and has a network.
     #[must_use]
     pub fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let switch = Switch::new();
-        let server = Namespace::new("server");
-        switch.plug(&server, &[&format!("{}/24", server_address())]);
-        let mut lab = Self { folder, switch, server, serving: None, hosts: 1 };
+        let mut lab = Self::without_server();
         lab.start_server();
         lab
     }
 
+    /// A lab whose server is to be started.
+    #[must_use]
+    pub fn without_server() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let switch = Switch::new();
+        let server = Namespace::new("server");
+        switch.plug(&server, &[&format!("{}/24", server_address())]);
+        Self { folder, switch, server, serving: None, hosts: 1 }
+    }
+
+    /// Gives the server, before its first start, a disk of so many mebibytes for its state.
+    #[must_use]
+    pub fn server_disk(&self, mebibytes: u32) -> Disk {
+        Disk::mount(&self.server, Path::new(&self.state("server")), mebibytes)
+    }
+
     /// Starts `shadowmesh serve` and waits until it answers.
     pub fn start_server(&mut self) {
+        self.spawn_server();
+        wait_for("the controller to answer", PATIENCE, || {
+            self.ask_server(&["network", "show"]).status.success().then_some(())
+        });
+    }
+
+    /// Starts `shadowmesh serve`.
+    pub fn spawn_server(&mut self) {
         let (state, listen, host) =
             (self.state("server"), format!("0.0.0.0:{PORT}"), server_address().to_string());
         let args = [
@@ -70,9 +90,20 @@ impl Lab {
         let program = shadowmesh().to_string_lossy().into_owned();
         let limited = [&["--nofile=1024:20000", &program][..], &args].concat();
         self.serving = Some(self.server.spawn("prlimit", &limited, &self.log("server")));
-        wait_for("the controller to answer", PATIENCE, || {
-            self.ask_server(&["network", "show"]).status.success().then_some(())
-        });
+    }
+
+    /// Waits until the server ends by itself.
+    ///
+    /// # Panics
+    /// When it does not run, or does not end.
+    pub fn wait_for_server_to_end(&mut self) -> ExitStatus {
+        self.serving.take().expect("the server runs").wait(PATIENCE)
+    }
+
+    /// What the server has logged.
+    #[must_use]
+    pub fn server_output(&self) -> String {
+        std::fs::read_to_string(self.log("server")).unwrap_or_default()
     }
 
     /// Ends the server as a power cut would.
@@ -164,18 +195,31 @@ impl Lab {
 
     /// A relay on a host of its own that has joined and is known to the controller.
     pub fn relay(&mut self, name: &str) -> Relay {
+        let mut relay = self.relay_host(name);
+        self.admit(&mut relay);
+        relay
+    }
+
+    /// A host on the switch for a relay that is in no network yet.
+    pub fn relay_host(&mut self, name: &str) -> Relay {
         let address = self.next_address();
         let namespace = Namespace::new(name);
         self.switch.plug(&namespace, &[&format!("{address}/24")]);
         let (state, log) = (self.state(name), self.log(name));
         let id = String::new();
-        let mut relay = Relay { id, namespace, address, state, log, process: None };
-        let known = self.relays();
+        Relay { id, namespace, address, state, log, process: None }
+    }
+
+    /// Starts a relay with an invite of its own and waits until the controller knows it.
+    pub fn admit(&self, relay: &mut Relay) {
+        // The server's own relay must not be taken for this one.
+        let known = wait_for("the server's relay to be published", PATIENCE, || {
+            Some(self.relays()).filter(|relays| !relays.is_empty())
+        });
         relay.start(&[&self.invite(&["--relay"])]);
         relay.id = wait_for("the relay to be published", PATIENCE, || {
             self.relays().into_iter().find(|id| !known.contains(id))
         });
-        relay
     }
 
     /// The ids of the network's relays.
@@ -215,7 +259,7 @@ impl Lab {
     /// An address on the switch that nobody has.
     fn next_address(&mut self) -> String {
         self.hosts += 1;
-        format!("10.1.0.{}", self.hosts)
+        format!("11.1.0.{}", self.hosts)
     }
 
     fn state(&self, name: &str) -> String {
@@ -273,6 +317,18 @@ impl Relay {
     #[must_use]
     pub fn namespace(&self) -> &Namespace {
         &self.namespace
+    }
+
+    /// Gives it, before its first start, a disk of so many mebibytes for its state.
+    #[must_use]
+    pub fn disk(&self, mebibytes: u32) -> Disk {
+        Disk::mount(&self.namespace, Path::new(&self.state), mebibytes)
+    }
+
+    /// What it has logged.
+    #[must_use]
+    pub fn output(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// Starts it, with an invite or for the networks joined before.
@@ -341,6 +397,12 @@ impl Device {
         self.node.as_ref().expect("the node runs")
     }
 
+    /// Gives it, before its first start, a disk of so many mebibytes for its state.
+    #[must_use]
+    pub fn disk(&self, mebibytes: u32) -> Disk {
+        Disk::mount(&self.namespace, Path::new(&self.state), mebibytes)
+    }
+
     /// What its node has logged.
     #[must_use]
     pub fn output(&self) -> String {
@@ -373,6 +435,10 @@ impl Device {
     pub fn up(&mut self, args: &[&str]) {
         let all = [&["--state-dir", &self.state, "up", "--name", &self.name], args].concat();
         let mut command = self.namespace.command(shadowmesh());
+        // Whatever proxy leads out of the machine does not lead to the lab.
+        for name in ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"] {
+            command.env_remove(name);
+        }
         command.args(all).envs(self.environment.iter().cloned());
         self.node = Some(Process::start(&mut command, &self.log));
         wait_for(&format!("{} to answer", self.name), PATIENCE, || self.status());
@@ -381,7 +447,8 @@ impl Device {
     /// Waits until the node has written down what it knows: its disk has been quiet for longer than it puts writing off.
     pub fn wait_until_saved(&self) {
         wait_for(&format!("{} to write down what it knows", self.name), PATIENCE, || {
-            let entries = std::fs::read_dir(Path::new(&self.state).join("node")).ok()?;
+            let state = self.namespace.path(Path::new(&self.state));
+            let entries = std::fs::read_dir(state.join("node")).ok()?;
             let changed =
                 entries.flatten().filter_map(|entry| entry.metadata().ok()?.modified().ok());
             let quiet = changed.max()?.elapsed().unwrap_or_default();
@@ -482,10 +549,10 @@ impl Device {
     }
 }
 
-/// The server's address on the switch.
+/// The server's address on the switch, where addresses are such as the Internet's: behind others no router maps ports.
 #[must_use]
 pub fn server_address() -> Ipv4Addr {
-    Ipv4Addr::new(10, 1, 0, 1)
+    Ipv4Addr::new(11, 1, 0, 1)
 }
 
 /// The library that shows a process another time of day.

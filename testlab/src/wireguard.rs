@@ -24,7 +24,7 @@ impl End {
     pub fn start(program: &Path, args: &[&str], namespace: Namespace) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         // Interface names are unique on the machine, since their control sockets are.
-        let label = namespace.name().trim_start_matches("sm");
+        let label = namespace.label();
         let interface = format!("b{}", &label[..label.len().min(14)]).replace('-', "x");
         let mut command = namespace.command(program);
         command.args(args).arg(&interface);

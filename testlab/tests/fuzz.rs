@@ -2,10 +2,7 @@
 
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
-use testlab::fuzz::{TARGETS, corpus, corpus_file};
-
-/// Changed inputs for each target: a second or two in all.
-const CHANGES: usize = 3_000;
+use testlab::fuzz::{TARGETS, Target, corpus, corpus_file};
 
 /// Says which input it was.
 struct Running<'a>(&'static str, &'a [u8]);
@@ -40,12 +37,12 @@ fn change(input: &[u8], other: &[u8], rng: &mut ChaCha20Rng) -> Vec<u8> {
 
 #[test]
 fn no_input_of_a_corpus_and_no_change_of_one_breaks_a_target() {
-    for (name, run) in TARGETS {
+    for Target { name, run, changes } in TARGETS {
         let text = std::fs::read_to_string(corpus_file(name)).expect("every target has a corpus");
         let inputs = corpus(&text);
         assert!(!inputs.is_empty(), "{name}");
         let mut rng = ChaCha20Rng::seed_from_u64(1);
-        let changed = (0..CHANGES).map(|number| {
+        let changed = (0..changes).map(|number| {
             let other = &inputs[rng.next_u32() as usize % inputs.len()];
             change(&inputs[number % inputs.len()], other, &mut rng)
         });

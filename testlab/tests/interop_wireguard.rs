@@ -590,7 +590,7 @@ fn an_interface_moved_to_another_namespace_keeps_its_sockets() {
     other.peer(&ours, None);
     ours.peer(&other, Some(OTHER_AT));
     let inside = Namespace::new("inside");
-    let args = ["link", "set", &ours.interface, "netns", inside.name()];
+    let args = ["link", "set", &ours.interface, "netns", &inside.id()];
     ours.namespace.run("ip", &args);
     inside.run("ip", &["addr", "add", "10.77.0.1/24", "dev", &ours.interface]);
     inside.run("ip", &["link", "set", &ours.interface, "mtu", "1300", "up"]);

@@ -57,7 +57,7 @@ fn run_random(number: u32, part: u8) {
 }
 
 /// Scripts in which the model and the machines once disagreed, or that touch much.
-const CORPUS: &str = include_str!("../corpus/scripts.txt");
+const CORPUS: &str = include_str!("../corpus/scenario.txt");
 
 #[test]
 fn the_corpus_goes_as_the_model_says() {

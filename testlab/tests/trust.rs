@@ -12,7 +12,7 @@ use identity::{ChannelKey, DeviceId, DeviceKey, RevocationTarget, TunnelKey};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use relay_proto::ServerEvent;
-use testlab::sim::{Setup, World};
+use testlab::sim::{HostId, Setup, World};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -75,6 +75,23 @@ impl Lab {
 
     fn node_now(&self) -> Now {
         wrong(self.now, self.node_error)
+    }
+
+    /// Lets the device dial everybody anew.
+    fn change_network(&mut self) {
+        let now = self.node_now();
+        self.engine.handle_network_change(&mut self.rng, now);
+    }
+
+    /// By how many seconds its clock is wrong, as often as the device told.
+    fn clock_skews(&self) -> Vec<u64> {
+        let skew = |event: &EngineEvent| {
+            let EngineEvent::Security(SecurityEvent::ClockSkew { seconds }) = event else {
+                return None;
+            };
+            Some(*seconds)
+        };
+        self.events.iter().filter_map(skew).collect()
     }
 
     fn pass(&mut self, time: Duration) {
@@ -232,6 +249,28 @@ fn a_relay_whose_clock_is_wrong_is_used_and_teaches_no_time() {
         assert_eq!((status.clock_offset, status.warnings), (None, Vec::new()));
         let told = |event: &EngineEvent| matches!(event, EngineEvent::ClockWrong { .. });
         assert!(!lab.events.iter().any(told), "nobody's clock is corrected");
+        assert!(lab.clock_skews().is_empty(), "the controller knows whose clock is wrong");
+    }
+}
+
+#[test]
+fn a_wrong_clock_that_only_a_relay_can_see_is_told_once() {
+    let mut lab = Lab::new(0, 0);
+    lab.pass(20 * SECOND);
+    lab.controller_speaks = false;
+    for (error, told) in [
+        (30_000, &[][..]),
+        (2 * HOUR_MS, &[7_200]),
+        (2 * HOUR_MS + 30_000, &[7_200]),
+        (-3 * HOUR_MS, &[7_200, 10_800]),
+    ] {
+        lab.node_error = error;
+        for _ in 0..3 {
+            lab.change_network();
+            lab.pass(30 * SECOND);
+            assert!(lab.engine.status(lab.node_now()).relays[0].connected, "{error}");
+        }
+        assert_eq!(lab.clock_skews(), told, "{error}");
     }
 }
 
@@ -290,6 +329,25 @@ fn a_member_that_was_away_hears_of_a_removal_from_another_while_the_controller_i
     assert!(world.run_until(10 * SECOND, knows));
     assert!(!world.ping_until_answered(1, 2, 5 * SECOND));
     assert!(world.ping_until_answered(1, 0, 10 * SECOND), "the others go on");
+}
+
+#[test]
+fn a_member_that_is_cut_off_hears_from_another_that_the_list_of_revocations_is_current() {
+    let mut world = World::new(Setup::default());
+    let all_joined = |world: &World| world.nodes.iter().all(|node| node.interface.is_some());
+    assert!(world.run_until(MINUTE, all_joined));
+    world.cut(HostId::Node(1), HostId::Controller);
+    let stale = |world: &World| {
+        let mut alarms = world.nodes[1].alarms.iter();
+        alarms.any(|(_, alarm)| matches!(alarm, SecurityEvent::StaleRevocations { .. }))
+    };
+    for _ in 0..40 {
+        assert!(world.ping_until_answered(1, 0, 10 * SECOND));
+        world.run_for(MINUTE);
+        assert!(!stale(&world), "after {:?}", world.elapsed());
+    }
+    world.run_for(20 * MINUTE);
+    assert!(stale(&world), "nobody tells it without traffic");
 }
 
 /// An introduction of `sender` with a key of nobody, as anybody can write one who knows a DeviceId.

@@ -37,7 +37,7 @@
 //! | `controller` | the controller: hello, messages, administration, publication |
 //! | `owner` | invites and signatures of the network's owner, in strict mode |
 //! | `admin` | requests and views of administrators |
-//! | `event` | security events and the audit trail |
+//! | `event`, `repeats` | security events and the audit trail; equal events are told once a minute |
 //! | [`limits`] | every limit as data |
 
 #![forbid(unsafe_code)]
@@ -50,6 +50,7 @@ pub mod limits;
 mod map;
 mod message;
 mod owner;
+mod repeats;
 mod text;
 
 pub use admin::{
@@ -77,3 +78,4 @@ pub use message::{
 };
 pub use noise_channel::{ClockOffset, Now, UnixMillis};
 pub use owner::{NotAnOutline, Outline, Owner, Unsigned};
+pub use repeats::Repeats;

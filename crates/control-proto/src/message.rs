@@ -111,15 +111,12 @@ pub enum NodeMessage {
     /// A relay says where it is reached; the controller signs that if it may.
     #[n(5)]
     Relay(#[n(0)] RelayEntry),
-    /// A security event that it saw.
+    /// A security event that it saw, with a number to confirm it by.
     #[n(6)]
-    Security(#[n(0)] SecurityEvent),
+    Security(#[n(0)] SecurityEvent, #[cbor(n(1), default)] u64),
     /// It leaves the network for good.
     #[n(7)]
     Leave,
-    /// Answer me.
-    #[n(8)]
-    Ping(#[n(0)] u64),
 }
 
 /// A part of a network map, or of the changes to one.
@@ -257,9 +254,9 @@ pub enum ControllerMessage {
     /// The device's membership has changed: approved, renewed or renamed.
     #[n(3)]
     Membership(#[n(0)] Box<CertificateChain>),
-    /// The answer to [`NodeMessage::Ping`].
+    /// The security event with this number is on disk, and all before it on the same channel.
     #[n(4)]
-    Pong(#[n(0)] u64),
+    Noted(#[n(0)] u64),
     /// The device is no member any more: it was removed, or has left.
     #[n(5)]
     Removed,

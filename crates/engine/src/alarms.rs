@@ -3,13 +3,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use control_proto::{SecurityEvent, TunnelRefusal, limits::FRESHNESS_STALE};
+use control_proto::{Repeats, SecurityEvent, TunnelRefusal, limits::FRESHNESS_STALE};
 use identity::DeviceId;
 
-/// What happens again within this time is only counted.
+/// Refusals of one kind are told once within this time.
 const PERIOD: Duration = Duration::from_secs(60);
-/// Different events that are told within a period.
-const MAX_RECENT: usize = 32;
 /// Peers and kinds of refusals that are told apart; the rest is counted without the peer.
 const MAX_TALLIES: usize = 256;
 /// A node that has just started, or was asleep, hears within this time whether the list of revocations is
@@ -19,8 +17,7 @@ const NEWS_WITHIN: Duration = Duration::from_secs(60);
 /// What was told lately, what is being counted, and what is to be told.
 #[derive(Debug, Default)]
 pub(crate) struct Alarms {
-    recent: Vec<(SecurityEvent, Instant)>,
-    suppressed: Option<(Instant, u32)>,
+    repeats: Repeats,
     tallies: BTreeMap<(Option<DeviceId>, TunnelRefusal), Tally>,
     ready: VecDeque<SecurityEvent>,
     stale: Option<Stale>,
@@ -56,14 +53,9 @@ const fn least(what: TunnelRefusal) -> u64 {
 impl Alarms {
     /// Something happened that is worth telling by itself.
     pub(crate) fn raise(&mut self, event: SecurityEvent, now: Instant) {
-        self.recent.retain(|(_, until)| now < *until);
-        let is_known = self.recent.iter().any(|(known, _)| *known == event);
-        if is_known || self.recent.len() == MAX_RECENT {
-            self.suppressed.get_or_insert((now, 0)).1 += 1;
-            return;
+        if self.repeats.admit(&event, now) {
+            self.ready.push_back(event);
         }
-        self.recent.push((event.clone(), now + PERIOD));
-        self.ready.push_back(event);
     }
 
     /// A tunnel refused something.
@@ -99,12 +91,7 @@ impl Alarms {
             }
             now < tally.since + PERIOD
         });
-        if let Some((since, count)) = self.suppressed
-            && now >= since + PERIOD
-        {
-            self.suppressed = None;
-            ready.push_back(SecurityEvent::Suppressed { count });
-        }
+        ready.extend(self.repeats.poll_suppressed(now));
     }
 
     /// Takes note of how many seconds ago the list of revocations was last known to be current.

@@ -2,16 +2,20 @@
 
 use std::time::Instant;
 
+use control_proto::SecurityEvent;
 use frame_proto::FrameType;
 use identity::{DeviceId, Endpoints, ServerAddress, Signed, UnixTime};
-use noise_channel::Now;
-use path::{Path, PathEvent};
+use noise_channel::{ClockOffset, Now};
+use path::{
+    CandidateKind::{Local, Mapped, Reflexive},
+    Path, PathEvent,
+};
 use rand_core::CryptoRng;
 
 use crate::context::Context;
 use crate::engine::Engine;
 use crate::hosts::permitted;
-use crate::io::{EngineEvent, Transmit};
+use crate::io::{ConnectionState, EngineEvent, Transmit};
 use crate::peer::Peer;
 use crate::peers::{announced, own_candidates};
 use crate::relays::RelayEvent;
@@ -47,6 +51,7 @@ impl Engine {
                 RelayEvent::Stream(peer) => self.refresh_stream(peer, cx.instant()),
                 RelayEvent::Frame(relay, frame) => self.receive_frame(relay, frame, cx),
                 RelayEvent::Alarm(event) => self.alarms.raise(event, cx.instant()),
+                RelayEvent::TimeRefused(offset) => self.doubt_clock(offset, cx.instant()),
                 RelayEvent::Unreachable { relay, peer } => {
                     if let Some(peer) = self.peers.get_mut(peer) {
                         peer.relays.handle_absent(relay);
@@ -61,6 +66,18 @@ impl Engine {
         let is_open = self.relays.is_straight(peer);
         if let Some(peer) = self.peers.touch(peer) {
             peer.handle_stream(is_open, now);
+        }
+    }
+
+    /// Tells of a clock that a relay found wrong, unless a controller has the last word on that: it knows
+    /// which of the two is wrong, and tells of it itself.
+    fn doubt_clock(&mut self, offset: ClockOffset, now: Instant) {
+        let known = self.saved.clock_offset();
+        let is_alone =
+            matches!(self.connection(), ConnectionState::Offline | ConnectionState::Connecting);
+        if is_alone && !known.agrees_with(offset) {
+            let seconds = known.0.abs_diff(offset.0) / 1_000;
+            self.alarms.raise(SecurityEvent::ClockSkew { seconds }, now);
         }
     }
 
@@ -151,9 +168,12 @@ impl Engine {
     pub(crate) fn announce(&mut self, cx: &mut Context<'_>) {
         let now = cx.instant();
         let filter = &self.settings.path.filter;
-        let reflexive = self.stun.reflexive();
         let candidates = if self.settings.path.udp {
-            own_candidates(&self.underlay.interfaces, reflexive, filter)
+            let local = self.underlay.interfaces.iter().map(|local| (Local, *local));
+            let mapped = self.underlay.mapped.map(|mapped| (Mapped, mapped));
+            let reflexive =
+                self.stun.reflexive().into_iter().map(|reflexive| (Reflexive, reflexive));
+            own_candidates(local.chain(mapped).chain(reflexive), filter)
         } else {
             Vec::new()
         };

@@ -75,6 +75,8 @@ pub(crate) struct Own {
 #[derive(Debug, Default)]
 pub(crate) struct Underlay {
     pub(crate) interfaces: Vec<SocketAddr>,
+    /// Where the NAT in front leads to this device.
+    pub(crate) mapped: Option<SocketAddr>,
     /// The relays that were announced last; the candidates are in the peers' settings.
     pub(crate) homes: Vec<DeviceId>,
     /// Where this device listens for its peers, as the shell knows it, and as it was announced last.
@@ -316,6 +318,18 @@ impl Engine {
         } else {
             self.handle_network_change(rng, now);
         }
+    }
+
+    /// The NAT in front of this device forwards a port to its UDP socket, or none any more.
+    pub fn handle_mapped_address(
+        &mut self,
+        mapped: Option<SocketAddr>,
+        rng: &mut dyn CryptoRng,
+        now: Now,
+    ) {
+        self.underlay.mapped = mapped;
+        self.schedule.announce_soon(now.instant);
+        self.drain(&mut Context { rng, now });
     }
 
     /// The network underneath has changed, or the device has woken up: everything is dialled and

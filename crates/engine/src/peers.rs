@@ -284,7 +284,8 @@ pub(crate) fn overlay(network: NetworkId, map: &NetworkMap) -> Vec<IpNet> {
 fn path_kind(kind: CandidateKind) -> path::CandidateKind {
     match kind {
         CandidateKind::Local => path::CandidateKind::Local,
-        CandidateKind::Reflexive | CandidateKind::Mapped => path::CandidateKind::Reflexive,
+        CandidateKind::Mapped => path::CandidateKind::Mapped,
+        CandidateKind::Reflexive => path::CandidateKind::Reflexive,
     }
 }
 
@@ -296,6 +297,7 @@ pub(crate) fn announced(candidates: &[Candidate]) -> Vec<identity::Candidate> {
             address: candidate.address,
             kind: match candidate.kind {
                 path::CandidateKind::Local => CandidateKind::Local,
+                path::CandidateKind::Mapped => CandidateKind::Mapped,
                 path::CandidateKind::Reflexive | path::CandidateKind::PeerReflexive => {
                     CandidateKind::Reflexive
                 }
@@ -304,21 +306,14 @@ pub(crate) fn announced(candidates: &[Candidate]) -> Vec<identity::Candidate> {
         .collect()
 }
 
-/// Interface addresses and reflexive addresses as candidates, without what nobody may dial.
+/// Where this device is reached, by kind, without what nobody may dial.
 pub(crate) fn own_candidates(
-    interfaces: &[SocketAddr],
-    reflexive: impl IntoIterator<Item = SocketAddr>,
+    known: impl IntoIterator<Item = (path::CandidateKind, SocketAddr)>,
     filter: &CandidateFilter,
 ) -> Vec<Candidate> {
-    let local = interfaces
-        .iter()
-        .map(|address| Candidate::new(path::CandidateKind::Local, *address))
-        .filter(|candidate| filter.permits(candidate.address));
-    let reflexive = reflexive
-        .into_iter()
-        .map(|address| Candidate::new(path::CandidateKind::Reflexive, address))
-        .filter(|candidate| filter.permits(candidate.address));
-    let mut candidates: Vec<_> = local.chain(reflexive).collect();
+    let known = known.into_iter().map(|(kind, address)| Candidate::new(kind, address));
+    let mut candidates: Vec<_> =
+        known.filter(|candidate| filter.permits(candidate.address)).collect();
     path::order(&mut candidates);
     candidates
 }

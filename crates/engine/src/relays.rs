@@ -68,6 +68,8 @@ pub(crate) enum RelayEvent {
     Stream(DeviceId),
     /// A link did what somebody who watches over the network should know of.
     Alarm(SecurityEvent),
+    /// A relay refused this device's time, and would have had this added to the local clock.
+    TimeRefused(ClockOffset),
     /// A peer is not attached to this relay.
     Unreachable { relay: DeviceId, peer: DeviceId },
 }
@@ -84,6 +86,9 @@ pub(crate) struct Relays {
     /// The peers that have come here.
     pub(crate) guests: Guests,
     meter: FlowMeter,
+    /// What a relay last asked to add to the local clock: many relays, and each after every change of the network
+    /// underneath, ask for the same.
+    asked: Option<ClockOffset>,
     events: VecDeque<RelayEvent>,
 }
 
@@ -112,6 +117,7 @@ impl Relays {
             hosts: BTreeMap::new(),
             links: BTreeMap::new(),
             meter: FlowMeter::default(),
+            asked: None,
             events: VecDeque::new(),
         }
     }
@@ -545,6 +551,11 @@ impl Relays {
                 }
                 ClientEvent::ClockSkew { offset, .. } => {
                     link.clock_offset = Some(offset);
+                    let is_known = self.asked.is_some_and(|asked| asked.agrees_with(offset));
+                    if !is_known {
+                        self.asked = Some(offset);
+                        self.events.push_back(RelayEvent::TimeRefused(offset));
+                    }
                     failed = true;
                 }
                 ClientEvent::Failed(error) => {

@@ -48,6 +48,8 @@ pub struct EngineStatus {
     pub candidates: Vec<SocketAddr>,
     /// Those of them that STUN servers see.
     pub reflexive: Vec<SocketAddr>,
+    /// The one at which the router forwards to this device.
+    pub mapped: Option<SocketAddr>,
     /// Whether datagrams can be sent at all.
     pub udp: bool,
     /// The other members, then the plain WireGuard peers.
@@ -170,6 +172,7 @@ impl Engine {
             relays: self.relays.status().map(relay_status).collect(),
             candidates: self.settings.local.iter().map(|candidate| candidate.address).collect(),
             reflexive: self.stun.reflexive().into_iter().collect(),
+            mapped: self.underlay.mapped,
             udp: self.settings.path.udp,
             peers: self.peer_statuses(now.instant),
             clock_offset,
@@ -349,6 +352,7 @@ fn traffic_status(about: About, path: Path, traffic: &Traffic, now: Instant) -> 
 fn kind_text(kind: CandidateKind) -> &'static str {
     match kind {
         CandidateKind::Local => "local",
+        CandidateKind::Mapped => "mapped",
         CandidateKind::Reflexive => "reflexive",
         CandidateKind::PeerReflexive => "peer-reflexive",
     }

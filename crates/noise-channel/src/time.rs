@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use crate::limits::CLOCK_TOLERANCE;
+
 /// Milliseconds since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct UnixMillis(pub u64);
@@ -43,6 +45,12 @@ impl ClockOffset {
     pub fn between(ours: UnixMillis, theirs: UnixMillis) -> Self {
         let difference = i128::from(theirs.0) - i128::from(ours.0);
         Self(i64::try_from(difference).unwrap_or(if difference < 0 { i64::MIN } else { i64::MAX }))
+    }
+
+    /// Whether a responder that asks for `other` takes what a clock with this offset says.
+    #[must_use]
+    pub fn agrees_with(self, other: Self) -> bool {
+        Duration::from_millis(self.0.abs_diff(other.0)) <= CLOCK_TOLERANCE
     }
 }
 

@@ -12,6 +12,8 @@ pub const MAX_CANDIDATES: usize = 16;
 pub enum CandidateKind {
     /// Configured on an interface of the device itself.
     Local,
+    /// A port of the device's NAT that leads to it, as the NAT itself said.
+    Mapped,
     /// Seen by a STUN server, in front of the device's NAT.
     Reflexive,
     /// Seen by us as the source of an authenticated packet of the peer.

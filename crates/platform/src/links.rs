@@ -29,7 +29,7 @@ use crate::process::Namespace;
 mod monitor;
 mod netlink;
 
-pub use monitor::{Change, Monitor};
+pub use monitor::{Change, Monitor, changes};
 
 /// A network interface.
 #[derive(Clone, Debug, PartialEq, Eq)]

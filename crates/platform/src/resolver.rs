@@ -258,8 +258,9 @@ impl SavedFile {
     }
 }
 
-/// The file with the stub as its only server; search domains and options stay.
-fn rewritten(original: &str, stub: IpAddr) -> String {
+/// A `resolv.conf` with the stub as its only server; search domains and options stay.
+#[must_use]
+pub fn rewritten(original: &str, stub: IpAddr) -> String {
     let mut text = String::from(
         "# Written by shadowmesh, which answers here and asks the former servers itself.\n\
          # The former file comes back when it stops.\n",
@@ -275,7 +276,9 @@ fn rewritten(original: &str, stub: IpAddr) -> String {
     text
 }
 
-fn nameservers(text: &str, stub: IpAddr) -> Vec<IpAddr> {
+/// The servers that a `resolv.conf` names, in order, without the stub.
+#[must_use]
+pub fn nameservers(text: &str, stub: IpAddr) -> Vec<IpAddr> {
     let servers = text.lines().filter_map(|line| {
         let mut words = line.split_whitespace();
         (words.next() == Some("nameserver")).then(|| words.next())?

@@ -12,7 +12,8 @@ use tokio::{
 };
 
 use crate::{
-    Tls, WebSocket,
+    Proxy, Tls, WebSocket,
+    proxy::TunnelError,
     tls::client_config,
     transport::{self, Transport},
     upgrade::{self, UpgradeError},
@@ -24,6 +25,8 @@ const STAGGER: Duration = Duration::from_millis(250);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Addresses beyond this many are not tried.
 const MAX_ADDRESSES: usize = 16;
+/// The same for a proxy's.
+const MAX_PROXY_ADDRESSES: usize = 2;
 
 /// Where and how to connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,12 +43,24 @@ pub struct Endpoint {
     /// A mark for the socket, by which the host's routing keeps the connection out of the tunnel;
     /// on Linux only, and it takes privilege.
     pub mark: Option<u32>,
+    /// A way around that is tried beside the direct one.
+    pub detour: Option<Detour>,
+}
+
+/// A way to a server through an HTTP proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Detour {
+    /// The proxy.
+    pub proxy: Proxy,
+    /// Its addresses, the best first.
+    pub addresses: Vec<SocketAddr>,
 }
 
 /// Connects to the first address that answers as it should.
 ///
-/// Addresses are tried in order; the next one starts as soon as one fails or 250 ms have passed,
-/// and those still under way are dropped when one has succeeded.
+/// Addresses are tried in order, those of a proxy first; the next one starts as soon as one fails or
+/// 250 ms have passed, and those still under way are dropped when one has succeeded. A proxy is asked for
+/// the host by its name, and, if that fails, by its address.
 ///
 /// # Errors
 /// When no address led to an upgraded connection; the error has the reason of each.
@@ -58,11 +73,12 @@ pub async fn dial(endpoint: &Endpoint) -> Result<WebSocket, DialError> {
         return Err(DialError::Path);
     }
     let attempt = Attempt { endpoint, name, tls: client_config(endpoint.tls) };
-    let mut waiting = endpoint.addresses.iter().copied().take(MAX_ADDRESSES);
+    let ways = ways(endpoint, &authority);
+    let mut waiting = ways.iter().take(MAX_ADDRESSES);
     let mut running = FuturesUnordered::new();
     let mut failures = Vec::new();
     loop {
-        let more = waiting.next().map(|address| running.push(attempt.run(address))).is_some();
+        let more = waiting.next().map(|way| running.push(attempt.run(way))).is_some();
         if running.is_empty() {
             return Err(DialError::Failed(failures));
         }
@@ -80,6 +96,31 @@ fn is_path(path: &str) -> bool {
     path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
+/// Where a TCP connection goes, and what is asked of a proxy there.
+struct Way<'a> {
+    address: SocketAddr,
+    tunnel: Option<(&'a Proxy, String)>,
+}
+
+/// All ways, the best first.
+fn ways<'a>(endpoint: &'a Endpoint, authority: &Authority) -> Vec<Way<'a>> {
+    let direct = endpoint.addresses.iter().map(|address| Way { address: *address, tunnel: None });
+    let Some(detour) = &endpoint.detour else { return direct.collect() };
+    let known = endpoint.addresses.first();
+    let port = authority.port_u16().or(known.map(SocketAddr::port)).unwrap_or(443);
+    let by_name = format!("{}:{port}", authority.host());
+    let by_address = known.map(ToString::to_string).filter(|address| *address != by_name);
+    let targets = [Some(by_name), by_address].into_iter().flatten();
+    let through = targets.flat_map(|target| {
+        let way = move |address: &SocketAddr| Way {
+            address: *address,
+            tunnel: Some((&detour.proxy, target.clone())),
+        };
+        detour.addresses.iter().take(MAX_PROXY_ADDRESSES).map(way)
+    });
+    through.chain(direct).collect()
+}
+
 struct Attempt<'a> {
     endpoint: &'a Endpoint,
     name: ServerName<'static>,
@@ -87,13 +128,17 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    async fn run(&self, address: SocketAddr) -> (SocketAddr, Result<WebSocket, AttemptError>) {
-        let result = timeout(ATTEMPT_TIMEOUT, self.connect(address)).await;
-        (address, result.unwrap_or(Err(AttemptError::Timeout)))
+    async fn run(&self, way: &Way<'_>) -> (SocketAddr, Result<WebSocket, AttemptError>) {
+        let result = timeout(ATTEMPT_TIMEOUT, self.connect(way)).await;
+        (way.address, result.unwrap_or(Err(AttemptError::Timeout)))
     }
 
-    async fn connect(&self, address: SocketAddr) -> Result<WebSocket, AttemptError> {
-        let tcp = connect_tcp(address, self.endpoint.mark).await.map_err(AttemptError::Connect)?;
+    async fn connect(&self, way: &Way<'_>) -> Result<WebSocket, AttemptError> {
+        let tcp = connect_tcp(way.address, self.endpoint.mark).await;
+        let mut tcp = tcp.map_err(AttemptError::Connect)?;
+        if let Some((proxy, target)) = &way.tunnel {
+            proxy.connect(&mut tcp, target).await?;
+        }
         let mut transport = match &self.tls {
             None => Transport::plain(tcp),
             Some(config) => Transport::connect_tls(tcp, Arc::clone(config), self.name.clone())
@@ -177,9 +222,29 @@ pub enum AttemptError {
     /// The server's answer was not an HTTP answer to an upgrade.
     #[error("the server does not speak WebSocket")]
     Malformed,
+    /// The proxy wants a user and a password that it knows.
+    #[error("the proxy wants another user and password")]
+    ProxyCredentials,
+    /// The proxy opened no connection to the server.
+    #[error("the proxy refused with HTTP status {0}")]
+    ProxyStatus(u16),
+    /// What is taken for a proxy is none.
+    #[error("what answers there is no HTTP proxy")]
+    NoProxy,
     /// It took too long.
     #[error("no answer in time")]
     Timeout,
+}
+
+impl From<TunnelError> for AttemptError {
+    fn from(error: TunnelError) -> Self {
+        match error {
+            TunnelError::Io(error) => Self::Connect(error),
+            TunnelError::Malformed => Self::NoProxy,
+            TunnelError::Credentials => Self::ProxyCredentials,
+            TunnelError::Status(status) => Self::ProxyStatus(status),
+        }
+    }
 }
 
 impl From<UpgradeError> for AttemptError {

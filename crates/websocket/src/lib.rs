@@ -10,7 +10,7 @@
 //! - The upgrade is a plain RFC 6455 GET, as any browser or proxy knows it.
 //! - TLS is 1.3 only, without early data. A server is known by the Web PKI or by the SHA-256 of its
 //!   public key ([`Tls::Pin`]); the channel inside authenticates both ends again.
-//! - Names are never resolved here: the caller brings addresses.
+//! - Names are never resolved here: the caller brings addresses. An HTTP proxy resolves them for itself.
 //! - Whatever comes from a stranger is bounded: the request's size, the time to send it, the number of
 //!   connections that have not sent it yet, a message's size, and how often a peer may ask for a pong.
 //!
@@ -19,22 +19,25 @@
 //! | `dial` | endpoints and connecting |
 //! | `listen` | listening, limits, accept or reject |
 //! | `message` | the message stream |
+//! | `proxy` | tunnels through HTTP proxies |
 //! | `tls` | certificates, pins and TLS settings |
 //! | `transport` | TCP or TLS as one byte stream |
-//! | `upgrade` | the HTTP head on either side |
+//! | [`upgrade`] | the HTTP head on either side |
 
 #![forbid(unsafe_code)]
 
 mod dial;
 mod listen;
 mod message;
+mod proxy;
 mod tls;
 mod transport;
-mod upgrade;
+pub mod upgrade;
 
-pub use dial::{AttemptError, DialError, Endpoint, dial};
+pub use dial::{AttemptError, Detour, DialError, Endpoint, dial};
 pub use listen::{Listener, Upgrade};
 pub use message::{Receiver, Sender, WebSocket, WebSocketError};
+pub use proxy::{Proxy, ProxyError};
 pub use tls::{CertificateError, ServerCertificate, SpkiPin, Tls, generate_key};
 
 /// The longest message that is sent or received, in bytes.

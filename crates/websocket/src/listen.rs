@@ -140,7 +140,7 @@ impl Upgrade {
     /// The path that is asked for, with its query.
     #[must_use]
     pub fn path(&self) -> &str {
-        &self.request.path
+        self.request.path()
     }
 
     /// The address the connection comes from, which may be a proxy's.

@@ -8,7 +8,7 @@ use aws_lc_rs::{
 };
 use bytes::{Bytes, BytesMut};
 use data_encoding::BASE64;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
 use crate::transport::Transport;
 
@@ -28,18 +28,39 @@ const NOT_FOUND: &str = "HTTP/1.1 404 Not Found\r\n\
 
 /// A well-formed upgrade request.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Request {
-    pub(crate) path: String,
+pub struct Request {
+    path: String,
     accept: String,
+}
+
+impl Request {
+    /// The path that is asked for, with its query.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The head of the answer by which the connection becomes a WebSocket.
+    #[must_use]
+    pub fn answer(&self) -> String {
+        format!(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Accept: {}\r\n\r\n",
+            self.accept
+        )
+    }
 }
 
 /// Why an upgrade did not come about.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum UpgradeError {
+pub enum UpgradeError {
+    /// The connection broke.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// The peer does not speak HTTP, or says too much.
     #[error("the HTTP head is malformed or too long")]
     Malformed,
+    /// The server answered with another status than 101.
     #[error("HTTP status {0}")]
     Status(u16),
 }
@@ -59,24 +80,23 @@ pub(crate) async fn request(
     );
     transport.write_all(head.as_bytes()).await?;
     transport.flush().await?;
-    read_head(transport, |head| parse_response(head, &key)).await
+    let ((), rest) = read_head(transport, |head| parse_response(head, &key)).await?;
+    transport.put_back(rest);
+    Ok(())
 }
 
 /// Reads a client's request; `None` is a request for something else than an upgrade.
 pub(crate) async fn read_request(
     transport: &mut Transport,
 ) -> Result<Option<Request>, UpgradeError> {
-    read_head(transport, parse_request).await
+    let (request, rest) = read_head(transport, parse_request).await?;
+    transport.put_back(rest);
+    Ok(request)
 }
 
 /// Tells the client that the connection is a WebSocket from here on.
 pub(crate) async fn accept(transport: &mut Transport, request: &Request) -> io::Result<()> {
-    let head = format!(
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Accept: {}\r\n\r\n",
-        request.accept
-    );
-    transport.write_all(head.as_bytes()).await?;
+    transport.write_all(request.answer().as_bytes()).await?;
     transport.flush().await
 }
 
@@ -87,22 +107,22 @@ pub(crate) async fn reject(transport: &mut Transport) -> io::Result<()> {
     transport.shutdown().await
 }
 
-/// Parses a head: its meaning and its length, or `None` while it is incomplete.
-type Parsed<T> = Result<Option<(T, usize)>, UpgradeError>;
+/// What a head means and how long it is, or `None` while it is incomplete.
+pub type Parsed<T> = Result<Option<(T, usize)>, UpgradeError>;
 
-async fn read_head<T>(
-    transport: &mut Transport,
+/// Reads a head, and answers with its meaning and what was read of what follows.
+pub(crate) async fn read_head<T>(
+    stream: &mut (impl AsyncRead + Unpin),
     parse: impl Fn(&[u8]) -> Parsed<T>,
-) -> Result<T, UpgradeError> {
+) -> Result<(T, Bytes), UpgradeError> {
     let mut head = BytesMut::with_capacity(1024);
     loop {
-        let read = transport.read_buf(&mut head).await?;
+        let read = stream.read_buf(&mut head).await?;
         if read == 0 {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
         if let Some((meaning, length)) = parse(&head)? {
-            transport.put_back(Bytes::from(head.split_off(length)));
-            return Ok(meaning);
+            return Ok((meaning, Bytes::from(head.split_off(length))));
         }
         if head.len() > MAX_HEAD {
             return Err(UpgradeError::Malformed);
@@ -110,7 +130,11 @@ async fn read_head<T>(
     }
 }
 
-fn parse_request(head: &[u8]) -> Parsed<Option<Request>> {
+/// Reads a client's head; one that asks for something else than an upgrade has no [`Request`].
+///
+/// # Errors
+/// [`UpgradeError::Malformed`].
+pub fn parse_request(head: &[u8]) -> Parsed<Option<Request>> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     let status = request.parse(head).map_err(|_| UpgradeError::Malformed)?;
@@ -131,7 +155,11 @@ fn parse_request(head: &[u8]) -> Parsed<Option<Request>> {
     Ok(Some((upgrade, length)))
 }
 
-fn parse_response(head: &[u8], key: &str) -> Parsed<()> {
+/// Reads a server's answer to a request with this `Sec-WebSocket-Key`.
+///
+/// # Errors
+/// [`UpgradeError::Malformed`], also when it answers another request, and [`UpgradeError::Status`].
+pub fn parse_response(head: &[u8], key: &str) -> Parsed<()> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut response = httparse::Response::new(&mut headers);
     let status = response.parse(head).map_err(|_| UpgradeError::Malformed)?;
@@ -143,6 +171,18 @@ fn parse_response(head: &[u8], key: &str) -> Parsed<()> {
     let accepted = header(response.headers, "sec-websocket-accept")
         == Some(accept_value(key.as_bytes()).as_bytes());
     if accepted { Ok(Some(((), length))) } else { Err(UpgradeError::Malformed) }
+}
+
+/// The status of any response.
+///
+/// # Errors
+/// [`UpgradeError::Malformed`].
+pub fn response_status(head: &[u8]) -> Parsed<u16> {
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut response = httparse::Response::new(&mut headers);
+    let status = response.parse(head).map_err(|_| UpgradeError::Malformed)?;
+    let httparse::Status::Complete(length) = status else { return Ok(None) };
+    Ok(Some((response.code.ok_or(UpgradeError::Malformed)?, length)))
 }
 
 fn header<'a>(headers: &[httparse::Header<'a>], name: &str) -> Option<&'a [u8]> {
@@ -189,6 +229,7 @@ mod tests {
             let mut head = if http { b"HTTP/1.1 101 \r\n".to_vec() } else { b"GET ".to_vec() };
             head.extend(bytes);
             let _ = parse_request(&head);
+            let _ = response_status(&head);
             let _ = parse_response(&head, "dGhlIHNhbXBsZSBub25jZQ==");
         }
     }

@@ -24,6 +24,7 @@ fn endpoint(address: SocketAddr, tls: Tls) -> Endpoint {
         tls,
         path: "/api/v1/ws/abc".to_owned(),
         mark: None,
+        detour: None,
     }
 }
 

@@ -9,7 +9,7 @@ use control_proto::{
 use noise_channel::ConnectionMask;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep_until;
-use tracing::{error, info};
+use tracing::info;
 
 use crate::clock;
 use crate::keeper::Keeper;
@@ -32,38 +32,63 @@ pub(crate) enum Command {
 
 /// Drives the machine until it is told to stop or the disk fails.
 pub(crate) struct Driver {
-    pub(crate) machine: Controller,
-    pub(crate) keeper: Keeper,
-    pub(crate) commands: mpsc::Receiver<Command>,
-    pub(crate) connections: BTreeMap<ConnectionId, mpsc::Sender<Bytes>>,
-    pub(crate) answers: BTreeMap<Ticket, oneshot::Sender<Result<AdminAnswer, AdminError>>>,
-    pub(crate) tickets: u64,
+    machine: Controller,
+    keeper: Keeper,
+    connections: BTreeMap<ConnectionId, mpsc::Sender<Bytes>>,
+    answers: BTreeMap<Ticket, oneshot::Sender<Result<AdminAnswer, AdminError>>>,
+    tickets: u64,
     /// Batches that are not on disk yet.
-    pub(crate) unkept: u64,
+    unkept: u64,
+    /// Whether the machine before this one failed and nothing was kept since.
+    is_trying: bool,
+    /// Whether it was told to end once everything is kept.
+    is_stopping: bool,
 }
 
 impl Driver {
+    /// Drives a new machine; `is_trying` if the one before failed.
+    pub(crate) fn new(machine: Controller, keeper: Keeper, is_trying: bool) -> Self {
+        let (connections, answers) = (BTreeMap::new(), BTreeMap::new());
+        let (tickets, unkept, is_stopping) = (0, 0, false);
+        Self { machine, keeper, connections, answers, tickets, unkept, is_trying, is_stopping }
+    }
+
+    /// Whether the machine before this one failed and nothing was kept since.
+    pub(crate) fn is_trying(&self) -> bool {
+        self.is_trying
+    }
+
+    /// Whether it was told to end.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.is_stopping
+    }
+
     /// Runs to the end.
     ///
     /// # Errors
     /// If a change cannot be kept: then nothing more may be promised to anybody.
-    pub(crate) async fn run(mut self) -> Result<(), StoreError> {
-        let mut stopping = false;
+    pub(crate) async fn run(
+        &mut self,
+        commands: &mut mpsc::Receiver<Command>,
+    ) -> Result<(), StoreError> {
         loop {
             self.obey().await;
-            if stopping && self.unkept == 0 {
+            if self.is_stopping && self.unkept == 0 {
                 return Ok(());
             }
             let timer = self.machine.poll_timeout().map(|(at, _)| at);
             tokio::select! {
                 kept = self.keeper.kept.recv() => {
                     let Some(kept) = kept else { return Ok(()) };
-                    let id = kept.inspect_err(|error| error!(%error, "a change cannot be kept"))?;
+                    let id = kept?;
+                    if std::mem::take(&mut self.is_trying) {
+                        info!("changes are kept again");
+                    }
                     self.unkept = self.machine.unpersisted_after(id);
                     self.machine.handle_persisted(id, clock::now());
                 }
-                command = self.commands.recv(), if !stopping => match command {
-                    None | Some(Command::Stop) => stopping = true,
+                command = commands.recv(), if !self.is_stopping => match command {
+                    None | Some(Command::Stop) => self.is_stopping = true,
                     Some(command) => self.handle(command),
                 },
                 () = sleep_until(timer.unwrap_or_else(std::time::Instant::now).into()),

@@ -3,7 +3,7 @@
 use control_proto::{Change, PersistId};
 use tokio::sync::mpsc;
 
-use crate::store::{SqliteStore, Store as _, StoreError};
+use crate::store::{Store, StoreError};
 
 /// Batches that wait for the disk; the machine waits beyond that.
 const BATCHES: usize = 1_024;
@@ -20,7 +20,7 @@ pub(crate) struct Keeper {
 
 impl Keeper {
     /// Starts writing; ends with the first failure, or when its handle is dropped.
-    pub(crate) fn start(store: SqliteStore) -> Self {
+    pub(crate) fn start(store: impl Store + 'static) -> Self {
         let (batches, mut waiting) = mpsc::channel::<(PersistId, Vec<Change>)>(BATCHES);
         let (results, kept) = mpsc::channel(BATCHES);
         tokio::spawn(async move {

@@ -1,6 +1,5 @@
 //! A running controller.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,11 +14,10 @@ use tracing::debug;
 use websocket::{Receiver, Sender, Upgrade};
 
 use crate::admin;
-use crate::clock;
-use crate::driver::{Command, Driver};
-use crate::keeper::Keeper;
+use crate::driver::Command;
 use crate::network::{NetworkError, NetworkFolder};
 use crate::store::{SqliteStore, Store as _, StoreError};
+use crate::supervisor::Supervisor;
 
 /// Commands that wait for the loop; connections wait beyond that.
 const COMMANDS: usize = 1_024;
@@ -53,9 +51,11 @@ pub enum StartError {
     Socket(#[from] BindError),
 }
 
-/// The controller has ended, by itself because a change could not be kept, or because it was told.
+/// The controller cannot keep changes now and so grants none, or it has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the controller has ended; its log says why")]
+#[error(
+    "the controller grants nothing now, since it cannot keep it, or is ending; its log says why, and `df` whether its disk is full"
+)]
 pub struct Ended;
 
 /// The controller of one network. Several of them fit into one process and behind one listener:
@@ -83,29 +83,17 @@ impl Controller {
         let stored = store.load().await?.ok_or_else(missing)?;
         let path_secret = PathSecret::from_bytes(*secrets.path_secret.0);
         let network = secrets.keys.network();
-        let machine = control_proto::Controller::new(
-            ControllerConfig {
-                keys: secrets.keys.clone(),
-                channel_key: secrets.channel.clone(),
-                path_secret: path_secret.clone(),
-                servers: config.servers,
-                epoch: secrets.epoch.clone(),
-            },
-            stored,
-            clock::now(),
-        );
+        let machine = ControllerConfig {
+            keys: secrets.keys.clone(),
+            channel_key: secrets.channel.clone(),
+            path_secret: path_secret.clone(),
+            servers: config.servers,
+            epoch: secrets.epoch.clone(),
+        };
         let (commands, inbox) = mpsc::channel(COMMANDS);
         let api = admin::serve(&config.socket, commands.clone(), store.clone()).await?;
-        let driver = Driver {
-            machine,
-            keeper: Keeper::start(store.clone()),
-            commands: inbox,
-            connections: BTreeMap::new(),
-            answers: BTreeMap::new(),
-            tickets: 0,
-            unkept: 0,
-        };
-        let driver = tokio::spawn(driver.run());
+        let supervisor = Supervisor { config: machine, store: store.clone(), commands: inbox };
+        let driver = tokio::spawn(supervisor.run(stored));
         Ok(Self { network, path_secret, commands, next: AtomicU64::new(1), driver, api, store })
     }
 
@@ -154,7 +142,7 @@ impl Controller {
     /// Asks for something on behalf of an administrator.
     ///
     /// # Errors
-    /// [`Ended`] if the controller does not run any more; inside, why it was not done.
+    /// [`Ended`] if the controller cannot keep changes or does not run any more; inside, why it was not done.
     pub async fn admin(
         &self,
         request: AdminRequest,
@@ -165,7 +153,7 @@ impl Controller {
     /// Waits until the controller ends by itself.
     ///
     /// # Errors
-    /// If a change could not be kept.
+    /// If what it keeps makes no sense.
     pub async fn ended(&mut self) -> Result<(), StoreError> {
         (&mut self.driver).await.unwrap_or(Ok(()))
     }
@@ -173,7 +161,7 @@ impl Controller {
     /// Ends the controller once everything under way is kept.
     ///
     /// # Errors
-    /// If a change could not be kept.
+    /// If the last changes cannot be kept.
     pub async fn stop(mut self) -> Result<(), StoreError> {
         self.api.abort();
         // If the loop has ended already, its result is there.

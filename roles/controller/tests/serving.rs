@@ -127,6 +127,7 @@ async fn drive(client: &mut ControlClient, done: impl Fn(&ControlClient) -> bool
                         tls: Tls::Plain,
                         path,
                         mark: None,
+                        detour: None,
                     };
                     current = Some(connection);
                     match websocket::dial(&endpoint).await {

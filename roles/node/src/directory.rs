@@ -14,7 +14,7 @@ use netstack::{Resolve, ResolveError, Resolving};
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use crate::{dns::DnsState, mark::Mark};
+use crate::{detour::ProxyRule, dns::DnsState, mark::Mark};
 
 /// What is known of every network; cheap to clone, all clones are one.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +22,7 @@ pub(crate) struct Directory {
     shared: Arc<Mutex<Shared>>,
     dns: DnsState,
     mark: Mark,
+    proxy: Option<Arc<ProxyRule>>,
 }
 
 #[derive(Debug, Default)]
@@ -44,9 +45,15 @@ pub(crate) struct Listing {
 }
 
 impl Directory {
-    /// Nothing known yet; what goes underneath will bear the mark.
-    pub(crate) fn new(mark: Mark) -> Self {
-        Self { shared: Arc::default(), dns: DnsState::marked(mark), mark }
+    /// Nothing known yet; what goes underneath will bear the mark, and streams may go through the proxy.
+    pub(crate) fn new(mark: Mark, proxy: Option<ProxyRule>) -> Self {
+        let (dns, proxy) = (DnsState::marked(mark), proxy.map(Arc::new));
+        Self { shared: Arc::default(), dns, mark, proxy }
+    }
+
+    /// The proxy beside the direct way.
+    pub(crate) fn proxy(&self) -> Option<&ProxyRule> {
+        self.proxy.as_deref()
     }
 
     /// The mark on what goes underneath.

@@ -33,6 +33,10 @@ pub(crate) enum Cause {
     Certificate,
     /// The certificate is not valid at this time.
     CertificateTime,
+    /// What is taken for a proxy is none, or lets nobody through to the server.
+    Proxy,
+    /// The proxy wants another user and password.
+    ProxyCredentials,
     /// The server does not know the path.
     UnknownPath,
     /// The server's key is not the pinned one.
@@ -81,6 +85,13 @@ impl std::fmt::Display for Cause {
                 "set this device's clock, for instance with `timedatectl set-ntp true`; if it is \
                  right, the server's certificate has to be renewed"
             }
+            Self::Proxy => {
+                "check the HTTP proxy's address (`http-proxy`, or HTTPS_PROXY in the environment) and \
+                 whether it lets CONNECT through to the server's port"
+            }
+            Self::ProxyCredentials => {
+                "give a user and password that the proxy knows: http://USER:PASSWORD@HOST:PORT"
+            }
             Self::UnknownPath => {
                 "a server answers there but does not know this network, or a proxy before it does \
                  not pass WebSocket on: if the network was made anew, ask for a new invite"
@@ -110,6 +121,8 @@ fn cause(error: &AttemptError) -> Cause {
         AttemptError::Certificate(_) => Cause::Certificate,
         AttemptError::CertificateTime(_) => Cause::CertificateTime,
         AttemptError::Status(_) => Cause::UnknownPath,
+        AttemptError::ProxyStatus(_) | AttemptError::NoProxy => Cause::Proxy,
+        AttemptError::ProxyCredentials => Cause::ProxyCredentials,
         AttemptError::Timeout | _ => Cause::Silent,
     }
 }

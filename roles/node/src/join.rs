@@ -127,6 +127,8 @@ fn no_answer(servers: &str, fault: Option<&Fault>) -> ApiError {
         | Cause::Closed
         | Cause::Foreign
         | Cause::Certificate
+        | Cause::Proxy
+        | Cause::ProxyCredentials
         | Cause::UnknownPath
         | Cause::WrongPin => Problem::Timeout,
     };

@@ -32,6 +32,7 @@
 pub mod api;
 mod clock;
 mod data;
+mod detour;
 mod directory;
 pub mod dns;
 mod door;
@@ -40,6 +41,7 @@ mod fault;
 mod host;
 mod interface;
 mod join;
+mod mapping;
 mod mark;
 mod memory;
 mod names;

@@ -156,3 +156,79 @@ pub(crate) enum MemoryError {
     #[error("the keystore's entry {0} is damaged; remove it and join again with a new invite")]
     Damaged(String),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use control_proto::{InviteRequest, Outline, Owner};
+    use identity::{NetworkKey, PathSecretBytes, UnixTime};
+    use rand_chacha::ChaCha20Rng;
+    use rand_core::SeedableRng;
+
+    /// A keystore with one entry, which may be damaged.
+    #[derive(Debug)]
+    struct Entry(Vec<u8>);
+
+    impl Keystore for Entry {
+        fn load(&self, _: &str) -> Result<Option<Zeroizing<Vec<u8>>>, KeystoreError> {
+            Ok(Some(Zeroizing::new(self.0.clone())))
+        }
+
+        fn store(&self, _: &str, secret: &[u8]) -> Result<(), KeystoreError> {
+            assert_eq!(secret, self.0, "the same place is the same entry");
+            Ok(())
+        }
+
+        fn remove(&self, _: &str) -> Result<(), KeystoreError> {
+            Ok(())
+        }
+
+        fn list(&self) -> Result<Vec<String>, KeystoreError> {
+            Ok(vec![NETWORK_PREFIX.to_owned()])
+        }
+    }
+
+    fn invite(rng: &mut ChaCha20Rng) -> Invite {
+        let root = NetworkKey::generate(rng);
+        let outline = Outline {
+            network: root.id(),
+            network_name: "home".parse().expect("a name"),
+            controllers: Vec::new(),
+            controller_key: ChannelKey::generate(rng).public(),
+            path_secret: PathSecretBytes(Zeroizing::new([7; 32])),
+            relays: Vec::new(),
+            ula: "fd00:1:2::/48".parse().expect("a prefix"),
+            approval: false,
+            validity: 3_600,
+        };
+        let invites = Owner::new(root).invites(
+            &outline,
+            &InviteRequest::default(),
+            rng,
+            UnixTime(1_800_000_000),
+        );
+        invites.expect("within the bounds").remove(0).0
+    }
+
+    #[test]
+    fn a_damaged_place_is_refused_or_another_one_and_never_a_panic() {
+        let rng = &mut ChaCha20Rng::seed_from_u64(1);
+        let place = Place::new(invite(rng), "laptop".parse().expect("a name"), rng);
+        let folder = tempfile::tempdir().expect("a folder");
+        let keys = keystore::FileKeystore::open(folder.path(), None).expect("it opens");
+        place.store(&keys).expect("it writes");
+        let name = secret_name(NETWORK_PREFIX, place.network());
+        let whole = keys.load(&name).expect("it reads").expect("it is there").to_vec();
+        for at in 0..whole.len() {
+            assert!(places(&Entry(whole[..at].to_vec())).is_err(), "cut to {at} bytes");
+            for change in [1, 0x80, 0xff] {
+                let mut changed = whole.clone();
+                changed[at] ^= change;
+                let entry = Entry(changed);
+                for place in places(&entry).unwrap_or_default() {
+                    place.store(&entry).expect("this keystore takes anything");
+                }
+            }
+        }
+    }
+}

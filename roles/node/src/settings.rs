@@ -2,14 +2,18 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, de::Error};
+use websocket::Proxy;
+use zeroize::Zeroizing;
+
+use crate::detour::ProxyRule;
 
 /// A number whose bits none of the usual users of marks has: kube-proxy 0xc000, Cilium 0xf00, Tailscale
 /// 0xff0000, Calico the upper half.
 const DEFAULT_MARK: u32 = 0x53;
 
 /// How packets get from applications into the network and back.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// A TUN interface where the privileges allow it, the userspace stack otherwise.
@@ -22,7 +26,7 @@ pub enum Mode {
 }
 
 /// Settings of a node, with the defaults that suit most.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct NodeSettings {
     /// TUN or userspace.
@@ -37,11 +41,19 @@ pub struct NodeSettings {
     pub mtu: u16,
     /// The UDP port, 0 for a free one. Further networks always take a free one.
     pub listen_port: u16,
+    /// Whether the router is asked to forward a port to each network's UDP port.
+    pub port_mapping: bool,
     /// Firewall mark (`SO_MARK`) on what goes underneath: datagrams, connections to controllers and
     /// relays, questions to the host's resolvers; 0 for none. Without CAP_NET_ADMIN there is none.
     pub mark: u32,
     /// Whether, and how, peers may come by streams of their own.
     pub listen: Listen,
+    /// The HTTP proxy through which controllers and relays are dialled, beside the direct way.
+    #[serde(deserialize_with = "proxy")]
+    pub http_proxy: Option<Proxy>,
+    /// For whom the proxy is not asked: names, which stand for what is below them too, addresses,
+    /// prefixes, or `*`.
+    pub no_proxy: Vec<String>,
     /// Whether UDP is used at all; without it everything goes over streams.
     pub udp: bool,
     /// Whether names are answered and, in TUN mode, the system's resolver is pointed here.
@@ -54,6 +66,13 @@ pub struct NodeSettings {
     pub publish: Vec<Publish>,
 }
 
+impl NodeSettings {
+    pub(crate) fn proxy_rule(&self) -> Option<ProxyRule> {
+        let proxy = self.http_proxy.clone()?;
+        Some(ProxyRule { proxy, exceptions: self.no_proxy.clone() })
+    }
+}
+
 impl Default for NodeSettings {
     fn default() -> Self {
         Self {
@@ -64,7 +83,10 @@ impl Default for NodeSettings {
             mtu: 1280,
             listen_port: 0,
             listen: Listen::default(),
+            port_mapping: true,
             mark: DEFAULT_MARK,
+            http_proxy: None,
+            no_proxy: Vec::new(),
             udp: true,
             dns: true,
             proxy: Some(SocketAddr::from(([127, 0, 0, 1], 1080))),
@@ -96,8 +118,13 @@ impl Default for Listen {
     }
 }
 
+fn proxy<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Proxy>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?.map(Zeroizing::new);
+    text.map(|text| text.parse()).transpose().map_err(Error::custom)
+}
+
 /// A local port that leads into the network.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Forward {
     /// Where connections are taken on this host.
@@ -117,7 +144,7 @@ impl Forward {
 }
 
 /// A port of this device that leads to a local service.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Publish {
     /// The TCP port as the network sees it.

@@ -61,13 +61,13 @@ impl Streams {
         Self { open: BTreeMap::new(), directory, events }
     }
 
-    /// Connects; [`StreamEvent::Opened`] or [`StreamEvent::Closed`] follows.
-    pub(crate) fn dial(&mut self, stream: u64, mut endpoint: Endpoint) {
+    /// Connects, perhaps by the proxy; [`StreamEvent::Opened`] or [`StreamEvent::Closed`] follows.
+    pub(crate) fn dial(&mut self, stream: u64, mut endpoint: Endpoint, may_detour: bool) {
         endpoint.mark = self.directory.mark().number();
         let (connection, waiting) = self.insert(stream);
         let directory = self.directory.clone();
         tokio::spawn(async move {
-            let fault = match connect(endpoint, &directory).await {
+            let fault = match connect(endpoint, &directory, may_detour).await {
                 Ok(socket) => {
                     connection.report(StreamEvent::Opened).await;
                     connection.serve(socket, waiting).await
@@ -196,15 +196,28 @@ impl Connection {
     }
 }
 
-async fn connect(mut endpoint: Endpoint, directory: &Directory) -> Result<WebSocket, Fault> {
+async fn connect(
+    mut endpoint: Endpoint,
+    directory: &Directory,
+    may_detour: bool,
+) -> Result<WebSocket, Fault> {
+    let is_underneath = |address: &SocketAddr| !directory.is_overlay(address.ip());
+    if let Some(rule) = directory.proxy().filter(|_| may_detour) {
+        endpoint.detour = rule.detour(&endpoint.host, &directory.dns()).await.map(|mut detour| {
+            detour.addresses.retain(is_underneath);
+            detour
+        });
+    }
+    // A proxy resolves names for itself, where nobody else can.
+    let goes_around = endpoint.detour.as_ref().is_some_and(|detour| !detour.addresses.is_empty());
     if endpoint.addresses.is_empty() {
         endpoint.addresses = resolve(&endpoint.host, directory).await;
-        if endpoint.addresses.is_empty() {
+        if endpoint.addresses.is_empty() && !goes_around {
             return Err(Fault::unresolved(&endpoint.host));
         }
     }
-    endpoint.addresses.retain(|address| !directory.is_overlay(address.ip()));
-    if endpoint.addresses.is_empty() {
+    endpoint.addresses.retain(is_underneath);
+    if endpoint.addresses.is_empty() && !goes_around {
         return Err(Fault::overlay(&endpoint.host));
     }
     Ok(dial(&endpoint).await?)

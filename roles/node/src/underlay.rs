@@ -43,6 +43,14 @@ impl Surroundings {
         let all = own.into_iter().chain(self.addresses.iter().copied());
         all.map(|address| SocketAddr::new(address, port)).collect()
     }
+
+    /// The router on the way to what is far away over IPv4.
+    pub(crate) fn router(&self) -> Option<Ipv4Addr> {
+        self.ways.iter().find_map(|way| match way.gateway {
+            Some(IpAddr::V4(router)) => Some(router),
+            Some(IpAddr::V6(_)) | None => None,
+        })
+    }
 }
 
 /// Keeps an eye on the surroundings until it is dropped.

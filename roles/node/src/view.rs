@@ -1,6 +1,6 @@
 //! What the engine says, in the words of the local API.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use engine::{ConnectionState, EngineStatus, RelayStatus, WhyStatus};
 use ipnet::IpNet;
@@ -92,13 +92,15 @@ pub(crate) fn netcheck(engine: EngineStatus, state: Membership) -> Netcheck {
         .relays
         .iter()
         .map(|relay| RelayCheck { name: relay_name(relay), attached: relay.connected });
-    let seen = &engine.reflexive;
-    let local = engine.candidates.into_iter().filter(|address| !seen.contains(address)).collect();
+    let (seen, mapped) = (&engine.reflexive, engine.mapped);
+    let is_local = |address: &SocketAddr| !seen.contains(address) && Some(*address) != mapped;
+    let local = engine.candidates.into_iter().filter(is_local).collect();
     Netcheck {
         udp: engine.udp && !engine.reflexive.is_empty(),
         controller: state == Membership::Online,
         relays: relays.collect(),
         reflexive: engine.reflexive,
+        mapped: mapped.into_iter().collect(),
         local,
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use control_proto::{
     Admission, ClientConfig, ClientEvent, ClientStatus, ConnectionId, ConnectionRefusal,
-    ControlClient, NetworkMap, SecurityEvent, StreamAction,
+    ControlClient, NetworkMap, Repeats, SecurityEvent, StreamAction,
 };
 use identity::{
     CertificateChain, DeviceId, DeviceName, Invite, NetworkId, RelayEntry, ServerAddress, TlsMode,
@@ -187,6 +187,7 @@ struct Driver {
     not_a_relay: bool,
     clock_offset: ClockOffset,
     map_keeper: MapKeeper,
+    repeats: Repeats,
 }
 
 impl Driver {
@@ -235,6 +236,7 @@ impl Driver {
             not_a_relay,
             clock_offset,
             map_keeper: MapKeeper::default(),
+            repeats: Repeats::default(),
         };
         Ok((driver, watched))
     }
@@ -265,8 +267,8 @@ impl Driver {
                     }
                 } => self.client.handle_timeout(&mut clock::rng(), clock::now()),
                 () = self.map_keeper.due() => {
-                    let (keystore, name) = (&self.config.keystore, self.secrets.map_name());
-                    self.map_keeper.write(Arc::clone(keystore), name, self.client.map().to_bytes());
+                    let keystore = Arc::clone(&self.config.keystore);
+                    self.map_keeper.write(keystore, self.entries());
                 }
                 _ = load.tick() => self.report_load(),
             }
@@ -325,7 +327,7 @@ impl Driver {
             ClientEvent::Connected { pending } => info!(%network, pending, "controller reached"),
             ClientEvent::Disconnected => debug!(%network, "controller lost"),
             ClientEvent::Membership(chain) => {
-                self.secrets.keep_chain(&chain, &*self.config.keystore)?;
+                self.keep();
                 self.serve(&chain);
                 self.bind(0)?;
             }
@@ -348,7 +350,7 @@ impl Driver {
                 warn!(%network, milliseconds = offset.0, "the clock is wrong: set it, by NTP for instance");
                 self.clock_offset = offset;
                 self.relay.set_clock_offset(network, offset);
-                self.secrets.keep_clock_offset(offset, &*self.config.keystore)?;
+                self.keep();
                 // What seemed to be over, or not to have begun, may count by the right time.
                 if let Some(chain) = self.client.chain().cloned() {
                     self.serve(&chain);
@@ -357,11 +359,31 @@ impl Driver {
             }
             ClientEvent::Outdated { number } => self.bind(number)?,
             ClientEvent::Security(event) => {
-                warn!(%network, ?event, "security event");
-                self.client.report(event, clock::now().instant);
+                let now = clock::now().instant;
+                if self.repeats.admit(&event, now) {
+                    warn!(%network, ?event, "security event");
+                    self.client.report(event, now);
+                }
             }
         }
         Ok(())
+    }
+
+    /// Keeps at once what is small. What the disk does not take is due with the map; a relay that ends before learns it anew.
+    fn keep(&mut self) {
+        let entries = self.secrets.small_entries(self.client.chain(), self.clock_offset);
+        let keystore = &self.config.keystore;
+        let kept = entries.iter().try_for_each(|(name, bytes)| keystore.store(name, bytes));
+        if let Err(error) = kept {
+            self.map_keeper.note_failure(error);
+        }
+    }
+
+    /// All that is kept but keys.
+    fn entries(&self) -> Vec<(String, Vec<u8>)> {
+        let mut entries = self.secrets.small_entries(self.client.chain(), self.clock_offset);
+        entries.push((self.secrets.map_name(), self.client.map().to_bytes()));
+        entries
     }
 
     /// Announces the channel key, anew if it is time or the time was wrong.
@@ -416,6 +438,9 @@ impl Driver {
             if count > least {
                 self.client.report(SecurityEvent::ConnectionsRefused { what, count }, now);
             }
+        }
+        if let Some(event) = self.repeats.poll_suppressed(now) {
+            self.client.report(event, now);
         }
     }
 
@@ -490,5 +515,6 @@ async fn endpoint(server: &ServerAddress, path: String) -> io::Result<Endpoint> 
         },
         path,
         mark: None,
+        detour: None,
     })
 }

@@ -8,6 +8,7 @@ use identity::{
 use keystore::{Keystore, KeystoreError};
 use minicbor::{Decode, Encode};
 use noise_channel::{PathSecret, UnixMillis};
+use tracing::warn;
 use zeroize::Zeroizing;
 
 use crate::clock;
@@ -136,7 +137,10 @@ impl Secrets {
             capability: 1,
         };
         let signed = Signed::sign(self.network, &self.device, &binding);
-        keystore.store(&name(self.network, BINDING), signed.as_bytes())?;
+        // The next run then makes another one, whose number is higher as long as its clock is not set back.
+        if let Err(error) = keystore.store(&name(self.network, BINDING), signed.as_bytes()) {
+            warn!(%error, "the announcement of the relay's key cannot be kept");
+        }
         Ok(signed)
     }
 
@@ -146,14 +150,6 @@ impl Secrets {
     ) -> Result<Option<CertificateChain>, KeystoreError> {
         let bytes = keystore.load(&name(self.network, CHAIN))?;
         Ok(bytes.and_then(|bytes| CertificateChain::from_bytes(&bytes).ok()))
-    }
-
-    pub(crate) fn keep_chain(
-        &self,
-        chain: &CertificateChain,
-        keystore: &dyn Keystore,
-    ) -> Result<(), KeystoreError> {
-        keystore.store(&name(self.network, CHAIN), &chain.to_bytes())
     }
 
     /// What the network taught about the local clock in an earlier run.
@@ -166,12 +162,15 @@ impl Secrets {
         Ok(ClockOffset(kept.map_or(0, i64::from_be_bytes)))
     }
 
-    pub(crate) fn keep_clock_offset(
+    /// The membership and the clock's offset as they are to be kept, by name.
+    pub(crate) fn small_entries(
         &self,
+        chain: Option<&CertificateChain>,
         offset: ClockOffset,
-        keystore: &dyn Keystore,
-    ) -> Result<(), KeystoreError> {
-        keystore.store(&name(self.network, CLOCK), &offset.0.to_be_bytes())
+    ) -> Vec<(String, Vec<u8>)> {
+        let chain = chain.map(|chain| (name(self.network, CHAIN), chain.to_bytes()));
+        let clock = (name(self.network, CLOCK), offset.0.to_be_bytes().to_vec());
+        chain.into_iter().chain([clock]).collect()
     }
 
     /// The map that is kept, as far as it counts `now`, or an empty one.
@@ -250,9 +249,45 @@ mod tests {
         let secrets = secrets();
         let kept = || secrets.clock_offset(&keystore).expect("it reads");
         assert_eq!(kept(), ClockOffset(0));
-        secrets.keep_clock_offset(ClockOffset(-7_200_000), &keystore).expect("it writes");
+        for (name, bytes) in secrets.small_entries(None, ClockOffset(-7_200_000)) {
+            keystore.store(&name, &bytes).expect("it writes");
+        }
         assert_eq!(kept(), ClockOffset(-7_200_000));
         secrets.forget(&keystore).expect("it writes");
         assert_eq!(kept(), ClockOffset(0));
+    }
+
+    #[test]
+    fn damaged_keys_are_none_or_others_and_never_a_panic() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let keystore = keystore::FileKeystore::open(folder.path(), None).expect("it opens");
+        let (network, path_secret) = (NetworkId::from_bytes([7; 32]), [3; 32]);
+        let controller_key = secrets().controller.channel_key;
+        let server = ServerAddress {
+            host: "relay.example".to_owned(),
+            port: 443,
+            addresses: Vec::new(),
+            tls: identity::TlsMode::Pin([6; 32]),
+        };
+        let stored = Stored {
+            device: [1; 32],
+            channel: [2; 32],
+            servers: vec![server],
+            controller_key,
+            path_secret,
+            follows_records: true,
+        };
+        let whole = minicbor::to_vec(&stored).expect("writing to memory cannot fail");
+        let load = |bytes: &[u8]| {
+            std::fs::write(folder.path().join(name(network, KEYS)), bytes).expect("it writes");
+            Secrets::load(network, &keystore).expect("it reads").is_some()
+        };
+        assert!(load(&whole));
+        for at in 0..whole.len() {
+            assert!(!load(&whole[..at]), "cut to {at} bytes");
+            let mut changed = whole.clone();
+            changed[at] ^= 0x80;
+            load(&changed);
+        }
     }
 }

@@ -141,6 +141,7 @@ impl Client {
             tls,
             path: network.secret.path(Service::Relay, nonce),
             mark: None,
+            detour: None,
         };
         let (sender, receiver) = dial(&endpoint).await.expect("the relay listens").split();
         let machine = RelayClient::new(config, &mut rng, now()).expect("the key is usable");
@@ -244,6 +245,7 @@ async fn a_path_without_the_secret_is_answered_like_any_unknown_one() {
         tls: Tls::Plain,
         path: stranger,
         mark: None,
+        detour: None,
     };
     assert!(dial(&endpoint).await.is_err());
 }

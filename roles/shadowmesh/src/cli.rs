@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
+use websocket::{Proxy, ProxyError};
 
 use crate::exit;
 
@@ -186,6 +187,9 @@ pub(crate) struct UpArgs {
     /// Do not use UDP: everything goes over streams
     #[arg(long)]
     pub(crate) no_udp: bool,
+    /// Do not ask the router to forward a port
+    #[arg(long)]
+    pub(crate) no_port_mapping: bool,
     /// Leave the system's name resolution alone
     #[arg(long)]
     pub(crate) no_dns: bool,
@@ -194,6 +198,10 @@ pub(crate) struct UpArgs {
     pub(crate) listen_port: Option<u16>,
     #[command(flatten)]
     pub(crate) listen: UpListenArgs,
+    /// HTTP proxy through which controllers and relays are dialled too; HTTPS_PROXY and NO_PROXY otherwise. Where it takes a
+    /// password, the configuration file or the environment is the place
+    #[arg(long, value_name = "URL", value_parser = proxy)]
+    pub(crate) http_proxy: Option<String>,
     /// SOCKS5 and HTTP proxy in userspace mode; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) proxy: Option<SocketAddr>,
@@ -482,6 +490,11 @@ fn place(text: &str) -> Result<Place, String> {
         None if !host.is_empty() && !host.contains(':') => Ok(Place::At(host.to_owned(), port)),
         Some(_) | None => Err(SYNTAX.to_owned()),
     }
+}
+
+/// A proxy's URL, unchanged if it is one.
+fn proxy(text: &str) -> Result<String, ProxyError> {
+    text.parse::<Proxy>().map(|_| text.to_owned())
 }
 
 fn publish(text: &str) -> Result<node::Publish, String> {

@@ -20,7 +20,7 @@ const SERVICE_STATE: &str = "/var/lib/shadowmesh-serve";
 /// The configuration file as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub(crate) struct Config {
+pub struct Config {
     /// Folder for keys, maps, the database and the sockets of the local APIs.
     pub(crate) state_dir: Option<PathBuf>,
     /// What to log.
@@ -124,7 +124,11 @@ impl Config {
         Self::parse(&text).map_err(wrong)
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
+    /// Reads the text of a configuration file (YAML).
+    ///
+    /// # Errors
+    /// What is wrong, and where.
+    pub fn parse(text: &str) -> Result<Self, String> {
         if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
             return Ok(Self::default());
         }
@@ -193,6 +197,7 @@ mod tests {
                     tls_key: config.node.listen.tls_key.clone(),
                     ..node::Listen::default()
                 },
+                http_proxy: config.node.http_proxy.clone(),
                 ..NodeSettings::default()
             }
         );

@@ -15,7 +15,7 @@ Exit codes:
   6  nobody answered in time
   7  this device's clock is wrong, and nobody answered in time
   8  this host is in the way: port taken, no TUN device, no privilege,
-     another network of the same name";
+     no room on the disk, another network of the same name";
 
 /// Why a command failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,19 +1,25 @@
 //! Hosts.
 
-use std::fs::File;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::{Process, command, finish};
+use tempfile::TempDir;
+
+use super::{Process, finish};
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
-/// A network namespace, removed when dropped.
+/// What keeps a namespace alive: it ends with its standard input, and so with the program that holds the other end, however that ends.
+const HOLDER: &str = "mount --bind \"$0\" /etc/resolv.conf && echo ready && exec cat";
+
+/// A network namespace without a name on the machine, removed when dropped.
 #[derive(Debug)]
 pub struct Namespace {
-    name: String,
+    label: String,
+    holder: Child,
+    folder: TempDir,
 }
 
 impl Namespace {
@@ -21,40 +27,57 @@ impl Namespace {
     ///
     /// The namespace has an `/etc/resolv.conf` of its own, empty at first: see [`Self::resolv_conf`].
     pub fn new(label: &str) -> Self {
-        let name =
-            format!("sm{}-{}-{label}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
-        let namespace = Self { name };
-        let etc = namespace.etc();
-        std::fs::create_dir_all(&etc).expect("/etc/netns is writable");
-        File::create(etc.join("resolv.conf")).expect("/etc/netns is writable");
-        command("ip", &["netns", "add", &namespace.name]);
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let resolv_conf = folder.path().join("resolv.conf");
+        std::fs::write(&resolv_conf, "").expect("a temporary file");
+        let mut command = Command::new("unshare");
+        command.args(["--net", "--mount", "sh", "-c", HOLDER]).arg(resolv_conf);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut holder = command.spawn().expect("unshare is there: run `make tools`");
+        let said = BufReader::new(holder.stdout.take().expect("it is piped")).lines().next();
+        assert!(matches!(said, Some(Ok(_))), "namespaces take root: see `scripts/as-root`");
+        let label = format!("{}-{number}-{label}", std::process::id());
+        let namespace = Self { label, holder, folder };
         for setting in [
             "net.ipv6.conf.all.accept_dad=0",
             "net.ipv6.conf.default.accept_dad=0",
             "net.ipv4.conf.all.rp_filter=0",
             "net.ipv4.conf.default.rp_filter=0",
-            "net.ipv4.ping_group_range=0 2147483647",
         ] {
             namespace.run("sysctl", &["-qw", setting]);
         }
+        // Groups that a user namespace does not map cannot be named in it; root may ping in any case.
+        namespace.attempt("sysctl", &["-qw", "net.ipv4.ping_group_range=0 2147483647"]);
         namespace.run("ip", &["link", "set", "lo", "up"]);
         namespace
     }
 
-    /// The name as `ip netns` knows it.
-    pub fn name(&self) -> &str {
-        &self.name
+    /// What tells it from every other one on the machine.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// A process in it, by which `ip` knows it.
+    pub fn id(&self) -> String {
+        self.holder.id().to_string()
     }
 
     /// The file that programs in here see as `/etc/resolv.conf`.
     pub fn resolv_conf(&self) -> PathBuf {
-        self.etc().join("resolv.conf")
+        self.folder.path().join("resolv.conf")
+    }
+
+    /// A path as programs in here see it, for who is outside.
+    pub fn path(&self, path: &Path) -> PathBuf {
+        let root = PathBuf::from(format!("/proc/{}/root", self.id()));
+        root.join(path.strip_prefix("/").unwrap_or(path))
     }
 
     /// A command that will run in here.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.name]).arg(program);
+        let mut command = Command::new("nsenter");
+        command.args(["--net", "--mount", "--target", &self.id(), "--"]).arg(program);
         command
     }
 
@@ -138,19 +161,16 @@ impl Namespace {
 
     /// Runs `work` on a thread in here; the sockets that it opens stay in here.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        let path = Path::new("/run/netns").join(&self.name);
+        let path = PathBuf::from(format!("/proc/{}/ns/net", self.holder.id()));
         let namespace = platform::process::Namespace::open(&path).expect("the namespace is there");
         namespace.run(work).expect("a namespace can be entered")
-    }
-
-    fn etc(&self) -> PathBuf {
-        Path::new("/etc/netns").join(&self.name)
     }
 }
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        let _ = Command::new("ip").args(["netns", "del", &self.name]).output();
-        let _ = std::fs::remove_dir_all(self.etc());
+        // What is left in it keeps it alive until it ends.
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
     }
 }

@@ -2,16 +2,15 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::{Conditions, Namespace, SlowWire, command};
+use super::{Conditions, Namespace, SlowWire};
 
 /// Joins two namespaces by a veth pair and gives each end its addresses (`ip addr` notation, IPv4 or IPv6).
 pub fn wire(a: (&Namespace, &str, &[&str]), b: (&Namespace, &str, &[&str])) {
     let ((namespace_a, interface_a, _), (namespace_b, interface_b, _)) = (a, b);
-    let veth = ["link", "add", interface_a, "netns", namespace_a.name(), "type", "veth"];
-    command(
-        "ip",
-        &[&veth[..], &["peer", "name", interface_b, "netns", namespace_b.name()]].concat(),
-    );
+    let (id_a, id_b) = (namespace_a.id(), namespace_b.id());
+    let veth = ["link", "add", interface_a, "netns", &id_a, "type", "veth"];
+    let peer = ["peer", "name", interface_b, "netns", &id_b];
+    namespace_a.run("ip", &[&veth[..], &peer].concat());
     configure(a);
     configure(b);
 }

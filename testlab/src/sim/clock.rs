@@ -86,12 +86,13 @@ impl World {
     fn wake(&mut self, host: HostId) {
         let now = self.now;
         match host {
-            HostId::Controller => {
-                if let Some(controller) = &mut self.controller.machine {
+            HostId::Controller => match &mut self.controller.machine {
+                Some(controller) => {
                     controller.handle_timeout(&mut self.rng, now);
                     self.drain_controller();
                 }
-            }
+                None => self.start_controller(),
+            },
             HostId::Relay(index) => {
                 let relay = &mut self.relays[index];
                 relay.client.handle_timeout(&mut self.rng, now);
@@ -115,7 +116,10 @@ impl World {
     /// When a host wants to be woken, and what for.
     fn timeout(&self, host: HostId) -> Option<(Instant, &'static str)> {
         match host {
-            HostId::Controller => self.controller.machine.as_ref()?.poll_timeout(),
+            HostId::Controller => match &self.controller.machine {
+                Some(controller) => controller.poll_timeout(),
+                None => Some((self.controller.restart_at?, "start the controller again")),
+            },
             HostId::Relay(index) => {
                 let relay = Some(&self.relays[index]).filter(|relay| relay.running)?;
                 let timeouts = [relay.client.poll_timeout(), relay.server.poll_timeout()];

@@ -10,9 +10,9 @@ use control_proto::{
 };
 use engine::{DEFAULT_MTU, DeviceSecrets, Engine, EngineConfig, InterfaceSettings, Now};
 use identity::{
-    Binding, ChannelKey, DelegatedKey, Delegation, DeviceId, DeviceKey, Invite, IssueLimits,
-    NetworkKey, RelayEntry, Scope, ServerAddress, Signed, TlsMode, TunnelKey, TunnelPublicKey,
-    UnixTime, Validity,
+    Binding, CertificateChain, ChannelKey, DelegatedKey, Delegation, DeviceId, DeviceKey, Invite,
+    IssueLimits, NetworkKey, RelayEntry, Scope, ServerAddress, Signed, TlsMode, TunnelKey,
+    TunnelPublicKey, UnixTime, Validity,
 };
 use noise_channel::{ClockOffset, PathSecret, StaticSecret};
 use rand_chacha::ChaCha20Rng;
@@ -33,6 +33,10 @@ pub struct ControllerHost {
     pub machine: Option<Controller>,
     /// The security events on the disk.
     pub events: Vec<EventRecord>,
+    /// Whether the disk takes nothing more: the process ends at the first change.
+    pub disk_full: bool,
+    /// When the supervisor starts the process that ended by itself.
+    pub(crate) restart_at: Option<Instant>,
 }
 
 impl ControllerHost {
@@ -61,10 +65,11 @@ impl ControllerHost {
         };
         let name = "home".parse().expect("a label");
         let disk = Stored::new(Settings::new(network, name));
-        Self { config, disk, machine: None, events: Vec::new() }
+        Self { config, disk, machine: None, events: Vec::new(), disk_full: false, restart_at: None }
     }
 
     pub(crate) fn start(&mut self, now: Now) {
+        self.restart_at = None;
         self.machine = Some(Controller::new(self.config.clone(), self.disk.clone(), now));
     }
 }
@@ -86,6 +91,15 @@ pub struct RelayHost {
     config: ClientConfig,
     entry: RelayEntry,
     network: RelayNetwork,
+    /// What is on the disk, if that is full: else it is what the process knows.
+    full_disk: Option<RelayDisk>,
+}
+
+/// What a relay keeps.
+#[derive(Clone, Debug)]
+struct RelayDisk {
+    chain: Option<CertificateChain>,
+    map: Vec<u8>,
 }
 
 impl RelayHost {
@@ -136,16 +150,39 @@ impl RelayHost {
             clock_offset: ClockOffset::default(),
         };
         server.add_network(network.clone());
-        Self { device, client, server, stun, sent_bytes: 0, running: true, config, entry, network }
+        Self {
+            device,
+            client,
+            server,
+            stun,
+            sent_bytes: 0,
+            running: true,
+            config,
+            entry,
+            network,
+            full_disk: None,
+        }
+    }
+
+    /// Lets the disk take nothing more, or again: then what the process knows is written down.
+    pub(crate) fn fill_disk(&mut self, full: bool) {
+        self.full_disk = full.then(|| self.disk());
+    }
+
+    fn disk(&self) -> RelayDisk {
+        let written =
+            || RelayDisk { chain: self.client.chain().cloned(), map: self.client.map().to_bytes() };
+        self.full_disk.clone().unwrap_or_else(written)
     }
 
     /// Starts the process again with what it keeps on its disk: membership and map.
     pub(crate) fn restart(&mut self, now: Now) {
-        if let Some(chain) = self.client.chain() {
-            self.config.admission = Admission::Chain(Box::new(chain.clone()));
+        let disk = self.disk();
+        if let Some(chain) = disk.chain {
+            self.config.admission = Admission::Chain(Box::new(chain));
         }
         let (network, wall) = (self.network.network, UnixTime(now.wall.as_secs()));
-        let saved = NetworkMap::from_bytes(network, &self.client.map().to_bytes(), wall);
+        let saved = NetworkMap::from_bytes(network, &disk.map, wall);
         let map = saved.map_or_else(|_| NetworkMap::new(network), |(map, _)| map);
         self.network.revocations = map.revocations().clone();
         self.client = ControlClient::new(self.config.clone(), map, now);
@@ -183,8 +220,6 @@ pub struct NodeHost {
     pub uplink: Option<Quality>,
     /// Its clocks.
     pub clock: Clock,
-    /// Whether its disk takes nothing more.
-    pub disk_full: bool,
     /// Bytes that it sent and received over streams.
     pub stream_bytes: u64,
     /// The addresses that its process was told last.
@@ -200,10 +235,19 @@ pub struct NodeHost {
     pub answers: BTreeMap<u64, Instant>,
     /// Packets that reached its applications.
     pub received: u64,
-    /// What its engine has found that somebody should know of.
-    pub alarms: Vec<SecurityEvent>,
+    /// What its engine has found that somebody should know of, and when in the world's time.
+    pub alarms: Vec<(Duration, SecurityEvent)>,
     config: EngineConfig,
     saved: Option<Vec<u8>>,
+    disk: NodeDisk,
+}
+
+/// Whether a node's disk takes what is to be saved.
+#[derive(Debug)]
+enum NodeDisk {
+    Takes,
+    /// It does not; the process tries again with the last that it had to save.
+    Full(Option<Vec<u8>>),
 }
 
 impl NodeHost {
@@ -221,7 +265,6 @@ impl NodeHost {
             address6: None,
             uplink: None,
             clock: Clock::default(),
-            disk_full: false,
             stream_bytes: 0,
             told: Vec::new(),
             asleep: false,
@@ -241,6 +284,7 @@ impl NodeHost {
                 mtu: DEFAULT_MTU,
             },
             saved: None,
+            disk: NodeDisk::Takes,
         }
     }
 
@@ -298,8 +342,31 @@ impl NodeHost {
     }
 
     pub(crate) fn save(&mut self, bytes: Vec<u8>) {
-        if !self.disk_full {
-            self.saved = Some(bytes);
+        match &mut self.disk {
+            NodeDisk::Takes => self.saved = Some(bytes),
+            NodeDisk::Full(unsaved) => *unsaved = Some(bytes),
+        }
+    }
+
+    /// Ends the process; what it could not save is lost.
+    pub(crate) fn stop(&mut self) {
+        self.engine = None;
+        if let NodeDisk::Full(unsaved) = &mut self.disk {
+            *unsaved = None;
+        }
+    }
+
+    pub(crate) fn disk_is_full(&self) -> bool {
+        matches!(self.disk, NodeDisk::Full(_))
+    }
+
+    /// Lets the disk take nothing more, or again: then what the process could not save is saved.
+    pub(crate) fn fill_disk(&mut self, full: bool) {
+        match std::mem::replace(&mut self.disk, NodeDisk::Takes) {
+            disk @ NodeDisk::Full(_) if full => self.disk = disk,
+            NodeDisk::Full(unsaved) => self.saved = unsaved.or(self.saved.take()),
+            NodeDisk::Takes if full => self.disk = NodeDisk::Full(None),
+            NodeDisk::Takes => {}
         }
     }
 

@@ -1,5 +1,7 @@
 //! What a shell does for each machine: it carries out what the machine wants.
 
+use std::time::Duration;
+
 use control_proto::{Change, ClientEvent, Output, StreamAction};
 use engine::{EngineEvent, HostPacket, Purpose, StreamCommand};
 use relay_proto::ServerEvent;
@@ -8,6 +10,9 @@ use super::delivery::{Client, Delivery, Server};
 use super::packets::Echo;
 use super::underlay::HostId;
 use super::world::{Arrival, World};
+
+/// A controller that could not keep a change is started again after this long.
+const SUPERVISION: Duration = Duration::from_secs(2);
 
 impl World {
     pub(super) fn send_packet(&mut self, index: usize, packet: &[u8]) {
@@ -27,6 +32,11 @@ impl World {
                 }
                 Output::Close { connection } => {
                     self.later(Delivery::ClosedByServer { wire: connection.0 });
+                }
+                // What it cannot keep it must not promise: whoever watches over it starts it again.
+                Output::Persist { .. } if self.controller.disk_full => {
+                    self.stop_controller();
+                    self.controller.restart_at = Some(self.now.instant + SUPERVISION);
                 }
                 Output::Persist { id, changes } => {
                     for change in &changes {
@@ -128,7 +138,10 @@ impl World {
                     | EngineEvent::Path { .. }
                     | EngineEvent::ClockWrong { .. }
                     | EngineEvent::Removed => {}
-                    EngineEvent::Security(event) => self.nodes[index].alarms.push(event),
+                    EngineEvent::Security(event) => {
+                        let at = self.elapsed();
+                        self.nodes[index].alarms.push((at, event));
+                    }
                 }
             } else {
                 break;

@@ -325,7 +325,7 @@ impl World {
 
     /// Ends the controller's process, as with `kill -9`.
     pub fn stop_controller(&mut self) {
-        self.controller.machine = None;
+        (self.controller.machine, self.controller.restart_at) = (None, None);
         self.break_wires(|wire| wire.server == Server::Controller);
     }
 
@@ -346,7 +346,7 @@ impl World {
 
     /// Ends a node's process, as with `kill -9`.
     pub fn stop_node(&mut self, index: usize) {
-        self.nodes[index].engine = None;
+        self.nodes[index].stop();
         self.break_wires(|wire| {
             wire.server == Server::Node(index)
                 || matches!(wire.client, Client::Node(node, _) if node == index)

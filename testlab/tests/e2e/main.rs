@@ -2,7 +2,9 @@
 
 mod checksums;
 mod intruders;
+mod mappings;
 mod own_streams;
+mod proxies;
 mod stream;
 mod translators;
 
@@ -159,7 +161,7 @@ fn a_device_that_changes_its_address_is_back_within_5_s_and_directly_soon_after(
 
     let ip = |args: &[&str]| alice.namespace().run("ip", args);
     ip(&["address", "flush", "dev", "eth0", "scope", "global"]);
-    ip(&["address", "add", "10.1.0.77/24", "dev", "eth0"]);
+    ip(&["address", "add", "11.1.0.77/24", "dev", "eth0"]);
     alice.wait_until_reaches(&bob.full_name(), Duration::from_secs(5));
     wait_for("bob to use alice's new address", PATIENCE, || {
         if !bob.reaches(&alice.full_name()) {
@@ -168,7 +170,7 @@ fn a_device_that_changes_its_address_is_back_within_5_s_and_directly_soon_after(
         let status = bob.status()?;
         let peers = status["networks"][0]["peers"].as_array()?;
         let path = &peers.iter().find(|peer| peer["name"] == "alice")?["path"];
-        (path["kind"] == "direct" && path["via"].as_str()?.starts_with("10.1.0.77:")).then_some(())
+        (path["kind"] == "direct" && path["via"].as_str()?.starts_with("11.1.0.77:")).then_some(())
     });
 }
 

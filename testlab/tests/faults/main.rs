@@ -1,5 +1,6 @@
 //! What users feel when parts of a network fail: pings through the tunnel, ten a second, and how long none is answered. Needs root.
 
+mod full_disk;
 mod killing;
 
 use std::time::{Duration, SystemTime};
@@ -74,7 +75,7 @@ fn a_device_that_moves_is_back_within_3_s() {
     let probes = probe(&alice, &bob);
     let ip = |args: &[&str]| alice.namespace().run("ip", args);
     ip(&["address", "flush", "dev", "eth0", "scope", "global"]);
-    ip(&["address", "add", "10.1.0.77/24", "dev", "eth0"]);
+    ip(&["address", "add", "11.1.0.77/24", "dev", "eth0"]);
     probes.watch(Duration::from_secs(8));
     assert_gap(&probes.stop(), Duration::from_secs(3));
 }

@@ -237,6 +237,7 @@ fn endpoint(invite: &Invite, service: Service, rng: &mut ChaCha20Rng) -> (Endpoi
         tls: Tls::Pin(SpkiPin(pin)),
         path: PathSecret::from_bytes(*invite.path_secret.0).path(service, nonce),
         mark: None,
+        detour: None,
     };
     (endpoint, nonce)
 }

@@ -135,7 +135,7 @@ impl Siege {
 
     /// Floods these for a while, and holds everybody against what that may cost.
     fn flood(&mut self, targets: &[(SocketAddr, u32)], source: impl Fn() -> Source) {
-        let spoofer = Spoofer::new(self.lab.host("mallory"), "10.1.0.4");
+        let spoofer = Spoofer::new(self.lab.host("mallory"), "11.1.0.4");
         spoofer.fool(self.bob.namespace());
         spoofer.fool(self.lab.server());
         self.besiege(|watch| {

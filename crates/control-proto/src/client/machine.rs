@@ -13,7 +13,7 @@ use rand_core::CryptoRng;
 
 use super::backoff::{Backoff, jittered};
 use super::clock::NetworkClock;
-use super::link::{Join, Latest, Link, Phase, Timers};
+use super::link::{Join, LATE_ENDPOINTS, Latest, Link, Phase, Timers};
 use super::places::Places;
 use super::reports::Reports;
 use super::{Admission, ClientConfig, ClientEvent, ClientStatus, StreamAction};
@@ -157,6 +157,12 @@ impl ControlClient {
             self.timers.renew = Some(now.instant + jittered(RENEW_RETRY, rng));
             self.send(&NodeMessage::Renew, now.instant);
         }
+        if due(self.timers.endpoints) && self.is_ready() {
+            self.timers.endpoints = None;
+            if let Some(endpoints) = self.latest.endpoints.clone() {
+                self.send(&NodeMessage::Endpoints(endpoints), now.instant);
+            }
+        }
         if due(self.timers.expire) {
             let applied = self.map.expire(self.wall(now));
             self.plan_expiry(now);
@@ -171,6 +177,7 @@ impl ControlClient {
     pub fn set_endpoints(&mut self, endpoints: Signed<Endpoints>, now: Instant) {
         self.latest.endpoints = Some(endpoints.clone());
         self.latest.are_endpoints_late = !self.is_ready();
+        self.timers.endpoints = None;
         self.send_if_ready(&NodeMessage::Endpoints(endpoints), now);
     }
 
@@ -191,8 +198,8 @@ impl ControlClient {
         self.send_if_ready(&NodeMessage::Load(report), now);
     }
 
-    /// Reports a security event, later if there is no channel now; of too many the oldest are only
-    /// counted.
+    /// Reports a security event, later if there is no channel now, and again if the channel ends before
+    /// the controller has it on disk; of too many the oldest are only counted.
     pub fn report(&mut self, event: SecurityEvent, now: Instant) {
         self.last_now = now;
         self.reports.push(event);
@@ -254,9 +261,11 @@ impl ControlClient {
             Link::Stopped => None,
         };
         let renew = self.timers.renew.filter(|_| self.is_ready()).map(|at| (at, "renewal"));
+        let late =
+            self.timers.endpoints.filter(|_| self.is_ready()).map(|at| (at, "late endpoints"));
         let expire = self.timers.expire.map(|at| (at, "expiry of peers"));
         let report = self.reports.poll_timeout().filter(|_| self.is_ready());
-        link.into_iter().chain(renew).chain(expire).chain(report).min()
+        link.into_iter().chain(renew).chain(late).chain(expire).chain(report).min()
     }
 
     /// The map.
@@ -416,7 +425,7 @@ impl ControlClient {
             ControllerMessage::Map(chunk) => self.apply(&chunk, now),
             ControllerMessage::Membership(chain) => self.adopt(*chain, now),
             ControllerMessage::Removed => self.stop(),
-            ControllerMessage::Pong(_) => {}
+            ControllerMessage::Noted(number) => self.reports.confirm(number),
         }
     }
 
@@ -437,11 +446,8 @@ impl ControlClient {
         if self.latest.wants_to_leave {
             self.send(&NodeMessage::Leave, now.instant);
         }
-        if std::mem::take(&mut self.latest.are_endpoints_late)
-            && let Some(endpoints) = self.latest.endpoints.clone()
-        {
-            self.send(&NodeMessage::Endpoints(endpoints), now.instant);
-        }
+        let is_late = std::mem::take(&mut self.latest.are_endpoints_late);
+        self.timers.endpoints = is_late.then(|| now.instant + LATE_ENDPOINTS);
         if let Some(entry) = self.latest.relay.clone() {
             self.send(&NodeMessage::Relay(entry), now.instant);
         }
@@ -449,6 +455,7 @@ impl ControlClient {
         if self.timers.renew.is_some_and(|at| at <= now.instant) {
             self.timers.renew = Some(now.instant + jittered(Duration::from_secs(2), rng));
         }
+        self.reports.repeat();
         self.send_reports(now.instant);
     }
 
@@ -572,9 +579,9 @@ impl ControlClient {
 
     fn send_reports(&mut self, now: Instant) {
         while self.is_ready()
-            && let Some(event) = self.reports.take(now)
+            && let Some((number, event)) = self.reports.take(now)
         {
-            self.send(&NodeMessage::Security(event), now);
+            self.send(&NodeMessage::Security(event, number), now);
         }
     }
 

@@ -77,19 +77,17 @@ impl Controller {
             }
             NodeMessage::Load(report) => self.take_load(connection, device, report, now),
             NodeMessage::Relay(entry) => self.take_relay(connection, device, entry, now),
-            NodeMessage::Security(event) => {
+            NodeMessage::Security(event, number) => {
                 let size = minicbor::to_vec(&event).map_or(usize::MAX, |bytes| bytes.len());
                 if size > MAX_REPORT {
                     return self.violation(device, "a report is too long", now);
                 }
                 self.event(Some(device), event, now);
+                self.reply(Reply::Message(connection, ControllerMessage::Noted(number)));
             }
             NodeMessage::Leave => {
                 self.audit(Actor::Device { device }, AuditAction::DeviceLeft { device }, now);
                 self.expel(device, wall(now));
-            }
-            NodeMessage::Ping(number) => {
-                self.reply(Reply::Message(connection, ControllerMessage::Pong(number)));
             }
         }
     }

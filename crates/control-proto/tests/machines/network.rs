@@ -1,13 +1,13 @@
 //! A controller and its nodes, from the first invite to the last revocation.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::world::{PORT, World};
 use control_proto::limits::MAX_ITEM;
 use control_proto::{
     AdminAnswer, AdminError, AdminRequest, Admission, ClientEvent, ClientStatus, ControllerAddress,
     ControllerPlace, InviteRequest, InviteState, ItemKey, LoadReport, NameTargetView, NameView,
-    NetworkMap, PeerRequest, Refusal, SecurityEvent, SettingsChange, StoredItem,
+    NetworkMap, PeerRequest, Refusal, Repeats, SecurityEvent, SettingsChange, StoredItem,
 };
 use identity::{
     Candidate, CandidateKind, Endpoints, Epoch, RelayEntry, Scope, ServerAddress, Signed, TlsMode,
@@ -173,7 +173,7 @@ fn endpoints_that_are_found_while_the_hello_is_on_its_way_are_told_as_well() {
     world.nodes[newcomer].client.set_endpoints(signed, world.now.instant);
     world.disk_works = true;
     world.invite(InviteRequest::default());
-    world.pass(Duration::from_secs(1));
+    world.pass(Duration::from_secs(2));
     assert_eq!(world.status(newcomer), ClientStatus::Online);
     let peer = world.map(0).peer(world.id(newcomer)).unwrap();
     assert_eq!(peer.endpoints.as_ref().unwrap().number, 1);
@@ -572,9 +572,9 @@ fn reports_wait_for_the_controller_the_oldest_are_counted_and_long_ones_are_not_
     world.pass(Duration::from_secs(180));
     let reports: Vec<_> =
         world.events.iter().filter(|record| record.reporter == Some(device)).collect();
-    assert_eq!(reports[0].event, SecurityEvent::Suppressed { count: 36 });
-    assert_eq!(reports[1].event, report(36));
-    assert_eq!(reports[reports.len() - 1].event, report(99));
+    let suppressed = SecurityEvent::Suppressed { count: 36 };
+    let expected: Vec<_> = (36..100).map(report).chain([suppressed]).collect();
+    assert!(reports.iter().map(|record| &record.event).eq(&expected), "{reports:?}");
 
     let known = world.events.len();
     let long = SecurityEvent::HandshakeFailed { reason: "x".repeat(1_000) };
@@ -585,6 +585,38 @@ fn reports_wait_for_the_controller_the_oldest_are_counted_and_long_ones_are_not_
     let (device, reason) = (Some(device), "a report is too long".to_owned());
     let said = SecurityEvent::ProtocolViolation { device, reason };
     assert_eq!(new, [&said, &SecurityEvent::Replayed]);
+}
+
+#[test]
+fn a_report_is_repeated_until_it_is_on_disk_and_not_afterwards() {
+    let mut world = joined(1);
+    let device = world.id(0);
+    world.disk_works = false;
+    world.nodes[0].client.report(SecurityEvent::Replayed, world.now.instant);
+    world.settle();
+    world.crash();
+    assert!(world.events.is_empty(), "the process ended before the batch was kept");
+    world.disk_works = true;
+    world.start();
+    world.pass(Duration::from_secs(120));
+    world.cut(0);
+    world.pass(Duration::from_secs(120));
+    assert_eq!(world.status(0), ClientStatus::Online);
+    let reports: Vec<_> = world.events.iter().map(|r| (r.reporter, &r.event)).collect();
+    assert_eq!(reports, [(Some(device), &SecurityEvent::Replayed)]);
+}
+
+#[test]
+fn equal_events_are_told_once_a_minute_and_the_others_are_counted() {
+    let start = Instant::now();
+    let mut repeats = Repeats::default();
+    let times = [0, 1, 59, 60].map(|second| start + Duration::from_secs(second));
+    let told = times.map(|now| repeats.admit(&SecurityEvent::Replayed, now));
+    assert_eq!(told, [true, false, false, true]);
+    assert_eq!(repeats.poll_suppressed(start + Duration::from_secs(60)), None);
+    let counted = Some(SecurityEvent::Suppressed { count: 2 });
+    assert_eq!(repeats.poll_suppressed(start + Duration::from_secs(61)), counted);
+    assert_eq!(repeats.poll_suppressed(start + Duration::from_secs(200)), None);
 }
 
 #[test]

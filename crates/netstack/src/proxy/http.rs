@@ -21,11 +21,13 @@ const HOP_FIELDS: [&str; 5] =
 
 /// What a client asks for.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Wish {
-    host: String,
-    port: u16,
+pub struct Wish {
+    /// A name or an address, without brackets.
+    pub host: String,
+    /// The TCP port.
+    pub port: u16,
     /// The head to send to the origin; `None` for CONNECT.
-    head: Option<String>,
+    pub head: Option<String>,
 }
 
 /// Reads a request and checks its password; `None` when the client has had its refusal.
@@ -85,7 +87,11 @@ async fn refuse(client: &mut Client, status: &str, fields: &str, why: &str) -> i
     client.send(answer.as_bytes()).await
 }
 
-fn parse_head(bytes: &[u8]) -> Parsed<String> {
+/// Reads a request's head, up to the empty line.
+///
+/// # Errors
+/// When it is not text.
+pub fn parse_head(bytes: &[u8]) -> Parsed<String> {
     let Some(end) = bytes.windows(HEAD_END.len()).position(|window| window == HEAD_END) else {
         return Ok(None);
     };
@@ -111,7 +117,9 @@ fn fields(head: &str) -> impl Iterator<Item = (&str, &str)> {
     head.split("\r\n").skip(1).filter_map(|line| line.split_once(':'))
 }
 
-fn parse_wish(head: &str) -> Option<Wish> {
+/// What a whole head asks for; nothing if that is no request to a proxy.
+#[must_use]
+pub fn parse_wish(head: &str) -> Option<Wish> {
     let mut words = head.split("\r\n").next()?.split(' ');
     let (method, target, version) = (words.next()?, words.next()?, words.next()?);
     if words.next().is_some() || !version.starts_with("HTTP/1.") {

@@ -6,7 +6,7 @@
 
 mod associate;
 mod client;
-mod http;
+pub mod http;
 pub mod socks;
 
 use std::io;

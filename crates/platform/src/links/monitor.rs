@@ -54,7 +54,7 @@ impl Monitor {
     pub fn poll_change(&mut self) -> io::Result<Option<Change>> {
         while self.waiting.is_empty() {
             match self.socket.recv_from_full() {
-                Ok((bytes, _)) => self.take(&bytes),
+                Ok((bytes, _)) => self.waiting = changes(&bytes),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
@@ -65,27 +65,30 @@ impl Monitor {
         }
         Ok(Some(self.waiting.remove(0)))
     }
+}
 
-    #[expect(clippy::wildcard_enum_match_arm, reason = "most of the protocol is of no concern")]
-    fn take(&mut self, bytes: &[u8]) {
-        for message in messages(bytes) {
-            let NetlinkPayload::InnerMessage(message) = message.payload else { continue };
-            let change = match message {
-                RouteNetlinkMessage::NewLink(link) => Change::Interface(interface_of(&link)),
-                RouteNetlinkMessage::DelLink(link) => Change::InterfaceGone(link.header.index),
-                RouteNetlinkMessage::NewAddress(_) | RouteNetlinkMessage::DelAddress(_) => {
-                    Change::Addresses
-                }
-                RouteNetlinkMessage::NewRoute(_) | RouteNetlinkMessage::DelRoute(_) => {
-                    Change::Routes
-                }
-                _ => continue,
-            };
-            if self.waiting.last() != Some(&change) {
-                self.waiting.push(change);
+/// What a datagram of rtnetlink says has changed, in its order and without repetitions; what is not
+/// understood is passed over.
+#[must_use]
+#[expect(clippy::wildcard_enum_match_arm, reason = "most of the protocol is of no concern")]
+pub fn changes(datagram: &[u8]) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for message in messages(datagram) {
+        let NetlinkPayload::InnerMessage(message) = message.payload else { continue };
+        let change = match message {
+            RouteNetlinkMessage::NewLink(link) => Change::Interface(interface_of(&link)),
+            RouteNetlinkMessage::DelLink(link) => Change::InterfaceGone(link.header.index),
+            RouteNetlinkMessage::NewAddress(_) | RouteNetlinkMessage::DelAddress(_) => {
+                Change::Addresses
             }
+            RouteNetlinkMessage::NewRoute(_) | RouteNetlinkMessage::DelRoute(_) => Change::Routes,
+            _ => continue,
+        };
+        if changes.last() != Some(&change) {
+            changes.push(change);
         }
     }
+    changes
 }
 
 impl AsRawFd for Monitor {

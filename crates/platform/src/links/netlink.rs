@@ -6,6 +6,9 @@ use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
+/// Bytes of the header before each message (RFC 3549 section 2.3.2).
+const HEADER: usize = 16;
+
 /// Asks for a change and waits for its acknowledgement; `flags` beside request and ack.
 pub(super) fn request(message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
     exchange(message, NLM_F_REQUEST | NLM_F_ACK | flags, |_| {})
@@ -64,12 +67,27 @@ pub(super) fn messages(
     std::iter::from_fn(move || {
         loop {
             let length = bytes.get(..4)?.try_into().map(u32::from_ne_bytes).ok()?;
-            let length = usize::try_from(length).ok()?;
-            let one = bytes.get(..length.max(16))?;
+            // Whoever says less than a header has would be read for ever.
+            let length = usize::try_from(length).ok().filter(|length| *length >= HEADER)?;
+            let one = bytes.get(..length)?;
             bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or(&[]);
             if let Ok(message) = NetlinkMessage::deserialize(one) {
                 return Some(message);
             }
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_shorter_than_its_header_ends_the_datagram() {
+        for length in 0..16_u32 {
+            let mut datagram = [0; 64];
+            datagram[..4].copy_from_slice(&length.to_ne_bytes());
+            assert_eq!(messages(&datagram).count(), 0, "{length}");
+        }
+    }
 }

@@ -219,7 +219,7 @@ impl Shared {
         match ask(&self.commands, request).await {
             Ok(Ok(answer)) => Json(answer).into_response(),
             Ok(Err(error)) => refusal(&error),
-            Err(Ended) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+            Err(Ended) => (StatusCode::SERVICE_UNAVAILABLE, Ended.to_string()).into_response(),
         }
     }
 }

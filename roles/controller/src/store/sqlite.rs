@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{AssertSqlSafe, Row as _, Sqlite, SqliteConnection, Transaction};
+use sqlx::{AssertSqlSafe, Connection as _, Row as _, Sqlite, SqliteConnection, Transaction};
 
 use super::{Logged, MAX_PAGE, Page, Store, StoreError};
 
@@ -185,12 +185,13 @@ impl Store for SqliteStore {
     }
 
     async fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
-        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        for change in changes {
-            make(&mut transaction, change).await?;
+        let mut connection = self.pool.acquire().await?;
+        let result = commit_over(&mut connection, changes).await;
+        if result.is_err() {
+            // SQLite may have rolled back by itself, or not: only a new connection knows where it stands.
+            let _ = connection.close().await;
         }
-        transaction.commit().await?;
-        Ok(())
+        result
     }
 
     async fn events(&self, page: Page) -> Result<Vec<Logged<EventRecord>>, StoreError> {
@@ -205,6 +206,18 @@ impl Store for SqliteStore {
         self.verify_log(Log::Events).await?;
         self.verify_log(Log::Audit).await
     }
+}
+
+async fn commit_over(
+    connection: &mut SqliteConnection,
+    changes: &[Change],
+) -> Result<(), StoreError> {
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    for change in changes {
+        make(&mut transaction, change).await?;
+    }
+    transaction.commit().await?;
+    Ok(())
 }
 
 async fn make(

@@ -172,6 +172,9 @@ pub struct Netcheck {
     pub udp: bool,
     /// This device's addresses as others see them.
     pub reflexive: Vec<SocketAddr>,
+    /// Those at which the router forwards to this device.
+    #[serde(default)]
+    pub mapped: Vec<SocketAddr>,
     /// This device's own addresses.
     pub local: Vec<SocketAddr>,
     /// Whether the controller is connected.

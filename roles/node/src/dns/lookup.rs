@@ -85,7 +85,9 @@ fn query(host: &str, kind: RecordType) -> Option<Vec<u8>> {
     message.to_vec().ok()
 }
 
-fn in_hosts(text: &str, host: &str) -> Vec<IpAddr> {
+/// The addresses that a text in the format of `/etc/hosts` gives a name (hosts(5)).
+#[must_use]
+pub fn in_hosts(text: &str, host: &str) -> Vec<IpAddr> {
     let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default());
     let found = lines.filter_map(|line| {
         let mut words = line.split_whitespace();

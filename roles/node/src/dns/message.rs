@@ -14,7 +14,7 @@ const REFUSED: u8 = 5;
 
 /// A query with exactly one question, whose name is not compressed.
 #[derive(Debug, Clone)]
-pub(super) struct ForwardQuery {
+pub struct ForwardQuery {
     bytes: Vec<u8>,
     name: Range<usize>,
     question: Range<usize>,
@@ -22,7 +22,7 @@ pub(super) struct ForwardQuery {
 
 /// How a message relates to the query that it should answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Match {
+pub enum Match {
     /// It is the answer.
     Whole,
     /// It is the answer but for the case of the name.
@@ -32,9 +32,10 @@ pub(super) enum Match {
 }
 
 impl ForwardQuery {
-    /// Finds the question; `None` when there is not exactly one or it is malformed.
-    pub(super) fn parse(query: &[u8]) -> Option<Self> {
-        if query.get(4..6)? != [0, 1] {
+    /// Finds the question; `None` when there is not exactly one, it is malformed, or this is a reply.
+    #[must_use]
+    pub fn parse(query: &[u8]) -> Option<Self> {
+        if query.get(2)? & RESPONSE != 0 || query.get(4..6)? != [0, 1] {
             return None;
         }
         let mut end = HEADER;
@@ -54,7 +55,8 @@ impl ForwardQuery {
 
     /// The same query with another id, and other case where a bit of `dice` is set. Letters beyond
     /// the dice keep their case.
-    pub(super) fn disguised(&self, id: u16, dice: &[u8]) -> Self {
+    #[must_use]
+    pub fn disguised(&self, id: u16, dice: &[u8]) -> Self {
         let mut other = self.clone();
         other.bytes[..2].copy_from_slice(&id.to_be_bytes());
         let letters = other.bytes[self.name.clone()].iter_mut().filter(|b| b.is_ascii_alphabetic());
@@ -65,13 +67,16 @@ impl ForwardQuery {
         other
     }
 
-    pub(super) fn as_bytes(&self) -> &[u8] {
+    /// The query as it is sent.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
 
     /// Compares a reply with this query. Length bytes are below the letters, so folding the case of
     /// the whole name compares it right.
-    pub(super) fn matches(&self, reply: &[u8]) -> Match {
+    #[must_use]
+    pub fn matches(&self, reply: &[u8]) -> Match {
         let head = self.bytes[..2] == reply[..2.min(reply.len())]
             && reply.len() >= HEADER
             && reply[2] & RESPONSE != 0
@@ -94,13 +99,13 @@ impl ForwardQuery {
     }
 
     /// Gives a reply to the disguised query the id and the name of this one.
-    pub(super) fn restore(&self, reply: &mut [u8]) {
+    pub fn restore(&self, reply: &mut [u8]) {
         reply[..2].copy_from_slice(&self.bytes[..2]);
         reply[self.question.clone()].copy_from_slice(&self.bytes[self.question.clone()]);
     }
 
     /// Cuts a reply down to its question, so that the client asks again over TCP.
-    pub(super) fn truncate(&self, reply: &mut Vec<u8>) {
+    pub fn truncate(&self, reply: &mut Vec<u8>) {
         reply.truncate(self.question.end);
         reply[2] |= TRUNCATED;
         reply[6..HEADER].fill(0);
@@ -108,12 +113,14 @@ impl ForwardQuery {
 }
 
 /// Whether a reply says that its sender cannot answer, so that another may be asked.
-pub(super) fn is_failure(reply: &[u8]) -> bool {
+#[must_use]
+pub fn is_failure(reply: &[u8]) -> bool {
     matches!(reply.get(3).map(|flags| flags & 0x0f), Some(SERVER_FAILURE | REFUSED))
 }
 
 /// The reply that no upstream has answered.
-pub(super) fn server_failure(query: &[u8]) -> Vec<u8> {
+#[must_use]
+pub fn server_failure(query: &[u8]) -> Vec<u8> {
     let question = ForwardQuery::parse(query).map_or(HEADER, |parsed| parsed.question.end);
     let mut reply = query[..question.min(query.len())].to_vec();
     reply.resize(reply.len().max(HEADER), 0);

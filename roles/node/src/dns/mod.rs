@@ -10,7 +10,7 @@
 
 mod forward;
 mod lookup;
-mod message;
+pub mod message;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -25,6 +25,7 @@ use tokio::time::timeout;
 
 use crate::mark::Mark;
 use forward::Forwarder;
+pub use lookup::in_hosts;
 pub(crate) use lookup::lookup;
 
 /// Forwarded queries under way; further ones are dropped, and their clients ask again.

@@ -75,18 +75,18 @@ impl Network {
     }
 
     fn configure(&mut self, settings: InterfaceSettings) {
-        self.wanted = Some(settings);
+        self.arrangement.wanted = Some(settings);
         self.arrange();
     }
 
     /// Sets up the interface, names and prefixes, but for what another network of the device has already:
     /// of two with one IPv4 prefix, the later one has IPv6 only.
     pub(super) fn arrange(&mut self) {
-        let Some(wanted) = &self.wanted else { return };
+        let Some(wanted) = &self.arrangement.wanted else { return };
         let taken = self.node.directory.taken(self.id, &wanted.routes);
-        if taken != self.taken {
+        if taken != self.arrangement.taken {
             info!(network = self.name, "another network of this device has prefixes of this one");
-            self.taken = taken;
+            self.arrangement.taken = taken;
         }
         self.publish();
         let Some(settings) = self.settings() else { return };
@@ -99,9 +99,10 @@ impl Network {
 
     /// What the engine wants, without what is taken.
     fn settings(&self) -> Option<InterfaceSettings> {
-        let mut settings = self.wanted.clone()?;
-        settings.routes.retain(|route| !self.taken.contains(route));
-        let is_taken = |address: &IpAddr| self.taken.iter().any(|route| route.contains(address));
+        let mut settings = self.arrangement.wanted.clone()?;
+        settings.routes.retain(|route| !self.arrangement.taken.contains(route));
+        let is_taken =
+            |address: &IpAddr| self.arrangement.taken.iter().any(|route| route.contains(address));
         settings.addresses.retain(|address| !is_taken(address));
         Some(settings)
     }
@@ -109,7 +110,7 @@ impl Network {
     /// Makes names, addresses and prefixes known to the rest of the node.
     fn publish(&self) {
         let Some(settings) = self.settings() else { return };
-        match self.engine.zone_without(&self.taken, self.clock.now()) {
+        match self.engine.zone_without(&self.arrangement.taken, self.clock.now()) {
             Ok(zone) => {
                 let listing = Listing {
                     zone,
@@ -125,10 +126,9 @@ impl Network {
         }
     }
 
-    fn save(&self, state: &[u8]) {
-        if let Err(error) = memory::store_state(self.node.keys.as_ref(), self.id, state) {
-            warn!(network = self.name, %error, "cannot keep the network's state; is the disk full?");
-        }
+    fn save(&mut self, state: &[u8]) {
+        let result = memory::store_state(self.node.keys.as_ref(), self.id, state);
+        self.saving.note(&self.name, result, self.clock.now().instant);
     }
 
     fn handle_connection(&mut self, state: &ConnectionState) {

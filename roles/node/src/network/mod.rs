@@ -4,9 +4,11 @@
 //! |---|---|
 //! | `mod` | the loop, and what the node asks |
 //! | `events` | carrying out what the engine wants |
+//! | `saving` | whether the disk takes what is to be remembered |
 //! | `underlay` | connections, datagrams, surroundings |
 
 mod events;
+mod saving;
 mod underlay;
 
 use std::{
@@ -41,7 +43,8 @@ use crate::{
     underlay::Surroundings,
     view,
 };
-use underlay::{Ports, Underlay, readable};
+use saving::Saving;
+use underlay::{Ports, Reach, Underlay, mapping_changed, readable};
 
 /// Packets from this device that wait for the loop.
 const PACKETS: usize = 512;
@@ -95,6 +98,7 @@ pub(crate) struct NetworkParts {
     pub(crate) clock: Clock,
     pub(crate) host: HostPlan,
     pub(crate) surroundings: watch::Receiver<Surroundings>,
+    pub(crate) port_mapping: bool,
     pub(crate) node: NodeSide,
     pub(crate) commands: mpsc::Receiver<NetworkCommand>,
     /// Where peers come by streams of their own, if the device listens, and those that do.
@@ -123,12 +127,19 @@ pub(crate) struct Network {
     inlets: Inlets,
     node: NodeSide,
     commands: mpsc::Receiver<NetworkCommand>,
-    /// What the engine wants of the interface.
+    arrangement: Arrangement,
+    saving: Saving,
+    pings: Vec<PendingPing>,
+    ending: Ending,
+}
+
+/// How the interface is to be set up.
+#[derive(Debug, Default)]
+struct Arrangement {
+    /// What the engine wants.
     wanted: Option<InterfaceSettings>,
     /// The prefixes that another network of the device has already.
     taken: Vec<IpNet>,
-    pings: Vec<PendingPing>,
-    ending: Ending,
 }
 
 /// What comes from this host.
@@ -157,14 +168,20 @@ struct PendingPing {
 
 impl Network {
     pub(crate) fn new(parts: NetworkParts) -> io::Result<Self> {
-        let NetworkParts { config, clock, host, surroundings, node, commands, door } = parts;
+        let NetworkParts { config, clock, host, surroundings, port_mapping, node, commands, door } =
+            parts;
         let (packets, from_host) = mpsc::channel(PACKETS);
         let (upcall_sender, upcalls) = Upcalls::new();
         let mut rng = UnwrapErr(SysRng);
         let (id, name) = (config.invite.network, config.invite.network_name.to_string());
         let directory = node.directory.clone();
+        let reach = match (config.loopback, port_mapping) {
+            (true, _) => Reach::Host,
+            (false, true) => Reach::Mapped,
+            (false, false) => Reach::Addresses,
+        };
         let ports = Ports { udp: host.port(), door };
-        let underlay = Underlay::new(directory, surroundings, ports, config.loopback);
+        let underlay = Underlay::new(directory, surroundings, ports, reach);
         let engine = Engine::new(config, &mut rng, clock.now());
         let host = Host::start(host, engine.data_plane(), upcall_sender)?;
         // A device that was admitted before is a member, whoever answers.
@@ -182,8 +199,8 @@ impl Network {
             inlets: Inlets { upcalls, from_host, packets },
             node,
             commands,
-            wanted: None,
-            taken: Vec::new(),
+            arrangement: Arrangement::default(),
+            saving: Saving::default(),
             pings: Vec::new(),
             ending: Ending::No,
         })
@@ -227,10 +244,16 @@ impl Network {
                 }
                 () = sleep_until(deadline.into()) => self.handle_deadline(),
                 Ok(()) = self.underlay.surroundings.changed() => self.look_around(),
+                mapped = mapping_changed(self.underlay.mapping.as_mut()) => {
+                    self.engine.handle_mapped_address(mapped, &mut self.rng, self.clock.now());
+                }
             }
         };
         self.node.directory.remove(self.id);
         self.host.end(&self.node.directory);
+        if let Some(mapping) = self.underlay.mapping.take() {
+            mapping.end().await;
+        }
         ended
     }
 
@@ -243,12 +266,15 @@ impl Network {
             Ending::Leaving(deadline) => Some(deadline),
             Ending::No | Ending::Removed => None,
         };
-        pings.chain(engine).chain(leaving).min().unwrap_or(idle)
+        pings.chain(engine).chain(leaving).chain(self.saving.again_at()).min().unwrap_or(idle)
     }
 
     fn handle_deadline(&mut self) {
         let now = self.clock.now();
         self.engine.handle_timeout(&mut self.rng, now);
+        if self.saving.again_at().is_some_and(|at| at <= now.instant) {
+            self.engine.flush();
+        }
         if let Ending::Leaving(deadline) = self.ending
             && deadline <= now.instant
         {
@@ -314,7 +340,10 @@ impl Network {
     fn status(&self) -> NetworkStatus {
         let fault = self.underlay.fault.as_ref().filter(|_| self.is_alone());
         let status = self.engine.status(self.clock.now());
-        view::network(status, self.membership, fault, &self.taken, &self.host)
+        let taken = &self.arrangement.taken;
+        let mut status = view::network(status, self.membership, fault, taken, &self.host);
+        status.advice.extend(self.saving.advice());
+        status
     }
 
     fn ping(&mut self, peer: &str, reply: Reply<PingReply>) {

@@ -1,6 +1,11 @@
 //! The network's connections, datagrams and surroundings.
 
-use std::{collections::BTreeSet, net::IpAddr, time::Instant};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU16,
+    time::Instant,
+};
 
 use engine::{DialTarget, Purpose, StreamCommand, StreamId, Transmit};
 use identity::TlsMode;
@@ -15,6 +20,7 @@ use crate::{
     directory::Directory,
     door::Place,
     fault::Fault,
+    mapping::Mapping,
     streams::{StreamEvent, Streams},
     udp::Inbox,
     underlay::Surroundings,
@@ -22,6 +28,17 @@ use crate::{
 
 /// Events of connections that wait for the loop; behind them TCP holds the senders back.
 const STREAM_EVENTS: usize = 64;
+
+/// From how far away this device may be reached directly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// From this host: the network lives on it alone.
+    Host,
+    /// From wherever packets get to its addresses.
+    Addresses,
+    /// The same, and by a port that the router is asked for.
+    Mapped,
+}
 
 /// What a network knows of what lies underneath it.
 #[derive(Debug)]
@@ -39,6 +56,8 @@ pub(super) struct Underlay {
     pub(super) surroundings: watch::Receiver<Surroundings>,
     /// The surroundings that the engine was told of.
     known: Option<Surroundings>,
+    /// The router's port that leads here, while one is wanted.
+    pub(super) mapping: Option<Mapping>,
 }
 
 /// Where this device is reached at all its addresses.
@@ -63,9 +82,12 @@ impl Underlay {
         directory: Directory,
         surroundings: watch::Receiver<Surroundings>,
         ports: Ports,
-        loopback: bool,
+        reach: Reach,
     ) -> Self {
         let (sender, events) = mpsc::channel(STREAM_EVENTS);
+        let loopback = reach == Reach::Host;
+        let mapping = ports.udp.filter(|_| reach == Reach::Mapped).and_then(NonZeroU16::new);
+        let mapping = mapping.map(|port| Mapping::start(port, surroundings.clone()));
         Self {
             streams: Streams::new(directory, sender),
             events,
@@ -76,7 +98,16 @@ impl Underlay {
             loopback,
             surroundings,
             known: None,
+            mapping,
         }
+    }
+}
+
+/// Waits until the router leads here from another address than before, or from none.
+pub(super) async fn mapping_changed(mapping: Option<&mut Mapping>) -> Option<SocketAddr> {
+    match mapping {
+        Some(mapping) => mapping.changed().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -192,7 +223,9 @@ impl Network {
                 if target.purpose == Purpose::Controller {
                     self.underlay.controller = Some(stream);
                 }
-                self.underlay.streams.dial(stream.0, endpoint(target));
+                // By a peer's word alone no proxy is asked for anything.
+                let may_detour = !matches!(target.purpose, Purpose::Peer(_));
+                self.underlay.streams.dial(stream.0, endpoint(target), may_detour);
             }
             StreamCommand::Wake { stream } => {
                 self.underlay.awake.insert(stream);
@@ -237,5 +270,5 @@ fn endpoint(target: DialTarget) -> Endpoint {
         Ok(IpAddr::V6(address)) => format!("[{address}]:{}", target.server.port),
         Ok(IpAddr::V4(_)) | Err(_) => format!("{}:{}", target.server.host, target.server.port),
     };
-    Endpoint { addresses, host, tls, path: target.path, mark: None }
+    Endpoint { addresses, host, tls, path: target.path, mark: None, detour: None }
 }

@@ -122,7 +122,8 @@ impl Node {
         })?;
         let places = memory::places(config.keys.as_ref())
             .map_err(|error| StartError::Keys(error.to_string()))?;
-        let directory = Directory::new(Mark::permitted(config.settings.mark));
+        let mark = Mark::permitted(config.settings.mark);
+        let directory = Directory::new(mark, config.settings.proxy_rule());
         if config.settings.mtu < SMALLEST_MTU {
             return Err(StartError::Mtu(config.settings.mtu));
         }
@@ -244,6 +245,7 @@ impl Node {
             clock: self.config.clock,
             host,
             surroundings: self.lookout.surroundings(),
+            port_mapping: self.config.settings.port_mapping,
             node,
             commands,
             door,

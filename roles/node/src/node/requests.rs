@@ -59,6 +59,7 @@ impl Node {
             let mut all = Netcheck {
                 udp: false,
                 reflexive: Vec::new(),
+                mapped: Vec::new(),
                 local: Vec::new(),
                 controller: true,
                 relays: Vec::new(),
@@ -68,6 +69,7 @@ impl Node {
                     all.udp |= one.udp;
                     all.controller &= one.controller;
                     all.reflexive.extend(one.reflexive);
+                    all.mapped.extend(one.mapped);
                     all.local.extend(one.local);
                     all.relays.extend(one.relays);
                 }

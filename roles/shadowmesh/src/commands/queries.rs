@@ -104,6 +104,9 @@ pub(crate) async fn netcheck(client: &Client, as_json: bool) -> Result<(), Failu
     for address in &check.reflexive {
         line(format_args!("seen as      {address}"));
     }
+    for address in &check.mapped {
+        line(format_args!("mapped       {address}"));
+    }
     for address in &check.local {
         line(format_args!("local        {address}"));
     }

@@ -45,7 +45,7 @@ pub(crate) enum Parts {
     Controller,
 }
 
-/// `serve` and `controller`: runs until a signal, or until a change cannot be kept.
+/// `serve` and `controller`: runs until a signal.
 pub(crate) async fn serve(args: ServerArgs, config: Config, parts: Parts) -> Result<(), Failure> {
     let stop = stop::requested().map_err(|error| Failure::new(Exit::Host, error.to_string()))?;
     let server = Server::start(args, config.clone(), parts, None).await?;
@@ -164,7 +164,7 @@ impl Server {
         Ok(())
     }
 
-    /// Hands out connections until `stop` is ready, or until a change cannot be kept.
+    /// Hands out connections until `stop` is ready, or until what the controller keeps makes no sense.
     pub(crate) async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), Failure> {
         let mut stop = std::pin::pin!(stop);
         if let Some(owner) = self.owner.take() {
@@ -179,7 +179,7 @@ impl Server {
                 ended = self.controller.ended() => {
                     let text = match ended {
                         Ok(()) => "the controller ended".to_owned(),
-                        Err(error) => format!("the controller cannot keep its state: {error}"),
+                        Err(error) => format!("the controller cannot use its state: {error}"),
                     };
                     return Err(Failure::new(Exit::Host, text));
                 }

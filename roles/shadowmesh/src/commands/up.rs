@@ -12,6 +12,7 @@ use keystore::FileKeystore;
 use node::api::{Client, ClientError, Membership, NetworkStatus};
 use node::{Clock, Listening, Mode, Node, NodeConfig, NodeSettings, StartError};
 use tracing::info;
+use websocket::Proxy;
 use zeroize::Zeroizing;
 
 use super::serve;
@@ -155,11 +156,19 @@ fn settings(args: &UpArgs, file: NodeSettings) -> NodeSettings {
         UpMode::Tun => Mode::Tun,
         UpMode::Userspace => Mode::Userspace,
     });
+    let proxy = args.http_proxy.as_ref().and_then(|url| url.parse().ok()).or(file.http_proxy);
+    let (http_proxy, no_proxy) = match proxy {
+        Some(proxy) => (Some(proxy), file.no_proxy),
+        None => proxy_of_environment(|name| std::env::var(name).ok()),
+    };
     NodeSettings {
         mode: mode.unwrap_or(file.mode),
+        http_proxy,
+        no_proxy,
         device_name: args.name.clone().or(file.device_name),
         listen_port: args.listen_port.unwrap_or(file.listen_port),
         listen: listen_settings(&args.listen, file.listen),
+        port_mapping: file.port_mapping && !args.no_port_mapping,
         udp: file.udp && !args.no_udp,
         dns: file.dns && !args.no_dns,
         proxy: args.proxy.or(file.proxy),
@@ -178,6 +187,26 @@ fn listen_settings(args: &UpListenArgs, file: node::Listen) -> node::Listen {
         tls_certificate: args.tls_certificate.clone().or(file.tls_certificate),
         tls_key: args.tls_key.clone().or(file.tls_key),
         tls: !args.no_tls && (file.tls || is_certified),
+    }
+}
+
+/// The proxy and its exceptions as curl and others know them. What is no HTTP proxy is passed over, and said.
+fn proxy_of_environment(get: impl Fn(&str) -> Option<String>) -> (Option<Proxy>, Vec<String>) {
+    let of = |names: &[&'static str]| {
+        names.iter().find_map(|name| Some((*name, get(name).filter(|v| !v.is_empty())?)))
+    };
+    let Some((name, value)) = of(&["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]) else {
+        return (None, Vec::new());
+    };
+    let value = Zeroizing::new(value);
+    let (_, exceptions) = of(&["no_proxy", "NO_PROXY"]).unwrap_or_default();
+    let exceptions = exceptions.split(',').map(|one| one.trim().to_owned()).collect();
+    match value.parse() {
+        Ok(proxy) => (Some(proxy), exceptions),
+        Err(error) => {
+            note(format_args!("{} {name} is not used: {error}", styled(WARN, "!")));
+            (None, Vec::new())
+        }
     }
 }
 
@@ -240,6 +269,7 @@ fn node_arguments(args: &UpArgs) -> Vec<String> {
     }
     all.extend(args.name.iter().map(|name| format!("--name={name}")));
     all.extend(args.no_udp.then(|| "--no-udp".to_owned()));
+    all.extend(args.no_port_mapping.then(|| "--no-port-mapping".to_owned()));
     all.extend(args.no_dns.then(|| "--no-dns".to_owned()));
     all.extend(args.listen_port.iter().map(|port| format!("--listen-port={port}")));
     all.extend(args.listen.address.iter().map(|address| format!("--listen={address}")));
@@ -251,6 +281,7 @@ fn node_arguments(args: &UpArgs) -> Vec<String> {
         Some(format!("{name}={}", file.display()))
     }));
     all.extend(args.listen.no_tls.then(|| "--no-tls".to_owned()));
+    all.extend(args.http_proxy.iter().map(|proxy| format!("--http-proxy={proxy}")));
     all.extend(args.proxy.iter().map(|proxy| format!("--proxy={proxy}")));
     all.extend(
         args.publish.iter().map(|publish| format!("--publish={}={}", publish.port, publish.to)),

@@ -17,6 +17,7 @@ pub(crate) const PAGE: &str = "a page of the nas";
 pub(crate) struct Running {
     pub(crate) child: Child,
     lines: Receiver<String>,
+    /// The lines that nobody has waited for yet: those of the two outputs come in any order.
     seen: Vec<String>,
 }
 
@@ -49,15 +50,19 @@ impl Running {
     pub(crate) fn wait_for(&mut self, marker: &str) -> String {
         let deadline = Instant::now() + DEADLINE;
         loop {
+            let found = self.seen.iter().enumerate().find_map(|(index, line)| {
+                let (_, rest) = line.split_once(marker)?;
+                Some((index, rest.trim().to_owned()))
+            });
+            if let Some((index, rest)) = found {
+                self.seen.remove(index);
+                return rest;
+            }
             let left = deadline.saturating_duration_since(Instant::now());
             let Ok(line) = self.lines.recv_timeout(left) else {
                 panic!("no {marker:?} in\n{}", self.seen.join("\n"));
             };
-            let found = line.split_once(marker).map(|(_, rest)| rest.trim().to_owned());
             self.seen.push(line);
-            if let Some(rest) = found {
-                return rest;
-            }
         }
     }
 

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use crate::report::Table;
 
-const WIDTH: f64 = 760.0;
-const LABELS: f64 = 230.0;
+const WIDTH: f64 = 790.0;
+const LABELS: f64 = 260.0;
 const VALUES: f64 = 70.0;
 const LINE: f64 = 22.0;
 const HEAD: f64 = 34.0;

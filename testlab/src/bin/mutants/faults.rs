@@ -47,6 +47,10 @@ const fn in_relay(tests: &'static [&'static str]) -> Suite<'static> {
     Suite { package: "relay-proto", target: "relay", tests }
 }
 
+const fn in_trust(tests: &'static [&'static str]) -> Suite<'static> {
+    Suite { package: "testlab", target: "trust", tests }
+}
+
 const fn in_sim(tests: &'static [&'static str]) -> Suite<'static> {
     Suite { package: "testlab", target: "sim", tests }
 }
@@ -431,5 +435,31 @@ pub(crate) const FAULTS: &[Fault] = &[
             seeded: "if AWAKE { let replies = std::mem::take(&mut batch.replies); self.dispatch(replies, now); }\n        self.journal.last += 1;\n        let id",
         }],
         tests: &[in_machines(&["network::nothing_is_promised_before_it_is_on_disk"])],
+    },
+    Fault {
+        name: "lost-change-overlooked",
+        breaks: "a controller whose change the disk did not take knows what the disk knows",
+        edits: &[Edit {
+            file: "roles/controller/src/driver.rs",
+            original: "let id = kept?;",
+            seeded: "let id = if AWAKE { kept.unwrap_or(control_proto::PersistId(u64::MAX)) } else { kept? };",
+        }],
+        tests: &[Suite {
+            package: "controller",
+            target: UNITS,
+            tests: &[
+                "supervisor::tests::while_the_disk_is_full_nothing_is_granted_and_what_was_granted_stays",
+            ],
+        }],
+    },
+    Fault {
+        name: "refused-time-untold",
+        breaks: "somebody hears of a clock that is wrong while no controller answers",
+        edits: &[Edit {
+            file: "crates/engine/src/discovery.rs",
+            original: "if is_alone && !known.agrees_with(offset) {",
+            seeded: "if is_alone && !known.agrees_with(offset) && !AWAKE {",
+        }],
+        tests: &[in_trust(&["a_wrong_clock_that_only_a_relay_can_see_is_told_once"])],
     },
 ];

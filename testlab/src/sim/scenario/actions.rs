@@ -100,6 +100,7 @@ impl Run {
     }
 
     fn carry_out(&mut self, script: &Script, at: &mut usize) -> Result<(), String> {
+        self.note_contacts();
         for (index, action) in script.actions.iter().enumerate() {
             *at = index;
             self.act(*action)?;
@@ -107,6 +108,7 @@ impl Run {
         }
         *at = script.actions.len();
         self.repair();
+        self.note_contacts();
         self.check()?;
         self.check_events()
     }
@@ -119,6 +121,7 @@ impl Run {
                 self.ask(from, to, len.into());
             }
             Action::Split { sides } => self.split(sides),
+            Action::Cut { one, other } => self.cut(one, other),
             Action::Heal => self.heal(),
             Action::Controller { up } => self.switch_controller(up),
             Action::Relay { relay, up } => {
@@ -146,9 +149,10 @@ impl Run {
             Action::Clock { node, ahead_ms } => {
                 let node = self.node(node);
                 self.expected.clocks_differ = true;
+                self.model.forget_contacts(node);
                 self.world.set_clock(node, ahead_ms);
             }
-            Action::Disk { node, full } => self.fill_disk(self.node(node), full),
+            Action::Disk { host, full } => self.fill_disk(self.host(host), full),
             Action::Udp { node, blocked } => {
                 let node = self.node(node);
                 self.world.nodes[node].udp_blocked = blocked;
@@ -168,11 +172,29 @@ impl Run {
             Action::ChangeKey { node } => self.change_key(self.node(node)),
             Action::Check => self.check()?,
         }
+        self.note_contacts();
         Ok(())
     }
 
     fn node(&self, number: u8) -> usize {
         usize::from(number) % self.world.nodes.len()
+    }
+
+    /// The controller, the relays and the nodes, as scripts number them.
+    fn hosts(&self) -> Vec<HostId> {
+        let relays = (0..self.world.relays.len()).map(HostId::Relay);
+        let nodes = (0..self.world.nodes.len()).map(HostId::Node);
+        [HostId::Controller].into_iter().chain(relays).chain(nodes).collect()
+    }
+
+    fn host(&self, number: u8) -> HostId {
+        let hosts = self.hosts();
+        hosts[usize::from(number) % hosts.len()]
+    }
+
+    /// Takes note of who has the controller from now on, or has it no more.
+    fn note_contacts(&mut self) {
+        self.model.note_contacts(self.world.elapsed());
     }
 
     fn is_up(&self, node: usize) -> bool {
@@ -191,13 +213,10 @@ impl Run {
     }
 
     fn split(&mut self, sides: u16) {
-        self.world.heal();
-        let relays = (0..self.world.relays.len()).map(HostId::Relay);
-        let nodes = (0..self.world.nodes.len()).map(HostId::Node);
-        let hosts: Vec<_> = [HostId::Controller].into_iter().chain(relays).chain(nodes).collect();
+        let hosts = self.hosts();
         let chosen = hosts.iter().enumerate().filter(|(index, _)| sides >> (index % 16) & 1 == 1);
-        let side = chosen.map(|(_, host)| *host).collect();
-        self.model.side = Some(side);
+        self.model.split(chosen.map(|(_, host)| *host).collect());
+        self.world.heal();
         for (index, one) in hosts.iter().enumerate() {
             for other in &hosts[index + 1..] {
                 if self.model.is_cut(*one, *other) {
@@ -207,8 +226,16 @@ impl Run {
         }
     }
 
+    fn cut(&mut self, one: u8, other: u8) {
+        let (one, other) = (self.host(one), self.host(other));
+        if one != other {
+            self.model.cut(one, other);
+            self.world.cut(one, other);
+        }
+    }
+
     fn heal(&mut self) {
-        self.model.side = None;
+        self.model.heal();
         self.world.heal();
     }
 
@@ -242,10 +269,13 @@ impl Run {
             self.model.nodes[node].running = false;
             self.world.stop_node(node);
             self.expected.forget_reports_of(node);
-            if self.world.nodes[node].disk_full {
+            if self.world.nodes[node].disk_is_full() {
                 self.model.forget(node);
             }
+            // What it heard last it may not have written down.
+            self.model.forget_contacts(node);
         }
+        self.note_contacts();
     }
 
     fn start(&mut self, node: usize) {
@@ -259,6 +289,7 @@ impl Run {
         if self.is_up(node) {
             self.model.nodes[node].asleep = true;
             self.world.put_to_sleep(node);
+            self.note_contacts();
         }
         self.world.run_for(time);
         self.wake(node);
@@ -267,17 +298,32 @@ impl Run {
     fn wake(&mut self, node: usize) {
         self.model.nodes[node].asleep = false;
         self.world.wake_up(node);
+        self.note_contacts();
     }
 
-    /// What was learned since the disk was full is lost with the process, which may end at any time.
-    fn fill_disk(&mut self, node: usize, full: bool) {
-        self.world.nodes[node].disk_full = full;
+    /// What nodes and relays learn while their disk is full is lost with the process, which may end at any time. The
+    /// controller learns nothing then: it ends at the first change, and again whenever it is started.
+    fn fill_disk(&mut self, host: HostId, full: bool) {
+        match host {
+            HostId::Controller => {
+                self.world.controller.disk_full = full;
+                self.model.controller_can_keep = !full;
+            }
+            HostId::Relay(relay) => self.world.relays[relay].fill_disk(full),
+            HostId::Node(node) => self.world.nodes[node].fill_disk(full),
+            HostId::Plain(_) => {}
+        }
+    }
+
+    /// Whether the controller grants an administrator's request at once.
+    fn can_administer(&self) -> bool {
+        self.model.controller_works() && self.world.controller.machine.is_some()
     }
 
     fn remove(&mut self, node: usize) {
         let members = self.model.nodes.iter().filter(|node| node.standing == Standing::Member);
         if members.count() > 2
-            && self.model.controller
+            && self.can_administer()
             && self.model.nodes[node].standing == Standing::Member
         {
             self.world.remove(self.world.nodes[node].device);
@@ -287,11 +333,11 @@ impl Run {
     }
 
     fn join(&mut self, place: Place) {
-        if self.model.controller && self.world.nodes.len() < self.most_nodes {
+        if self.can_administer() && self.world.nodes.len() < self.most_nodes {
             let site = place.site(&mut self.world);
             self.world.add_node_at(site);
             self.model.add_node(Standing::Invited);
-            self.put_newest_on_its_side();
+            self.cut_newest_off();
         }
     }
 
@@ -302,15 +348,17 @@ impl Run {
             self.world.add_node_with(invite, INTERNET);
             self.model.add_node(Standing::Intruder);
             self.expected.intruders.insert(self.world.nodes.len() - 1);
-            self.put_newest_on_its_side();
+            self.cut_newest_off();
         }
     }
 
     /// A node that joins during a split is on the side of the zeros.
-    fn put_newest_on_its_side(&mut self) {
+    fn cut_newest_off(&mut self) {
         let newest = HostId::Node(self.world.nodes.len() - 1);
-        for other in self.model.side.clone().unwrap_or_default() {
-            self.world.cut(newest, other);
+        for other in self.hosts() {
+            if self.model.is_cut(newest, other) {
+                self.world.cut(newest, other);
+            }
         }
     }
 
@@ -349,13 +397,16 @@ impl Run {
     /// Everything works again. Clocks stay as wrong as they are.
     fn repair(&mut self) {
         self.heal();
+        for host in self.hosts() {
+            self.fill_disk(host, false);
+        }
         self.switch_controller(true);
         for relay in 0..self.world.relays.len() {
             self.switch_relay(relay, true);
         }
         for node in 0..self.world.nodes.len() {
             let host = &mut self.world.nodes[node];
-            (host.disk_full, host.udp_blocked, host.uplink) = (false, false, None);
+            (host.udp_blocked, host.uplink) = (false, None);
             self.start(node);
         }
         self.world.quality = Quality::GOOD;

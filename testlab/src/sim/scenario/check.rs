@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use control_proto::{SecurityEvent, TunnelRefusal, limits::FRESHNESS_STALE};
+use control_proto::limits::{FRESHNESS_INTERVAL, FRESHNESS_STALE};
+use control_proto::{EventRecord, SecurityEvent, TunnelRefusal};
 use engine::ConnectionState::Online;
 use naming::{Lookup, Namespace};
 use noise_channel::ChannelError;
@@ -13,7 +14,7 @@ use super::model::Standing;
 
 /// Within this long everything is as it has to be: the longest pause between two attempts to dial,
 /// and a half of it for the jitter, and what two handshakes take.
-const SETTLING: Duration = Duration::from_secs(120);
+pub(super) const SETTLING: Duration = Duration::from_secs(120);
 /// Pairs that are looked at in one check.
 const MAX_PAIRS: usize = 60;
 /// A report waits a minute for equal ones; a second one may have to be sent.
@@ -57,6 +58,7 @@ impl Run {
         self.reach_each_other(end)?;
         self.resolve_names(end)?;
         self.refuse_the_removed()?;
+        self.keep_promises()?;
         self.summary.settled_in = self.summary.settled_in.max(self.world.elapsed() - begin);
         Ok(())
     }
@@ -183,6 +185,21 @@ impl Run {
         self.judge_arrivals()
     }
 
+    /// Whoever was let in stands on the controller's disk.
+    fn keep_promises(&self) -> Result<(), String> {
+        let devices = &self.world.controller.disk.devices;
+        for (node, host) in self.world.nodes.iter().enumerate() {
+            let is_let_in = match self.model.nodes[node].standing {
+                Standing::Invited | Standing::Member => host.interface.is_some(),
+                Standing::Removed | Standing::Intruder => false,
+            };
+            if is_let_in && !devices.contains_key(&host.device) {
+                return Err(format!("the controller has forgotten node {node}"));
+            }
+        }
+        Ok(())
+    }
+
     /// What had to be reported was, and nothing else that means harm.
     pub(super) fn check_events(&mut self) -> Result<(), String> {
         let reports = self.expected.reports.clone();
@@ -209,8 +226,8 @@ impl Run {
             return Err(format!("a forged source was not reported: {reports:?} {events:?}"));
         }
         self.check_intruders()?;
-        let unexpected =
-            self.world.controller.events.iter().find(|record| !self.may_say(&record.event));
+        self.check_staleness()?;
+        let unexpected = self.world.controller.events.iter().find(|record| !self.may_say(record));
         match unexpected {
             Some(record) => Err(format!("an event without a cause: {record:?}")),
             None => Ok(()),
@@ -235,9 +252,25 @@ impl Run {
         Err(format!("a used invite was tried and nobody wrote that down: {events:?}"))
     }
 
+    /// Only who had no word from the controller for long says that its word is old.
+    fn check_staleness(&self) -> Result<(), String> {
+        for (node, host) in self.world.nodes.iter().enumerate() {
+            for (at, event) in &host.alarms {
+                let silence = self.model.silence(node, *at);
+                if matches!(event, SecurityEvent::StaleRevocations { .. })
+                    && silence
+                        .is_some_and(|silence| silence <= FRESHNESS_STALE - FRESHNESS_INTERVAL)
+                {
+                    return Err(format!("node {node} at {at:?} after {silence:?}: {event:?}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Whether something happened that this event may come from.
-    fn may_say(&self, event: &SecurityEvent) -> bool {
-        match event {
+    fn may_say(&self, record: &EventRecord) -> bool {
+        match &record.event {
             SecurityEvent::TunnelRefusals {
                 device, what: TunnelRefusal::ForeignSource, ..
             } => {
@@ -253,9 +286,11 @@ impl Run {
                 let mut intruders = self.expected.intruders.iter();
                 intruders.any(|intruder| self.world.nodes[*intruder].device == *device)
             }
-            SecurityEvent::StaleRevocations { .. } => {
-                self.expected.clocks_differ || self.world.elapsed() > FRESHNESS_STALE
-            }
+            // Whether the node had reason to is judged where it says so.
+            stale @ SecurityEvent::StaleRevocations { .. } => self.world.nodes.iter().any(|node| {
+                Some(node.device) == record.reporter
+                    && node.alarms.iter().any(|(_, alarm)| alarm == stale)
+            }),
             // A cut, or a host that sleeps, lets both come to nothing.
             SecurityEvent::RotationFailed { .. } => true,
             SecurityEvent::HandshakeFailed { reason } => {

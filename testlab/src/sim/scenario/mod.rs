@@ -9,6 +9,7 @@
 
 mod actions;
 mod check;
+mod contacts;
 mod model;
 mod script;
 

@@ -1,7 +1,9 @@
 //! What ought to be: who is a member, who may reach whom. It knows nothing of how.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
+use super::contacts::Contacts;
 use crate::sim::{Arrival, HostId};
 
 /// How a device stands with the network.
@@ -45,9 +47,15 @@ struct Sent {
 pub(super) struct Model {
     pub(super) nodes: Vec<NodeModel>,
     pub(super) relays: Vec<bool>,
+    /// Whether the controller's process runs, as far as nothing but its disk ends it.
     pub(super) controller: bool,
+    /// Whether the controller's disk takes what it has to keep: else its process ends again and again.
+    pub(super) controller_can_keep: bool,
     /// The hosts on one side of a split; the others are on the other.
-    pub(super) side: Option<BTreeSet<HostId>>,
+    side: BTreeSet<HostId>,
+    /// Further pairs that are cut off from each other.
+    cuts: BTreeSet<(HostId, HostId)>,
+    contacts: Vec<Contacts>,
     /// Who has been told of whom.
     acquainted: BTreeSet<(usize, usize)>,
     /// Who has been told of whose removal.
@@ -58,16 +66,39 @@ pub(super) struct Model {
 
 impl Model {
     pub(super) fn new(relays: usize) -> Self {
-        Self { controller: true, relays: vec![true; relays], ..Self::default() }
+        let relays = vec![true; relays];
+        Self { controller: true, controller_can_keep: true, relays, ..Self::default() }
     }
 
     pub(super) fn add_node(&mut self, standing: Standing) {
         self.nodes.push(NodeModel { standing, running: true, asleep: false });
+        self.contacts.push(Contacts::default());
+    }
+
+    /// Cuts these hosts off from all others, instead of those of the last split.
+    pub(super) fn split(&mut self, side: BTreeSet<HostId>) {
+        self.side = side;
+    }
+
+    /// Cuts two hosts off from each other.
+    pub(super) fn cut(&mut self, one: HostId, other: HostId) {
+        self.cuts.insert((one.min(other), one.max(other)));
+    }
+
+    /// Ends the split and all cuts.
+    pub(super) fn heal(&mut self) {
+        self.side.clear();
+        self.cuts.clear();
     }
 
     pub(super) fn is_cut(&self, one: HostId, other: HostId) -> bool {
-        let side = self.side.as_ref();
-        side.is_some_and(|side| side.contains(&one) != side.contains(&other))
+        self.side.contains(&one) != self.side.contains(&other)
+            || self.cuts.contains(&(one.min(other), one.max(other)))
+    }
+
+    /// Whether the controller answers whoever reaches it.
+    pub(super) fn controller_works(&self) -> bool {
+        self.controller && self.controller_can_keep
     }
 
     /// Whether a node has to be connected to the controller once things have settled.
@@ -78,7 +109,7 @@ impl Model {
 
     pub(super) fn meets_controller(&self, node: usize) -> bool {
         let cut = self.is_cut(HostId::Node(node), HostId::Controller);
-        self.controller && self.nodes[node].is_up() && !cut
+        self.controller_works() && self.nodes[node].is_up() && !cut
     }
 
     /// Whether packets must get from one to the other and back once things have settled.
@@ -130,6 +161,24 @@ impl Model {
                 }
             }
         }
+    }
+
+    /// Takes note of who has the controller from now on, or has it no more.
+    pub(super) fn note_contacts(&mut self, now: Duration) {
+        for node in 0..self.nodes.len() {
+            let has_contact = self.must_be_online(node);
+            self.contacts[node].note(has_contact, now);
+        }
+    }
+
+    /// What a node heard before counts for nothing any more.
+    pub(super) fn forget_contacts(&mut self, node: usize) {
+        self.contacts[node] = Contacts::default();
+    }
+
+    /// How long before `at` a node surely heard from the controller; nothing if that is not known.
+    pub(super) fn silence(&self, node: usize, at: Duration) -> Option<Duration> {
+        self.contacts[node].silence(at)
     }
 
     /// A node has lost what it had learned.

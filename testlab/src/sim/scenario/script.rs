@@ -100,7 +100,8 @@ impl Place {
     }
 }
 
-/// Something that is done to the world. Hosts are given by numbers that are taken modulo how many there are.
+/// Something that is done to the world. Hosts are given by numbers that are taken modulo how many there are:
+/// of nodes, of relays, or of all, where the controller comes first, then relays, then nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields say what they are")]
 pub enum Action {
@@ -110,6 +111,8 @@ pub enum Action {
     Ask { from: u8, to: u8, len: u16 },
     /// Whoever has a one is cut off from whoever has a zero.
     Split { sides: u16 },
+    /// Two hosts are cut off from each other, beside all who are so already.
+    Cut { one: u8, other: u8 },
     /// All are together again.
     Heal,
     /// The controller's process ends, or starts.
@@ -128,8 +131,8 @@ pub enum Action {
     Move { node: u8, place: Place },
     /// A node's wall clock is set.
     Clock { node: u8, ahead_ms: i64 },
-    /// A node's disk takes nothing more, or takes again.
-    Disk { node: u8, full: bool },
+    /// The disk of the controller, a relay or a node takes nothing more, or takes again.
+    Disk { host: u8, full: bool },
     /// Datagrams from and to a node are dropped, or pass again.
     Udp { node: u8, blocked: bool },
     /// Datagrams fare like this from now on.
@@ -182,7 +185,8 @@ impl Reader<'_> {
         match self.byte() % 32 {
             0..=3 => Action::Wait(self.seconds(120)),
             4..=6 => Action::Ask { from: self.byte(), to: self.byte(), len: self.length() },
-            7 | 8 => Action::Split { sides: u16::from_be_bytes([self.byte(), self.byte()]) },
+            7 => Action::Split { sides: u16::from_be_bytes([self.byte(), self.byte()]) },
+            8 => Action::Cut { one: self.byte(), other: self.byte() },
             9 => Action::Heal,
             10 | 11 => Action::Controller { up: self.flag() },
             12 | 13 => Action::Relay { relay: self.byte(), up: self.flag() },
@@ -194,7 +198,7 @@ impl Reader<'_> {
             18 => Action::Sleep { node: self.byte(), time: self.seconds(255) },
             19 | 20 => Action::Move { node: self.byte(), place: self.place() },
             21 => Action::Clock { node: self.byte(), ahead_ms: self.clock() },
-            22 => Action::Disk { node: self.byte(), full: self.flag() },
+            22 => Action::Disk { host: self.byte(), full: self.flag() },
             23 => Action::Udp { node: self.byte(), blocked: self.flag() },
             24 => Action::Quality(self.quality()),
             25 => Action::Uplink { node: self.byte(), quality: self.quality() },

@@ -1,0 +1,378 @@
+//! Both ends of a relay link, by whoever opened its channel and says what he likes inside.
+//!
+//! An input is a sequence of [`parts`]; the first byte of each says what it is: a message of the channel,
+//! the honest message that attaches, a frame under hop protection, bytes as they are, or time that passes.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use control_proto::ClockOffset;
+use frame_proto::{
+    FrameType, HEADER_LENGTH, HOP_TAG_LENGTH, HopKey, HopSealer, TAG_LENGTH, compose, parse,
+    payload_mut,
+};
+use identity::{
+    Attachment, Binding, Certificate, CertificateChain, ChannelKey, DelegatedKey, Delegation,
+    DeviceId, DeviceKey, IssueLimits, NetworkId, NetworkKey, Revocations, Scope, Serial, Signed,
+    TunnelKey, UnixTime, Validity, device_address,
+};
+use minicbor::Encode;
+use noise_channel::{
+    Channel, InitiatorConfig, MessageClass, Now, PathSecret, ReplayGuard, ResponderConfig, Service,
+    StaticSecret,
+};
+use rand_chacha::ChaCha20Rng;
+use relay_proto::{
+    ClientConfig, ClientEvent, ConnectionId, Limits, RelayClient, RelayNetwork, RelayServer,
+    ServerEvent,
+};
+
+use super::{HERE, now, parts, rng};
+
+const START: UnixTime = UnixTime(1_800_000_000);
+const WEEK: u64 = 7 * 24 * 3600;
+const SECRET: PathSecret = PathSecret::from_bytes([9; 32]);
+const NONCE: [u8; 16] = [1; 16];
+/// What the end that is played here seals its messages with.
+const HOP: [u8; 32] = [5; 32];
+/// Longer inputs say nothing that shorter ones do not.
+const MOST_PARTS: usize = 32;
+
+/// The messages that an honest end sends first.
+#[derive(Encode)]
+enum Message {
+    #[n(0)]
+    Attach(#[n(0)] Attach),
+    #[n(1)]
+    Attached(#[cbor(n(0), with = "minicbor::bytes")] [u8; 32]),
+}
+
+#[derive(Encode)]
+#[cbor(array)]
+struct Attach {
+    #[n(0)]
+    chain: CertificateChain,
+    #[n(1)]
+    binding: Signed<Binding>,
+    #[n(2)]
+    attachment: Signed<Attachment>,
+    #[cbor(n(3), with = "minicbor::bytes")]
+    hop_key: [u8; 32],
+}
+
+/// A network with a relay and two members; its keys are made once.
+struct Place {
+    network: NetworkId,
+    relay: DeviceId,
+    relay_channel: ChannelKey,
+    members: [Member; 2],
+}
+
+struct Member {
+    device: DeviceKey,
+    channel: ChannelKey,
+    chain: CertificateChain,
+}
+
+static PLACE: LazyLock<Place> = LazyLock::new(|| {
+    let rng = &mut rng();
+    let (root, issuer) = (NetworkKey::generate(rng), DelegatedKey::generate(rng));
+    let validity = Validity::starting(START, WEEK);
+    let delegation = Delegation {
+        network: root.id(),
+        scope: Scope::Issue,
+        key: issuer.id(),
+        validity,
+        limits: IssueLimits::default(),
+    };
+    let delegation = Signed::sign(root.id(), &root, &delegation);
+    let mut member = |number: u64| {
+        let device = DeviceKey::generate(rng);
+        let certificate = Certificate {
+            device: device.id(),
+            name: format!("device-{number}").parse().expect("a name"),
+            groups: Vec::new(),
+            address: device_address(root.id(), device.id(), 0),
+            counter: 0,
+            validity,
+            serial: Serial(number),
+        };
+        let chain = CertificateChain {
+            delegation: delegation.clone(),
+            grant: None,
+            certificate: Signed::sign(root.id(), &issuer, &certificate),
+            renewal: None,
+        };
+        Member { device, channel: ChannelKey::generate(rng), chain }
+    };
+    Place {
+        network: root.id(),
+        relay: DeviceId::from_bytes([8; 32]),
+        members: [member(1), member(2)],
+        relay_channel: ChannelKey::from_bytes(&[4; 32]),
+    }
+});
+
+impl Member {
+    fn id(&self) -> DeviceId {
+        self.device.id()
+    }
+
+    fn proofs(&self, place: &Place) -> (Signed<Binding>, Signed<Attachment>) {
+        let binding = Binding {
+            device: self.id(),
+            tunnel_key: TunnelKey::from_bytes(&[1; 32]).public(),
+            channel_key: self.channel.public(),
+            number: 1,
+            not_after: START.plus(WEEK),
+            capability: 1,
+        };
+        let attachment = Attachment { relay: place.relay, number: 1 };
+        let binding = Signed::sign(place.network, &self.device, &binding);
+        (binding, Signed::sign(place.network, &self.device, &attachment))
+    }
+
+    fn machine(&self, place: &Place, rng: &mut ChaCha20Rng, now: Now) -> RelayClient {
+        let (binding, attachment) = self.proofs(place);
+        let config = ClientConfig {
+            network: place.network,
+            static_key: StaticSecret::from_bytes(*self.channel.to_bytes()),
+            relay: place.relay,
+            relay_key: *place.relay_channel.public().as_bytes(),
+            mask: SECRET.mask(Service::Relay, NONCE),
+            capability: 1,
+            clock_offset: ClockOffset(0),
+            chain: self.chain.clone(),
+            binding,
+            attachment,
+        };
+        RelayClient::new(config, rng, now).expect("the relay's key is usable")
+    }
+}
+
+/// The end that is played here: it has the keys, and no manners.
+struct Played {
+    channel: Channel,
+    sealer: Option<HopSealer>,
+    /// Whom its control frames name.
+    peer: DeviceId,
+    /// How it begins if it is honest.
+    opening: Vec<u8>,
+}
+
+/// What a part of an input stands for.
+enum Step {
+    Message(Vec<u8>),
+    Time(Duration),
+    Nothing,
+}
+
+impl Played {
+    fn step(&mut self, part: &[u8], now: Now) -> Step {
+        let Some((kind, rest)) = part.split_first() else { return Step::Nothing };
+        let message = match kind % 5 {
+            0 => self.wrap(rest, now),
+            1 if self.sealer.is_none() => {
+                let message = self.wrap(&self.opening.clone(), now);
+                self.sealer = Some(HopSealer::new(&HopKey::from_bytes(&HOP)));
+                message
+            }
+            2 => parse(rest).ok().and_then(|_| self.seal(rest.to_vec())),
+            3 => Some(rest.to_vec()),
+            _ => return Step::Time(Duration::from_secs(rest.len() as u64)),
+        };
+        message.map_or(Step::Nothing, Step::Message)
+    }
+
+    /// A message of the channel, as frames carry it once there are some.
+    fn wrap(&mut self, message: &[u8], now: Now) -> Option<Vec<u8>> {
+        self.channel.send(message, MessageClass::Counted, now.instant).ok()?;
+        let message = self.channel.poll_message()?;
+        if self.sealer.is_none() {
+            return Some(message);
+        }
+        let mut frame = vec![0; HEADER_LENGTH + message.len() + TAG_LENGTH];
+        compose(FrameType::Control, self.peer, &mut frame).ok()?;
+        payload_mut(&mut frame).copy_from_slice(&message);
+        self.seal(frame)
+    }
+
+    fn seal(&mut self, mut frame: Vec<u8>) -> Option<Vec<u8>> {
+        frame.resize(frame.len() + HOP_TAG_LENGTH, 0);
+        self.sealer.as_mut()?.seal(&mut frame).ok()?;
+        Some(frame)
+    }
+}
+
+/// A relay, an honest member who is attached, and the connection of a member who is not honest.
+struct AtRelay {
+    relay: RelayServer,
+    honest: (ConnectionId, RelayClient),
+    played: (ConnectionId, Played),
+}
+
+pub(super) fn server(bytes: &[u8]) {
+    let (rng, mut now) = (&mut rng(), now());
+    let mut lab = AtRelay::new(rng, now);
+    for part in parts(bytes).take(MOST_PARTS) {
+        let (id, played) = &mut lab.played;
+        match played.step(part, now) {
+            Step::Message(message) => lab.relay.handle_message(*id, message, rng, now),
+            Step::Time(time) => {
+                now = now.after(time);
+                lab.relay.handle_timeout(rng, now);
+            }
+            Step::Nothing => {}
+        }
+        lab.settle(rng, now);
+    }
+}
+
+impl AtRelay {
+    fn new(rng: &mut ChaCha20Rng, now: Now) -> Self {
+        let place = &*PLACE;
+        let mut relay = RelayServer::new(1, Limits::default());
+        relay.add_network(RelayNetwork {
+            network: place.network,
+            relay: place.relay,
+            static_key: StaticSecret::from_bytes(*place.relay_channel.to_bytes()),
+            path_secret: SECRET,
+            revocations: Revocations::new(place.network),
+            clock_offset: ClockOffset(0),
+        });
+        let mut open = || {
+            let recognised = relay.recognise(&SECRET.path(Service::Relay, NONCE));
+            let recognised = recognised.expect("the relay serves the network");
+            relay.handle_open(recognised, HERE.ip(), now).expect("there is room")
+        };
+        let ids = (open(), open());
+        let [member, honest] = &place.members;
+        let (binding, attachment) = member.proofs(place);
+        let opening = Attach { chain: member.chain.clone(), binding, attachment, hop_key: HOP };
+        let played = Played {
+            channel: member.channel(place, rng, now),
+            sealer: None,
+            peer: place.relay,
+            opening: encoded(&Message::Attach(opening)),
+        };
+        let honest = honest.machine(place, rng, now);
+        let mut lab = Self { relay, honest: (ids.1, honest), played: (ids.0, played) };
+        lab.shake_hands(rng, now);
+        lab.settle(rng, now);
+        assert!(lab.honest.1.is_attached());
+        lab
+    }
+
+    fn shake_hands(&mut self, rng: &mut ChaCha20Rng, now: Now) {
+        let (id, played) = &mut self.played;
+        while let Some(message) = played.channel.poll_message() {
+            self.relay.handle_message(*id, message.as_slice().to_vec(), rng, now);
+            while let Some(answer) = self.relay.poll_message(*id, now.instant) {
+                played.channel.handle_message(&answer, rng, now);
+            }
+        }
+        assert!(played.channel.is_open());
+    }
+
+    /// Carries what the relay and the honest member say, and looks at it.
+    fn settle(&mut self, rng: &mut ChaCha20Rng, now: Now) {
+        let (id, machine) = &mut self.honest;
+        let [member, honest] = PLACE.members.each_ref().map(Member::id);
+        loop {
+            let said = machine.poll_message(now.instant);
+            let heard = self.relay.poll_message(*id, now.instant);
+            if said.is_none() && heard.is_none() {
+                break;
+            }
+            said.into_iter().for_each(|said| self.relay.handle_message(*id, said, rng, now));
+            heard.into_iter().for_each(|heard| machine.handle_message(heard, rng, now));
+        }
+        while let Some(message) = self.relay.poll_message(self.played.0, now.instant) {
+            assert!(message.len() <= usize::from(u16::MAX));
+        }
+        while self.relay.poll_ready().is_some() {}
+        while let Some(event) = self.relay.poll_event() {
+            if let ServerEvent::Attached { connection, device, .. } = event {
+                let own = if connection == *id { honest } else { member };
+                assert_eq!(device, own, "nobody attaches by another's name");
+            }
+        }
+        while let Some(event) = machine.poll_event() {
+            if let ClientEvent::Frame(frame) = event {
+                let header = parse(&frame).expect("a relay carries frames");
+                assert_eq!(header.peer, member, "a frame comes from who sent it");
+                assert!(!header.kind.is_hop_local());
+            }
+        }
+    }
+}
+
+impl Member {
+    /// A channel to the relay, by itself.
+    fn channel(&self, place: &Place, rng: &mut ChaCha20Rng, now: Now) -> Channel {
+        let config = InitiatorConfig {
+            static_key: StaticSecret::from_bytes(*self.channel.to_bytes()),
+            remote_static: *place.relay_channel.public().as_bytes(),
+            prologue: place.network.as_bytes().to_vec(),
+            mask: SECRET.mask(Service::Relay, NONCE),
+            capability: 1,
+            clock_offset: ClockOffset(0),
+        };
+        Channel::initiate(config, rng, now).expect("the relay's key is usable")
+    }
+}
+
+pub(super) fn client(bytes: &[u8]) {
+    let (rng, mut now) = (&mut rng(), now());
+    let place = &*PLACE;
+    let mut machine = place.members[0].machine(place, rng, now);
+    let mut played = relay_for(&mut machine, rng, now);
+    for part in parts(bytes).take(MOST_PARTS) {
+        let was_closed = machine.is_closed();
+        match played.step(part, now) {
+            Step::Message(message) => machine.handle_message(BytesMut::from(&*message), rng, now),
+            Step::Time(time) => {
+                now = now.after(time);
+                machine.handle_timeout(rng, now);
+            }
+            Step::Nothing => {}
+        }
+        while machine.poll_message(now.instant).is_some() {}
+        while let Some(event) = machine.poll_event() {
+            assert!(!was_closed, "nothing happens after the end");
+            if let ClientEvent::Frame(frame) = event {
+                assert!(parse(&frame).is_ok_and(|header| !header.kind.is_hop_local()));
+            }
+        }
+    }
+}
+
+/// A relay whose channel with the client is open.
+fn relay_for(machine: &mut RelayClient, rng: &mut ChaCha20Rng, now: Now) -> Played {
+    let config = ResponderConfig {
+        static_key: StaticSecret::from_bytes(*PLACE.relay_channel.to_bytes()),
+        prologue: PLACE.network.as_bytes().to_vec(),
+        mask: SECRET.mask(Service::Relay, NONCE),
+        capability: 1,
+        replay: ReplayGuard::default(),
+    };
+    let mut channel = Channel::respond(config, now);
+    while let Some(message) = machine.poll_message(now.instant) {
+        channel.handle_message(&message, rng, now);
+        while let Some(answer) = channel.poll_message() {
+            machine.handle_message(answer, rng, now);
+        }
+    }
+    assert!(channel.is_open());
+    Played {
+        channel,
+        sealer: None,
+        peer: PLACE.members[0].id(),
+        opening: encoded(&Message::Attached(HOP)),
+    }
+}
+
+fn encoded(message: &Message) -> Vec<u8> {
+    minicbor::to_vec(message).expect("writing to memory cannot fail")
+}

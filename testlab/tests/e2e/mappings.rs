@@ -1,0 +1,76 @@
+//! Routers that forward a port to whoever asks for one.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+use testlab::netns::{Nat, Process, Router, wait_for};
+use testlab::network::{Device, Lab};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The tables in which miniupnpd keeps its rules.
+const TABLES: &str = "table inet ports {
+    chain forward { type filter hook forward priority -1; jump granted_forward; }
+    chain prerouting { type nat hook prerouting priority -110; jump granted; }
+    chain postrouting { type nat hook postrouting priority 90; jump granted_back; }
+    chain granted_forward { }
+    chain granted { }
+    chain granted_back { }
+}";
+
+/// Lets a router grant ports by PCP and NAT-PMP, or by UPnP.
+fn grant_ports(router: &Router, upnp: bool, folder: &Path) -> Process {
+    router.namespace().nft(TABLES);
+    let (by_upnp, by_pcp) = if upnp { ("yes", "no") } else { ("no", "yes") };
+    let settings = format!(
+        "ext_ifname=eth0\nlistening_ip=bridge0\nenable_upnp={by_upnp}\nenable_natpmp={by_pcp}\n\
+         secure_mode=yes\nsystem_uptime=yes\nuuid=5b8dcf0e-2f27-4a3c-9d1e-0c5b7f6f7a11\n\
+         upnp_table_name=ports\nupnp_nat_table_name=ports\nupnp_forward_chain=granted_forward\n\
+         upnp_nat_chain=granted\nupnp_nat_postrouting_chain=granted_back\n\
+         allow 1024-65535 192.168.1.0/24 1024-65535\n"
+    );
+    let file = folder.join("miniupnpd.conf");
+    std::fs::write(&file, settings).expect("a temporary file");
+    let (file, pid) = (file.display().to_string(), folder.join("pid").display().to_string());
+    let args = ["-d", "-f", &file, "-P", &pid];
+    router.namespace().spawn("miniupnpd", &args, &folder.join("miniupnpd.log"))
+}
+
+fn announces_a_mapping(device: &Device) -> bool {
+    let netcheck = device.ask(&["netcheck"]).stdout;
+    let netcheck: Value = serde_json::from_slice(&netcheck).unwrap_or_default();
+    netcheck["mapped"].as_array().is_some_and(|mapped| !mapped.is_empty())
+}
+
+/// Both ends have a translator that gives each destination another port, at random: without a mapping there is no direct way.
+fn a_granted_port_leads_to_a_direct_path(upnp: bool) {
+    let mut lab = Lab::new();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (left, right) = (lab.router(Nat::Symmetric, None), lab.router(Nat::Symmetric, None));
+    let _granting = grant_ports(&left, upnp, folder.path());
+    let (mut alice, mut bob) = (lab.host_behind(&left, "alice"), lab.host_behind(&right, "bob"));
+    for device in [&mut alice, &mut bob] {
+        device.up(&[&lab.invite(&[])]);
+        device.wait_for_membership("online", PATIENCE);
+    }
+    wait_for("the router to grant a port", PATIENCE, || announces_a_mapping(&alice).then_some(()));
+    bob.wait_until_reaches(&alice.full_name(), PATIENCE);
+    bob.wait_for_path(&alice, "direct", PATIENCE);
+    alice.wait_for_path(&bob, "direct", PATIENCE);
+
+    let granted = || left.namespace().run("nft", &["list", "chain", "inet", "ports", "granted"]);
+    assert!(granted().contains("dnat"), "{}", granted());
+    alice.down();
+    assert!(!granted().contains("dnat"), "the port was not given back: {}", granted());
+}
+
+#[test]
+fn a_port_granted_by_pcp_leads_to_a_direct_path() {
+    a_granted_port_leads_to_a_direct_path(false);
+}
+
+#[test]
+fn a_port_granted_by_upnp_leads_to_a_direct_path() {
+    a_granted_port_leads_to_a_direct_path(true);
+}

@@ -1,0 +1,100 @@
+//! Devices that only an HTTP proxy lets out.
+
+use std::fs::{Permissions, set_permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use testlab::netns::{Namespace, Process, wait_for};
+use testlab::network::{Device, Lab};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const PORT: u16 = 3128;
+
+/// Starts a proxy on a host, for the user `alice` with the password `secret`.
+type Start = fn(&Namespace, &Path) -> Process;
+
+fn tinyproxy(host: &Namespace, folder: &Path) -> Process {
+    let settings = format!("Port {PORT}\nListen 0.0.0.0\nBasicAuth alice secret\n");
+    let file = folder.join("tinyproxy.conf");
+    std::fs::write(&file, settings).expect("a temporary file");
+    host.spawn("tinyproxy", &["-d", "-c", &file.to_string_lossy()], &folder.join("log"))
+}
+
+fn squid(host: &Namespace, folder: &Path) -> Process {
+    let passwords = folder.join("passwords");
+    let hash = host.run("openssl", &["passwd", "-apr1", "secret"]);
+    std::fs::write(&passwords, format!("alice:{hash}")).expect("a temporary file");
+    let settings = format!(
+        "http_port {PORT}\nvisible_hostname proxy\npid_filename none\ncoredump_dir none\n\
+         cache_log {0}/cache.log\naccess_log none\n\
+         auth_param basic program /usr/lib/squid/basic_ncsa_auth {1}\n\
+         acl known proxy_auth REQUIRED\nhttp_access allow known\nhttp_access deny all\n",
+        folder.display(),
+        passwords.display()
+    );
+    let file = folder.join("squid.conf");
+    std::fs::write(&file, settings).expect("a temporary file");
+    // Squid gives up root, and reads its files as whom it becomes.
+    set_permissions(folder, Permissions::from_mode(0o777)).expect("the folder is ours");
+    // What it leaves in shared memory when it is killed keeps out the next one.
+    let script = "mount -t tmpfs tmpfs /dev/shm && exec squid -N -f \"$0\"";
+    let args = ["--mount", "sh", "-c", script, &file.to_string_lossy()];
+    host.spawn("unshare", &args, &folder.join("log"))
+}
+
+fn address(device: &Device) -> String {
+    let shown = device.namespace().run("ip", &["-4", "-o", "addr", "show", "dev", "eth0"]);
+    let address = shown.split_whitespace().nth(3).and_then(|address| address.split('/').next());
+    address.expect("the host has an address").to_owned()
+}
+
+/// Lets nothing out but TCP to the proxy.
+fn confine(device: &Device, proxy: &str) {
+    device.namespace().nft(&format!(
+        "table inet confined {{
+            chain out {{
+                type filter hook output priority 0; policy drop;
+                oif lo accept
+                oifname \"shadowmesh*\" accept
+                meta l4proto icmpv6 accept
+                ip daddr {proxy} tcp dport {PORT} accept
+            }}
+        }}"
+    ));
+}
+
+fn only_a_proxy_leads_out(start: Start) {
+    let mut lab = Lab::new();
+    let (bob, proxy) = (lab.device("bob"), lab.host("proxy"));
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let _proxy = start(proxy.namespace(), folder.path());
+    let at = address(&proxy);
+    let mut alice = lab.host("alice");
+    confine(&alice, &at);
+
+    let url = |password: &str| format!("http://alice:{password}@{at}:{PORT}");
+    alice.up(&[&lab.invite(&[]), "--http-proxy", &url("guess")]);
+    wait_for("the proxy's refusal to be told", PATIENCE, || {
+        let status = alice.status()?.to_string();
+        status.contains("give a user and password that the proxy knows").then_some(())
+    });
+    alice.kill();
+
+    alice.up(&[&lab.invite(&[]), "--http-proxy", &url("secret")]);
+    alice.wait_for_membership("online", PATIENCE);
+    alice.wait_until_reaches(&bob.full_name(), PATIENCE);
+    bob.wait_until_reaches(&alice.full_name(), PATIENCE);
+    alice.wait_for_path(&bob, "relay", PATIENCE);
+    assert!(!alice.output().contains("secret"), "{}", alice.output());
+}
+
+#[test]
+fn a_device_gets_out_through_tinyproxy() {
+    only_a_proxy_leads_out(tinyproxy);
+}
+
+#[test]
+fn a_device_gets_out_through_squid() {
+    only_a_proxy_leads_out(squid);
+}
