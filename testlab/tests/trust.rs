@@ -129,6 +129,7 @@ impl Lab {
                 let end = match target.purpose {
                     Purpose::Controller => self.dial_controller(&target.path),
                     Purpose::Relay(_) => self.dial_relay(&target.path),
+                    Purpose::Peer(_) => panic!("nobody listens here"),
                 };
                 self.streams.insert(stream, end);
                 let now = self.node_now();

@@ -4,21 +4,32 @@ use std::time::Instant;
 
 use control_proto::SecurityEvent;
 use frame_proto::FrameType;
-use identity::{DeviceId, Endpoints, Signed, UnixTime};
+use identity::{DeviceId, Endpoints, ServerAddress, Signed, UnixTime};
 use noise_channel::{ClockOffset, Now};
 use path::{
     CandidateKind::{Local, Mapped, Reflexive},
     Path, PathEvent,
 };
+use rand_core::CryptoRng;
 
 use crate::context::Context;
 use crate::engine::Engine;
+use crate::hosts::permitted;
 use crate::io::{ConnectionState, EngineEvent, Transmit};
 use crate::peer::Peer;
 use crate::peers::{announced, own_candidates};
 use crate::relays::RelayEvent;
 
 impl Engine {
+    /// Where this device listens for WebSocket connections of its peers, if it does.
+    pub fn handle_servers(&mut self, servers: &[ServerAddress], rng: &mut dyn CryptoRng, now: Now) {
+        if self.underlay.listening != servers {
+            self.underlay.listening = servers.to_vec();
+            self.schedule.announce_soon(now.instant);
+            self.drain(&mut Context { rng, now });
+        }
+    }
+
     pub(crate) fn for_each_peer(&mut self, mut act: impl FnMut(&mut Peer)) {
         for device in self.peers.devices() {
             if let Some(peer) = self.peers.touch(device) {
@@ -28,6 +39,7 @@ impl Engine {
     }
 
     pub(crate) fn drain_relays(&mut self, cx: &mut Context<'_>) {
+        self.relays.drain_guests(&mut self.streams, cx.instant());
         while let Some(event) = self.relays.poll_event() {
             match event {
                 RelayEvent::Changed => {
@@ -36,6 +48,7 @@ impl Engine {
                         self.schedule.announce_soon(cx.instant());
                     }
                 }
+                RelayEvent::Stream(peer) => self.refresh_stream(peer, cx.instant()),
                 RelayEvent::Frame(relay, frame) => self.receive_frame(relay, frame, cx),
                 RelayEvent::Alarm(event) => self.alarms.raise(event, cx.instant()),
                 RelayEvent::TimeRefused(offset) => self.doubt_clock(offset, cx.instant()),
@@ -45,6 +58,14 @@ impl Engine {
                     }
                 }
             }
+        }
+    }
+
+    /// Tells a peer's machines whether a stream leads straight to it.
+    pub(crate) fn refresh_stream(&mut self, peer: DeviceId, now: Instant) {
+        let is_open = self.relays.is_straight(peer);
+        if let Some(peer) = self.peers.touch(peer) {
+            peer.handle_stream(is_open, now);
         }
     }
 
@@ -78,6 +99,10 @@ impl Engine {
             while let Some(change) = peer.relays.poll_change() {
                 peer.agent.handle_relay_change(change, cx.now.instant);
             }
+            if peer.relays.has_stream() && !peer.relays.is_straight() {
+                peer.relays.handle_stream_closed();
+                self.relays.give_up(device, &mut self.streams, cx);
+            }
             peer.agent.handle_timeout(&mut self.budget, cx.rng, cx.now.instant);
             let mut relayed = Vec::new();
             while let Some(transmit) = peer.agent.poll_transmit() {
@@ -90,7 +115,7 @@ impl Engine {
                             self.output.transmits.push_back(Transmit { to, payload });
                         }
                     }
-                    Path::Relay => relayed.push(transmit.payload),
+                    Path::Relay | Path::Stream => relayed.push(transmit.payload),
                     Path::None => {}
                 }
             }
@@ -119,6 +144,9 @@ impl Engine {
         match event {
             PathEvent::Chosen(decision) => {
                 self.publish(cx.now);
+                if let Path::Direct(_) = decision.path {
+                    self.relays.spare(device, &mut self.streams);
+                }
                 if decision.path != Path::None
                     && let Some(peer) = self.peers.get_mut(device)
                 {
@@ -150,9 +178,11 @@ impl Engine {
             Vec::new()
         };
         let homes = self.relays.attached_homes();
+        let servers = permitted(&self.underlay.listening, filter);
         if self.underlay.announced
             && candidates == self.settings.local
             && homes == self.underlay.homes
+            && servers == self.underlay.servers
         {
             return;
         }
@@ -160,12 +190,13 @@ impl Engine {
             number: self.saved.next_number(cx.now),
             candidates: announced(&candidates),
             relays: homes.clone(),
+            servers: servers.clone(),
         };
         let endpoints = Signed::sign(self.own.network, &self.own.secrets.device, &endpoints);
         self.control.client_mut().set_endpoints(endpoints.clone(), now);
         self.own.endpoints = Some(endpoints);
         self.underlay.announced = true;
-        self.underlay.homes = homes;
+        (self.underlay.homes, self.underlay.servers) = (homes, servers);
         self.settings.local.clone_from(&candidates);
         self.for_each_peer(|peer| {
             peer.agent.handle_local_candidates(&candidates, now);

@@ -1,12 +1,14 @@
 //! The coordinator: takes input, lets the children work, hands out output.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use control_proto::{Admission, ClientConfig, ControlClient, NetworkMap, limits::CAPABILITY};
-use identity::{Binding, DeviceId, Endpoints, NetworkId, RelayEntry, Signed, UnixTime};
+use identity::{
+    Binding, DeviceId, Endpoints, NetworkId, RelayEntry, ServerAddress, Signed, UnixTime,
+};
 use noise_channel::{Now, PathSecret, StaticSecret};
 use path::{ProbeBudget, StunClient, stun};
 use rand_core::CryptoRng;
@@ -77,6 +79,9 @@ pub(crate) struct Underlay {
     pub(crate) mapped: Option<SocketAddr>,
     /// The relays that were announced last; the candidates are in the peers' settings.
     pub(crate) homes: Vec<DeviceId>,
+    /// Where this device listens for its peers, as the shell knows it, and as it was announced last.
+    pub(crate) listening: Vec<ServerAddress>,
+    pub(crate) servers: Vec<ServerAddress>,
     pub(crate) announced: bool,
 }
 
@@ -119,14 +124,15 @@ impl Engine {
             .map_or_else(|| NetworkMap::new(network), |(map, _)| map);
         let client = client_config(&config, &saved, binding);
         let settings = PeerSettings::new(overlay(network, &map), config.udp, config.loopback);
+        let relays = RelaySettings {
+            network,
+            device,
+            static_key: StaticSecret::from_bytes(*config.secrets.channel.to_bytes()),
+            path_secret: PathSecret::from_bytes(*config.invite.path_secret.0),
+        };
         let mut engine = Self {
             control: Control::new(ControlClient::new(client, map, now)),
-            relays: Relays::new(RelaySettings {
-                network,
-                device,
-                static_key: StaticSecret::from_bytes(*config.secrets.channel.to_bytes()),
-                path_secret: PathSecret::from_bytes(*config.invite.path_secret.0),
-            }),
+            relays: Relays::new(relays, saved.clock_offset()),
             streams: Streams::default(),
             wireguard: Interface::new(
                 InterfaceConfig {
@@ -238,9 +244,24 @@ impl Engine {
                 let credentials = self.credentials(relay, now);
                 self.relays.handle_opened(relay, credentials, &mut self.streams, &mut cx);
             }
-            None => {}
+            // A guest's connection is open from the beginning.
+            Some(Owner::Guest(_)) | None => {}
         }
         self.drain(&mut cx);
+    }
+
+    /// Somebody opened a connection to this device, asking for `path`. Without an answer there is nothing
+    /// at this path, or no room. Otherwise the connection is the engine's under this name, and open.
+    pub fn handle_stream_accepted(
+        &mut self,
+        path: &str,
+        source: IpAddr,
+        rng: &mut dyn CryptoRng,
+        now: Now,
+    ) -> Option<StreamId> {
+        let stream = self.relays.guests.accept(path, source, &mut self.streams, now);
+        self.drain(&mut Context { rng, now });
+        stream
     }
 
     /// A binary message came in over a connection; it is not copied if nobody else holds it.
@@ -258,6 +279,7 @@ impl Engine {
             Some(Owner::Relay(relay)) => {
                 self.relays.handle_message(relay, message, &mut self.streams, &mut cx);
             }
+            Some(Owner::Guest(guest)) => self.relays.guests.handle_message(guest, message, &mut cx),
             None => {}
         }
         self.drain(&mut cx);
@@ -271,6 +293,7 @@ impl Engine {
             Some(Owner::Relay(relay)) => {
                 self.relays.handle_closed(relay, &mut self.streams, &mut cx);
             }
+            Some(Owner::Guest(guest)) => self.relays.guests.handle_closed(guest, now.instant),
             None => {}
         }
         self.drain(&mut cx);
@@ -322,8 +345,11 @@ impl Engine {
 
     /// Pings a peer over all its paths; each answer is an [`EngineEvent::Pong`].
     pub fn handle_ping_request(&mut self, peer: DeviceId, rng: &mut dyn CryptoRng, now: Now) {
-        if let Some(peer) = self.peers.touch(peer) {
-            peer.agent.handle_ping_request(now.instant);
+        if let Some(found) = self.peers.touch(peer) {
+            found.agent.handle_ping_request(now.instant);
+            if !matches!(found.agent.chosen(), path::Path::Direct(_)) {
+                self.relays.want(peer, now.instant);
+            }
         }
         self.drain(&mut Context { rng, now });
     }
@@ -371,6 +397,7 @@ impl Engine {
                 self.control.poll_message(stream).map(|message| message.as_slice().into())
             }
             Owner::Relay(relay) => self.relays.poll_message(relay, now),
+            Owner::Guest(guest) => self.relays.guests.poll_message(guest, &mut self.streams, now),
         };
         if message.is_none() {
             self.streams.sleep(stream);
@@ -447,6 +474,7 @@ impl Engine {
         self.drain_wireguard(cx);
         while self.peers.is_touched() {
             self.drain_paths(cx);
+            self.drain_relays(cx);
             self.drain_wireguard(cx);
         }
         if self.schedule.take_announce(cx.instant()) {

@@ -60,6 +60,8 @@ pub enum Purpose {
     Controller,
     /// The link to this relay.
     Relay(DeviceId),
+    /// The link straight to this peer, which listens.
+    Peer(DeviceId),
 }
 
 /// Something that the shell acts upon or shows.

@@ -37,7 +37,7 @@
 //! | `introductions` | how many new keys are looked at |
 //! | `tunnels`, `traffic`, `frames`, `host_packet`, `psk`, `via` | packets, sessions, frames |
 //! | `discovery` | paths, candidates, announcements |
-//! | `control`, `relays`, `streams`, `meter` | connections to controller and relays, and who waits where |
+//! | `control`, `relays`, `hosts`, `guests`, `streams`, `meter` | connections to controller, relays and peers, and who waits where |
 //! | `dataplane`, `routes` | what runs on data threads |
 //! | `alarms` | security events, counted and rate-limited |
 //! | `names` | the zone for the resolver |
@@ -54,7 +54,9 @@ mod dataplane;
 mod discovery;
 mod engine;
 mod frames;
+mod guests;
 mod host_packet;
+mod hosts;
 mod introductions;
 mod io;
 mod meter;

@@ -80,9 +80,20 @@ impl Peer {
         std::iter::once(v6).chain(self.ipv4.map(IpAddr::V4))
     }
 
+    /// A stream straight to the peer has opened or ended.
+    pub(crate) fn handle_stream(&mut self, is_open: bool, now: Instant) {
+        let was_open = self.relays.has_stream();
+        match (was_open, is_open) {
+            (false, true) => self.relays.handle_stream_opened(self.device(), now),
+            (true, false) => self.relays.handle_stream_closed(),
+            (true, true) | (false, false) => {}
+        }
+        self.agent.handle_stream(self.relays.is_straight(), now);
+    }
+
     /// The peer is at this relay now, whatever it announced last, so answers find it there.
     pub(crate) fn heard_through(&mut self, relay: DeviceId, now: Instant) {
-        if self.relays.handle_seen(relay) {
+        if relay != self.device() && self.relays.handle_seen(relay) {
             self.agent.handle_relay(true, now);
         }
     }
@@ -98,7 +109,7 @@ impl Peer {
             }
             _ => {}
         }
-        self.agent.handle_message(arrival.path(), message, now);
+        self.agent.handle_message(arrival.path(self.device()), message, now);
     }
 
     /// When the machines that find ways to the peer want to be called.

@@ -1,4 +1,4 @@
-//! Links to relays: two where this device is at home, and others where peers are.
+//! Links to relays: two where this device is at home, others where peers are, and such as lead straight to peers.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -8,11 +8,16 @@ use blake2::{Blake2s256, Digest};
 use bytes::{Bytes, BytesMut};
 use control_proto::SecurityEvent;
 use frame_proto::FLAG_INTERACTIVE;
-use identity::{Attachment, Binding, CertificateChain, DeviceId, NetworkId, RelayEntry, Signed};
+use identity::{
+    Attachment, Binding, CertificateChain, ChannelPublicKey, DeviceId, NetworkId, RelayEntry,
+    ServerAddress, Signed,
+};
 use noise_channel::{ClockOffset, PathSecret, Service, StaticSecret};
 use relay_proto::{ClientConfig, ClientEvent, FlowId, LinkError, RelayClient};
 
 use crate::context::Context;
+use crate::guests::Guests;
+use crate::hosts::Host;
 use crate::io::{DialTarget, Purpose, StreamId};
 use crate::meter::FlowMeter;
 use crate::routes::{flow_of, is_expedited};
@@ -28,6 +33,12 @@ const VISIT: Duration = Duration::from_secs(300);
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 /// The longest wait.
 const RETRY_LONGEST: Duration = Duration::from_secs(60);
+
+/// A peer that listens is dialled this long after there is traffic for it that no datagrams carry: most find
+/// a direct path sooner, and the relay has the first packets (RFC 8305 section 5).
+const STAGGER: Duration = Duration::from_millis(250);
+/// A link that leads straight to a peer has worked, and not only opened, if it stood for so long.
+const STEADY: Duration = Duration::from_secs(60);
 
 /// What proves this device to relays.
 #[derive(Clone, Debug)]
@@ -53,6 +64,8 @@ pub(crate) enum RelayEvent {
     Changed,
     /// A frame arrived through this relay.
     Frame(DeviceId, BytesMut),
+    /// A stream straight to this peer has opened or ended.
+    Stream(DeviceId),
     /// A link did what somebody who watches over the network should know of.
     Alarm(SecurityEvent),
     /// A relay refused this device's time, and would have had this added to the local clock.
@@ -67,7 +80,11 @@ pub(crate) struct Relays {
     settings: RelaySettings,
     entries: BTreeMap<DeviceId, RelayEntry>,
     homes: Vec<DeviceId>,
+    /// The peers that listen themselves.
+    hosts: BTreeMap<DeviceId, Host>,
     links: BTreeMap<DeviceId, Link>,
+    /// The peers that have come here.
+    pub(crate) guests: Guests,
     meter: FlowMeter,
     /// What a relay last asked to add to the local clock: many relays, and each after every change of the network
     /// underneath, ask for the same.
@@ -82,6 +99,8 @@ struct Link {
     stream: Option<StreamId>,
     nonce: [u8; 16],
     client: Option<RelayClient>,
+    /// Since when it stands, if it leads straight to a peer.
+    since: Option<Instant>,
     failures: u32,
     retry_at: Option<Instant>,
     waiting: VecDeque<(FlowId, BytesMut)>,
@@ -89,11 +108,13 @@ struct Link {
 }
 
 impl Relays {
-    pub(crate) fn new(settings: RelaySettings) -> Self {
+    pub(crate) fn new(settings: RelaySettings, clock_offset: ClockOffset) -> Self {
         Self {
+            guests: Guests::new(&settings, clock_offset),
             settings,
             entries: BTreeMap::new(),
             homes: Vec::new(),
+            hosts: BTreeMap::new(),
             links: BTreeMap::new(),
             meter: FlowMeter::default(),
             asked: None,
@@ -150,11 +171,90 @@ impl Relays {
         self.homes.iter().filter(|home| self.is_attached(**home)).copied().collect()
     }
 
+    /// Whether frames go through this relay, or straight to this peer.
     pub(crate) fn is_attached(&self, relay: DeviceId) -> bool {
-        self.links
-            .get(&relay)
-            .and_then(|link| link.client.as_ref())
-            .is_some_and(RelayClient::is_attached)
+        let client = self.links.get(&relay).and_then(|link| link.client.as_ref());
+        client.is_some_and(RelayClient::is_attached)
+            || (!self.entries.contains_key(&relay) && self.guests.is_attached(relay))
+    }
+
+    /// Whether a stream leads straight to this peer.
+    pub(crate) fn is_straight(&self, peer: DeviceId) -> bool {
+        !self.entries.contains_key(&peer) && self.is_attached(peer)
+    }
+
+    /// Takes over where a peer listens, if it does.
+    pub(crate) fn handle_host(
+        &mut self,
+        peer: DeviceId,
+        host: Option<Host>,
+        streams: &mut Streams,
+    ) {
+        let key = |host: &Host| host.channel_key;
+        let before = match &host {
+            Some(host) => self.hosts.insert(peer, host.clone()),
+            None => self.hosts.remove(&peer),
+        };
+        let is_same = before == host;
+        let is_its_key = before.as_ref().map(key) == host.as_ref().map(key);
+        // A stream that stands outlives other addresses, but no other key.
+        let stands = is_its_key && self.is_attached(peer);
+        let leads_there = before.is_some() && !self.entries.contains_key(&peer);
+        if leads_there && !is_same && !stands && self.links.contains_key(&peer) {
+            self.close(peer, streams);
+        }
+    }
+
+    /// There is traffic for a peer to which no datagrams get: if it listens, it is dialled.
+    pub(crate) fn want(&mut self, peer: DeviceId, now: Instant) {
+        let listens = self.hosts.contains_key(&peer) && !self.entries.contains_key(&peer);
+        if listens && !self.guests.is_attached(peer) {
+            let retry_at = Some(now + STAGGER);
+            let link =
+                self.links.entry(peer).or_insert_with(|| Link { retry_at, ..Link::default() });
+            link.used = Some(now);
+        }
+    }
+
+    /// Datagrams get to a peer: what is being dialled is not needed.
+    pub(crate) fn spare(&mut self, peer: DeviceId, streams: &mut Streams) {
+        if self.hosts.contains_key(&peer)
+            && self.links.contains_key(&peer)
+            && !self.entries.contains_key(&peer)
+            && !self.is_attached(peer)
+        {
+            self.close(peer, streams);
+        }
+    }
+
+    /// Nothing comes back over the stream straight to a peer: it ends, and is perhaps tried again.
+    pub(crate) fn give_up(&mut self, peer: DeviceId, streams: &mut Streams, cx: &mut Context<'_>) {
+        self.guests.give_up(peer, cx.instant());
+        if self.links.contains_key(&peer) && !self.entries.contains_key(&peer) {
+            self.fail(peer, streams, cx);
+        }
+        self.drain_guests(streams, cx.instant());
+    }
+
+    /// Moves what the guests' machine has to say.
+    pub(crate) fn drain_guests(&mut self, streams: &mut Streams, now: Instant) {
+        self.guests.drain(streams, &mut self.events, now);
+    }
+
+    /// Where a relay, or a peer that listens, is reached.
+    fn place(&self, relay: DeviceId) -> Option<(ChannelPublicKey, &[ServerAddress])> {
+        let entry = self.entries.get(&relay).map(|entry| (entry.channel_key, &*entry.servers));
+        entry.or_else(|| self.hosts.get(&relay).map(|host| (host.channel_key, &*host.servers)))
+    }
+
+    /// Tells that a link has opened or ended.
+    fn note(&mut self, relay: DeviceId) {
+        self.events.push_back(change(self.entries.contains_key(&relay), relay));
+    }
+
+    /// Whether frames of this peer may come this way: a peer that listens brings its own only.
+    pub(crate) fn may_bring(&self, relay: DeviceId, peer: DeviceId) -> bool {
+        relay == peer || self.entries.contains_key(&relay)
     }
 
     /// Whether frames for somebody who said to be at these relays have a chance.
@@ -205,6 +305,11 @@ impl Relays {
         streams: &mut Streams,
         now: Instant,
     ) {
+        let is_linked = self.links.get(&relay).is_some_and(|link| link.client.is_some());
+        if !is_linked && self.is_straight(relay) {
+            self.guests.send(relay, (flow, frame), now);
+            return self.drain_guests(streams, now);
+        }
         let link = self
             .links
             .entry(relay)
@@ -232,10 +337,8 @@ impl Relays {
         streams: &mut Streams,
         cx: &mut Context<'_>,
     ) {
-        let (Some(link), Some(entry)) = (self.links.get_mut(&relay), self.entries.get(&relay))
-        else {
-            return;
-        };
+        let Some((relay_key, _)) = self.place(relay) else { return };
+        let Some(link) = self.links.get_mut(&relay) else { return };
         let Some((credentials, attachment)) = credentials else {
             return self.fail(relay, streams, cx);
         };
@@ -243,7 +346,7 @@ impl Relays {
             network: self.settings.network,
             relay,
             static_key: self.settings.static_key.clone(),
-            relay_key: *entry.channel_key.as_bytes(),
+            relay_key: *relay_key.as_bytes(),
             mask: self.settings.path_secret.mask(Service::Relay, link.nonce),
             capability: control_proto::limits::CAPABILITY,
             clock_offset: link.clock_offset.unwrap_or(credentials.clock_offset),
@@ -291,11 +394,12 @@ impl Relays {
 
     /// Everything underneath changed: dial anew, at once.
     pub(crate) fn handle_network_change(&mut self, streams: &mut Streams, now: Instant) {
-        for link in self.links.values_mut() {
+        for (relay, link) in &mut self.links {
             if let Some(stream) = link.stream.take() {
                 streams.close(stream);
             }
             *link = Link { retry_at: Some(now), ..Link::default() };
+            self.events.push_back(RelayEvent::Stream(*relay));
         }
         self.events.push_back(RelayEvent::Changed);
     }
@@ -309,6 +413,7 @@ impl Relays {
     }
 
     pub(crate) fn handle_timeout(&mut self, streams: &mut Streams, cx: &mut Context<'_>) {
+        self.guests.handle_timeout(streams, cx);
         for relay in self.links.keys().copied().collect::<Vec<_>>() {
             let Some(link) = self.links.get_mut(&relay) else { continue };
             if let Some(client) = &mut link.client {
@@ -342,6 +447,7 @@ impl Relays {
                 [client, retry, visit]
             })
             .flatten()
+            .chain(self.guests.poll_timeout())
             .min()
     }
 
@@ -360,21 +466,25 @@ impl Relays {
     }
 
     fn dial_if_due(&mut self, relay: DeviceId, streams: &mut Streams, cx: &mut Context<'_>) {
-        let Some(link) = self.links.get_mut(&relay) else { return };
-        let Some(entry) = self.entries.get(&relay).filter(|entry| !entry.servers.is_empty()) else {
+        let Some(link) = self.links.get(&relay) else { return };
+        let servers = self.place(relay).map(|(_, servers)| servers).unwrap_or_default();
+        let came_itself = link.client.is_none() && self.is_straight(relay);
+        if servers.is_empty() || came_itself {
             self.links.remove(&relay);
             return;
-        };
+        }
         if link.retry_at.is_none_or(|at| at > cx.instant()) {
             return;
         }
+        let server = servers[link.failures as usize % servers.len()].clone();
+        let is_relay = self.entries.contains_key(&relay);
+        let Some(link) = self.links.get_mut(&relay) else { return };
         link.retry_at = None;
         cx.rng.fill_bytes(&mut link.nonce);
-        let server = &entry.servers[link.failures as usize % entry.servers.len()];
         let target = DialTarget {
-            server: server.clone(),
+            server,
             path: self.settings.path_secret.path(Service::Relay, link.nonce),
-            purpose: Purpose::Relay(relay),
+            purpose: if is_relay { Purpose::Relay(relay) } else { Purpose::Peer(relay) },
         };
         link.stream = Some(streams.dial(Owner::Relay(relay), target));
     }
@@ -392,7 +502,7 @@ impl Relays {
         if let Some(stream) = self.links.remove(&relay).and_then(|link| link.stream) {
             streams.close(stream);
         }
-        self.events.push_back(RelayEvent::Changed);
+        self.note(relay);
     }
 
     /// Ends the link and plans the next attempt, a little at random so that a relay that comes
@@ -403,27 +513,35 @@ impl Relays {
             streams.close(stream);
         }
         link.client = None;
+        if link.since.take().is_some_and(|since| cx.instant() >= since + STEADY) {
+            link.failures = 0;
+        }
         let wait = RETRY_FIRST.saturating_mul(1 << link.failures.min(7)).min(RETRY_LONGEST);
         let jitter = wait.mul_f64(f64::from(cx.rng.next_u32()) / f64::from(u32::MAX) / 2.0);
         link.failures += 1;
         link.retry_at = Some(cx.instant() + wait + jitter);
-        self.events.push_back(RelayEvent::Changed);
+        self.note(relay);
     }
 
     fn drain(&mut self, relay: DeviceId, streams: &mut Streams, cx: &mut Context<'_>) {
-        let mut failed = false;
+        let (mut failed, is_relay) = (false, self.entries.contains_key(&relay));
         let Some(link) = self.links.get_mut(&relay) else { return };
         let (Some(client), Some(stream)) = (&mut link.client, link.stream) else { return };
         while let Some(event) = client.poll_event() {
             match event {
                 ClientEvent::Attached { .. } => {
-                    link.failures = 0;
+                    // A link straight to a peer may open and carry nothing.
+                    if is_relay {
+                        link.failures = 0;
+                    } else {
+                        link.since = Some(cx.now.instant);
+                    }
                     for (flow, frame) in link.waiting.drain(..) {
                         if client.send(flow, frame, cx.now.instant).is_err() {
                             break;
                         }
                     }
-                    self.events.push_back(RelayEvent::Changed);
+                    self.events.push_back(change(is_relay, relay));
                 }
                 ClientEvent::Frame(frame) => {
                     self.events.push_back(RelayEvent::Frame(relay, frame));
@@ -459,6 +577,11 @@ impl Relays {
             self.fail(relay, streams, cx);
         }
     }
+}
+
+/// What it means that a link to a relay, or to a peer, has opened or ended.
+fn change(is_relay: bool, to: DeviceId) -> RelayEvent {
+    if is_relay { RelayEvent::Changed } else { RelayEvent::Stream(to) }
 }
 
 /// The security event that the end of a link is, if it is one.

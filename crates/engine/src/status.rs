@@ -83,7 +83,7 @@ pub struct PeerStatus {
     pub device_id: String,
     /// Its addresses, IPv6 first.
     pub addresses: Vec<IpAddr>,
-    /// `direct ADDRESS`, `relay RELAY` or `none`.
+    /// `direct ADDRESS`, `stream`, `relay RELAY` or `none`.
     pub path: String,
     /// Round trip of the direct path in milliseconds.
     pub latency_ms: Option<f64>,

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use identity::DeviceId;
+use relay_proto::ConnectionId;
 
 use crate::io::{DialTarget, StreamCommand, StreamId};
 
@@ -10,7 +11,10 @@ use crate::io::{DialTarget, StreamCommand, StreamId};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Owner {
     Control,
+    /// This device's own link to a relay, or to a peer that listens.
     Relay(DeviceId),
+    /// A peer has dialled it.
+    Guest(ConnectionId),
 }
 
 /// The connections that the shell knows of, and what it has to do with them.
@@ -25,10 +29,16 @@ pub(crate) struct Streams {
 
 impl Streams {
     pub(crate) fn dial(&mut self, owner: Owner, target: DialTarget) -> StreamId {
+        let stream = self.accept(owner);
+        self.commands.push_back(StreamCommand::Dial { stream, target });
+        stream
+    }
+
+    /// A connection that the shell has already.
+    pub(crate) fn accept(&mut self, owner: Owner) -> StreamId {
         self.last += 1;
         let stream = StreamId(self.last);
         self.owners.insert(stream, owner);
-        self.commands.push_back(StreamCommand::Dial { stream, target });
         stream
     }
 

@@ -11,6 +11,7 @@ use wireguard_proto::{PeerConfig, PublicKey};
 
 use crate::context::Context;
 use crate::engine::Engine;
+use crate::hosts::Host;
 use crate::io::{ConnectionState, EngineEvent, InterfaceSettings};
 use crate::peer::{Peer, wireguard_key};
 use crate::peers::{TunnelChange, overlay};
@@ -40,6 +41,7 @@ impl Engine {
                 ClientEvent::Removed => self.retire(cx),
                 ClientEvent::ClockWrong { offset } => {
                     self.saved.set_clock_offset(offset);
+                    self.relays.guests.set_clock_offset(offset);
                     let wall = Duration::from_millis(cx.now.wall.with_offset(offset).0);
                     self.wireguard.set_wall_clock(wall, cx.instant());
                     // The next hello needs a binding that counts by this clock.
@@ -81,6 +83,8 @@ impl Engine {
             self.relays.handle_entries(entries, &mut self.streams, cx.instant());
             self.stun.handle_servers(&self.stun_servers(), cx.instant());
         }
+        let map = self.control.client().map();
+        self.relays.guests.handle_map(map, &changes.peers, cx.now);
         // Most changes of a large network are endpoints, which concern one peer and nobody else.
         let mut has_moved = changes.info || changes.records;
         for device in &changes.peers {
@@ -121,6 +125,8 @@ impl Engine {
         let map = self.control.client().map();
         let Some(entry) = map.peer(device) else { return true };
         let ipv4 = map.ipv4(device);
+        let host = Host::of(entry, &self.settings.path.filter);
+        self.relays.handle_host(device, host, &mut self.streams);
         let change = self.peers.upsert(entry, &self.settings, &self.own, now);
         match change {
             TunnelChange::None => {}
@@ -135,6 +141,7 @@ impl Engine {
             let available = self.relays.reaches(peer.relays.relays());
             peer.agent.handle_relay(available, now);
         }
+        self.refresh_stream(device, now);
         let has_moved = before != self.peers.get(device).map(identity);
         self.receive_kept(device, cx);
         has_moved
@@ -151,6 +158,7 @@ impl Engine {
 
     /// Ends everything with a device: it is no member any more.
     pub(crate) fn cut(&mut self, device: DeviceId, cx: &mut Context<'_>) {
+        self.relays.handle_host(device, None, &mut self.streams);
         if let Some(key) = self.peers.remove(device) {
             self.wireguard.remove_peer(&key, cx.instant());
             self.schedule.publish_directory();
@@ -165,6 +173,7 @@ impl Engine {
         }
         self.cut_all_plain(cx);
         self.relays.handle_entries([], &mut self.streams, cx.instant());
+        self.relays.guests.retire(cx.now);
         self.stun.handle_servers(&[], cx.instant());
         self.own.removed = true;
         self.output.events.push_back(EngineEvent::Removed);

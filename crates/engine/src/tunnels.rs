@@ -44,15 +44,20 @@ impl Engine {
         let Some(peer) = self.peers.touch(device) else { return };
         peer.agent.handle_sent(now);
         self.schedule.traffic(now);
-        let usable = peer.traffic.usable(now).cloned();
-        match (usable, peer.agent.chosen()) {
-            (Some(session), Path::Relay) => self.send_frames(device, &session, packet, cx),
+        let (usable, path) = (peer.traffic.usable(now).cloned(), peer.agent.chosen());
+        if !matches!(path, Path::Direct(_)) {
+            self.relays.want(device, now);
+        }
+        match (usable, path) {
+            (Some(session), Path::Relay | Path::Stream) => {
+                self.send_frames(device, &session, packet, cx)
+            }
             (Some(session), Path::Direct(to)) => {
                 packet.split(|part| self.send_datagram(to, &session, part, cx));
             }
             // The handshake begins when there is a way for it.
             (_, Path::None) => peer.traffic.wait(packet, now),
-            (None, _) => {
+            (None, Path::Direct(_) | Path::Relay | Path::Stream) => {
                 peer.traffic.wait(packet, now);
                 self.introduce_offline(device, cx);
                 self.wireguard.initiate(&key, cx.rng, now);
@@ -151,6 +156,9 @@ impl Engine {
         cx: &mut Context<'_>,
     ) {
         let Ok(header) = parse(&frame) else { return };
+        if !self.relays.may_bring(relay, header.peer) {
+            return;
+        }
         match self.peers.touch(header.peer) {
             Some(peer) => peer.heard_through(relay, cx.instant()),
             None => return self.receive_from_stranger(header.peer, relay, frame, cx),
@@ -173,7 +181,8 @@ impl Engine {
                 });
             }
         };
-        peer.agent.handle_received(Path::Relay, cx.instant());
+        let arrival = Arrival::Relay(relay);
+        peer.agent.handle_received(arrival.path(header.peer), cx.instant());
         peer.relays.handle_received(relay, cx.instant());
         self.schedule.traffic(cx.instant());
         let bytes = frame.len() as u64;
@@ -258,7 +267,7 @@ impl Engine {
                     Arrival::Direct(from) => Via::Direct(from),
                     Arrival::Relay(_) => Via::Relay(device),
                 };
-                peer.agent.handle_received(arrival.path(), cx.instant());
+                peer.agent.handle_received(arrival.path(device), cx.instant());
                 self.receive_wireguard(via, payload, cx);
             }
             FrameType::Introduce => self.receive_introduction(device, payload, cx),
@@ -399,7 +408,7 @@ impl Engine {
             _ => match self.peers.device_of(key) {
                 Some(device) => match self.peers.get(device).map(|peer| peer.agent.chosen()) {
                     Some(Path::Direct(to)) => Some(Via::Direct(to)),
-                    Some(Path::Relay) => Some(Via::Relay(device)),
+                    Some(Path::Relay | Path::Stream) => Some(Via::Relay(device)),
                     Some(Path::None) | None => None,
                 },
                 None => self.plain_endpoint(key).map(Via::Direct),
@@ -460,7 +469,7 @@ impl Engine {
                 Some(peer) => {
                     let direct = match peer.agent.chosen() {
                         Path::Direct(to) => Some(to),
-                        Path::Relay | Path::None => None,
+                        Path::Relay | Path::Stream | Path::None => None,
                     };
                     plane.add(*key, &peer.traffic, direct, peer.frames.sessions());
                 }

@@ -20,14 +20,16 @@ pub(crate) enum Via {
 pub(crate) enum Arrival {
     /// In a datagram from this address.
     Direct(SocketAddr),
-    /// Through this relay.
+    /// Through this relay, which is the peer itself on a stream straight to it.
     Relay(DeviceId),
 }
 
 impl Arrival {
-    pub(crate) fn path(self) -> Path {
+    /// The path by which the frame of this peer came in.
+    pub(crate) fn path(self, peer: DeviceId) -> Path {
         match self {
             Self::Direct(from) => Path::Direct(from),
+            Self::Relay(relay) if relay == peer => Path::Stream,
             Self::Relay(_) => Path::Relay,
         }
     }

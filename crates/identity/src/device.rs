@@ -4,10 +4,16 @@ use std::net::SocketAddr;
 
 use minicbor::{Decode, Encode};
 
-use crate::{ChannelPublicKey, DeviceId, Statement, TunnelPublicKey, UnixTime};
+use crate::{ChannelPublicKey, DeviceId, ServerAddress, Statement, TunnelPublicKey, UnixTime};
 
 /// The most candidates in one [`Endpoints`].
 pub const MAX_CANDIDATES: usize = 16;
+
+/// The most servers in one [`Endpoints`]: the names of one host, for which few have more than one.
+pub const MAX_SERVERS: usize = 2;
+
+/// The most addresses of one of these servers; more would not fit the statement with everything else.
+pub const MAX_SERVER_ADDRESSES: usize = 8;
 
 /// A device announces the keys that it uses now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
@@ -77,6 +83,20 @@ pub struct Endpoints {
     /// The relays that the device is attached to, the preferred one first.
     #[n(2)]
     pub relays: Vec<DeviceId>,
+    /// Where the device itself listens for WebSocket, at most [`MAX_SERVERS`] with
+    /// [`MAX_SERVER_ADDRESSES`] each; more are cut off by receivers.
+    #[cbor(n(3), default)]
+    pub servers: Vec<ServerAddress>,
+}
+
+impl Endpoints {
+    /// Whether there is no more of anything than a device may announce.
+    #[must_use]
+    pub fn is_bounded(&self) -> bool {
+        self.candidates.len() <= MAX_CANDIDATES
+            && self.servers.len() <= MAX_SERVERS
+            && self.servers.iter().all(|server| server.addresses.len() <= MAX_SERVER_ADDRESSES)
+    }
 }
 
 impl Statement for Endpoints {

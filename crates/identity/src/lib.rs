@@ -65,6 +65,7 @@ pub use chain::{CertificateChain, ChainError, ChainPart, Limit, Member, Proof, P
 pub use delegation::{Delegation, DelegationError, Epoch, IssueLimits, Scope};
 pub use device::{
     Attachment, Binding, Candidate, CandidateKind, ChannelProof, Endpoints, MAX_CANDIDATES,
+    MAX_SERVER_ADDRESSES, MAX_SERVERS,
 };
 pub use entry::{
     ControllerEntry, Lease4, NameEntry, NameTarget, NetworkInfo, RelayEntry, StaticPeer,

@@ -9,6 +9,7 @@ use rand_core::CryptoRng;
 use crate::budget::ProbeBudget;
 use crate::candidate::{Candidate, CandidateKind, MAX_CANDIDATES, canonical, order};
 use crate::disco::{Message, TransactionId};
+use crate::frames::Frames;
 use crate::io::{PathConfig, PathEvent, RemoteStatus, Transmit};
 use crate::relay_choice::RelayChange;
 use crate::remote::{Remote, retry_after};
@@ -26,8 +27,6 @@ const CALL_AGAIN: Duration = Duration::from_secs(30);
 const CALL_PAUSE: Duration = Duration::from_secs(2);
 /// Decisions kept for `why`.
 const DECISIONS: usize = 8;
-/// Pings of the user that may wait for their pongs.
-const USER_PINGS: usize = 8;
 
 /// Chooses the path to one peer; see the crate's documentation for the rules.
 #[derive(Debug)]
@@ -35,7 +34,7 @@ pub struct PathAgent {
     config: PathConfig,
     local: Vec<Candidate>,
     remotes: BTreeMap<SocketAddr, Remote>,
-    relay: bool,
+    frames: Frames,
     chosen: Path,
     active_until: Option<Instant>,
     unanswered: Option<Unanswered>,
@@ -43,7 +42,6 @@ pub struct PathAgent {
     silent_since: Option<Instant>,
     called: Option<Instant>,
     next_call: Option<Instant>,
-    relay_pings: VecDeque<(TransactionId, Instant)>,
     user_pings: Option<Instant>,
     decisions: VecDeque<Decision>,
     transmits: VecDeque<Transmit>,
@@ -70,14 +68,13 @@ impl PathAgent {
             config,
             local: Vec::new(),
             remotes: BTreeMap::new(),
-            relay: false,
+            frames: Frames::default(),
             chosen: Path::None,
             active_until: None,
             unanswered: None,
             silent_since: None,
             called: None,
             next_call: None,
-            relay_pings: VecDeque::new(),
             user_pings: None,
             decisions: VecDeque::new(),
             transmits: VecDeque::new(),
@@ -125,24 +122,34 @@ impl PathAgent {
 
     /// Whether a relay is there through which the peer can be reached.
     pub fn handle_relay(&mut self, available: bool, now: Instant) {
-        if self.relay == available {
-            return;
+        if std::mem::replace(&mut self.frames.relay, available) != available {
+            let reason = if available { Reason::RelayFirst } else { Reason::RelayLost };
+            self.handle_frames(available, reason, now);
         }
-        self.relay = available;
-        match (available, self.chosen) {
-            (true, Path::None) => self.choose(Path::Relay, Reason::RelayFirst, now),
-            (true, _) => {}
-            (false, Path::Relay) => self.choose_again(Reason::RelayLost, now),
-            (false, _) => {}
+    }
+
+    /// Whether a stream leads straight to the peer. It goes before relays.
+    pub fn handle_stream(&mut self, available: bool, now: Instant) {
+        if std::mem::replace(&mut self.frames.stream, available) != available {
+            let reason = if available { Reason::StreamOpen } else { Reason::StreamLost };
+            self.handle_frames(available, reason, now);
         }
-        if available && self.is_active(now) && !self.is_direct() {
+    }
+
+    /// There is one more way for frames, or one less.
+    fn handle_frames(&mut self, gained: bool, reason: Reason, now: Instant) {
+        if !self.is_direct() {
+            self.choose_again(reason, now);
+        }
+        if gained && self.is_active(now) && !self.is_direct() {
             self.call(now);
         }
     }
 
-    /// Frames for the peer go through another of its relays.
+    /// Frames for the peer go through another of its relays, and not over a stream any more.
     pub fn handle_relay_change(&mut self, change: RelayChange, now: Instant) {
-        if self.chosen == Path::Relay {
+        (self.frames.relay, self.frames.stream) = (true, false);
+        if matches!(self.chosen, Path::Relay | Path::Stream) {
             let reason = match change {
                 RelayChange::Silent(since) => Reason::Unanswered { since },
                 RelayChange::Followed => Reason::PeerChangedRelay,
@@ -191,7 +198,7 @@ impl PathAgent {
                 }
                 self.hear(address, now);
             }
-            Path::Relay => self.suspect(now),
+            Path::Relay | Path::Stream => self.suspect(now),
             Path::None => {}
         }
         self.wake(now);
@@ -205,11 +212,12 @@ impl PathAgent {
     pub fn handle_session(&mut self, path: Path, now: Instant) {
         let path = match path {
             Path::Direct(address) => Path::Direct(canonical(address)),
-            Path::Relay | Path::None => path,
+            // Which way frames take is not for the session to say.
+            Path::Relay | Path::Stream | Path::None => self.frames.path(),
         };
         let is_usable = match path {
             Path::Direct(address) => self.config.udp && self.config.filter.permits(address),
-            Path::Relay => self.relay,
+            Path::Relay | Path::Stream => true,
             Path::None => false,
         };
         if path == self.chosen || !is_usable {
@@ -260,7 +268,7 @@ impl PathAgent {
         self.check_unanswered(now);
         self.check_idle(now);
         self.send_call(now);
-        self.send_relay_ping(rng, now);
+        self.send_frame_ping(rng, now);
         self.send_probes(budget, rng, now);
     }
 
@@ -331,7 +339,7 @@ impl PathAgent {
                 self.config.udp && self.config.filter.permits(canonical(address))
             }
             // Through which relay it came matters there, so the choice of the relay answers it.
-            Path::Relay | Path::None => false,
+            Path::Relay | Path::Stream | Path::None => false,
         };
         if !is_usable {
             return;
@@ -349,12 +357,7 @@ impl PathAgent {
                 .remotes
                 .get_mut(&canonical(address))
                 .and_then(|remote| remote.handle_pong(transaction, now)),
-            Path::Relay => {
-                let found = self.relay_pings.iter().position(|(sent, _)| *sent == transaction);
-                found
-                    .and_then(|index| self.relay_pings.remove(index))
-                    .map(|(_, sent)| now.saturating_duration_since(sent))
-            }
+            Path::Relay | Path::Stream => self.frames.handle_pong(transaction, now),
             Path::None => None,
         };
         let Some(latency) = sample else { return };
@@ -489,26 +492,20 @@ impl PathAgent {
             return;
         }
         self.next_call = Some(now + CALL_AGAIN);
-        if !self.relay || self.local.is_empty() {
+        if self.local.is_empty() {
             return;
         }
-        self.called = Some(now);
         let candidates = self.local.iter().map(|candidate| candidate.address).collect();
-        let payload = Message::CallMeMaybe { candidates }.encode();
-        self.transmits.push_back(Transmit { path: Path::Relay, payload });
+        if let Some(transmit) = self.frames.transmit(&Message::CallMeMaybe { candidates }) {
+            self.called = Some(now);
+            self.transmits.push_back(transmit);
+        }
     }
 
-    fn send_relay_ping(&mut self, rng: &mut dyn CryptoRng, now: Instant) {
-        if self.user_pings.take().is_none() || !self.relay {
-            return;
+    fn send_frame_ping(&mut self, rng: &mut dyn CryptoRng, now: Instant) {
+        if self.user_pings.take().is_some() {
+            self.transmits.extend(self.frames.ping(rng, now));
         }
-        let transaction = TransactionId::random(rng);
-        if self.relay_pings.len() == USER_PINGS {
-            self.relay_pings.pop_front();
-        }
-        self.relay_pings.push_back((transaction, now));
-        let payload = Message::Ping { transaction }.encode();
-        self.transmits.push_back(Transmit { path: Path::Relay, payload });
     }
 
     fn send_probes(&mut self, budget: &mut ProbeBudget, rng: &mut dyn CryptoRng, now: Instant) {
@@ -549,16 +546,16 @@ impl PathAgent {
     fn latency_of(&self, path: Path) -> Option<Duration> {
         match path {
             Path::Direct(address) => self.remotes.get(&address)?.latency(),
-            Path::Relay | Path::None => None,
+            Path::Relay | Path::Stream | Path::None => None,
         }
     }
 
     /// Moves to the best path, if that is another one than the chosen.
     fn choose_best(&mut self, reason: Reason, now: Instant) {
-        let path = match self.best_direct(now) {
-            Some(address) => Path::Direct(address),
-            None if self.relay => Path::Relay,
-            None => self.chosen,
+        let path = match (self.best_direct(now), self.frames.path()) {
+            (Some(address), _) => Path::Direct(address),
+            (None, Path::None) => self.chosen,
+            (None, frames) => frames,
         };
         if path == self.chosen {
             return;
@@ -573,11 +570,11 @@ impl PathAgent {
     /// The chosen path is lost: takes the best of the others. Without any other, the address
     /// that worked last stays the best guess.
     fn choose_again(&mut self, reason: Reason, now: Instant) {
-        let path = match (self.best_direct(now), self.chosen) {
-            (Some(address), _) => Path::Direct(address),
-            (None, _) if self.relay => Path::Relay,
-            (None, Path::Direct(address)) => Path::Direct(address),
-            (None, Path::Relay | Path::None) => Path::None,
+        let path = match (self.best_direct(now), self.frames.path(), self.chosen) {
+            (Some(address), ..) | (None, Path::None, Path::Direct(address)) => {
+                Path::Direct(address)
+            }
+            (None, frames, _) => frames,
         };
         if path != self.chosen {
             self.choose(path, reason, now);

@@ -9,6 +9,8 @@
 //!
 //! - **Relay first.** As long as nothing better is proven, [`Path::Relay`] is the answer. Which of the
 //!   peer's relays that is, a [`RelayChoice`] tells.
+//! - **A stream before relays.** [`Path::Stream`] is the same without a relay in between, for as long as the
+//!   owner says that such a stream stands; the [`RelayChoice`] watches it as if the peer were its own relay.
 //! - **Proof.** A direct path is used only after one of our own pings came back over it, or after
 //!   the peer, which proves likewise, made a session over it. Pings on unproven paths are padded to
 //!   the largest datagram that a tunnel packet can become, so a proven path also carries full
@@ -38,6 +40,7 @@ mod agent;
 mod budget;
 mod candidate;
 mod disco;
+mod frames;
 mod io;
 mod relay_choice;
 mod remote;

@@ -33,11 +33,16 @@ const PINGS: usize = 8;
 ///
 /// Two devices that follow each other at the same moment would swap relays for ever. Only one, settled
 /// beforehand, therefore follows at once; the other stays for as long as its own relay may still answer.
+///
+/// A stream straight to the peer is one more relay, named by the peer itself. It comes before all others when
+/// it opens, and is no choice any more once it was left: its owner closes it, and may open another.
 #[derive(Debug)]
 pub struct RelayChoice<R> {
     follows: bool,
     /// Where the peer is, the preferred first.
     relays: Vec<R>,
+    /// That of them which is the peer itself.
+    straight: Option<R>,
     unanswered: Option<Unanswered<R>>,
     changed: Option<Instant>,
     pings: VecDeque<(R, TransactionId)>,
@@ -68,6 +73,7 @@ impl<R: Copy + Eq> RelayChoice<R> {
         Self {
             follows,
             relays: Vec::new(),
+            straight: None,
             unanswered: None,
             changed: None,
             pings: VecDeque::new(),
@@ -79,7 +85,8 @@ impl<R: Copy + Eq> RelayChoice<R> {
     /// The relays that the peer announces, the preferred first. What was learnt about those that stay
     /// outlives the announcement.
     pub fn handle_announced(&mut self, announced: &[R]) {
-        self.relays.retain(|relay| announced.contains(relay));
+        let straight = self.straight;
+        self.relays.retain(|relay| announced.contains(relay) || straight == Some(*relay));
         for relay in announced {
             if !self.relays.contains(relay) {
                 self.relays.push(*relay);
@@ -94,6 +101,31 @@ impl<R: Copy + Eq> RelayChoice<R> {
             self.relays.push(relay);
         }
         is_new
+    }
+
+    /// A stream leads straight to the peer from now on.
+    pub fn handle_stream_opened(&mut self, peer: R, now: Instant) {
+        self.straight = Some(peer);
+        self.put_first(peer, now);
+    }
+
+    /// It does so no longer.
+    pub fn handle_stream_closed(&mut self) {
+        let Some(peer) = self.straight.take() else { return };
+        self.relays.retain(|relay| *relay != peer);
+        self.unanswered.take_if(|unanswered| unanswered.relay == peer);
+    }
+
+    /// Whether a stream leads straight to the peer.
+    #[must_use]
+    pub fn has_stream(&self) -> bool {
+        self.straight.is_some()
+    }
+
+    /// Whether frames go that way.
+    #[must_use]
+    pub fn is_straight(&self) -> bool {
+        self.straight.is_some() && self.straight.as_ref() == self.relays.first()
     }
 
     /// The relay says that the peer is not there.
@@ -194,12 +226,16 @@ impl<R: Copy + Eq> RelayChoice<R> {
 
     fn prefer(&mut self, relay: R, change: RelayChange, now: Instant) {
         if self.relays.first() != Some(&relay) {
-            self.relays.retain(|other| *other != relay);
-            self.relays.insert(0, relay);
-            self.unanswered = None;
-            self.changed = Some(now);
+            self.put_first(relay, now);
             self.changes.push_back(change);
         }
+    }
+
+    fn put_first(&mut self, relay: R, now: Instant) {
+        self.relays.retain(|other| *other != relay);
+        self.relays.insert(0, relay);
+        self.unanswered = None;
+        self.changed = Some(now);
     }
 }
 

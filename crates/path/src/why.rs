@@ -11,6 +11,8 @@ pub enum Path {
     None,
     /// Frames through a relay.
     Relay,
+    /// Frames over a stream straight to the peer.
+    Stream,
     /// Datagrams straight to this address.
     Direct(SocketAddr),
 }
@@ -20,6 +22,7 @@ impl fmt::Display for Path {
         match self {
             Self::None => f.write_str("none"),
             Self::Relay => f.write_str("relay"),
+            Self::Stream => f.write_str("stream"),
             Self::Direct(address) => write!(f, "direct {address}"),
         }
     }
@@ -30,6 +33,10 @@ impl fmt::Display for Path {
 pub enum Reason {
     /// A relay is there and no direct path is proven yet.
     RelayFirst,
+    /// A stream leads straight to the peer, and no direct path is proven.
+    StreamOpen,
+    /// The stream straight to the peer has ended, and no direct path is proven.
+    StreamLost,
     /// A ping over the path was answered.
     Proven {
         /// Round trip of that ping.
@@ -65,6 +72,8 @@ impl fmt::Display for Reason {
         let ms = |duration: &Duration| duration.as_secs_f64() * 1e3;
         match self {
             Self::RelayFirst => f.write_str("no direct path has answered yet"),
+            Self::StreamOpen => f.write_str("a stream leads straight to the peer"),
+            Self::StreamLost => f.write_str("the stream straight to the peer has ended"),
             Self::Proven { latency } => write!(f, "answered a probe in {:.1} ms", ms(latency)),
             Self::Better { latency, than } => {
                 write!(f, "{:.1} ms, before {:.1} ms", ms(latency), ms(than))

@@ -77,7 +77,7 @@ impl Net {
             side.agent.handle_timeout(&mut side.budget, &mut self.rng, self.now);
             while let Some(transmit) = side.agent.poll_transmit() {
                 let (path, delay) = match transmit.path {
-                    Path::Relay => (Path::Relay, RELAY_DELAY),
+                    Path::Relay | Path::Stream => (transmit.path, RELAY_DELAY),
                     Path::Direct(to) => {
                         *self.probes.entry(to).or_default() += 1;
                         if to != other || !self.direct_works {
@@ -129,7 +129,7 @@ impl Net {
             self.sides[index].agent.handle_sent(self.now);
             let arrival = match path {
                 Path::Direct(_) if self.direct_works => Path::Direct(own),
-                Path::Relay => Path::Relay,
+                Path::Relay | Path::Stream => path,
                 Path::Direct(_) | Path::None => continue,
             };
             self.sides[1 - index].agent.handle_received(arrival, self.now);
@@ -155,6 +155,35 @@ fn the_relay_is_chosen_before_anything_is_proven() {
     let net = Net::new();
     assert_eq!(net.agent(0).chosen(), Path::Relay);
     assert_eq!(net.agent(0).why().next().unwrap().reason, Reason::RelayFirst);
+}
+
+#[test]
+fn a_stream_goes_before_the_relay_and_a_direct_path_before_the_stream() {
+    let mut net = Net::new();
+    let now = net.now;
+    for side in &mut net.sides {
+        side.agent.handle_stream(true, now);
+    }
+    assert_eq!(net.agent(0).chosen(), Path::Stream);
+    assert_eq!(net.agent(0).why().next().unwrap().reason, Reason::StreamOpen);
+    // A session over frames says nothing of the way that these take.
+    net.sides[0].agent.handle_session(Path::Relay, now);
+    assert_eq!(net.agent(0).chosen(), Path::Stream);
+    net.exchange_traffic();
+    net.run(Duration::from_secs(1));
+    assert_eq!(net.agent(0).chosen(), Path::Direct(address(B)));
+    net.direct_works = false;
+    net.exchange_traffic();
+    net.run(Duration::from_secs(3));
+    assert_eq!(net.agent(0).chosen(), Path::Stream);
+    let now = net.now;
+    net.sides[0].agent.handle_stream(false, now);
+    assert_eq!(net.agent(0).chosen(), Path::Relay);
+    assert_eq!(net.agent(0).why().next().unwrap().reason, Reason::StreamLost);
+    net.sides[0].agent.handle_relay(false, now);
+    assert_eq!(net.agent(0).chosen(), Path::None);
+    net.sides[0].agent.handle_stream(true, now);
+    assert_eq!(net.agent(0).chosen(), Path::Stream);
 }
 
 #[test]

@@ -225,6 +225,29 @@ fn what_was_learnt_outlives_an_announcement() {
     assert!(!net.ends[0].handle_seen(1));
 }
 
+#[test]
+fn a_stream_straight_to_the_peer_goes_first_and_is_left_for_good_when_it_is_dead() {
+    let mut net = Net::new();
+    net.ends.iter_mut().for_each(|end| end.handle_announced(&[0, 1]));
+    net.talk(SECOND);
+    for end in &mut net.ends {
+        end.handle_stream_opened(2, net.now);
+    }
+    net.talk(5 * SECOND);
+    assert_eq!(net.used(), [2, 2]);
+    net.ends[0].handle_announced(&[1]);
+    assert_eq!(net.ends[0].relays(), [2, 1], "an announcement does not end it");
+    net.forget_gaps();
+    (0..2).for_each(|end| net.cut(end, 2));
+    net.talk(5 * SECOND);
+    assert!(net.longest_gap < 1_400 * MS, "{:?}", net.longest_gap);
+    for end in &mut net.ends {
+        assert!(end.has_stream() && !end.is_straight());
+        end.handle_stream_closed();
+        assert!(!end.has_stream() && !end.relays().contains(&2));
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

@@ -57,10 +57,11 @@ impl Connection {
         limits: &Limits,
         now: Instant,
     ) -> Self {
+        let bounds = Bounds { bytes: limits.queue_bytes, frames: limits.queue_frames };
         Self {
             network,
             relay,
-            link: Link::new(channel, Bounds { bytes: limits.queue_bytes, frames: usize::MAX }),
+            link: Link::new(channel, bounds),
             stage: Stage::Opening,
             opened: now,
             bytes: Bucket::full(limits.bytes, now),

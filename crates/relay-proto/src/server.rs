@@ -25,7 +25,10 @@ use crate::serving::{
 use crate::strangers::Strangers;
 use crate::timers::Timers;
 
-/// A relay for several networks.
+/// A relay for several networks, or the end of a device's own streams with its peers.
+///
+/// The latter, made by [`Self::of_host`], forwards nothing: frames for the device itself are there for
+/// [`Self::poll_frame`], and its own go out by [`Self::send`].
 ///
 /// After every handler: drain [`Self::poll_event`], wake the writers of [`Self::poll_ready`], arm
 /// one timer for [`Self::poll_timeout`]. The writer of a connection asks [`Self::poll_message`]
@@ -44,6 +47,8 @@ pub struct RelayServer {
     newest: Newest,
     ready: BTreeSet<ConnectionId>,
     events: VecDeque<ServerEvent>,
+    /// The frames for the host itself, if that is all that is served.
+    arrived: Option<VecDeque<(DeviceId, BytesMut)>>,
     last_now: Option<Instant>,
 }
 
@@ -65,8 +70,16 @@ impl RelayServer {
             newest: Newest::default(),
             ready: BTreeSet::new(),
             events: VecDeque::new(),
+            arrived: None,
             last_now: None,
         }
+    }
+
+    /// The end of a device's own streams, which forwards nothing to others.
+    #[must_use]
+    pub fn of_host(capability: u16) -> Self {
+        let arrived = Some(VecDeque::new());
+        Self { arrived, ..Self::new(capability, Limits::of_host()) }
     }
 
     /// Serves a network from now on, or serves it with other keys.
@@ -218,6 +231,38 @@ impl RelayServer {
         message
     }
 
+    /// The next frame for the host itself, with the device that sent it, which its header names too.
+    #[must_use]
+    pub fn poll_frame(&mut self) -> Option<(DeviceId, BytesMut)> {
+        self.arrived.as_mut()?.pop_front()
+    }
+
+    /// Queues a frame of the host itself for a device; false if that is not attached.
+    pub fn send(
+        &mut self,
+        (network, device): (NetworkId, DeviceId),
+        flow: FlowId,
+        mut frame: BytesMut,
+        now: Instant,
+    ) -> bool {
+        let Some(id) = self.attached.get(&(network, device)).copied() else { return false };
+        let Some(connection) = self.connections.get_mut(&id) else { return false };
+        if frame_proto::set_peer(&mut frame, connection.relay).is_ok() {
+            connection.link.outbound.push_frame(flow, frame, now);
+            self.ready.insert(id);
+            self.last_now = Some(now);
+        }
+        true
+    }
+
+    /// Closes the connection of a device from which nothing comes back.
+    pub fn give_up(&mut self, network: NetworkId, device: DeviceId, now: Instant) {
+        if let Some(id) = self.attached.get(&(network, device)).copied() {
+            self.close(id, CloseReason::Unresponsive);
+            self.last_now = Some(now);
+        }
+    }
+
     /// A connection that has got something to send.
     #[must_use]
     pub fn poll_ready(&mut self) -> Option<ConnectionId> {
@@ -254,6 +299,12 @@ impl RelayServer {
             cpu_permille,
             ..self.loads.remove(&network).unwrap_or_default()
         }
+    }
+
+    /// Whether a device is attached.
+    #[must_use]
+    pub fn is_attached(&self, network: NetworkId, device: DeviceId) -> bool {
+        self.attached.contains_key(&(network, device))
     }
 
     /// The devices of a network that are attached.
@@ -370,11 +421,24 @@ impl RelayServer {
             load.frames_dropped += 1;
             return;
         }
-        let Some(to) = self.attached.get(&(connection.network, receiver)).copied() else {
+        let to = match &mut self.arrived {
+            Some(arrived) if receiver == connection.relay => {
+                load.bytes_forwarded += size;
+                frame_proto::set_peer(&mut frame, sender).expect("a frame has a header");
+                return arrived.push_back((sender, frame));
+            }
+            Some(_) => None,
+            None => self.attached.get(&(connection.network, receiver)).copied(),
+        };
+        let Some(to) = to else {
             load.frames_dropped += 1;
             if connection.unreachable.take(1, now) {
                 let answer = Message::Unreachable(receiver);
                 connection.link.send(&answer, MessageClass::Heartbeat, now);
+                if self.arrived.is_some() {
+                    let (network, device) = (connection.network, sender);
+                    self.events.push_back(ServerEvent::Misdirected { network, device });
+                }
             }
             return;
         };
@@ -427,7 +491,7 @@ impl RelayServer {
                 CloseReason::Link(_) => load.broken += 1,
                 CloseReason::Refused(Refusal::NotMember | Refusal::Revoked) => load.refused += 1,
                 // What happens to members, too.
-                CloseReason::Refused(_) | CloseReason::NotReading => {}
+                CloseReason::Refused(_) | CloseReason::NotReading | CloseReason::Unresponsive => {}
                 CloseReason::ControlFlood => load.floods += 1,
             }
             connection.stage = Stage::Closing;

@@ -4,6 +4,7 @@ use identity::{DeviceId, NetworkId, Revocations};
 use noise_channel::{ClockOffset, ConnectionMask, Now, PathSecret, StaticSecret};
 
 use crate::Rate;
+use crate::limits::{CLIENT_QUEUE_BYTES, CLIENT_QUEUE_FRAMES};
 use crate::link::LinkError;
 use crate::message::Refusal;
 
@@ -20,6 +21,23 @@ pub struct Limits {
     pub messages: Rate,
     /// Bytes that wait for one receiver at most.
     pub queue_bytes: usize,
+    /// Frames that wait for one receiver at most.
+    pub queue_frames: usize,
+}
+
+impl Limits {
+    /// For a device that listens for its peers alone: each takes a queue like that to a relay, and a
+    /// device talks to few at a time.
+    #[must_use]
+    pub fn of_host() -> Self {
+        Self {
+            connections: 256,
+            unattached: 32,
+            queue_bytes: CLIENT_QUEUE_BYTES,
+            queue_frames: CLIENT_QUEUE_FRAMES,
+            ..Self::default()
+        }
+    }
 }
 
 impl Default for Limits {
@@ -34,6 +52,7 @@ impl Default for Limits {
             bytes: Rate { per_second: 1_250_000_000, burst: 16_000_000 },
             messages: Rate { per_second: 250_000, burst: 20_000 },
             queue_bytes: 4_000_000,
+            queue_frames: usize::MAX,
         }
     }
 }
@@ -107,6 +126,13 @@ pub enum ServerEvent {
         /// The device.
         device: DeviceId,
     },
+    /// A device sent a frame for somebody else to a host that serves nobody else.
+    Misdirected {
+        /// Its network.
+        network: NetworkId,
+        /// The device.
+        device: DeviceId,
+    },
     /// Send what the connection still has, then close it.
     Close {
         /// The connection, which is forgotten when its closing is handed in.
@@ -134,6 +160,9 @@ pub enum CloseReason {
     /// The client sends control messages faster than anybody needs to.
     #[error("the client sends too many control messages")]
     ControlFlood,
+    /// Nothing comes back from the client, though another way to it works.
+    #[error("the client does not answer over this connection")]
+    Unresponsive,
     /// The client does not read what it asks for.
     #[error("the client does not read")]
     NotReading,

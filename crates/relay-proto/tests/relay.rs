@@ -282,6 +282,7 @@ impl World {
             ServerEvent::Close { connection, reason } if *connection == id => Some(*reason),
             ServerEvent::Close { .. }
             | ServerEvent::Attached { .. }
+            | ServerEvent::Misdirected { .. }
             | ServerEvent::Detached { .. } => None,
         })
     }
@@ -310,6 +311,39 @@ fn frames_reach_the_receiver_under_the_senders_name() {
     assert_eq!(load.bytes_received, 2 * 64 + 2 * 16 + 6 + 8);
     assert_eq!(load.bytes_forwarded, load.bytes_received);
     assert_eq!(world.server.report_load(network.id(), 0).bytes_received, 0);
+}
+
+#[test]
+fn a_host_takes_what_is_for_itself_sends_by_itself_and_forwards_nothing() {
+    let network = Network::new(1);
+    let (alice, bob) = (network.member(1), network.member(2));
+    let mut world = World::new(&[&network], Limits::default());
+    world.server = RelayServer::of_host(5);
+    world.server.add_network(network.served());
+    let (a, b) = (world.join(&network, &alice), world.join(&network, &bob));
+    let (host, now) = (network.relay.id(), world.now.instant);
+    let to_alice = (network.id(), alice.key.id());
+
+    world.send(a, frame(host, b"to the host"));
+    let arrived = world.server.poll_frame().expect("it arrived");
+    assert_eq!(arrived, (alice.key.id(), frame(alice.key.id(), b"to the host")));
+    assert!(world.server.send(to_alice, FlowId(1), frame(alice.key.id(), b"to alice"), now));
+    world.settle();
+    assert_eq!(world.take_events(a), [ClientEvent::Frame(frame(host, b"to alice"))]);
+
+    world.send(a, frame(bob.key.id(), b"to bob"));
+    assert_eq!(world.take_events(b), []);
+    assert_eq!(world.take_events(a), [ClientEvent::Unreachable(bob.key.id())]);
+    let misdirected = ServerEvent::Misdirected { network: network.id(), device: alice.key.id() };
+    assert!(world.events.contains(&misdirected));
+    assert_eq!(world.server.poll_frame(), None);
+    assert_eq!(world.server.report_load(network.id(), 0).frames_dropped, 1);
+
+    world.server.give_up(network.id(), alice.key.id(), now);
+    world.settle();
+    assert_eq!(world.closed(a), Some(CloseReason::Unresponsive));
+    assert!(!world.server.send(to_alice, FlowId(1), frame(alice.key.id(), b"too late"), now));
+    assert!(world.server.is_attached(network.id(), bob.key.id()));
 }
 
 #[test]

@@ -18,7 +18,7 @@
 //! | `node` | starting, joining, leaving, stopping |
 //! | `join` | waiting for a network's answer |
 //! | `network` | the event loop of one network |
-//! | `streams`, `udp`, `mark`, `underlay`, `ready` | the underlay |
+//! | `streams`, `door`, `udp`, `mark`, `underlay`, `ready` | the underlay |
 //! | `fault` | why connections fail, and what to do |
 //! | `host`, `interface`, `data`, `userspace` | where packets go on this host |
 //! | `directory`, `names` | by which names, and making them the system's |
@@ -35,6 +35,7 @@ mod data;
 mod detour;
 mod directory;
 pub mod dns;
+mod door;
 mod error;
 mod fault;
 mod host;
@@ -55,6 +56,7 @@ mod userspace;
 mod view;
 
 pub use clock::Clock;
+pub use door::Listening;
 pub use error::StartError;
 pub use node::{JOURNAL, Node, NodeConfig};
-pub use settings::{Forward, Mode, NodeSettings, Publish};
+pub use settings::{Forward, Listen, Mode, NodeSettings, Publish};

@@ -46,13 +46,15 @@ pub struct NodeSettings {
     /// Firewall mark (`SO_MARK`) on what goes underneath: datagrams, connections to controllers and
     /// relays, questions to the host's resolvers; 0 for none. Without CAP_NET_ADMIN there is none.
     pub mark: u32,
+    /// Whether, and how, peers may come by streams of their own.
+    pub listen: Listen,
     /// The HTTP proxy through which controllers and relays are dialled, beside the direct way.
     #[serde(deserialize_with = "proxy")]
     pub http_proxy: Option<Proxy>,
     /// For whom the proxy is not asked: names, which stand for what is below them too, addresses,
     /// prefixes, or `*`.
     pub no_proxy: Vec<String>,
-    /// Whether UDP is used at all; without it everything goes through relays.
+    /// Whether UDP is used at all; without it everything goes over streams.
     pub udp: bool,
     /// Whether names are answered and, in TUN mode, the system's resolver is pointed here.
     pub dns: bool,
@@ -80,6 +82,7 @@ impl Default for NodeSettings {
             tun_path: PathBuf::from("/dev/net/tun"),
             mtu: 1280,
             listen_port: 0,
+            listen: Listen::default(),
             port_mapping: true,
             mark: DEFAULT_MARK,
             http_proxy: None,
@@ -90,6 +93,28 @@ impl Default for NodeSettings {
             forwards: Vec::new(),
             publish: Vec::new(),
         }
+    }
+}
+
+/// A WebSocket port for peers to which UDP is forbidden: they reach this device without a relay.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Listen {
+    /// Address and port; without them the device does not listen.
+    pub address: Option<SocketAddr>,
+    /// Names and addresses by which others reach this host; its own addresses otherwise.
+    pub hosts: Vec<String>,
+    /// Certificate chain (PEM); self-signed and pinned by what the device announces otherwise.
+    pub tls_certificate: Option<PathBuf>,
+    /// Private key of the certificate (PEM).
+    pub tls_key: Option<PathBuf>,
+    /// Whether the streams are in TLS. What they carry is encrypted in any case.
+    pub tls: bool,
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self { address: None, hosts: Vec::new(), tls_certificate: None, tls_key: None, tls: true }
     }
 }
 

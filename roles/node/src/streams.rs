@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tracing::debug;
-use websocket::{Endpoint, Receiver, Sender, WebSocket, dial};
+use websocket::{Endpoint, Receiver, Sender, Upgrade, WebSocket, dial};
 
 use crate::{directory::Directory, dns::lookup, fault::Fault};
 
@@ -61,19 +61,41 @@ impl Streams {
         Self { open: BTreeMap::new(), directory, events }
     }
 
-    /// Connects; [`StreamEvent::Opened`] or [`StreamEvent::Closed`] follows.
-    pub(crate) fn dial(&mut self, stream: u64, mut endpoint: Endpoint) {
+    /// Connects, perhaps by the proxy; [`StreamEvent::Opened`] or [`StreamEvent::Closed`] follows.
+    pub(crate) fn dial(&mut self, stream: u64, mut endpoint: Endpoint, may_detour: bool) {
         endpoint.mark = self.directory.mark().number();
+        let (connection, waiting) = self.insert(stream);
+        let directory = self.directory.clone();
+        tokio::spawn(async move {
+            let fault = match connect(endpoint, &directory, may_detour).await {
+                Ok(socket) => {
+                    connection.report(StreamEvent::Opened).await;
+                    connection.serve(socket, waiting).await
+                }
+                Err(fault) => fault,
+            };
+            connection.end(fault).await;
+        });
+    }
+
+    /// Answers somebody who has asked for a connection; [`StreamEvent::Closed`] follows in the end.
+    pub(crate) fn accept(&mut self, stream: u64, upgrade: Upgrade) {
+        let (connection, waiting) = self.insert(stream);
+        tokio::spawn(async move {
+            let fault = match upgrade.accept().await {
+                Ok(socket) => connection.serve(socket, waiting).await,
+                Err(error) => Fault::ended(error.to_string()),
+            };
+            connection.end(fault).await;
+        });
+    }
+
+    fn insert(&mut self, stream: u64) -> (Connection, mpsc::UnboundedReceiver<Bytes>) {
         let (queue, waiting) = mpsc::unbounded_channel();
         let backlog = Arc::new(Backlog::default());
-        let connection = Connection {
-            stream,
-            directory: self.directory.clone(),
-            events: self.events.clone(),
-            backlog: Arc::clone(&backlog),
-        };
-        tokio::spawn(connection.run(endpoint, waiting));
+        let (events, shared) = (self.events.clone(), Arc::clone(&backlog));
         self.open.insert(stream, Stream { queue, backlog });
+        (Connection { stream, events, backlog: shared }, waiting)
     }
 
     /// Whether a message may be sent now. After a no, [`StreamEvent::Writable`] follows.
@@ -113,24 +135,20 @@ impl Streams {
 
 struct Connection {
     stream: u64,
-    directory: Directory,
     events: mpsc::Sender<(u64, StreamEvent)>,
     backlog: Arc<Backlog>,
 }
 
 impl Connection {
-    async fn run(self, endpoint: Endpoint, waiting: mpsc::UnboundedReceiver<Bytes>) {
-        let fault = match connect(endpoint, &self.directory).await {
-            Ok(socket) => {
-                self.report(StreamEvent::Opened).await;
-                let (sender, receiver) = socket.split();
-                Fault::ended(tokio::select! {
-                    reason = self.write(sender, waiting) => reason,
-                    reason = self.read(receiver) => reason,
-                })
-            }
-            Err(fault) => fault,
-        };
+    async fn serve(&self, socket: WebSocket, waiting: mpsc::UnboundedReceiver<Bytes>) -> Fault {
+        let (sender, receiver) = socket.split();
+        Fault::ended(tokio::select! {
+            reason = self.write(sender, waiting) => reason,
+            reason = self.read(receiver) => reason,
+        })
+    }
+
+    async fn end(&self, fault: Fault) {
         debug!(stream = self.stream, %fault, "stream ended");
         self.report(StreamEvent::Closed(fault)).await;
     }
@@ -178,9 +196,13 @@ impl Connection {
     }
 }
 
-async fn connect(mut endpoint: Endpoint, directory: &Directory) -> Result<WebSocket, Fault> {
+async fn connect(
+    mut endpoint: Endpoint,
+    directory: &Directory,
+    may_detour: bool,
+) -> Result<WebSocket, Fault> {
     let is_underneath = |address: &SocketAddr| !directory.is_overlay(address.ip());
-    if let Some(rule) = directory.proxy() {
+    if let Some(rule) = directory.proxy().filter(|_| may_detour) {
         endpoint.detour = rule.detour(&endpoint.host, &directory.dns()).await.map(|mut detour| {
             detour.addresses.retain(is_underneath);
             detour

@@ -130,11 +130,12 @@ pub(crate) fn why(why: WhyStatus) -> Why {
     }
 }
 
-/// A path from the engine's words for it: `direct ADDRESS`, `relay`, `relay RELAY` or `none`.
+/// A path from the engine's words for it: `direct ADDRESS`, `stream`, `relay`, `relay RELAY` or `none`.
 pub(crate) fn path(text: &str, latency_ms: Option<f64>) -> Option<PathView> {
     let (kind, via) = text.split_once(' ').unwrap_or((text, ""));
     let kind = match kind {
         "direct" => PathKind::Direct,
+        "stream" => PathKind::Stream,
         "relay" => PathKind::Relay,
         _ => return None,
     };

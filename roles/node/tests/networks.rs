@@ -185,7 +185,8 @@ fn settings(name: &str) -> NodeSettings {
 
 fn config(folder: &Path, settings: NodeSettings, clock: Clock) -> NodeConfig {
     let (socket, version) = (folder.join("node.sock"), "test".to_owned());
-    NodeConfig { keys: Arc::new(keys(folder)), socket, settings, version, clock }
+    let keys = Arc::new(keys(folder));
+    NodeConfig { keys, socket, settings, version, clock, listening: None }
 }
 
 fn keys(folder: &Path) -> FileKeystore {

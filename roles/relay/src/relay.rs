@@ -262,6 +262,9 @@ impl Shared {
             ServerEvent::Detached { network, device } => {
                 debug!(%network, %device, "device detached");
             }
+            ServerEvent::Misdirected { network, device } => {
+                debug!(%network, %device, "a frame for somebody else");
+            }
             ServerEvent::Close { connection, reason } => {
                 info!(?connection, %reason, "closing a connection");
                 if let Some(writer) = self.writer(*connection) {

@@ -184,7 +184,7 @@ pub(crate) struct UpArgs {
     /// Name that this device asks for; the host's name otherwise
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
-    /// Do not use UDP: everything goes through relays
+    /// Do not use UDP: everything goes over streams
     #[arg(long)]
     pub(crate) no_udp: bool,
     /// Do not ask the router to forward a port
@@ -196,6 +196,8 @@ pub(crate) struct UpArgs {
     /// UDP port, 0 for a free one
     #[arg(long, value_name = "PORT")]
     pub(crate) listen_port: Option<u16>,
+    #[command(flatten)]
+    pub(crate) listen: UpListenArgs,
     /// HTTP proxy through which controllers and relays are dialled too; HTTPS_PROXY and NO_PROXY otherwise. Where it takes a
     /// password, the configuration file or the environment is the place
     #[arg(long, value_name = "URL", value_parser = proxy)]
@@ -209,6 +211,26 @@ pub(crate) struct UpArgs {
     /// Forward a local port in userspace mode, for instance 127.0.0.1:2222=nas.home.alt:22; may be repeated
     #[arg(long, value_name = "ADDRESS:PORT=HOST:PORT", value_parser = forward)]
     pub(crate) forward: Vec<node::Forward>,
+}
+
+/// Where a node takes streams of its peers.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct UpListenArgs {
+    /// Take WebSocket streams of peers at this address and port, so that those without UDP need no relay
+    #[arg(id = "listen", long = "listen", value_name = "ADDRESS:PORT")]
+    pub(crate) address: Option<SocketAddr>,
+    /// Name or address by which peers reach what --listen opens; may be repeated
+    #[arg(long = "host", value_name = "HOST")]
+    pub(crate) hosts: Vec<String>,
+    /// Certificate chain (PEM) for --listen; self-signed and pinned otherwise
+    #[arg(long, requires = "tls_key", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) tls_certificate: Option<PathBuf>,
+    /// Private key of the certificate (PEM)
+    #[arg(long, requires = "tls_certificate", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Listen without TLS: what the streams carry is encrypted in any case
+    #[arg(long, conflicts_with_all = ["tls_certificate", "tls_key"])]
+    pub(crate) no_tls: bool,
 }
 
 /// How packets get in and out of a node.

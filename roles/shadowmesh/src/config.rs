@@ -191,6 +191,12 @@ mod tests {
                 forwards: config.node.forwards.clone(),
                 publish: config.node.publish.clone(),
                 device_name: config.node.device_name.clone(),
+                listen: node::Listen {
+                    address: config.node.listen.address,
+                    tls_certificate: config.node.listen.tls_certificate.clone(),
+                    tls_key: config.node.listen.tls_key.clone(),
+                    ..node::Listen::default()
+                },
                 http_proxy: config.node.http_proxy.clone(),
                 ..NodeSettings::default()
             }

@@ -31,6 +31,8 @@ pub(crate) struct Wanted {
     pub(crate) hosts: Vec<String>,
     /// Certificate chain and key (PEM); self-signed otherwise.
     pub(crate) certificate: Option<(PathBuf, PathBuf)>,
+    /// Whether there is no TLS at all.
+    pub(crate) plain: bool,
 }
 
 /// A listener with everything that others must know to reach it.
@@ -56,8 +58,13 @@ pub(crate) async fn listen(wanted: &Wanted, key: &[u8]) -> Result<Listening, Fai
     let address = wanted.listen.unwrap_or_else(|| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)));
     let hosts =
         if wanted.hosts.is_empty() { own_addresses(address.ip())? } else { wanted.hosts.clone() };
-    let (certificate, tls) = certificate(wanted, key, &hosts)?;
-    let listener = match Listener::bind(address, Some(certificate)).await {
+    let (certificate, tls) = if wanted.plain {
+        (None, TlsMode::Plain)
+    } else {
+        let (certificate, tls) = certificate(wanted, key, &hosts)?;
+        (Some(certificate), tls)
+    };
+    let listener = match Listener::bind(address, certificate).await {
         Ok(listener) => listener,
         Err(source) => return Err(not_bound(address, &source)),
     };

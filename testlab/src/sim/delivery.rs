@@ -41,12 +41,15 @@ pub(super) enum Client {
 pub(super) enum Server {
     Controller,
     Relay(usize),
+    /// A node that listens.
+    Node(usize),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Accepted {
     Controller(ConnectionId),
     Relay(relay_proto::ConnectionId),
+    Node(StreamId),
     /// By a process that is no more; the next one may give its number to another.
     Gone,
 }
@@ -117,7 +120,7 @@ impl World {
         // What was dialled in vain is told by the client's own system.
         let is_told_by_itself = wire.accepted.is_none();
         client.is_some_and(|client| {
-            sleeps(client) || (!is_told_by_itself && self.is_cut(client, server))
+            sleeps(client) || sleeps(server) || (!is_told_by_itself && self.is_cut(client, server))
         })
     }
 
@@ -181,7 +184,11 @@ impl World {
     }
 
     fn accept(&mut self, number: u64) {
-        let Some(wire) = self.wires.get_mut(&number) else { return };
+        let Some(wire) = self.wires.get(&number).cloned() else { return };
+        let source = match wire.client {
+            Client::Node(node, _) => self.nodes[node].address.ip(),
+            Client::Relay(..) | Client::Gone => Ipv4Addr::UNSPECIFIED.into(),
+        };
         let accepted = match wire.server {
             Server::Controller => self.controller.machine.as_mut().and_then(|controller| {
                 let mask = controller.recognise(&wire.path)?;
@@ -189,10 +196,6 @@ impl World {
                 Some(Accepted::Controller(ConnectionId(number)))
             }),
             Server::Relay(index) => {
-                let source = match wire.client {
-                    Client::Node(node, _) => self.nodes[node].address.ip(),
-                    Client::Relay(..) | Client::Gone => Ipv4Addr::UNSPECIFIED.into(),
-                };
                 let relay = &mut self.relays[index];
                 relay
                     .server
@@ -203,8 +206,20 @@ impl World {
                     })
                     .map(Accepted::Relay)
             }
+            Server::Node(index) => {
+                let now = self.node_now(index);
+                let node = &mut self.nodes[index];
+                let engine = node.engine.as_mut().filter(|_| node.listens);
+                engine
+                    .and_then(|engine| {
+                        engine.handle_stream_accepted(&wire.path, source, &mut self.rng, now)
+                    })
+                    .map(Accepted::Node)
+            }
         };
-        wire.accepted = accepted;
+        if let Some(wire) = self.wires.get_mut(&number) {
+            wire.accepted = accepted;
+        }
         let delivery = match accepted {
             Some(_) => Delivery::Connected { wire: number },
             None => Delivery::ClosedByServer { wire: number },
@@ -244,8 +259,19 @@ impl World {
                 }
                 self.drain_relay(index);
             }
-            (Server::Controller, Accepted::Relay(_) | Accepted::Gone, _)
-            | (Server::Relay(_), Accepted::Controller(_) | Accepted::Gone, _) => {}
+            (Server::Node(index), Accepted::Node(stream), message) => {
+                let now = self.node_now(index);
+                let Some(engine) = &mut self.nodes[index].engine else { return };
+                match message {
+                    Some(message) => {
+                        engine.handle_stream_message(stream, message, &mut self.rng, now);
+                    }
+                    None => engine.handle_stream_closed(stream, &mut self.rng, now),
+                }
+                self.drain_node(index);
+            }
+            // By a process that is no more.
+            (Server::Controller | Server::Relay(_) | Server::Node(_), _, _) => {}
         }
     }
 
@@ -298,12 +324,27 @@ impl World {
     pub(super) fn connect(&mut self, client: Client, server: Server, path: String) {
         let wire = self.next_number();
         self.wires.insert(wire, Wire { client, server, path, accepted: None, dead: false });
-        if client.host().is_some_and(|client| self.is_cut(client, server.host())) {
+        let is_far = match (client, server) {
+            (Client::Node(node, _), Server::Node(host)) => !self.may_dial(node, host),
+            (_, Server::Controller | Server::Relay(_) | Server::Node(_)) => false,
+        };
+        if is_far || client.host().is_some_and(|client| self.is_cut(client, server.host())) {
             let at = self.now.instant + DIAL_PATIENCE;
             self.agenda.insert(at, Delivery::ClosedByServer { wire });
         } else {
             self.later(Delivery::Connect { wire });
         }
+    }
+
+    /// How many streams of others a node that listens has.
+    pub fn streams_to(&self, node: usize) -> usize {
+        self.wires.values().filter(|wire| wire.server == Server::Node(node)).count()
+    }
+
+    /// Whether nothing stands before a node that would keep another's streams out.
+    fn may_dial(&self, node: usize, host: usize) -> bool {
+        let site = self.nodes[host].site;
+        site == INTERNET || site == self.nodes[node].site
     }
 
     pub(super) fn later(&mut self, delivery: Delivery) {
@@ -342,6 +383,15 @@ impl World {
             .map(|(number, _)| *number)
     }
 
+    /// The wire by which a stream came to a node.
+    pub(super) fn wire_to_node(&self, index: usize, stream: StreamId) -> Option<u64> {
+        let end = (Server::Node(index), Some(Accepted::Node(stream)));
+        self.wires
+            .iter()
+            .find(|(_, wire)| (wire.server, wire.accepted) == end)
+            .map(|(number, _)| *number)
+    }
+
     /// One end of these wires is gone: the other end hears of it.
     pub(super) fn break_wires(&mut self, broken: impl Fn(&Wire) -> bool) {
         let mut deliveries = Vec::new();
@@ -354,6 +404,7 @@ impl World {
             let server_gone = match state.server {
                 Server::Controller => self.controller.machine.is_none(),
                 Server::Relay(index) => !self.relays[index].running,
+                Server::Node(index) => self.nodes[index].engine.is_none(),
             };
             if server_gone {
                 state.accepted = state.accepted.map(|_| Accepted::Gone);
@@ -374,6 +425,7 @@ impl Server {
         match self {
             Self::Controller => HostId::Controller,
             Self::Relay(index) => HostId::Relay(index),
+            Self::Node(index) => HostId::Node(index),
         }
     }
 }

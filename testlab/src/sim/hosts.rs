@@ -227,6 +227,8 @@ pub struct NodeHost {
     pub(crate) asleep: bool,
     /// Whether datagrams from and to it are dropped on the way.
     pub udp_blocked: bool,
+    /// Whether it takes streams of its peers.
+    pub(crate) listens: bool,
     /// How its interface is set up.
     pub interface: Option<InterfaceSettings>,
     /// Answers to its applications' questions, with their times.
@@ -267,6 +269,7 @@ impl NodeHost {
             told: Vec::new(),
             asleep: false,
             udp_blocked: false,
+            listens: false,
             interface: None,
             answers: BTreeMap::new(),
             received: 0,
@@ -313,7 +316,15 @@ impl NodeHost {
         let mut engine = Engine::new(config, rng, now);
         self.told = self.addresses();
         engine.handle_local_addresses(&self.told, rng, now);
+        engine.handle_servers(&self.servers(), rng, now);
         self.engine = Some(engine);
+    }
+
+    /// Where it takes streams, as its shell says.
+    pub(crate) fn servers(&self) -> Vec<ServerAddress> {
+        let addresses: Vec<_> = self.addresses().iter().map(SocketAddr::ip).collect();
+        let server = ServerAddress { addresses, ..server(&self.address.ip().to_string()) };
+        self.listens.then_some(server).into_iter().collect()
     }
 
     /// The key by which a plain WireGuard peer knows the node.

@@ -159,25 +159,35 @@ impl World {
                         let found = self.relays.iter().position(|relay| relay.device == device);
                         found.map(Server::Relay)
                     }
+                    Purpose::Peer(device) => {
+                        let found = self.nodes.iter().position(|node| node.device == device);
+                        found.map(Server::Node)
+                    }
                 };
                 if let Some(server) = server {
                     self.connect(Client::Node(index, stream), server, target.path);
                 }
             }
             StreamCommand::Wake { stream } => {
-                let wire = self.wire_of_client(Client::Node(index, stream));
+                let dialled = self.wire_of_client(Client::Node(index, stream));
+                let accepted = self.wire_to_node(index, stream);
                 let now = self.node_now(index).instant;
                 while let Some(engine) = &mut self.nodes[index].engine {
                     let Some(message) = engine.poll_message(stream, now) else { break };
-                    if let Some(wire) = wire {
-                        self.nodes[index].stream_bytes += message.len() as u64;
-                        self.later(Delivery::ToServer { wire, message: message.into() });
+                    self.nodes[index].stream_bytes += message.len() as u64;
+                    let message = message.into();
+                    match (dialled, accepted) {
+                        (Some(wire), _) => self.later(Delivery::ToServer { wire, message }),
+                        (None, Some(wire)) => self.later(Delivery::ToClient { wire, message }),
+                        (None, None) => {}
                     }
                 }
             }
             StreamCommand::Close { stream } => {
                 if let Some(wire) = self.wire_of_client(Client::Node(index, stream)) {
                     self.later(Delivery::ClosedByClient { wire });
+                } else if let Some(wire) = self.wire_to_node(index, stream) {
+                    self.later(Delivery::ClosedByServer { wire });
                 }
             }
         }

@@ -15,7 +15,7 @@ use identity::{
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
-use super::delivery::{Client, Delivery, Server, Wire};
+use super::delivery::{Accepted, Client, Delivery, Server, Wire};
 use super::hosts::{ControllerHost, NodeHost, RelayHost};
 use super::packets::{Echo, ipv6};
 use super::plain::PlainHost;
@@ -164,7 +164,10 @@ impl World {
     }
 
     fn tell_addresses(&mut self, index: usize) {
-        let is_its = |wire: &Wire| matches!(wire.client, Client::Node(node, _) if node == index);
+        let is_its = |wire: &Wire| {
+            matches!(wire.client, Client::Node(node, _) if node == index)
+                || wire.server == Server::Node(index)
+        };
         self.wires.values_mut().filter(|wire| is_its(wire)).for_each(|wire| wire.dead = true);
         // What is being dialled is given up.
         let unanswered = self.wires.iter().filter(|(_, wire)| wire.dead && wire.accepted.is_none());
@@ -172,7 +175,7 @@ impl World {
         unanswered.into_iter().for_each(|wire| self.later(Delivery::ClosedByServer { wire }));
         let now = self.node_now(index);
         let node = &mut self.nodes[index];
-        let addresses = node.addresses();
+        let (addresses, servers) = (node.addresses(), node.servers());
         let are_the_same = std::mem::replace(&mut node.told, addresses.clone()) == addresses;
         if let Some(engine) = node.engine.as_mut().filter(|_| !node.asleep) {
             if are_the_same {
@@ -180,6 +183,7 @@ impl World {
                 engine.handle_network_change(&mut self.rng, now);
             } else {
                 engine.handle_local_addresses(&addresses, &mut self.rng, now);
+                engine.handle_servers(&servers, &mut self.rng, now);
             }
             self.drain_node(index);
         }
@@ -343,7 +347,43 @@ impl World {
     /// Ends a node's process, as with `kill -9`.
     pub fn stop_node(&mut self, index: usize) {
         self.nodes[index].stop();
-        self.break_wires(|wire| matches!(wire.client, Client::Node(node, _) if node == index));
+        self.break_wires(|wire| {
+            wire.server == Server::Node(index)
+                || matches!(wire.client, Client::Node(node, _) if node == index)
+        });
+    }
+
+    /// Lets a node take streams of its peers, now and whenever it runs.
+    pub fn listen(&mut self, index: usize) {
+        self.nodes[index].listens = true;
+        let (now, servers) = (self.node_now(index), self.nodes[index].servers());
+        if let Some(engine) = &mut self.nodes[index].engine {
+            engine.handle_servers(&servers, &mut self.rng, now);
+            self.drain_node(index);
+        }
+    }
+
+    /// Ends a node's streams to others as if its listener were killed, and takes no more.
+    pub fn kill_listener(&mut self, index: usize) {
+        self.nodes[index].listens = false;
+        for (number, wire) in &self.wires {
+            if wire.server == Server::Node(index) {
+                let (at, wire) = (self.now.instant, *number);
+                self.agenda.insert(at, Delivery::ClosedByServer { wire });
+            }
+        }
+        let ends = self.wires.values().filter_map(|wire| match (wire.server, wire.accepted) {
+            (Server::Node(node), Some(Accepted::Node(stream))) if node == index => Some(stream),
+            _ => None,
+        });
+        let ended: Vec<_> = ends.collect();
+        let now = self.node_now(index);
+        for stream in ended {
+            if let Some(engine) = &mut self.nodes[index].engine {
+                engine.handle_stream_closed(stream, &mut self.rng, now);
+                self.drain_node(index);
+            }
+        }
     }
 
     /// Starts a node from what it saved.

@@ -3,6 +3,7 @@
 mod checksums;
 mod intruders;
 mod mappings;
+mod own_streams;
 mod proxies;
 mod stream;
 mod translators;

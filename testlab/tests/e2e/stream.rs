@@ -195,18 +195,18 @@ fn files_arrive_whole(lab: &mut Lab, mut alice: Device, path: &str) -> Device {
 }
 
 /// How large the files are; `SHADOWMESH_FILE=1000` makes it a gigabyte.
-fn megabytes() -> usize {
+pub(super) fn megabytes() -> usize {
     std::env::var("SHADOWMESH_FILE").map_or(100, |text| text.parse().expect("megabytes"))
 }
 
 /// A running transfer of `noise` into a file.
-struct Fetch {
+pub(super) struct Fetch {
     process: Process,
     received: std::path::PathBuf,
 }
 
 impl Fetch {
-    fn start(device: &Device, server: &Device, options: &[&str], folder: &Path) -> Self {
+    pub(super) fn start(device: &Device, server: &Device, options: &[&str], folder: &Path) -> Self {
         let label = options.concat();
         let (received, log) = (folder.join(format!("to{label}")), format!("fetch{label}.log"));
         std::fs::write(&received, "").expect("a temporary file");
@@ -224,7 +224,7 @@ impl Fetch {
     }
 
     /// Waits until `more` bytes have arrived; fails when none does for longer than [`STALL`].
-    fn advance(&self, more: usize) {
+    pub(super) fn advance(&self, more: usize) {
         let goal = self.len() + more;
         let (mut len, mut since) = (self.len(), Instant::now());
         wait_for("the transfer to go on", TRANSFER, || {
@@ -237,7 +237,7 @@ impl Fetch {
     }
 
     /// Waits for the end; answers the SHA-256 of what has arrived.
-    fn finish(&mut self) -> String {
+    pub(super) fn finish(&mut self) -> String {
         self.process.wait_for_output("complete", TRANSFER);
         let output = std::process::Command::new("sha256sum").arg(&self.received).output();
         let output = output.expect("a shell tool");
@@ -247,7 +247,7 @@ impl Fetch {
 }
 
 /// What a host has counted: `TcpInErrs` for segments that it has refused, bad checksums among them.
-fn counter(device: &Device, name: &str) -> u64 {
+pub(super) fn counter(device: &Device, name: &str) -> u64 {
     let counters = device.namespace().run("nstat", &["-asz", name]);
     let line = counters.lines().find(|line| line.starts_with(name));
     let count = line.and_then(|line| line.split_whitespace().nth(1));

@@ -1,16 +1,22 @@
 //! How far a client has come: its connection, its joining, and what every new channel is told.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use identity::{CertificateChain, Endpoints, RelayEntry, Signed};
 use noise_channel::{Channel, ConnectionMask};
 
 use crate::{ConnectionId, Refusal};
 
+/// Endpoints that came too late for the hello are told after this long: by then a device knows its relays, and has
+/// told newer ones, or has none.
+pub(super) const LATE_ENDPOINTS: Duration = Duration::from_secs(1);
+
 /// What is told to every new channel.
 #[derive(Debug, Default)]
 pub(super) struct Latest {
     pub(super) endpoints: Option<Signed<Endpoints>>,
+    /// Whether the endpoints are newer than the hello that is on its way.
+    pub(super) are_endpoints_late: bool,
     pub(super) relay: Option<RelayEntry>,
     /// The chain of the hello that is on its way.
     pub(super) hello: Option<CertificateChain>,
@@ -29,6 +35,8 @@ pub(super) struct Join {
 pub(super) struct Timers {
     pub(super) renew: Option<Instant>,
     pub(super) expire: Option<Instant>,
+    /// For endpoints that came too late for the hello.
+    pub(super) endpoints: Option<Instant>,
 }
 
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use rand_core::CryptoRng;
 
 use super::backoff::{Backoff, jittered};
 use super::clock::NetworkClock;
-use super::link::{Join, Latest, Link, Phase, Timers};
+use super::link::{Join, LATE_ENDPOINTS, Latest, Link, Phase, Timers};
 use super::places::Places;
 use super::reports::Reports;
 use super::{Admission, ClientConfig, ClientEvent, ClientStatus, StreamAction};
@@ -157,6 +157,12 @@ impl ControlClient {
             self.timers.renew = Some(now.instant + jittered(RENEW_RETRY, rng));
             self.send(&NodeMessage::Renew, now.instant);
         }
+        if due(self.timers.endpoints) && self.is_ready() {
+            self.timers.endpoints = None;
+            if let Some(endpoints) = self.latest.endpoints.clone() {
+                self.send(&NodeMessage::Endpoints(endpoints), now.instant);
+            }
+        }
         if due(self.timers.expire) {
             let applied = self.map.expire(self.wall(now));
             self.plan_expiry(now);
@@ -170,6 +176,8 @@ impl ControlClient {
     /// Announces endpoints, now and on every later channel.
     pub fn set_endpoints(&mut self, endpoints: Signed<Endpoints>, now: Instant) {
         self.latest.endpoints = Some(endpoints.clone());
+        self.latest.are_endpoints_late = !self.is_ready();
+        self.timers.endpoints = None;
         self.send_if_ready(&NodeMessage::Endpoints(endpoints), now);
     }
 
@@ -253,9 +261,11 @@ impl ControlClient {
             Link::Stopped => None,
         };
         let renew = self.timers.renew.filter(|_| self.is_ready()).map(|at| (at, "renewal"));
+        let late =
+            self.timers.endpoints.filter(|_| self.is_ready()).map(|at| (at, "late endpoints"));
         let expire = self.timers.expire.map(|at| (at, "expiry of peers"));
         let report = self.reports.poll_timeout().filter(|_| self.is_ready());
-        link.into_iter().chain(renew).chain(expire).chain(report).min()
+        link.into_iter().chain(renew).chain(late).chain(expire).chain(report).min()
     }
 
     /// The map.
@@ -372,6 +382,7 @@ impl ControlClient {
             }
         };
         self.latest.hello = Some(chain.clone());
+        self.latest.are_endpoints_late = false;
         let network = self.config.controller.network;
         let proof = ChannelProof { handshake_hash };
         let hello = Hello {
@@ -435,6 +446,8 @@ impl ControlClient {
         if self.latest.wants_to_leave {
             self.send(&NodeMessage::Leave, now.instant);
         }
+        let is_late = std::mem::take(&mut self.latest.are_endpoints_late);
+        self.timers.endpoints = is_late.then(|| now.instant + LATE_ENDPOINTS);
         if let Some(entry) = self.latest.relay.clone() {
             self.send(&NodeMessage::Relay(entry), now.instant);
         }

@@ -1,8 +1,6 @@
 //! What nodes say once they are known.
 
-use identity::{
-    Binding, DeviceId, Endpoints, GroupName, MAX_CANDIDATES, RelayEntry, Scope, Signed,
-};
+use identity::{Binding, DeviceId, Endpoints, GroupName, RelayEntry, Scope, Signed};
 use noise_channel::Now;
 
 use super::session::Phase;
@@ -141,7 +139,7 @@ impl Controller {
         let network = self.network();
         let number = |signed: &Signed<Endpoints>| {
             let endpoints = signed.verify(network, device).ok()?;
-            (endpoints.candidates.len() <= MAX_CANDIDATES).then_some(endpoints.number)
+            endpoints.is_bounded().then_some(endpoints.number)
         };
         let Some(new) = number(signed) else { return self.forged(device, "endpoints", now) };
         if record.endpoints.as_ref().and_then(number).is_some_and(|known| new <= known) {

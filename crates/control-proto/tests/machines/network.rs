@@ -34,7 +34,7 @@ fn devices(world: &mut World) -> Vec<control_proto::DeviceView> {
 fn endpoints(world: &World, index: usize, number: u64, port: u16) -> Signed<Endpoints> {
     let address = ([192, 0, 2, 1], port).into();
     let candidates = vec![Candidate { address, kind: CandidateKind::Local }];
-    let endpoints = Endpoints { number, candidates, relays: Vec::new() };
+    let endpoints = Endpoints { number, candidates, relays: Vec::new(), servers: Vec::new() };
     Signed::sign(world.network_key.id(), &world.nodes[index].key, &endpoints)
 }
 
@@ -160,6 +160,23 @@ fn a_node_that_was_away_gets_what_it_missed() {
     let peer = world.map(1).peer(world.id(0)).unwrap();
     assert_eq!(peer.endpoints.as_ref().unwrap().number, 1);
     assert_eq!(world.map(0).version(), world.map(1).version());
+}
+
+#[test]
+fn endpoints_that_are_found_while_the_hello_is_on_its_way_are_told_as_well() {
+    let mut world = joined(1);
+    let invite = world.invite(InviteRequest::default());
+    world.disk_works = false;
+    let newcomer = world.join(&invite, "newcomer");
+    assert_eq!(world.status(newcomer), ClientStatus::Connecting, "the answer waits for the disk");
+    let signed = endpoints(&world, newcomer, 1, 4000);
+    world.nodes[newcomer].client.set_endpoints(signed, world.now.instant);
+    world.disk_works = true;
+    world.invite(InviteRequest::default());
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.status(newcomer), ClientStatus::Online);
+    let peer = world.map(0).peer(world.id(newcomer)).unwrap();
+    assert_eq!(peer.endpoints.as_ref().unwrap().number, 1);
 }
 
 #[test]

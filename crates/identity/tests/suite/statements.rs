@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 
 use identity::{
     Attachment, Binding, Candidate, CandidateKind, ChannelKey, ChannelProof, ControllerEntry,
-    Endpoints, Epoch, NameEntry, NameTarget, NetworkInfo, NetworkKey, Renewal, RevocationTarget,
-    Scope, SignatureError, Signed, Statement, StaticPeer, TunnelKey, UnixTime, Validity,
-    ipv4_prefix, ula_prefix,
+    DeviceId, Endpoints, Epoch, NameEntry, NameTarget, NetworkInfo, NetworkKey, Renewal,
+    RevocationTarget, Scope, SignatureError, Signed, Statement, StaticPeer, TunnelKey, UnixTime,
+    Validity, ipv4_prefix, ula_prefix,
 };
 use proptest::prelude::*;
 
@@ -69,7 +69,7 @@ fn fields_of_a_later_version_are_passed_over() {
     #[cbor(array)]
     struct LaterAttachment {
         #[n(0)]
-        relay: identity::DeviceId,
+        relay: DeviceId,
         #[n(1)]
         number: u64,
         #[n(2)]
@@ -97,6 +97,50 @@ fn line<T: Statement>(text: &mut String, signed: &Signed<T>) {
     writeln!(text, "{} {hex}", T::PURPOSE).unwrap();
 }
 
+#[test]
+fn endpoints_of_a_device_that_does_not_listen_may_leave_the_servers_out() {
+    let relay = DeviceId::from_bytes([1; 32]);
+    let candidates: Vec<Candidate> = Vec::new();
+    let short = minicbor::to_vec((7_u64, &candidates, vec![relay])).unwrap();
+    let endpoints: Endpoints = minicbor::decode(&short).unwrap();
+    assert_eq!(
+        endpoints,
+        Endpoints { number: 7, candidates, relays: vec![relay], servers: vec![] }
+    );
+    assert!(endpoints.is_bounded());
+    for servers in [
+        vec![server(); 3],
+        vec![{
+            let addresses = vec!["192.0.2.1".parse().unwrap(); 9];
+            identity::ServerAddress { addresses, ..server() }
+        }],
+    ] {
+        assert!(!Endpoints { servers, ..endpoints.clone() }.is_bounded());
+    }
+}
+
+#[test]
+fn the_most_that_may_be_announced_fits_a_statement() {
+    let world = World::new();
+    let address = "[2001:db8:ffff:ffff:ffff:ffff:ffff:ffff]:65535".parse().unwrap();
+    let candidate = Candidate { address, kind: CandidateKind::Reflexive };
+    let long = identity::ServerAddress {
+        host: "x".repeat(253),
+        port: u16::MAX,
+        addresses: vec![address.ip(); identity::MAX_SERVER_ADDRESSES],
+        tls: identity::TlsMode::Pin([7; 32]),
+    };
+    let endpoints = Endpoints {
+        number: u64::MAX,
+        candidates: vec![candidate; identity::MAX_CANDIDATES],
+        relays: vec![DeviceId::from_bytes([0xff; 32]); 4],
+        servers: vec![long; identity::MAX_SERVERS],
+    };
+    let signed = Signed::sign(world.network(), &world.device, &endpoints);
+    let read = Signed::<Endpoints>::from_bytes(signed.as_bytes()).unwrap();
+    assert_eq!(read.verify(world.network(), world.device.id()).unwrap(), endpoints);
+}
+
 /// One statement of each kind, a line each.
 fn all_kinds(world: &World) -> String {
     let mut text = String::new();
@@ -114,7 +158,8 @@ fn all_kinds(world: &World) -> String {
     line(&mut text, &signed_binding(world));
     let address = "192.0.2.1:51820".parse().unwrap();
     let candidates = vec![Candidate { address, kind: CandidateKind::Reflexive }];
-    let endpoints = Endpoints { number: 1, candidates, relays: vec![device] };
+    let endpoints =
+        Endpoints { number: 1, candidates, relays: vec![device], servers: vec![server()] };
     line(&mut text, &Signed::sign(network, &world.device, &endpoints));
     let attachment = Attachment { relay: device, number: 1 };
     line(&mut text, &Signed::sign(network, &world.device, &attachment));

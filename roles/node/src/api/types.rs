@@ -107,20 +107,22 @@ pub struct PeerStatus {
 /// A path to a peer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PathView {
-    /// Direct or through a relay.
+    /// By what.
     pub kind: PathKind,
-    /// The peer's address, or the relay's id where one is chosen.
+    /// The peer's address, or the relay's id where one is chosen; empty for a stream.
     pub via: String,
     /// The last measured round trip, in milliseconds.
     pub latency_ms: Option<f64>,
 }
 
-/// Direct or through a relay.
+/// By what packets travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PathKind {
     /// Straight over UDP.
     Direct,
+    /// Straight over WebSocket: one of both listens.
+    Stream,
     /// Through a relay over WebSocket.
     Relay,
 }

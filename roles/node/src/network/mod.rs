@@ -29,19 +29,21 @@ use tokio::{
     time::sleep_until,
 };
 use tracing::warn;
+use websocket::Upgrade;
 
 use crate::{
     Clock,
     api::{ApiError, Event, Membership, Netcheck, NetworkStatus, PingReply, Problem, Reply, Why},
     data::{Outlet, Upcall, Upcalls},
     directory::Directory,
+    door::Place,
     fault::Fault,
     host::{Host, HostPlan},
     underlay::Surroundings,
     view,
 };
 use saving::Saving;
-use underlay::{Reach, Underlay, mapping_changed, readable};
+use underlay::{Ports, Reach, Underlay, mapping_changed, readable};
 
 /// A peer has this long to answer a ping.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
@@ -94,6 +96,8 @@ pub(crate) struct NetworkParts {
     pub(crate) port_mapping: bool,
     pub(crate) node: NodeSide,
     pub(crate) commands: mpsc::Receiver<NetworkCommand>,
+    /// Where peers come by streams of their own, if the device listens, and those that do.
+    pub(crate) door: Option<(Place, mpsc::Receiver<Upgrade>)>,
 }
 
 /// What all networks of a node share.
@@ -152,7 +156,7 @@ struct PendingPing {
 
 impl Network {
     pub(crate) fn new(parts: NetworkParts) -> io::Result<Self> {
-        let NetworkParts { config, clock, host, surroundings, port_mapping, node, commands } =
+        let NetworkParts { config, clock, host, surroundings, port_mapping, node, commands, door } =
             parts;
         let (upcall_sender, upcalls) = Upcalls::new();
         let mut rng = UnwrapErr(SysRng);
@@ -163,7 +167,8 @@ impl Network {
             (false, true) => Reach::Mapped,
             (false, false) => Reach::Addresses,
         };
-        let underlay = Underlay::new(directory, surroundings, host.sockets().port(), reach);
+        let ports = Ports { udp: host.sockets().port(), door };
+        let underlay = Underlay::new(directory, surroundings, ports, reach);
         let engine = Engine::new(config, &mut rng, clock.now());
         let outlet = Outlet::new(engine.data_plane(), host.sockets().clone(), upcall_sender);
         let host = Host::start(host, &outlet)?;
@@ -215,6 +220,7 @@ impl Network {
                 Some((stream, event)) = self.underlay.events.recv() => {
                     self.handle_stream(stream, event);
                 }
+                Some(upgrade) = self.underlay.ports.arrival() => self.handle_arrival(upgrade),
                 socket = readable(self.host.inbox()) => self.receive_datagrams(socket, &mut batch),
                 Some(upcall) = self.upcalls.recv() => self.handle_upcall(upcall),
                 () = sleep_until(deadline.into()) => self.handle_deadline(),

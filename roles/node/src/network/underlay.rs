@@ -12,12 +12,13 @@ use identity::TlsMode;
 use platform::ReceiveBatch;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, info};
-use websocket::{Endpoint, SpkiPin, Tls};
+use websocket::{Endpoint, SpkiPin, Tls, Upgrade};
 
 use super::Network;
 use crate::{
     api::{Event, Membership},
     directory::Directory,
+    door::Place,
     fault::Fault,
     mapping::Mapping,
     streams::{StreamEvent, Streams},
@@ -50,7 +51,7 @@ pub(super) struct Underlay {
     controller: Option<StreamId>,
     /// Why there is none.
     pub(super) fault: Option<Fault>,
-    port: Option<u16>,
+    pub(super) ports: Ports,
     loopback: bool,
     pub(super) surroundings: watch::Receiver<Surroundings>,
     /// The surroundings that the engine was told of.
@@ -59,16 +60,33 @@ pub(super) struct Underlay {
     pub(super) mapping: Option<Mapping>,
 }
 
+/// Where this device is reached at all its addresses.
+#[derive(Debug)]
+pub(super) struct Ports {
+    pub(super) udp: Option<u16>,
+    pub(super) door: Option<(Place, mpsc::Receiver<Upgrade>)>,
+}
+
+impl Ports {
+    /// The next connection that a peer asks for; never, if this device does not listen.
+    pub(super) async fn arrival(&mut self) -> Option<Upgrade> {
+        match &mut self.door {
+            Some((_, arrivals)) => arrivals.recv().await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
 impl Underlay {
     pub(super) fn new(
         directory: Directory,
         surroundings: watch::Receiver<Surroundings>,
-        port: Option<u16>,
+        ports: Ports,
         reach: Reach,
     ) -> Self {
         let (sender, events) = mpsc::channel(STREAM_EVENTS);
         let loopback = reach == Reach::Host;
-        let mapping = port.filter(|_| reach == Reach::Mapped).and_then(NonZeroU16::new);
+        let mapping = ports.udp.filter(|_| reach == Reach::Mapped).and_then(NonZeroU16::new);
         let mapping = mapping.map(|port| Mapping::start(port, surroundings.clone()));
         Self {
             streams: Streams::new(directory, sender),
@@ -76,7 +94,7 @@ impl Underlay {
             awake: BTreeSet::new(),
             controller: None,
             fault: None,
-            port,
+            ports,
             loopback,
             surroundings,
             known: None,
@@ -102,11 +120,17 @@ impl Network {
         let now = self.clock.now();
         let endpoints = |surroundings: &Surroundings| {
             self.underlay
-                .port
+                .ports
+                .udp
                 .map(|port| surroundings.endpoints(port, self.underlay.loopback))
                 .unwrap_or_default()
         };
         let present = endpoints(&surroundings);
+        if let Some((place, _)) = &self.underlay.ports.door {
+            let loopback = self.underlay.loopback;
+            let servers = place.servers(|port| surroundings.endpoints(port, loopback));
+            self.engine.handle_servers(&servers, &mut self.rng, now);
+        }
         match self.underlay.known.replace(surroundings) {
             Some(known) if endpoints(&known) == present => {
                 self.engine.handle_network_change(&mut self.rng, now);
@@ -137,6 +161,16 @@ impl Network {
                 }
                 self.engine.handle_stream_closed(id, &mut self.rng, self.clock.now());
             }
+        }
+    }
+
+    /// A peer may have come by a stream of its own.
+    pub(super) fn handle_arrival(&mut self, upgrade: Upgrade) {
+        let (source, now) = (upgrade.remote().ip(), self.clock.now());
+        let path = upgrade.path().to_owned();
+        match self.engine.handle_stream_accepted(&path, source, &mut self.rng, now) {
+            Some(stream) => self.underlay.streams.accept(stream.0, upgrade),
+            None => drop(tokio::spawn(upgrade.reject_not_found())),
         }
     }
 
@@ -189,7 +223,9 @@ impl Network {
                 if target.purpose == Purpose::Controller {
                     self.underlay.controller = Some(stream);
                 }
-                self.underlay.streams.dial(stream.0, endpoint(target));
+                // By a peer's word alone no proxy is asked for anything.
+                let may_detour = !matches!(target.purpose, Purpose::Peer(_));
+                self.underlay.streams.dial(stream.0, endpoint(target), may_detour);
             }
             StreamCommand::Wake { stream } => {
                 self.underlay.awake.insert(stream);

@@ -13,6 +13,7 @@ use engine::EngineConfig;
 use identity::{Invite, NetworkId};
 use keystore::Keystore;
 use local_api::{BindError, OwnerListener};
+use noise_channel::PathSecret;
 use platform::{TunError, journal::Journal, process};
 use tokio::{
     sync::{broadcast, mpsc, oneshot},
@@ -25,6 +26,7 @@ use crate::{
     Clock, Mode, NodeSettings, StartError,
     api::{self, ApiError, Command, Event, Problem, Reply, Running},
     directory::Directory,
+    door::{Door, Listening},
     host::HostPlan,
     interface::Interface,
     mark::Mark,
@@ -62,6 +64,8 @@ pub struct NodeConfig {
     pub version: String,
     /// The time of day.
     pub clock: Clock,
+    /// Where peers may come by streams of their own, if they may.
+    pub listening: Option<Listening>,
 }
 
 /// All networks of a device.
@@ -75,6 +79,7 @@ pub struct Node {
     names: Option<Names>,
     lookout: Lookout,
     directory: Directory,
+    door: Option<Door>,
     networks: BTreeMap<NetworkId, Entry>,
     tasks: JoinSet<(NetworkId, Ended)>,
     events: broadcast::Sender<Event>,
@@ -110,7 +115,7 @@ impl Node {
     ///
     /// # Errors
     /// When something on this host is in the way.
-    pub async fn start(config: NodeConfig) -> Result<Self, StartError> {
+    pub async fn start(mut config: NodeConfig) -> Result<Self, StartError> {
         let listener = OwnerListener::bind(&config.socket).await.map_err(|error| match error {
             BindError::InUse(path) => StartError::AlreadyRunning(path),
             other @ (BindError::Io { .. } | _) => StartError::Socket(other.to_string()),
@@ -135,6 +140,8 @@ impl Node {
         {
             warn!("published ports and forwards are for userspace mode, and do nothing here");
         }
+        let door = config.listening.take().map(Door::open).transpose();
+        let door = door.map_err(|error| StartError::Socket(error.to_string()))?;
         let (events, _) = broadcast::channel(EVENTS);
         let (command_sender, commands) = mpsc::channel(COMMANDS);
         let (note_sender, notes) = mpsc::unbounded_channel();
@@ -147,6 +154,7 @@ impl Node {
             names,
             lookout: Lookout::start(directory.clone()),
             directory,
+            door,
             networks: BTreeMap::new(),
             tasks: JoinSet::new(),
             events,
@@ -221,6 +229,10 @@ impl Node {
             loopback,
             mtu: usize::from(self.config.settings.mtu),
         };
+        let door = self.door.as_ref().map(|door| {
+            let secret = PathSecret::from_bytes(*config.invite.path_secret.0);
+            (door.place(), door.serve(id, secret))
+        });
         let (sender, commands) = mpsc::channel(COMMANDS);
         let node = NodeSide {
             keys: Arc::clone(&self.config.keys),
@@ -236,6 +248,7 @@ impl Node {
             port_mapping: self.config.settings.port_mapping,
             node,
             commands,
+            door,
         })
         .map_err(StartError::Interface)?;
         info!(network = name, "starting");
@@ -301,6 +314,9 @@ impl Node {
             Ended::Removed => self.forget(network),
         };
         let entry = self.networks.remove(&network);
+        if let Some(door) = &self.door {
+            door.forget(network);
+        }
         for reply in entry.into_iter().flat_map(|entry| entry.leaving) {
             answer(reply, forgotten.clone());
         }

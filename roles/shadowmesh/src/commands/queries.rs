@@ -208,8 +208,10 @@ fn peer_row(peer: &PeerStatus) -> Vec<String> {
 fn path(path: &PathView) -> String {
     let kind = match path.kind {
         PathKind::Direct => "direct",
+        PathKind::Stream => "stream",
         PathKind::Relay => "relay",
     };
     let latency = path.latency_ms.map_or_else(String::new, |latency| format!(" {latency:.1} ms"));
-    format!("{kind} {}{latency}", path.via)
+    let via = if path.via.is_empty() { String::new() } else { format!(" {}", path.via) };
+    format!("{kind}{via}{latency}")
 }

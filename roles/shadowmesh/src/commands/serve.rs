@@ -205,7 +205,7 @@ pub(crate) async fn relay(args: RelayArgs, config: Config) -> Result<(), Failure
     check(&wanted).await?;
     let keystore = relay_keystore(&config)?;
     let _only_one = only_relay(&config)?;
-    let listening = listen(&wanted, &relay_tls_key(&keystore)?).await?;
+    let listening = listen(&wanted, &tls_key(&keystore, RELAY_TLS_KEY)?).await?;
     let relay = start_relay(&listening, None).await?;
     let name = super::network::label(&platform::process::host_name());
     let membership = membership_config(&listening, keystore, &name)?;
@@ -228,8 +228,9 @@ pub(crate) async fn relay(args: RelayArgs, config: Config) -> Result<(), Failure
 }
 
 /// What the command line asks for, and the file where it is silent.
-fn wanted(asked: ListenSettings, file: ListenSettings) -> Result<Wanted, Failure> {
+pub(super) fn wanted(asked: ListenSettings, file: ListenSettings) -> Result<Wanted, Failure> {
     Ok(Wanted {
+        plain: false,
         listen: asked.listen.or(file.listen),
         hosts: if asked.hosts.is_empty() { file.hosts } else { asked.hosts },
         certificate: both(asked.tls_certificate, asked.tls_key)?
@@ -433,13 +434,13 @@ fn only_relay(config: &Config) -> Result<std::fs::File, Failure> {
     }
 }
 
-/// The private key of a relay's self-signed certificate, made at the first start.
-fn relay_tls_key(keystore: &FileKeystore) -> Result<Zeroizing<Vec<u8>>, Failure> {
-    if let Some(key) = keystore.load(RELAY_TLS_KEY).map_err(unwritable)? {
+/// The private key of a self-signed certificate, made at the first start.
+pub(super) fn tls_key(keystore: &FileKeystore, name: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    if let Some(key) = keystore.load(name).map_err(unwritable)? {
         return Ok(key);
     }
     let key = websocket::generate_key();
-    keystore.store(RELAY_TLS_KEY, &key).map_err(unwritable)?;
+    keystore.store(name, &key).map_err(unwritable)?;
     Ok(key)
 }
 

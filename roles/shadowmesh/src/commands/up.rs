@@ -10,13 +10,16 @@ use std::time::Duration;
 
 use keystore::FileKeystore;
 use node::api::{Client, ClientError, Membership, NetworkStatus};
-use node::{Clock, Mode, Node, NodeConfig, NodeSettings, StartError};
+use node::{Clock, Listening, Mode, Node, NodeConfig, NodeSettings, StartError};
+use tracing::info;
 use websocket::Proxy;
 use zeroize::Zeroizing;
 
-use crate::cli::{Global, UpArgs, UpMode};
-use crate::config::Config;
+use super::serve;
+use crate::cli::{Global, UpArgs, UpListenArgs, UpMode};
+use crate::config::{Config, ListenSettings};
 use crate::exit::{Exit, Failure};
+use crate::listen::{Wanted, check, listen};
 use crate::output::{WARN, note, styled};
 use crate::stop;
 
@@ -24,6 +27,8 @@ use crate::stop;
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often it is asked meanwhile.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// The name of the listener's TLS key in the keystore.
+const TLS_KEY: &str = "listen-tls-key";
 /// Longer than any invite.
 const MAX_INVITE: u64 = 64 * 1024;
 
@@ -61,10 +66,13 @@ async fn run(
     let keys = FileKeystore::open(config.state_dir().join("node"), None)
         .map_err(|error| Failure::new(Exit::Host, error.to_string()))?;
     let stop = stop::requested().map_err(|error| Failure::new(Exit::Host, error.to_string()))?;
+    let settings = settings(args, config.node.clone());
+    let listening = open(&settings.listen, &keys).await?;
     let node_config = NodeConfig {
         keys: Arc::new(keys),
         socket: config.node_socket()?,
-        settings: settings(args, config.node.clone()),
+        settings,
+        listening,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         clock: Clock::default(),
     };
@@ -99,6 +107,25 @@ async fn run(
             }
         },
     }
+}
+
+/// Opens the port for peers' streams, if there is to be one.
+async fn open(wanted: &node::Listen, keys: &FileKeystore) -> Result<Option<Listening>, Failure> {
+    if wanted.address.is_none() {
+        return Ok(None);
+    }
+    let asked = ListenSettings {
+        listen: wanted.address,
+        hosts: wanted.hosts.clone(),
+        tls_certificate: wanted.tls_certificate.clone(),
+        tls_key: wanted.tls_key.clone(),
+    };
+    let asked = Wanted { plain: !wanted.tls, ..serve::wanted(asked, ListenSettings::default())? };
+    check(&asked).await?;
+    let opened = listen(&asked, &serve::tls_key(keys, TLS_KEY)?).await?;
+    let follows_host = asked.hosts.is_empty();
+    info!(address = %opened.address, tls = wanted.tls, "taking streams of peers");
+    Ok(Some(Listening { listener: opened.listener, servers: opened.servers, follows_host }))
 }
 
 async fn join(client: &Client, invite: &str) -> Result<(), Failure> {
@@ -140,6 +167,7 @@ fn settings(args: &UpArgs, file: NodeSettings) -> NodeSettings {
         no_proxy,
         device_name: args.name.clone().or(file.device_name),
         listen_port: args.listen_port.unwrap_or(file.listen_port),
+        listen: listen_settings(&args.listen, file.listen),
         port_mapping: file.port_mapping && !args.no_port_mapping,
         udp: file.udp && !args.no_udp,
         dns: file.dns && !args.no_dns,
@@ -147,6 +175,18 @@ fn settings(args: &UpArgs, file: NodeSettings) -> NodeSettings {
         forwards: [file.forwards, args.forward.clone()].concat(),
         publish: [file.publish, args.publish.clone()].concat(),
         ..file
+    }
+}
+
+fn listen_settings(args: &UpListenArgs, file: node::Listen) -> node::Listen {
+    let hosts = if args.hosts.is_empty() { file.hosts } else { args.hosts.clone() };
+    let is_certified = args.tls_certificate.is_some();
+    node::Listen {
+        address: args.address.or(file.address),
+        hosts,
+        tls_certificate: args.tls_certificate.clone().or(file.tls_certificate),
+        tls_key: args.tls_key.clone().or(file.tls_key),
+        tls: !args.no_tls && (file.tls || is_certified),
     }
 }
 
@@ -232,6 +272,15 @@ fn node_arguments(args: &UpArgs) -> Vec<String> {
     all.extend(args.no_port_mapping.then(|| "--no-port-mapping".to_owned()));
     all.extend(args.no_dns.then(|| "--no-dns".to_owned()));
     all.extend(args.listen_port.iter().map(|port| format!("--listen-port={port}")));
+    all.extend(args.listen.address.iter().map(|address| format!("--listen={address}")));
+    all.extend(args.listen.hosts.iter().map(|host| format!("--host={host}")));
+    let files =
+        [("--tls-certificate", &args.listen.tls_certificate), ("--tls-key", &args.listen.tls_key)];
+    all.extend(files.iter().filter_map(|(name, file)| {
+        let file = std::path::absolute(file.as_ref()?).ok()?;
+        Some(format!("{name}={}", file.display()))
+    }));
+    all.extend(args.listen.no_tls.then(|| "--no-tls".to_owned()));
     all.extend(args.http_proxy.iter().map(|proxy| format!("--http-proxy={proxy}")));
     all.extend(args.proxy.iter().map(|proxy| format!("--proxy={proxy}")));
     all.extend(

@@ -56,11 +56,14 @@ fn in_turns<T>(
 /// Every implementation; the last is what the others are compared with.
 pub(crate) fn through_tunnels() -> Vec<Table> {
     let (members, cut_off) = (Members::new(true, &[]), Members::new(false, &[]));
-    let variants: [Variant<'_>; 9] = [
+    let (wss, ws) = (Members::over_stream(&[]), Members::over_stream(&["--no-tls"]));
+    let variants: [Variant<'_>; 11] = [
         (Tunnel::BARE.name, &|measure| Tunnel::BARE.with(MTU, measure)),
         (Tunnel::LIMIT.name, &|measure| Tunnel::LIMIT.with(MTU, measure)),
         (Tunnel::OURS.name, &|measure| Tunnel::OURS.with(MTU, measure)),
         ("shadowmesh up, direct", &|measure| members.with(measure)),
+        ("shadowmesh up, direct stream (WSS)", &|measure| wss.with(measure)),
+        ("shadowmesh up, direct stream (WS)", &|measure| ws.with(measure)),
         ("shadowmesh up, through the relay", &|measure| cut_off.with(measure)),
         (Tunnel::WIREGUARD_GO.name, &|measure| Tunnel::WIREGUARD_GO.with(MTU, measure)),
         (Tunnel::NEBULA.name, &|measure| Tunnel::NEBULA.with(MTU, measure)),
@@ -74,7 +77,8 @@ pub(crate) fn through_tunnels() -> Vec<Table> {
         "Two namespaces joined by a veth (the members of a network: by a bridge), both ends and \
          iperf3 on the same {} cores, {SECONDS} s after 1 s of warm-up, {runs} runs in turns. \
          Tunnels over UDP have an inner MTU of {MTU}, the network its own of 1280; the \
-         relay runs on the same cores, and its stream is WebSocket over TLS 1.3. Processor time is \
+         relay runs on the same cores, and its stream is WebSocket over TLS 1.3. Over a direct stream \
+         one end listens itself (WSS: over TLS 1.3, WS: without), and the other has no UDP. Processor time is \
          that of the whole machine.",
         cores()
     );

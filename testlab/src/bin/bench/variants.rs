@@ -82,6 +82,18 @@ impl Members {
         Self { _lab: lab, a, b }
     }
 
+    /// Two members of which one has no UDP, and the other listens, as `listen` says besides.
+    pub(crate) fn over_stream(listen: &[&str]) -> Self {
+        let mut lab = Lab::new();
+        let (mut a, mut b) = (lab.host("a"), lab.host("b"));
+        a.namespace().block_udp();
+        b.up(&[&["--listen", "0.0.0.0:8444"], listen, &[&lab.invite(&[])]].concat());
+        a.up(&[&lab.invite(&[])]);
+        a.wait_for_path(&b, "stream", PATIENCE);
+        b.wait_for_path(&a, "stream", PATIENCE);
+        Self { _lab: lab, a, b }
+    }
+
     pub(crate) fn with(&self, measure: &mut Measure<'_>) {
         let address = self.b.addresses().swap_remove(0);
         self.at(&address, measure);
