@@ -382,6 +382,17 @@ impl Device {
         &self.namespace
     }
 
+    /// The IPv4 address of its host.
+    ///
+    /// # Panics
+    /// When the host has none.
+    #[must_use]
+    pub fn underlay_address(&self) -> String {
+        let shown = self.namespace().run("ip", &["-4", "-o", "addr", "show", "dev", "eth0"]);
+        let address = shown.split_whitespace().nth(3).and_then(|address| address.split('/').next());
+        address.expect("the host has an address").to_owned()
+    }
+
     /// The folder of its state.
     #[must_use]
     pub fn state_dir(&self) -> &str {

@@ -7,7 +7,6 @@ use blake2::digest::{FixedOutput, Update};
 use blake2::{Blake2s256, Digest};
 use bytes::{Bytes, BytesMut};
 use control_proto::SecurityEvent;
-use frame_proto::FLAG_INTERACTIVE;
 use identity::{
     Attachment, Binding, CertificateChain, ChannelPublicKey, DeviceId, NetworkId, RelayEntry,
     ServerAddress, Signed,
@@ -15,12 +14,11 @@ use identity::{
 use noise_channel::{ClockOffset, PathSecret, Service, StaticSecret};
 use relay_proto::{ClientConfig, ClientEvent, FlowId, LinkError, RelayClient};
 
+use crate::classes::Classifier;
 use crate::context::Context;
 use crate::guests::Guests;
 use crate::hosts::Host;
 use crate::io::{DialTarget, Purpose, StreamId};
-use crate::meter::FlowMeter;
-use crate::routes::{flow_of, is_expedited};
 use crate::streams::{Owner, Streams};
 
 /// Relays at which a device can be reached: one more than is needed, for the day when one dies.
@@ -85,7 +83,7 @@ pub(crate) struct Relays {
     links: BTreeMap<DeviceId, Link>,
     /// The peers that have come here.
     pub(crate) guests: Guests,
-    meter: FlowMeter,
+    pub(crate) classifier: Classifier,
     /// What a relay last asked to add to the local clock: many relays, and each after every change of the network
     /// underneath, ask for the same.
     asked: Option<ClockOffset>,
@@ -116,7 +114,7 @@ impl Relays {
             homes: Vec::new(),
             hosts: BTreeMap::new(),
             links: BTreeMap::new(),
-            meter: FlowMeter::default(),
+            classifier: Classifier::default(),
             asked: None,
             events: VecDeque::new(),
         }
@@ -287,14 +285,6 @@ impl Relays {
                 streams.wake(stream);
             }
         }
-    }
-
-    /// The flow of a packet, and the flags that its frame gets.
-    pub(crate) fn classify(&mut self, packet: &[u8], now: Instant) -> (FlowId, u8) {
-        let flow = flow_of(packet);
-        let is_little = self.meter.is_little(flow, packet.len(), now);
-        let is_interactive = is_little || is_expedited(packet);
-        (flow, if is_interactive { FLAG_INTERACTIVE } else { 0 })
     }
 
     /// Sends a frame through a relay; dials there if need be.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
+use identity::{ParseTrafficRuleError, TrafficRule};
 use websocket::{Proxy, ProxyError};
 
 use crate::exit;
@@ -390,6 +391,10 @@ pub(crate) enum NetworkCommand {
         /// Where nodes find the controller, or `auto` for where it listens; may be repeated
         #[arg(long = "controller", value_name = "HOST:PORT", value_parser = place)]
         controllers: Vec<Place>,
+        /// How traffic waits where other traffic waits too, by its ports; may be repeated, and the first rule that fits counts.
+        /// `none` takes all rules away
+        #[arg(long, value_name = "tcp|udp/PORT[-PORT]=interactive|bulk|background", value_parser = traffic)]
+        traffic: Vec<Traffic>,
         /// How many entries each of the logs keeps
         #[arg(long, value_name = "NUMBER")]
         log_entries: Option<u64>,
@@ -444,6 +449,15 @@ pub(crate) enum Place {
     At(String, u16),
 }
 
+/// A rule for traffic, or the word that there is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Traffic {
+    /// All traffic waits as it is marked, or by what its flow sends.
+    Unruled,
+    /// As this rule says.
+    Rule(TrafficRule),
+}
+
 /// Arguments of `wireguard`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct WireguardArgs {
@@ -460,6 +474,13 @@ pub(crate) struct DemoArgs {
     /// End with a summary instead of running until Ctrl-C
     #[arg(long)]
     pub(crate) once: bool,
+}
+
+fn traffic(text: &str) -> Result<Traffic, ParseTrafficRuleError> {
+    if text == "none" {
+        return Ok(Traffic::Unruled);
+    }
+    text.parse().map(Traffic::Rule)
 }
 
 /// Reads `90s`, `30m`, `24h` or `7d`.

@@ -166,7 +166,7 @@ fn a_clock_that_jumps_by_a_day_costs_no_ping_and_keeps_nobody_out() {
 /// How long a device sleeps.
 fn asleep() -> Duration {
     let seconds = std::env::var("SHADOWMESH_ASLEEP").ok().and_then(|text| text.parse().ok());
-    Duration::from_secs(seconds.unwrap_or(20))
+    Duration::from_secs(seconds.unwrap_or(60))
 }
 
 /// Two devices that reach each other directly.
