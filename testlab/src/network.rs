@@ -66,6 +66,16 @@ impl Lab {
     /// Starts `shadowmesh serve` and waits until it answers.
     pub fn start_server(&mut self) {
         self.spawn_server();
+        self.wait_for_server();
+    }
+
+    /// The same with other options about where it listens.
+    pub fn start_server_with(&mut self, options: &[&str]) {
+        self.serve(options);
+        self.wait_for_server();
+    }
+
+    fn wait_for_server(&self) {
         wait_for("the controller to answer", PATIENCE, || {
             self.ask_server(&["network", "show"]).status.success().then_some(())
         });
@@ -73,19 +83,13 @@ impl Lab {
 
     /// Starts `shadowmesh serve`.
     pub fn spawn_server(&mut self) {
-        let (state, listen, host) =
-            (self.state("server"), format!("0.0.0.0:{PORT}"), server_address().to_string());
-        let args = [
-            "--state-dir",
-            &state,
-            "serve",
-            "--listen",
-            &listen,
-            "--host",
-            &host,
-            "--network",
-            NETWORK,
-        ];
+        let (listen, host) = (format!("0.0.0.0:{PORT}"), server_address().to_string());
+        self.serve(&["--listen", &listen, "--host", &host]);
+    }
+
+    fn serve(&mut self, options: &[&str]) {
+        let state = self.state("server");
+        let args = [&["--state-dir", &state, "serve", "--network", NETWORK], options].concat();
         // The soft limit of open files that most systems start programs with.
         let program = shadowmesh().to_string_lossy().into_owned();
         let limited = [&["--nofile=1024:20000", &program][..], &args].concat();

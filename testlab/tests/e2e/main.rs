@@ -1,6 +1,7 @@
 //! Real binaries and TUN devices in namespaces. Needs root; a missing tool is a failure.
 
 mod checksums;
+mod fronts;
 mod intruders;
 mod mappings;
 mod own_streams;

@@ -82,12 +82,14 @@ impl Server {
                 hosts: args.hosts,
                 tls_certificate: args.tls_certificate,
                 tls_key: args.tls_key,
+                front: args.front,
             },
             ListenSettings {
                 listen: settings.listen,
                 hosts: settings.hosts,
                 tls_certificate: settings.tls_certificate,
                 tls_key: settings.tls_key,
+                front: settings.front,
             },
         )?;
         check(&wanted).await?;
@@ -200,6 +202,7 @@ pub(crate) async fn relay(args: RelayArgs, config: Config) -> Result<(), Failure
         hosts: args.hosts,
         tls_certificate: args.tls_certificate,
         tls_key: args.tls_key,
+        front: args.front,
     };
     let wanted = wanted(asked, config.relay.clone())?;
     check(&wanted).await?;
@@ -235,6 +238,7 @@ pub(super) fn wanted(asked: ListenSettings, file: ListenSettings) -> Result<Want
         hosts: if asked.hosts.is_empty() { file.hosts } else { asked.hosts },
         certificate: both(asked.tls_certificate, asked.tls_key)?
             .or(both(file.tls_certificate, file.tls_key)?),
+        front: asked.front.or(file.front),
     })
 }
 
