@@ -110,6 +110,13 @@ impl Lab {
         std::fs::read_to_string(self.log("server")).unwrap_or_default()
     }
 
+    /// Ends the server as a service manager does, and waits until it has ended.
+    pub fn stop_server(&mut self) {
+        if let Some(process) = self.serving.take() {
+            process.stop(PATIENCE);
+        }
+    }
+
     /// Ends the server as a power cut would.
     pub fn kill_server(&mut self) {
         if let Some(process) = self.serving.take() {
@@ -341,6 +348,13 @@ impl Relay {
         let args = ["--state-dir", &self.state, "relay", "--listen", &listen, "--host"];
         let args = [&args[..], &[&self.address], invite].concat();
         self.process = Some(self.namespace.spawn(shadowmesh(), &args, &self.log));
+    }
+
+    /// Ends it as a service manager does, and waits until it has ended.
+    pub fn stop(&mut self) {
+        if let Some(process) = self.process.take() {
+            process.stop(PATIENCE);
+        }
     }
 
     /// Ends it as a power cut would, but for the host, which closes its connections.

@@ -1,6 +1,6 @@
 //! Links to relays: two where this device is at home, others where peers are, and such as lead straight to peers.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use blake2::digest::{FixedOutput, Update};
@@ -78,6 +78,8 @@ pub(crate) struct Relays {
     settings: RelaySettings,
     entries: BTreeMap<DeviceId, RelayEntry>,
     homes: Vec<DeviceId>,
+    /// Relays that are about to stop, or have stopped to report.
+    unwell: BTreeSet<DeviceId>,
     /// The peers that listen themselves.
     hosts: BTreeMap<DeviceId, Host>,
     links: BTreeMap<DeviceId, Link>,
@@ -112,6 +114,7 @@ impl Relays {
             settings,
             entries: BTreeMap::new(),
             homes: Vec::new(),
+            unwell: BTreeSet::new(),
             hosts: BTreeMap::new(),
             links: BTreeMap::new(),
             classifier: Classifier::default(),
@@ -137,6 +140,8 @@ impl Relays {
             .map(|(device, (_, healthy))| (!healthy, self.affinity(*device), *device))
             .collect();
         ranked.sort_unstable();
+        let unwell = ranked.iter().filter(|(unwell, ..)| *unwell);
+        self.unwell = unwell.map(|(_, _, device)| *device).collect();
         self.homes = ranked.into_iter().map(|(_, _, device)| device).take(HOMES).collect();
         let moved: Vec<_> = self
             .links
@@ -164,9 +169,12 @@ impl Relays {
         hash.chain(relay.as_bytes()).finalize_fixed().into()
     }
 
-    /// The relays at which this device is attached now, the preferred first.
+    /// The relays at which this device is to be found now, the preferred first: one that may stop is none while
+    /// there is another.
     pub(crate) fn attached_homes(&self) -> Vec<DeviceId> {
-        self.homes.iter().filter(|home| self.is_attached(**home)).copied().collect()
+        let all = self.homes.iter().filter(|home| self.is_attached(**home)).copied();
+        let (unwell, well): (Vec<_>, Vec<_>) = all.partition(|home| self.unwell.contains(home));
+        if well.is_empty() { unwell } else { well }
     }
 
     /// Whether frames go through this relay, or straight to this peer.

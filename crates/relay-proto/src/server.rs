@@ -301,6 +301,12 @@ impl RelayServer {
         }
     }
 
+    /// Bytes of a network that were forwarded since its last report.
+    #[must_use]
+    pub fn forwarded(&self, network: NetworkId) -> u64 {
+        self.loads.get(&network).map_or(0, |load| load.bytes_forwarded)
+    }
+
     /// Whether a device is attached.
     #[must_use]
     pub fn is_attached(&self, network: NetworkId, device: DeviceId) -> bool {

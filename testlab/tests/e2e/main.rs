@@ -8,6 +8,7 @@ mod own_streams;
 mod proxies;
 mod stream;
 mod translators;
+mod underlays;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
