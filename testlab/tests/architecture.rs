@@ -164,6 +164,17 @@ fn unsafe_code_stands_only_in_platform() {
     }
 }
 
+#[test]
+fn packets_frames_and_messages_are_sealed_by_one_crate() {
+    for (name, _) in rules().iter().filter(|(_, rule)| rule.pure) {
+        for file in rust_files(&root().join("crates").join(name).join("src")) {
+            let text = std::fs::read_to_string(&file).expect("source is readable");
+            let knows_a_backend = text.contains("aws_lc_rs::aead") || text.contains("chacha20::");
+            assert!(!knows_a_backend || name == "chacha-poly", "{} does", file.display());
+        }
+    }
+}
+
 fn rust_files(folder: &Path) -> Vec<std::path::PathBuf> {
     let mut files = Vec::new();
     let mut open = vec![folder.to_owned()];
