@@ -331,7 +331,7 @@ fn routes_are_added_and_undone_also_after_a_crash() {
         let again = journal.add_route(&wanted[0]).unwrap_err();
         assert_eq!(again.kind(), std::io::ErrorKind::AlreadyExists);
         assert_eq!(present(), 3);
-        std::mem::forget(journal);
+        drop(journal);
         let mut journal = Journal::open(&path).unwrap();
         assert_eq!(present(), 0);
         journal.add_route(&wanted[1]).unwrap();
