@@ -473,8 +473,32 @@ fn socklen(length: usize) -> libc::socklen_t {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_written_for_a_send_is_what_a_receive_reads() {
+        for (destination, address, interface) in [
+            ("192.0.2.1:51820", "198.51.100.7", 0),
+            ("[2001:db8::1]:51820", "2001:db8::7", 0),
+            ("[fe80::1%3]:51820", "fe80::7", 3),
+        ] {
+            let source = Some(Source { address: address.parse().unwrap(), interface });
+            let destination = destination.parse().unwrap();
+            let transmit = Transmit { destination, source, segment: Some(1_200), bytes: &[] };
+            let mut control = [0; CONTROL_WORDS];
+            let used = write_control(&mut control, &transmit);
+            // SAFETY: all-zero is valid for this plain C structure.
+            let mut header: libc::mmsghdr = unsafe { mem::zeroed() };
+            header.msg_len = 2_000;
+            header.msg_hdr.msg_control = control.as_mut_ptr().cast();
+            header.msg_hdr.msg_controllen = used;
+            let slot = slot_of(&header, &raw_address(destination).0);
+            assert_eq!((slot.remote, slot.local), (Some(destination), source));
+            assert_eq!((slot.length, slot.segment), (2_000, 2_000));
+        }
+    }
 
     #[test]
     fn every_way_in_which_a_send_fails_has_its_remedy() {
