@@ -4,7 +4,7 @@
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chacha_poly::{Key, nonce};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -20,6 +20,8 @@ use testlab::sim::Pair;
 /// Parts of a super-packet: what the host hands over at once.
 const PARTS: u16 = 44;
 const ROUTES: [u32; 3] = [1, 100, 10_000];
+/// Super-packets that one pair relays before it has anything else to say.
+const RELAYED: u64 = 1_000;
 /// A bare acknowledgement, a packet, a page and a super-packet.
 const TEXTS: [usize; 4] = [64, 1_420, 8_192, 65_000];
 
@@ -52,10 +54,12 @@ fn cipher(criterion: &mut Criterion) {
             });
         });
     }
-    group.bench_function("prepare a key", |bencher| {
+    group.finish();
+    let mut group = criterion.benchmark_group("key");
+    group.bench_function("prepare", |bencher| {
         bencher.iter(|| Key::new(black_box(&[7; 32])));
     });
-    group.bench_function("prepare an extended key", |bencher| {
+    group.bench_function("prepare extended", |bencher| {
         bencher.iter(|| Key::extended(black_box(&[7; 32]), black_box(&[7; 16])));
     });
     group.finish();
@@ -138,7 +142,7 @@ fn sealing_and_opening(criterion: &mut Criterion) {
             }
             sealed
         };
-        bencher.iter_batched(sealed, open, BatchSize::SmallInput);
+        bencher.iter_batched(sealed, open, BatchSize::PerIteration);
     });
     group.finish();
 }
@@ -212,7 +216,7 @@ fn frames(criterion: &mut Criterion) {
                 opener.open(&mut frame).expect("it is new");
                 frame
             };
-            bencher.iter_batched(|| frame(length), open, BatchSize::SmallInput);
+            bencher.iter_batched(|| frame(length), open, BatchSize::PerIteration);
         });
     }
     group.finish();
@@ -233,7 +237,7 @@ fn hops(criterion: &mut Criterion) {
                 sealer.seal(&mut message).expect("it is a frame");
                 message
             };
-            bencher.iter_batched(|| message.clone(), seal, BatchSize::SmallInput);
+            bencher.iter_batched(|| message.clone(), seal, BatchSize::PerIteration);
         });
         group.bench_function(BenchmarkId::new("open", length), |bencher| {
             let (mut sealer, mut opener) = (HopSealer::new(&key), HopOpener::new(&key));
@@ -246,7 +250,7 @@ fn hops(criterion: &mut Criterion) {
                 opener.open(&mut message).expect("it comes in order");
                 message
             };
-            bencher.iter_batched(sealed, open, BatchSize::SmallInput);
+            bencher.iter_batched(sealed, open, BatchSize::PerIteration);
         });
         group.bench_function(BenchmarkId::new("rewrite the header", length), |bencher| {
             bencher.iter(|| frame_proto::set_peer(black_box(&mut frame), black_box(other)));
@@ -257,17 +261,34 @@ fn hops(criterion: &mut Criterion) {
 
 /// A super-packet in one frame: at its sender, at the relay, at its receiver.
 fn relaying(criterion: &mut Criterion) {
-    let mut pair = Pair::relayed();
-    let (offload, packet) = pair.super_packet(PARTS);
+    let length = Pair::direct().super_packet(PARTS).1.len();
     let mut group = criterion.benchmark_group("relay");
-    group.throughput(Throughput::Bytes(packet.len() as u64));
-    group.bench_function("send, forward and receive", |bencher| {
-        bencher.iter(|| {
-            pair.wait(Duration::from_micros(100));
-            let message = pair.send(HostPacket::new(offload, &packet));
-            let message = pair.forward(message.freeze());
-            pair.receive(message.freeze())
-        });
-    });
+    group.throughput(Throughput::Bytes(length as u64));
+    for (index, step) in ["send", "forward", "receive"].into_iter().enumerate() {
+        group.bench_function(step, |bencher| bencher.iter_custom(|count| relay(index, count)));
+    }
     group.finish();
+}
+
+/// How long one step takes `count` times, each time with the others before and after it.
+fn relay(step: usize, mut count: u64) -> Duration {
+    let mut taken = Duration::ZERO;
+    while count > 0 {
+        let mut pair = Pair::relayed();
+        let (offload, packet) = pair.super_packet(PARTS);
+        for _ in 0..count.min(RELAYED) {
+            pair.wait(Duration::from_micros(100));
+            let packet = HostPacket::new(offload, &packet);
+            let began = Instant::now();
+            let message = pair.send(packet);
+            let sent = Instant::now();
+            let message = pair.forward(message.freeze());
+            let forwarded = Instant::now();
+            black_box(pair.receive(message.freeze()));
+            let steps = [sent - began, forwarded - sent, forwarded.elapsed()];
+            taken += steps[step];
+        }
+        count = count.saturating_sub(RELAYED);
+    }
+    taken
 }
