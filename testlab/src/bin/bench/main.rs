@@ -14,6 +14,7 @@ mod iperf;
 mod memory;
 mod packets;
 mod plot;
+mod relays;
 mod report;
 mod throughput;
 mod variants;
@@ -25,12 +26,13 @@ use report::Table;
 type Measure = fn() -> Vec<Table>;
 
 /// Every group of tables by its name.
-const TABLES: [(&str, Measure); 6] = [
+const TABLES: [(&str, Measure); 7] = [
     ("tunnels", throughput::through_tunnels),
     ("packets", packets::of_64_bytes),
     ("mtu", throughput::at_other_mtus),
     ("userspace", throughput::in_userspace),
     ("first-byte", || vec![first_byte::without_a_session()]),
+    ("relay", relays::beside_others),
     ("memory", || vec![memory::of_an_idle_node()]),
 ];
 
