@@ -127,6 +127,12 @@ impl Remote {
         }
     }
 
+    /// Sends the next probe of a burst now, as its time may have come: something has arrived from there.
+    pub(crate) fn hasten_burst(&mut self, now: Instant) {
+        self.start_burst(now);
+        self.next = Some(now);
+    }
+
     pub(crate) fn stop_probing(&mut self) {
         self.burst = None;
         self.next = None;

@@ -36,7 +36,7 @@ impl Remotes {
         let Some(remote) = self.0.get_mut(&address) else { return false };
         remote.handle_heard(now);
         if !remote.is_proven() {
-            remote.start_burst(now);
+            remote.hasten_burst(now);
         }
         true
     }
