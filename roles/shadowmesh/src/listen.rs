@@ -39,12 +39,12 @@ pub(crate) struct Wanted {
 #[derive(Debug)]
 pub(crate) struct Listening {
     pub(crate) listener: Listener,
-    /// The address of the listener; STUN gets the same port on UDP.
+    /// The address of the listener; STUN gets the same port on UDP, and the next one if that is free.
     pub(crate) address: SocketAddr,
     /// How others reach it.
     pub(crate) servers: Vec<ServerAddress>,
-    /// Where others reach its STUN.
-    pub(crate) stun: Vec<SocketAddr>,
+    /// At which addresses others reach its STUN.
+    pub(crate) stun: Vec<IpAddr>,
     /// How this host reaches it, whatever stands in front.
     pub(crate) from_here: ServerAddress,
 }
@@ -70,8 +70,7 @@ pub(crate) async fn listen(wanted: &Wanted, key: &[u8]) -> Result<Listening, Fai
     };
     let address = listener.local_addr().map_err(|source| not_bound(address, &source))?;
     let servers = servers(&hosts, wanted.hosts.is_empty(), address.port(), tls).await;
-    let reachable = servers.iter().flat_map(|server| server.addresses.iter().copied());
-    let stun = reachable.map(|ip| SocketAddr::new(ip, address.port())).collect();
+    let stun = servers.iter().flat_map(|server| server.addresses.iter().copied()).collect();
     let here = if address.ip().is_unspecified() { LOOPBACK } else { address.ip() };
     let host = hosts.first().cloned().unwrap_or_else(|| here.to_string());
     let from_here = ServerAddress { host, port: address.port(), addresses: vec![here], tls };
