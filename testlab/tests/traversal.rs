@@ -54,7 +54,7 @@ impl Pair {
         for site in sites {
             world.add_node_at(site);
         }
-        let others_permille = if seed % 4 < 2 { 0 } else { 150 };
+        let others_permille = if seed % 4 < 2 { 0 } else { 500 };
         let mut pair =
             Self { world, sites, dice: ChaCha20Rng::seed_from_u64(seed), others_permille };
         let all_have_addresses =
