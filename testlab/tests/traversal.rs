@@ -99,6 +99,26 @@ impl Pair {
 }
 
 #[test]
+fn a_port_that_others_moved_out_of_reach_is_found_by_the_next_attempt() {
+    let counting = NatBehaviour {
+        // As long as Linux remembers what nobody answered.
+        expiry: Duration::from_secs(30),
+        ..symmetric(Ports::Counted(1))
+    };
+    for seed in 0..4 {
+        let mut pair = Pair::new([counting, cone(Dependence::AddressAndPort)], 2 * seed);
+        pair.world.ping(0, 1);
+        for _ in 0..20 {
+            pair.world.run_for(Duration::from_millis(2));
+            (0..20).for_each(|_| pair.world.disturb(pair.sites[0]));
+        }
+        pair.others_permille = 0;
+        let time = pair.time_to_direct().expect("a direct path");
+        assert!((10 * SECOND..PATIENCE).contains(&time), "{time:?}");
+    }
+}
+
+#[test]
 fn counted_ports_are_guessed_in_at_least_four_of_five_pairings_of_each_kind() {
     const SEEDS: u64 = 24;
     let counting = |step| symmetric(Ports::Counted(step));

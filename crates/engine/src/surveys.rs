@@ -2,6 +2,7 @@
 //! the probes to one move the count on for the next.
 
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use identity::DeviceId;
 use path::{Mapping, PortSequence};
@@ -18,7 +19,12 @@ pub(crate) struct Surveys {
     asked: Option<DeviceId>,
     /// What the latest one found.
     found: Option<PortSequence>,
+    /// Until when it needs no other, because the translator did not count.
+    settled_until: Option<Instant>,
 }
+
+/// A translator that did not count, or whose count others disturbed too much, is asked again after this.
+const SETTLED: Duration = Duration::from_secs(60);
 
 impl Surveys {
     pub(crate) fn want(&mut self, peer: DeviceId) {
@@ -40,20 +46,23 @@ impl Engine {
         if std::mem::replace(&mut self.settings.dependent, is_dependent) != is_dependent {
             self.for_each_peer(|peer| peer.agent.handle_translator(is_dependent));
             // Nobody waits for it, but whoever looks at the surroundings wants to know.
-            self.underlay.surveys.found = None;
+            (self.underlay.surveys.found, self.underlay.surveys.settled_until) = (None, None);
             if is_dependent {
                 self.stun.survey(cx.rng, cx.now.instant);
             }
         }
         if let Some(found) = self.stun.poll_surveyed(cx.instant()) {
-            self.underlay.surveys.found = found;
+            let settled = found.is_none().then(|| cx.instant() + SETTLED);
+            (self.underlay.surveys.found, self.underlay.surveys.settled_until) = (found, settled);
             self.tell_surveyed(found, cx);
         }
         if !self.stun.is_surveying()
             && let Some(peer) = self.underlay.surveys.waiting.pop_front()
         {
             self.underlay.surveys.asked = Some(peer);
-            if !self.stun.survey(cx.rng, cx.now.instant) {
+            let settled = self.underlay.surveys.settled_until;
+            let is_settled = settled.is_some_and(|until| until > cx.instant());
+            if is_settled || !self.stun.survey(cx.rng, cx.now.instant) {
                 self.tell_surveyed(None, cx);
             }
         }

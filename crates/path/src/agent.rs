@@ -14,7 +14,7 @@ use crate::frames::Frames;
 use crate::guesses::Guesses;
 use crate::io::{PathConfig, PathEvent, RemoteStatus, Transmit};
 use crate::relay_choice::RelayChange;
-use crate::remote::{Remote, retry_after};
+use crate::remote::{KEEP_ALIVE, Remote, retry_after};
 use crate::remotes::Remotes;
 use crate::translator::PortSequence;
 use crate::why::{Decision, Path, Reason};
@@ -504,7 +504,11 @@ impl PathAgent {
 
     fn send_probes(&mut self, budget: &mut ProbeBudget, rng: &mut dyn CryptoRng, now: Instant) {
         let silent = self.silent_since.map(|since| now.saturating_duration_since(since));
-        let retry = retry_after(silent.filter(|silent| *silent >= PROBE_AFTER));
+        let mut retry = retry_after(silent.filter(|silent| *silent >= PROBE_AFTER));
+        if self.calls.ports().is_some() {
+            // The mapping has to stay where the peer looks for it.
+            retry = retry.min(KEEP_ALIVE);
+        }
         for (address, remote) in self.remotes.all_mut() {
             if remote.due().is_none_or(|at| at > now) {
                 continue;

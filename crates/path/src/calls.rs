@@ -10,7 +10,7 @@ const CALL_AGAIN: Duration = Duration::from_secs(30);
 /// Least time between two call-me-maybes, so that two peers do not answer each other for ever.
 const CALL_PAUSE: Duration = Duration::from_secs(2);
 /// Probes and calls wait for a survey for at most this long; other peers' surveys may come first.
-const HELD: Duration = Duration::from_secs(1);
+const HELD: Duration = Duration::from_secs(3);
 /// What was surveyed within this is near enough for a destination that turned up since.
 const RECENT: Duration = Duration::from_secs(1);
 

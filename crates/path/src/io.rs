@@ -36,7 +36,7 @@ pub enum PathEvent {
         latency: Duration,
     },
     /// Nothing is probed until [`PathAgent::handle_survey`](crate::PathAgent::handle_survey) has said how the
-    /// translator counts, or for a second.
+    /// translator counts, or for three seconds.
     SurveyWanted,
 }
 

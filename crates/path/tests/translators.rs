@@ -291,14 +291,14 @@ fn behind_a_dependent_translator_nothing_is_sent_before_the_survey_and_the_call_
 }
 
 #[test]
-fn a_survey_without_an_outcome_delays_a_call_by_a_second_at_most() {
+fn a_survey_without_an_outcome_delays_a_call_by_3_s_at_most() {
     let mut side = Side::new();
     side.agent.handle_translator(true);
     side.agent.handle_sent(side.now);
     let begin = side.now;
     side.drain();
-    side.run(2 * SECOND);
+    side.run(4 * SECOND);
     let (at, path, message) = &side.sent[0];
-    assert_eq!((*at, *path), (begin + SECOND, Path::Relay));
+    assert_eq!((*at, *path), (begin + 3 * SECOND, Path::Relay));
     assert!(matches!(message, Message::CallMeMaybe { ports: None, .. }));
 }
