@@ -72,7 +72,11 @@ impl Remotes {
 
     /// Drops proofs that have run out; true if there were any.
     pub(crate) fn expire(&mut self, now: Instant) -> bool {
-        self.0.values_mut().fold(false, |any, remote| remote.expire(now) || any)
+        let mut any = false;
+        for remote in self.0.values_mut() {
+            any |= remote.expire(now);
+        }
+        any
     }
 
     /// When the next probe is due.

@@ -28,6 +28,7 @@
 mod capture;
 mod clock;
 mod cpu;
+mod draining;
 mod map_keeper;
 mod membership;
 mod relay;

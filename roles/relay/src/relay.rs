@@ -159,6 +159,11 @@ impl Relay {
         self.shared.server().report_load(network, used)
     }
 
+    /// Bytes of a network that were forwarded since [`Self::take_load`].
+    pub(crate) fn forwarded(&self, network: NetworkId) -> u64 {
+        self.shared.server().forwarded(network)
+    }
+
     /// Where STUN is answered, in the order of the configuration.
     #[must_use]
     pub fn stun_addresses(&self) -> &[SocketAddr] {

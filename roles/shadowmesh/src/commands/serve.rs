@@ -10,6 +10,7 @@ use control_proto::{InviteRequest, Mode, Owner};
 use controller::network::{NetworkError, NetworkFolder, NewNetwork, network_key};
 use controller::secrets::ControllerSecrets;
 use controller::{AdminClient, Controller, StartError};
+use futures_util::future::join_all;
 use identity::{DeviceName, GroupName, Invite, NetworkName};
 use keystore::{FileKeystore, Keystore as _, KeystoreError, write_private_file};
 use relay::{Capture, Membership, MembershipConfig, MembershipError, Relay, RelayConfig};
@@ -83,12 +84,14 @@ impl Server {
                 hosts: args.hosts,
                 tls_certificate: args.tls_certificate,
                 tls_key: args.tls_key,
+                front: args.front,
             },
             ListenSettings {
                 listen: settings.listen,
                 hosts: settings.hosts,
                 tls_certificate: settings.tls_certificate,
                 tls_key: settings.tls_key,
+                front: settings.front,
             },
         )?;
         check(&wanted).await?;
@@ -167,15 +170,28 @@ impl Server {
 
     /// Hands out connections until `stop` is ready, or until what the controller keeps makes no sense.
     pub(crate) async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), Failure> {
-        let mut stop = std::pin::pin!(stop);
         if let Some(owner) = self.owner.take() {
             tokio::spawn(sign_first(self.admin.clone(), owner, self.relay.is_some()));
         }
+        self.accept_until(stop).await?;
+        drop(self.relay);
+        self.controller.stop().await.map_err(|error| Failure::new(Exit::Host, error.to_string()))
+    }
+
+    async fn accept_until(&mut self, stop: impl Future<Output = ()>) -> Result<(), Failure> {
+        let (relay, memberships) = match &self.relay {
+            Some((relay, memberships)) => (Some(relay), &memberships[..]),
+            None => (None, &[][..]),
+        };
+        let mut stop = std::pin::pin!(async {
+            stop.await;
+            drain(memberships).await;
+        });
         loop {
             tokio::select! {
-                () = &mut stop => break,
+                () = &mut stop => return Ok(()),
                 upgrade = self.listening.listener.accept() => {
-                    dispatch(&self.controller, self.relay.as_ref().map(|(relay, _)| relay), upgrade).await;
+                    dispatch(&self.controller, relay, upgrade).await;
                 }
                 ended = self.controller.ended() => {
                     let text = match ended {
@@ -186,8 +202,6 @@ impl Server {
                 }
             }
         }
-        drop(self.relay);
-        self.controller.stop().await.map_err(|error| Failure::new(Exit::Host, error.to_string()))
     }
 }
 
@@ -201,6 +215,7 @@ pub(crate) async fn relay(args: RelayArgs, config: Config) -> Result<(), Failure
         hosts: args.hosts,
         tls_certificate: args.tls_certificate,
         tls_key: args.tls_key,
+        front: args.front,
     };
     let wanted = wanted(asked, config.relay.clone())?;
     check(&wanted).await?;
@@ -225,7 +240,21 @@ pub(crate) async fn relay(args: RelayArgs, config: Config) -> Result<(), Failure
     info!(networks = memberships.len(), address = %listening.address, "relaying");
     relay.listen(listening.listener);
     stop.await;
+    drain(&memberships).await;
     Ok(())
+}
+
+/// Lets devices go to other relays before this one stops; a further signal stops it at once.
+async fn drain(memberships: &[Membership]) {
+    let at_once = stop::requested();
+    let drained = join_all(memberships.iter().map(Membership::drain));
+    match at_once {
+        Ok(at_once) => tokio::select! {
+            _ = drained => {}
+            () = at_once => {}
+        },
+        Err(_) => drop(drained.await),
+    }
 }
 
 /// What the command line asks for, and the file where it is silent.
@@ -236,6 +265,7 @@ pub(super) fn wanted(asked: ListenSettings, file: ListenSettings) -> Result<Want
         hosts: if asked.hosts.is_empty() { file.hosts } else { asked.hosts },
         certificate: both(asked.tls_certificate, asked.tls_key)?
             .or(both(file.tls_certificate, file.tls_key)?),
+        front: asked.front.or(file.front),
     })
 }
 

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::sim::{Dependence, EdgeKind, INTERNET, NatBehaviour, Ports, Quality, SiteId, World};
+use crate::sim::{
+    Dependence, EdgeKind, INTERNET, NatBehaviour, Ports, Quality, SiteId, Underlay, World,
+};
 
 /// Actions of one script; what comes after them is passed over.
 const MAX_ACTIONS: usize = 24;
@@ -90,31 +92,32 @@ impl Place {
         };
         let counting =
             NatBehaviour { ports: Ports::Counted(1), ..nat(AddressAndPort, AddressAndPort) };
+        let home = nat(Endpoint, AddressAndPort);
         let underlay = &mut world.underlay;
         let kind = match self {
             Self::Open => return INTERNET,
             Self::Firewalled => EdgeKind::Firewall,
             Self::FullCone => EdgeKind::Nat(nat(Endpoint, Endpoint)),
             Self::Restricted => EdgeKind::Nat(nat(Endpoint, Address)),
-            Self::PortRestricted => EdgeKind::Nat(nat(Endpoint, AddressAndPort)),
+            Self::PortRestricted => EdgeKind::Nat(home),
             Self::AddressSymmetric => EdgeKind::Nat(nat(Address, AddressAndPort)),
             Self::Symmetric => EdgeKind::Nat(nat(AddressAndPort, AddressAndPort)),
             Self::SymmetricWithIpv6 => EdgeKind::NatAndIpv6(nat(AddressAndPort, AddressAndPort)),
-            Self::Carrier | Self::CountingCarrier => {
-                let home = NatBehaviour { hairpin: false, ..nat(Endpoint, AddressAndPort) };
-                let carrier = match self {
-                    Self::CountingCarrier => NatBehaviour { hairpin: false, ..counting },
-                    _ => home,
-                };
-                let carrier = underlay.add_site(INTERNET, EdgeKind::Nat(carrier));
-                return underlay.add_site(carrier, EdgeKind::Nat(home));
-            }
+            Self::Carrier => return behind_carrier(home, home, underlay),
+            Self::CountingCarrier => return behind_carrier(home, counting, underlay),
             Self::Counting => EdgeKind::Nat(counting),
             Self::Ipv6Only => EdgeKind::Ipv6,
             Self::NoUdp => EdgeKind::NoUdp,
         };
         underlay.add_site(INTERNET, kind)
     }
+}
+
+/// A site behind a translator that is behind another; neither lets its own hosts meet by outer addresses.
+fn behind_carrier(home: NatBehaviour, carrier: NatBehaviour, underlay: &mut Underlay) -> SiteId {
+    let edge = |nat| EdgeKind::Nat(NatBehaviour { hairpin: false, ..nat });
+    let carrier = underlay.add_site(INTERNET, edge(carrier));
+    underlay.add_site(carrier, edge(home))
 }
 
 /// Something that is done to the world. Hosts are given by numbers that are taken modulo how many there are:
