@@ -158,6 +158,7 @@ impl Engine {
                 }
                 self.output.events.push_back(EngineEvent::Path { peer: device, decision });
             }
+            PathEvent::SurveyWanted => self.underlay.surveys.want(device),
             PathEvent::Pong { path, latency } => {
                 self.output.events.push_back(EngineEvent::Pong { peer: device, path, latency });
             }
