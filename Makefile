@@ -103,7 +103,7 @@ coverage: ## line coverage of what is shipped, by the tests of `unit` (needs llv
 	scripts/coverage $(cache)/coverage
 
 bench: ## throughput, latency and memory beside peers, in one run
-	scripts/install-test-tools gotatun boringtun wireguard-go nebula
+	scripts/install-test-tools gotatun boringtun wireguard-go nebula iroh-relay coturn
 	cargo build --release --workspace --locked --bins
 	SHADOWMESH_PLOT=$(if $(TABLES),$(CARGO_TARGET_DIR)/benchmarks.svg,docs/benchmarks.svg) $(as_root) $(CARGO_TARGET_DIR)/release/bench $(TABLES)
 

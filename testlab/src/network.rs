@@ -66,6 +66,16 @@ impl Lab {
     /// Starts `shadowmesh serve` and waits until it answers.
     pub fn start_server(&mut self) {
         self.spawn_server();
+        self.wait_for_server();
+    }
+
+    /// The same with other options about where it listens.
+    pub fn start_server_with(&mut self, options: &[&str]) {
+        self.serve(options);
+        self.wait_for_server();
+    }
+
+    fn wait_for_server(&self) {
         wait_for("the controller to answer", PATIENCE, || {
             self.ask_server(&["network", "show"]).status.success().then_some(())
         });
@@ -73,19 +83,13 @@ impl Lab {
 
     /// Starts `shadowmesh serve`.
     pub fn spawn_server(&mut self) {
-        let (state, listen, host) =
-            (self.state("server"), format!("0.0.0.0:{PORT}"), server_address().to_string());
-        let args = [
-            "--state-dir",
-            &state,
-            "serve",
-            "--listen",
-            &listen,
-            "--host",
-            &host,
-            "--network",
-            NETWORK,
-        ];
+        let (listen, host) = (format!("0.0.0.0:{PORT}"), server_address().to_string());
+        self.serve(&["--listen", &listen, "--host", &host]);
+    }
+
+    fn serve(&mut self, options: &[&str]) {
+        let state = self.state("server");
+        let args = [&["--state-dir", &state, "serve", "--network", NETWORK], options].concat();
         // The soft limit of open files that most systems start programs with.
         let program = shadowmesh().to_string_lossy().into_owned();
         let limited = [&["--nofile=1024:20000", &program][..], &args].concat();
@@ -104,6 +108,13 @@ impl Lab {
     #[must_use]
     pub fn server_output(&self) -> String {
         std::fs::read_to_string(self.log("server")).unwrap_or_default()
+    }
+
+    /// Ends the server as a service manager does, and waits until it has ended.
+    pub fn stop_server(&mut self) {
+        if let Some(process) = self.serving.take() {
+            process.stop(PATIENCE);
+        }
     }
 
     /// Ends the server as a power cut would.
@@ -339,6 +350,13 @@ impl Relay {
         self.process = Some(self.namespace.spawn(shadowmesh(), &args, &self.log));
     }
 
+    /// Ends it as a service manager does, and waits until it has ended.
+    pub fn stop(&mut self) {
+        if let Some(process) = self.process.take() {
+            process.stop(PATIENCE);
+        }
+    }
+
     /// Ends it as a power cut would, but for the host, which closes its connections.
     pub fn kill(&mut self) {
         if let Some(process) = self.process.take() {
@@ -380,6 +398,17 @@ impl Device {
     #[must_use]
     pub fn namespace(&self) -> &Namespace {
         &self.namespace
+    }
+
+    /// The IPv4 address of its host.
+    ///
+    /// # Panics
+    /// When the host has none.
+    #[must_use]
+    pub fn underlay_address(&self) -> String {
+        let shown = self.namespace().run("ip", &["-4", "-o", "addr", "show", "dev", "eth0"]);
+        let address = shown.split_whitespace().nth(3).and_then(|address| address.split('/').next());
+        address.expect("the host has an address").to_owned()
     }
 
     /// The folder of its state.

@@ -3,7 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use identity::{
-    DeviceId, DeviceName, GroupName, NameTarget, NetworkId, NetworkName, SignerId, TunnelPublicKey,
+    DeviceId, DeviceName, GroupName, NameTarget, NetworkId, NetworkName, SignerId, TrafficRule,
+    TunnelPublicKey,
 };
 use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
@@ -102,6 +103,9 @@ pub struct SettingsChange {
     pub log_seconds: Option<u64>,
     /// Where nodes find the controller; an empty list means where it listens.
     pub controllers: Option<Vec<ControllerPlace>>,
+    /// Which traffic goes before which, each as a [`TrafficRule`](identity::TrafficRule) in text.
+    #[serde(default)]
+    pub traffic: Option<Vec<String>>,
 }
 
 /// A place where nodes find a controller. TLS there is that of the controller itself.
@@ -293,6 +297,9 @@ pub struct NetworkView {
     pub log_seconds: u64,
     /// Where nodes find this controller.
     pub controllers: Vec<String>,
+    /// Which traffic goes before which, the first rule that fits.
+    #[serde(with = "text::list")]
+    pub traffic: Vec<TrafficRule>,
     /// The epoch of the records.
     pub epoch: u64,
     /// Records that wait for the owner's signature.

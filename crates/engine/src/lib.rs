@@ -37,7 +37,7 @@
 //! | `introductions` | how many new keys are looked at |
 //! | `tunnels`, `traffic`, `frames`, `host_packet`, `psk`, `via` | packets, sessions, frames |
 //! | `discovery` | paths, candidates, announcements |
-//! | `control`, `relays`, `hosts`, `guests`, `streams`, `meter` | connections to controller, relays and peers, and who waits where |
+//! | `control`, `relays`, `hosts`, `guests`, `streams`, `classes` | connections to controller, relays and peers, and who waits where |
 //! | `dataplane`, `routes` | what runs on data threads |
 //! | `alarms` | security events, counted and rate-limited |
 //! | `names` | the zone for the resolver |
@@ -47,6 +47,7 @@
 #![forbid(unsafe_code)]
 
 mod alarms;
+mod classes;
 mod config;
 mod context;
 mod control;
@@ -59,7 +60,6 @@ mod host_packet;
 mod hosts;
 mod introductions;
 mod io;
-mod meter;
 mod names;
 mod peer;
 mod peers;
@@ -71,6 +71,7 @@ mod saved;
 mod status;
 mod strangers;
 mod streams;
+mod surveys;
 mod sync;
 mod timers;
 mod traffic;

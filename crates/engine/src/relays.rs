@@ -1,13 +1,12 @@
 //! Links to relays: two where this device is at home, others where peers are, and such as lead straight to peers.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use blake2::digest::{FixedOutput, Update};
 use blake2::{Blake2s256, Digest};
 use bytes::{Bytes, BytesMut};
 use control_proto::SecurityEvent;
-use frame_proto::FLAG_INTERACTIVE;
 use identity::{
     Attachment, Binding, CertificateChain, ChannelPublicKey, DeviceId, NetworkId, RelayEntry,
     ServerAddress, Signed,
@@ -15,12 +14,11 @@ use identity::{
 use noise_channel::{ClockOffset, PathSecret, Service, StaticSecret};
 use relay_proto::{ClientConfig, ClientEvent, FlowId, LinkError, RelayClient};
 
+use crate::classes::Classifier;
 use crate::context::Context;
 use crate::guests::Guests;
 use crate::hosts::Host;
 use crate::io::{DialTarget, Purpose, StreamId};
-use crate::meter::FlowMeter;
-use crate::routes::{flow_of, is_expedited};
 use crate::streams::{Owner, Streams};
 
 /// Relays at which a device can be reached: one more than is needed, for the day when one dies.
@@ -80,12 +78,14 @@ pub(crate) struct Relays {
     settings: RelaySettings,
     entries: BTreeMap<DeviceId, RelayEntry>,
     homes: Vec<DeviceId>,
+    /// Relays that are about to stop, or have stopped to report.
+    unwell: BTreeSet<DeviceId>,
     /// The peers that listen themselves.
     hosts: BTreeMap<DeviceId, Host>,
     links: BTreeMap<DeviceId, Link>,
     /// The peers that have come here.
     pub(crate) guests: Guests,
-    meter: FlowMeter,
+    pub(crate) classifier: Classifier,
     /// What a relay last asked to add to the local clock: many relays, and each after every change of the network
     /// underneath, ask for the same.
     asked: Option<ClockOffset>,
@@ -114,9 +114,10 @@ impl Relays {
             settings,
             entries: BTreeMap::new(),
             homes: Vec::new(),
+            unwell: BTreeSet::new(),
             hosts: BTreeMap::new(),
             links: BTreeMap::new(),
-            meter: FlowMeter::default(),
+            classifier: Classifier::default(),
             asked: None,
             events: VecDeque::new(),
         }
@@ -139,6 +140,8 @@ impl Relays {
             .map(|(device, (_, healthy))| (!healthy, self.affinity(*device), *device))
             .collect();
         ranked.sort_unstable();
+        let unwell = ranked.iter().filter(|(unwell, ..)| *unwell);
+        self.unwell = unwell.map(|(_, _, device)| *device).collect();
         self.homes = ranked.into_iter().map(|(_, _, device)| device).take(HOMES).collect();
         let moved: Vec<_> = self
             .links
@@ -166,9 +169,12 @@ impl Relays {
         hash.chain(relay.as_bytes()).finalize_fixed().into()
     }
 
-    /// The relays at which this device is attached now, the preferred first.
+    /// The relays at which this device is to be found now, the preferred first: one that may stop is none while
+    /// there is another.
     pub(crate) fn attached_homes(&self) -> Vec<DeviceId> {
-        self.homes.iter().filter(|home| self.is_attached(**home)).copied().collect()
+        let all = self.homes.iter().filter(|home| self.is_attached(**home)).copied();
+        let (unwell, well): (Vec<_>, Vec<_>) = all.partition(|home| self.unwell.contains(home));
+        if well.is_empty() { unwell } else { well }
     }
 
     /// Whether frames go through this relay, or straight to this peer.
@@ -287,14 +293,6 @@ impl Relays {
                 streams.wake(stream);
             }
         }
-    }
-
-    /// The flow of a packet, and the flags that its frame gets.
-    pub(crate) fn classify(&mut self, packet: &[u8], now: Instant) -> (FlowId, u8) {
-        let flow = flow_of(packet);
-        let is_little = self.meter.is_little(flow, packet.len(), now);
-        let is_interactive = is_little || is_expedited(packet);
-        (flow, if is_interactive { FLAG_INTERACTIVE } else { 0 })
     }
 
     /// Sends a frame through a relay; dials there if need be.

@@ -92,14 +92,6 @@ pub(crate) fn flow_of(packet: &[u8]) -> FlowId {
     FlowId(hasher.finish())
 }
 
-/// Whether a packet asks to go first: a call (EF, RFC 3246), or what keeps a network running (CS6, RFC
-/// 4594).
-pub(crate) fn is_expedited(packet: &[u8]) -> bool {
-    let Some([first, second]) = packet.first_chunk() else { return false };
-    let class = if first >> 4 == 4 { *second } else { first << 4 | second >> 4 };
-    matches!(class >> 2, 46 | 48)
-}
-
 /// The length that an IP packet gives itself, which is at most `packet.len()`; tunnels pad.
 pub(crate) fn packet_len(packet: &[u8]) -> Option<usize> {
     let len = match packet.first()? >> 4 {

@@ -66,8 +66,10 @@ impl Engine {
 
     pub(crate) fn apply(&mut self, changes: &MapChanges, cx: &mut Context<'_>) {
         if changes.info {
-            let overlay = overlay(self.own.network, self.control.client().map());
-            self.settings.set_overlay(overlay);
+            let map = self.control.client().map();
+            self.settings.set_overlay(overlay(self.own.network, map));
+            let rules = map.info().map(|info| &info.traffic[..]).unwrap_or_default();
+            self.relays.classifier.set_rules(rules);
         }
         if changes.relays {
             let mut entries: Vec<(RelayEntry, bool)> = self

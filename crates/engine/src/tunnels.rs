@@ -91,7 +91,7 @@ impl Engine {
     ) {
         let now = cx.instant();
         let (parts, bytes) = (packet.parts() as u64, packet.bytes().len() as u64);
-        let (flow, flags) = self.relays.classify(packet.bytes(), now);
+        let (flow, flags) = self.relays.classifier.classify(packet.bytes(), now);
         let Some(peer) = self.peers.get_mut(device) else { return };
         let Some(relay) = self.relays.route(peer.relays.relays()) else { return };
         peer.relays.handle_sent(relay, now);

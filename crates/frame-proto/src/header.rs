@@ -24,6 +24,9 @@ pub const FLAG_HELLO: u8 = 1;
 /// The flag of frames whose sender means them to wait apart from its others: of flows that send little.
 pub const FLAG_INTERACTIVE: u8 = 2;
 
+/// The flag of frames whose sender means them to have what others leave.
+pub const FLAG_BACKGROUND: u8 = 4;
+
 const VERSION: u8 = 1;
 
 /// What a frame is for.
@@ -90,7 +93,7 @@ pub enum FrameError {
 pub struct Header {
     /// What the frame is for.
     pub kind: FrameType,
-    /// See [`FLAG_HELLO`] and [`FLAG_INTERACTIVE`]; others are for later versions and are passed over.
+    /// See [`FLAG_HELLO`], [`FLAG_INTERACTIVE`] and [`FLAG_BACKGROUND`]; others are for later versions and are passed over.
     pub flags: u8,
     /// Bytes of payload.
     pub length: u16,
@@ -168,6 +171,12 @@ impl Header {
     #[must_use]
     pub const fn is_interactive(&self) -> bool {
         self.flags & FLAG_INTERACTIVE != 0
+    }
+
+    /// Whether the frame is to have what others leave.
+    #[must_use]
+    pub const fn is_background(&self) -> bool {
+        self.flags & FLAG_BACKGROUND != 0
     }
 }
 

@@ -41,8 +41,9 @@ mod replay;
 mod session;
 
 pub use header::{
-    DATA_PAYLOAD_LIMIT, FLAG_HELLO, FLAG_INTERACTIVE, FrameError, FrameType, HEADER_LENGTH, Header,
-    PAYLOAD_LIMIT, TAG_LENGTH, compose, parse, payload, payload_mut, set_peer,
+    DATA_PAYLOAD_LIMIT, FLAG_BACKGROUND, FLAG_HELLO, FLAG_INTERACTIVE, FrameError, FrameType,
+    HEADER_LENGTH, Header, PAYLOAD_LIMIT, TAG_LENGTH, compose, parse, payload, payload_mut,
+    set_peer,
 };
 pub use hello::{HelloKey, INTRODUCED_KEY_LENGTH, introduced_key};
 pub use hop::{HOP_TAG_LENGTH, HopError, HopKey, HopOpener, HopSealer};

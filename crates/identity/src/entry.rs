@@ -6,7 +6,7 @@ use minicbor::{Decode, Encode};
 
 use crate::{
     ChannelPublicKey, DeviceId, DeviceName, Ipv4Prefix, NetworkName, RecordBody, Scope,
-    ServerAddress, TunnelPublicKey, UlaPrefix, UnixTime,
+    ServerAddress, TrafficRule, TunnelPublicKey, UlaPrefix, UnixTime,
 };
 
 /// A relay of the network.
@@ -141,6 +141,10 @@ pub struct NetworkInfo {
     /// Whether invites ask for approval unless they say otherwise.
     #[n(3)]
     pub needs_approval: bool,
+    /// Which traffic goes before which, the first rule that fits; at most
+    /// [`MAX_TRAFFIC_RULES`](crate::MAX_TRAFFIC_RULES), further ones do not count.
+    #[cbor(n(4), default)]
+    pub traffic: Vec<TrafficRule>,
 }
 
 impl RecordBody for NetworkInfo {

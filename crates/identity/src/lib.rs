@@ -54,6 +54,7 @@ mod revocation;
 mod server;
 mod signed;
 mod time;
+mod traffic;
 
 pub use address::{
     Ipv4Prefix, PrefixError, Subnet, UlaPrefix, device_address, interface_identifier, ipv4_prefix,
@@ -85,3 +86,4 @@ pub use revocation::{Freshness, RevocationEntry, RevocationError, RevocationTarg
 pub use server::{ServerAddress, TlsMode};
 pub use signed::{SignatureError, Signed, Statement};
 pub use time::{CLOCK_TOLERANCE, DEFAULT_VALIDITY, UnixTime, Validity, ValidityError};
+pub use traffic::{MAX_TRAFFIC_RULES, ParseTrafficRuleError, TrafficClass, TrafficRule, Transport};

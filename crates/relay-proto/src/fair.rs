@@ -2,7 +2,7 @@
 //!
 //! Each flow waits behind itself only. Flows take turns by bytes, and one that has just begun goes before
 //! those that have stood in the queue: whoever sends little hardly waits. CoDel drops from each queue
-//! by itself. A flow may hold as much as is free (Choudhury and Hahne, "Dynamic queue length
+//! by itself. A flow that its sender calls background has a small part of a turn. A flow may hold as much as is free (Choudhury and Hahne, "Dynamic queue length
 //! thresholds"), so that there is always room for another.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -15,6 +15,9 @@ use crate::codel::Codel;
 /// Bytes that a flow may send before it is the next one's turn: a few packets, less than most
 /// super-packets, so that those pay with turns left out.
 const QUANTUM: isize = 4_096;
+
+/// What a flow of the background may send meanwhile: little, but never nothing.
+const BACKGROUND_QUANTUM: isize = QUANTUM / 8;
 
 /// Flows come and go with every packet where the stream is faster than they are: the memory of the last
 /// ones is used again.
@@ -53,6 +56,8 @@ struct Flow {
     queue: Codel,
     /// Bytes that it may still send in this turn; it may go below zero by one frame.
     credit: isize,
+    /// What each turn adds.
+    quantum: isize,
 }
 
 impl FairQueue {
@@ -94,8 +99,13 @@ impl FairQueue {
         self.bytes += Codel::cost(&frame);
         self.frames += 1;
         let flow = self.flows.entry(id).or_insert_with(|| {
-            self.fresh.push_back(id);
-            Flow { queue: self.spare.pop().unwrap_or_default(), credit: QUANTUM }
+            let (turns, quantum) = if is_background(&frame) {
+                (&mut self.standing, BACKGROUND_QUANTUM)
+            } else {
+                (&mut self.fresh, QUANTUM)
+            };
+            turns.push_back(id);
+            Flow { queue: self.spare.pop().unwrap_or_default(), credit: quantum, quantum }
         });
         flow.queue.push(frame, now);
     }
@@ -108,7 +118,9 @@ impl FairQueue {
             let id = turns.pop_front()?;
             let Some(flow) = self.flows.get_mut(&id) else { continue };
             if flow.credit <= 0 {
-                flow.credit += QUANTUM;
+                let is_alone = self.fresh.is_empty() && self.standing.is_empty();
+                // Nobody waits who could be paid with turns left out.
+                flow.credit = if is_alone { flow.quantum } else { flow.credit + flow.quantum };
                 self.standing.push_back(id);
                 continue;
             }
@@ -139,9 +151,16 @@ impl FairQueue {
     }
 }
 
+fn is_background(frame: &[u8]) -> bool {
+    frame_proto::parse(frame).is_ok_and(|header| header.is_background())
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use frame_proto::{FLAG_BACKGROUND, FrameType, HEADER_LENGTH};
+    use identity::DeviceKey;
 
     use super::*;
 
@@ -227,5 +246,28 @@ mod tests {
         }
         assert!(queue.dropped() > 50, "{}", queue.dropped());
         assert!(thin >= 199, "{thin} of 200");
+    }
+
+    #[test]
+    fn the_background_has_what_others_leave_and_never_nothing() {
+        let now = Instant::now();
+        let mut queue = FairQueue::new(BOUNDS);
+        let background = || {
+            let peer = DeviceKey::from_bytes(&[1; 32]).id();
+            let mut frame = BytesMut::zeroed(1_200);
+            frame_proto::compose(FrameType::Data, peer, &mut frame).expect("it is long enough");
+            frame[1] = FLAG_BACKGROUND;
+            frame
+        };
+        let is_background =
+            |frame: &BytesMut| frame[1] == FLAG_BACKGROUND && frame[HEADER_LENGTH] == 0;
+        for _ in 0..200 {
+            queue.push(BULK, background(), now);
+            queue.push(OTHER, frame(OTHER, 1_200), now);
+        }
+        let first: Vec<_> = (0..100).filter_map(|_| queue.pop(now)).collect();
+        let share = first.iter().filter(|frame| is_background(frame)).count();
+        assert!((5..=15).contains(&share), "{share} of 100");
+        assert_eq!(std::iter::from_fn(|| queue.pop(now)).count(), 300);
     }
 }

@@ -301,6 +301,12 @@ impl RelayServer {
         }
     }
 
+    /// Bytes of a network that were forwarded since its last report.
+    #[must_use]
+    pub fn forwarded(&self, network: NetworkId) -> u64 {
+        self.loads.get(&network).map_or(0, |load| load.bytes_forwarded)
+    }
+
     /// Whether a device is attached.
     #[must_use]
     pub fn is_attached(&self, network: NetworkId, device: DeviceId) -> bool {
@@ -532,12 +538,14 @@ impl RelayServer {
     }
 }
 
-/// The frames of one sender, those of flows that send little apart: enough of its id to tell members of
-/// a network apart, and one bit.
+/// The frames of one sender, those of each class apart: enough of its id to tell members of a network
+/// apart, and the class.
 fn flow_of(sender: DeviceId, frame: &[u8]) -> FlowId {
     let (head, _) = sender.as_bytes().split_first_chunk().expect("an id has 32 bytes");
-    let is_interactive = frame_proto::parse(frame).is_ok_and(|header| header.is_interactive());
-    FlowId(u64::from_be_bytes(*head) << 1 | u64::from(is_interactive))
+    let class = frame_proto::parse(frame).map_or(0, |header| {
+        u64::from(header.is_interactive()) | u64::from(header.is_background()) << 1
+    });
+    FlowId(u64::from_be_bytes(*head) << 2 | class)
 }
 
 impl std::fmt::Debug for RelayServer {

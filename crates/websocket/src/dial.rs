@@ -145,7 +145,9 @@ impl Attempt<'_> {
                 .await
                 .map_err(tls_error)?,
         };
-        upgrade::request(&mut transport, &self.endpoint.host, &self.endpoint.path).await?;
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let origin = format!("{scheme}://{}", self.endpoint.host);
+        upgrade::request(&mut transport, &origin, &self.endpoint.path).await?;
         Ok(WebSocket::client(transport))
     }
 }
@@ -178,6 +180,9 @@ fn tls_error(error: io::Error) -> AttemptError {
         Some(rustls::Error::InvalidCertificate(reason)) => {
             AttemptError::Certificate(reason.to_string())
         }
+        Some(rustls::Error::AlertReceived(rustls::AlertDescription::ProtocolVersion)) => {
+            AttemptError::TlsVersion
+        }
         Some(_) | None => AttemptError::Tls(error),
     }
 }
@@ -207,6 +212,9 @@ pub enum AttemptError {
     /// TLS failed for another reason than the certificate.
     #[error("TLS failed: {0}")]
     Tls(io::Error),
+    /// The server has no TLS 1.3.
+    #[error("the server does not offer TLS 1.3")]
+    TlsVersion,
     /// The server has another key than the pinned one: it is not the server we look for.
     #[error("another server answers there: its key is not the pinned one")]
     WrongPin,

@@ -17,6 +17,7 @@
 //! | module | what |
 //! |---|---|
 //! | `dial` | endpoints and connecting |
+//! | `front` | proxies that stand before a listener, and the page that it shows |
 //! | `listen` | listening, limits, accept or reject |
 //! | `message` | the message stream |
 //! | `proxy` | tunnels through HTTP proxies |
@@ -27,6 +28,7 @@
 #![forbid(unsafe_code)]
 
 mod dial;
+mod front;
 mod listen;
 mod message;
 mod proxy;
@@ -35,6 +37,7 @@ mod transport;
 pub mod upgrade;
 
 pub use dial::{AttemptError, Detour, DialError, Endpoint, dial};
+pub use front::Front;
 pub use listen::{Listener, Upgrade};
 pub use message::{Receiver, Sender, WebSocket, WebSocketError};
 pub use proxy::{Proxy, ProxyError};

@@ -11,7 +11,7 @@ use tokio::{
 use tracing::{debug, warn};
 
 use crate::{
-    ServerCertificate, WebSocket,
+    Front, ServerCertificate, WebSocket,
     transport::{self, Transport},
     upgrade::{self, Request, UpgradeError},
 };
@@ -30,6 +30,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Listener {
     tcp: TcpListener,
     tls: Option<Arc<ServerConfig>>,
+    front: Arc<Front>,
     pending: JoinSet<Option<Upgrade>>,
     oldest_first: VecDeque<AbortHandle>,
 }
@@ -49,7 +50,14 @@ impl Listener {
             .transpose()
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let tcp = TcpListener::bind(address).await?;
-        Ok(Self { tcp, tls, pending: JoinSet::new(), oldest_first: VecDeque::new() })
+        let (pending, oldest_first) = (JoinSet::new(), VecDeque::new());
+        Ok(Self { tcp, tls, front: Arc::default(), pending, oldest_first })
+    }
+
+    /// The same behind proxies, or with a page of its own.
+    #[must_use]
+    pub fn with_front(self, front: Front) -> Self {
+        Self { front: Arc::new(front), ..self }
     }
 
     /// The address that is listened on.
@@ -90,9 +98,9 @@ impl Listener {
             oldest.abort();
         }
         let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
-        let tls = self.tls.clone();
+        let (tls, front) = (self.tls.clone(), Arc::clone(&self.front));
         let handle = self.pending.spawn(async move {
-            match timeout(REQUEST_TIMEOUT, read_upgrade(tcp, remote, tls)).await {
+            match timeout(REQUEST_TIMEOUT, read_upgrade(tcp, remote, tls, front)).await {
                 Ok(Ok(upgrade)) => upgrade,
                 Ok(Err(error)) => {
                     debug!(%remote, %error, "no request");
@@ -112,6 +120,7 @@ async fn read_upgrade(
     tcp: TcpStream,
     remote: SocketAddr,
     tls: Option<Arc<ServerConfig>>,
+    front: Arc<Front>,
 ) -> Result<Option<Upgrade>, UpgradeError> {
     transport::prepare(&tcp)?;
     let mut transport = match tls {
@@ -119,9 +128,12 @@ async fn read_upgrade(
         Some(config) => Transport::accept_tls(tcp, config).await?,
     };
     match upgrade::read_request(&mut transport).await {
-        Ok(Some(request)) => Ok(Some(Upgrade { transport, request, remote })),
+        Ok(Some(request)) => {
+            let remote = front.client(remote, request.forwarded_for());
+            Ok(Some(Upgrade { transport, request, remote, front }))
+        }
         Ok(None) | Err(UpgradeError::Malformed) => {
-            upgrade::reject(&mut transport).await?;
+            upgrade::reject(&mut transport, &front).await?;
             Ok(None)
         }
         Err(error @ (UpgradeError::Io(_) | UpgradeError::Status(_))) => Err(error),
@@ -134,6 +146,7 @@ pub struct Upgrade {
     transport: Transport,
     request: Request,
     remote: SocketAddr,
+    front: Arc<Front>,
 }
 
 impl Upgrade {
@@ -143,7 +156,7 @@ impl Upgrade {
         self.request.path()
     }
 
-    /// The address the connection comes from, which may be a proxy's.
+    /// The address the client comes from: as proxies tell that are trusted, else that of the connection.
     #[must_use]
     pub fn remote(&self) -> SocketAddr {
         self.remote
@@ -163,6 +176,6 @@ impl Upgrade {
     /// Answers as any web server does when there is nothing at a path.
     pub async fn reject_not_found(mut self) {
         // The client is of no interest to us any more, so neither is a failure to tell it.
-        let _ = timeout(ANSWER_TIMEOUT, upgrade::reject(&mut self.transport)).await;
+        let _ = timeout(ANSWER_TIMEOUT, upgrade::reject(&mut self.transport, &self.front)).await;
     }
 }

@@ -35,6 +35,16 @@ pub enum Tls {
 pub struct SpkiPin(pub [u8; 32]);
 
 impl SpkiPin {
+    /// The pin of a server by the PEM text of its certificate, the first if there are several.
+    ///
+    /// # Errors
+    /// When there is no certificate, or it is unreadable.
+    pub fn of_pem(chain: &[u8]) -> Result<Self, CertificateError> {
+        let certificate =
+            CertificateDer::from_pem_slice(chain).map_err(|_| CertificateError::Chain)?;
+        Self::of(&certificate).map_err(|_| CertificateError::Chain)
+    }
+
     fn of(certificate: &CertificateDer<'_>) -> Result<Self, Error> {
         let spki = ParsedCertificate::try_from(certificate)?.subject_public_key_info();
         let mut pin = [0; 32];

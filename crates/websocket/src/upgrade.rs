@@ -1,6 +1,6 @@
 //! The HTTP head on either side of an upgrade (RFC 6455 section 4).
 
-use std::io;
+use std::{io, time::SystemTime};
 
 use aws_lc_rs::{
     digest::{SHA1_FOR_LEGACY_USE_ONLY, digest},
@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use data_encoding::BASE64;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
-use crate::transport::Transport;
+use crate::{Front, transport::Transport};
 
 /// A head longer than this is refused; browsers and proxies stay below it.
 const MAX_HEAD: usize = 8 * 1024;
@@ -18,19 +18,16 @@ const MAX_HEADERS: usize = 64;
 /// RFC 6455 section 1.3.
 const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// The answer to everything that is not an upgrade on a known path.
-const NOT_FOUND: &str = "HTTP/1.1 404 Not Found\r\n\
-    Content-Type: text/html\r\n\
-    Content-Length: 86\r\n\
-    Connection: close\r\n\
-    \r\n\
-    <html><head><title>Not Found</title></head><body><h1>404 Not Found</h1></body></html>\n";
+/// A browser that many people use: what a request says of itself tells nobody what made it.
+const USER_AGENT: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) \
+    Chrome/142.0.0.0 Safari/537.36";
 
 /// A well-formed upgrade request.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Request {
     path: String,
     accept: String,
+    forwarded_for: Vec<String>,
 }
 
 impl Request {
@@ -38,6 +35,11 @@ impl Request {
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
+    }
+
+    /// What the `X-Forwarded-For` headers name, the nearest proxy's word last.
+    pub(crate) fn forwarded_for(&self) -> impl DoubleEndedIterator<Item = &str> {
+        self.forwarded_for.iter().flat_map(|value| value.split(',')).map(str::trim)
     }
 
     /// The head of the answer by which the connection becomes a WebSocket.
@@ -65,24 +67,34 @@ pub enum UpgradeError {
     Status(u16),
 }
 
-/// Asks a server for an upgrade and checks its answer.
+/// Asks a server for an upgrade, from a page of its own (`https://` and its name), and checks its answer.
 pub(crate) async fn request(
     transport: &mut Transport,
-    host: &str,
+    origin: &str,
     path: &str,
 ) -> Result<(), UpgradeError> {
     let mut nonce = [0; 16];
     rand::fill(&mut nonce).expect("the operating system gives randomness");
     let key = BASE64.encode(&nonce);
-    let head = format!(
-        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    );
+    let head = request_head(origin, path, &key);
     transport.write_all(head.as_bytes()).await?;
     transport.flush().await?;
     let ((), rest) = read_head(transport, |head| parse_response(head, &key)).await?;
     transport.put_back(rest);
     Ok(())
+}
+
+/// The head of a request, with the headers of a browser in its order.
+fn request_head(origin: &str, path: &str, key: &str) -> String {
+    let host = origin.split_once("://").map_or(origin, |(_, host)| host);
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nPragma: no-cache\r\n\
+         Cache-Control: no-cache\r\nUser-Agent: {USER_AGENT}\r\nUpgrade: websocket\r\n\
+         Origin: {origin}\r\nSec-WebSocket-Version: 13\r\n\
+         Accept-Encoding: gzip, deflate, br, zstd\r\nAccept-Language: en-US,en;q=0.9\r\n\
+         Sec-WebSocket-Key: {key}\r\n\
+         Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n"
+    )
 }
 
 /// Reads a client's request; `None` is a request for something else than an upgrade.
@@ -100,9 +112,9 @@ pub(crate) async fn accept(transport: &mut Transport, request: &Request) -> io::
     transport.flush().await
 }
 
-/// Tells the client that there is nothing here.
-pub(crate) async fn reject(transport: &mut Transport) -> io::Result<()> {
-    transport.write_all(NOT_FOUND.as_bytes()).await?;
+/// Tells the client what a web server tells that knows nothing of WebSocket.
+pub(crate) async fn reject(transport: &mut Transport, front: &Front) -> io::Result<()> {
+    transport.write_all(&front.answer(SystemTime::now())).await?;
     transport.flush().await?;
     transport.shutdown().await
 }
@@ -148,7 +160,11 @@ pub fn parse_request(head: &[u8]) -> Parsed<Option<Request>> {
         && header(request.headers, "sec-websocket-version") == Some(b"13");
     let upgrade = match (key, request.path) {
         (Some(key), Some(path)) if is_upgrade => {
-            Some(Request { path: path.to_owned(), accept: accept_value(key) })
+            let forwarded_for = headers_named(request.headers, "x-forwarded-for");
+            let forwarded_for =
+                forwarded_for.filter_map(|value| String::from_utf8(value.to_vec()).ok());
+            let (path, accept) = (path.to_owned(), accept_value(key));
+            Some(Request { path, accept, forwarded_for: forwarded_for.collect() })
         }
         (_, _) => None,
     };
@@ -168,8 +184,10 @@ pub fn parse_response(head: &[u8], key: &str) -> Parsed<()> {
     if code != 101 {
         return Err(UpgradeError::Status(code));
     }
+    // An extension is offered as browsers do, but none is understood; servers of our own take none.
     let accepted = header(response.headers, "sec-websocket-accept")
-        == Some(accept_value(key.as_bytes()).as_bytes());
+        == Some(accept_value(key.as_bytes()).as_bytes())
+        && header(response.headers, "sec-websocket-extensions").is_none();
     if accepted { Ok(Some(((), length))) } else { Err(UpgradeError::Malformed) }
 }
 
@@ -186,7 +204,15 @@ pub fn response_status(head: &[u8]) -> Parsed<u16> {
 }
 
 fn header<'a>(headers: &[httparse::Header<'a>], name: &str) -> Option<&'a [u8]> {
-    headers.iter().find(|header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
+    headers_named(headers, name).next()
+}
+
+fn headers_named<'h, 'a: 'h>(
+    headers: &'h [httparse::Header<'a>],
+    name: &'h str,
+) -> impl Iterator<Item = &'a [u8]> + 'h {
+    let named = headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name));
+    named.map(|header| header.value)
 }
 
 fn has_token(headers: &[httparse::Header<'_>], name: &str, token: &str) -> bool {
@@ -218,9 +244,23 @@ mod tests {
     }
 
     #[test]
-    fn the_not_found_page_has_the_length_it_says() {
-        let (head, body) = NOT_FOUND.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())));
+    fn our_own_request_is_understood_and_looks_like_a_browsers() {
+        let head = request_head("https://relay.example.org", "/chat", "dGhlIHNhbXBsZSBub25jZQ==");
+        let (request, length) = parse_request(head.as_bytes()).unwrap().unwrap();
+        assert_eq!((request.unwrap().path(), length), ("/chat", head.len()));
+        for name in ["User-Agent", "Origin", "Accept-Language", "Sec-WebSocket-Extensions"] {
+            assert!(head.contains(&format!("\r\n{name}: ")), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_extension_that_nobody_understands_is_no_upgrade() {
+        let key = "dGhlIHNhbXBsZSBub25jZQ==";
+        let answer = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
+        assert!(matches!(parse_response(format!("{answer}\r\n").as_bytes(), key), Ok(Some(_))));
+        let extended = format!("{answer}Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n");
+        assert!(matches!(parse_response(extended.as_bytes(), key), Err(UpgradeError::Malformed)));
     }
 
     proptest! {

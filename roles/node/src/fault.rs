@@ -29,6 +29,8 @@ pub(crate) enum Cause {
     Closed,
     /// Something answers that is no server of ours.
     Foreign,
+    /// The server, or what ends TLS before it, has no TLS 1.3.
+    TlsVersion,
     /// The certificate is not valid.
     Certificate,
     /// The certificate is not valid at this time.
@@ -80,6 +82,7 @@ impl std::fmt::Display for Cause {
             Self::Unreachable => "check this device's connection to the Internet",
             Self::Closed => "nothing listens there: check whether `shadowmesh serve` runs",
             Self::Foreign => "another program answers there: check the server's port",
+            Self::TlsVersion => "let what ends TLS before the server offer version 1.3",
             Self::Certificate => "check the server's certificate",
             Self::CertificateTime => {
                 "set this device's clock, for instance with `timedatectl set-ntp true`; if it is \
@@ -117,6 +120,7 @@ fn cause(error: &AttemptError) -> Cause {
     match error {
         AttemptError::Connect(error) => cause_of_kind(error.kind()),
         AttemptError::Tls(_) | AttemptError::Malformed => Cause::Foreign,
+        AttemptError::TlsVersion => Cause::TlsVersion,
         AttemptError::WrongPin => Cause::WrongPin,
         AttemptError::Certificate(_) => Cause::Certificate,
         AttemptError::CertificateTime(_) => Cause::CertificateTime,

@@ -130,6 +130,7 @@ fn no_answer(servers: &str, fault: Option<&Fault>) -> ApiError {
         | Cause::Proxy
         | Cause::ProxyCredentials
         | Cause::UnknownPath
+        | Cause::TlsVersion
         | Cause::WrongPin => Problem::Timeout,
     };
     let message = format!("no controller answers; the node goes on trying; the last time: {fault}");

@@ -19,7 +19,7 @@ use noise_channel::{ClockOffset, StaticSecret};
 use relay_proto::RelayNetwork;
 use relay_proto::limits::LOAD_REPORT_INTERVAL;
 use tokio::net::lookup_host;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{debug, info, warn};
@@ -27,7 +27,7 @@ use websocket::{Endpoint, SpkiPin, Tls, dial};
 
 use crate::map_keeper::MapKeeper;
 use crate::secrets::Secrets;
-use crate::{Relay, clock};
+use crate::{Relay, clock, draining};
 
 /// Finding a controller's addresses may take this long.
 const RESOLVE_DEADLINE: Duration = Duration::from_secs(10);
@@ -79,6 +79,7 @@ pub struct Membership {
     network: NetworkId,
     device: DeviceId,
     status: watch::Receiver<MembershipStatus>,
+    drains: mpsc::Sender<oneshot::Sender<()>>,
     task: AbortHandle,
 }
 
@@ -144,6 +145,15 @@ impl Membership {
         self.status.changed().await.is_ok()
     }
 
+    /// Asks the network's devices to go to other relays, if there are any, and waits until nothing passes
+    /// here any more, 10 s at most.
+    pub async fn drain(&self) {
+        let (done, is_done) = oneshot::channel();
+        // Who serves nobody any more is drained.
+        let _ = self.drains.send(done).await;
+        let _ = is_done.await;
+    }
+
     fn start(
         relay: &Relay,
         mut secrets: Secrets,
@@ -156,8 +166,9 @@ impl Membership {
         }
         let (network, device) = (secrets.network, secrets.device.id());
         let (driver, status) = Driver::new(relay.clone(), secrets, admission, config)?;
-        let task = tokio::spawn(driver.run()).abort_handle();
-        Ok(Self { network, device, status, task })
+        let (drains, asked) = mpsc::channel(1);
+        let task = tokio::spawn(driver.run(asked)).abort_handle();
+        Ok(Self { network, device, status, drains, task })
     }
 }
 
@@ -185,6 +196,8 @@ struct Driver {
     incoming: mpsc::Receiver<(ConnectionId, StreamEvent)>,
     status: watch::Sender<MembershipStatus>,
     not_a_relay: bool,
+    /// Whether devices are to go to other relays.
+    draining: bool,
     clock_offset: ClockOffset,
     map_keeper: MapKeeper,
     repeats: Repeats,
@@ -223,7 +236,7 @@ impl Driver {
         let (events, incoming) = mpsc::channel(EVENTS);
         let (status, watched) = watch::channel(MembershipStatus::Controller(client.status()));
         let streams = BTreeMap::new();
-        let not_a_relay = false;
+        let (not_a_relay, draining) = (false, false);
         let driver = Self {
             relay,
             config,
@@ -234,6 +247,7 @@ impl Driver {
             incoming,
             status,
             not_a_relay,
+            draining,
             clock_offset,
             map_keeper: MapKeeper::default(),
             repeats: Repeats::default(),
@@ -241,7 +255,7 @@ impl Driver {
         Ok((driver, watched))
     }
 
-    async fn run(mut self) {
+    async fn run(mut self, mut drains: mpsc::Receiver<oneshot::Sender<()>>) {
         if let Some(chain) = self.client.chain().cloned() {
             self.serve(&chain);
         }
@@ -271,8 +285,26 @@ impl Driver {
                     self.map_keeper.write(keystore, self.entries());
                 }
                 _ = load.tick() => self.report_load(),
+                Some(done) = drains.recv() => self.begin_to_drain(done),
             }
         }
+    }
+
+    /// Wants no devices any more, and says when they are gone; at once if they have nowhere to go.
+    fn begin_to_drain(&mut self, done: oneshot::Sender<()>) {
+        let own = self.secrets.device.id();
+        let others = |(entry, healthy): (&RelayEntry, bool)| healthy && entry.device != own;
+        if !self.client.map().relays().any(others) {
+            return;
+        }
+        self.draining = true;
+        self.report_load();
+        let (relay, network) = (self.relay.clone(), self.secrets.network);
+        tokio::spawn(async move {
+            draining::until_quiet(&relay, network).await;
+            // Whoever asked may have given up.
+            let _ = done.send(());
+        });
     }
 
     fn handle_stream(&mut self, connection: ConnectionId, event: StreamEvent) {
@@ -424,7 +456,7 @@ impl Driver {
             attached: load.attached,
             forwarded_bytes: load.bytes_forwarded,
             dropped_frames: load.frames_dropped,
-            draining: false,
+            draining: self.draining,
             cpu_permille: load.cpu_permille,
         };
         let now = clock::now().instant;

@@ -250,6 +250,26 @@ async fn a_path_without_the_secret_is_answered_like_any_unknown_one() {
     assert!(dial(&endpoint).await.is_err());
 }
 
+#[tokio::test]
+async fn a_burst_arrives_whole_and_in_its_order_also_from_who_goes_right_after_it() {
+    const BURST: u16 = 300;
+    let network = Network::new();
+    let (_relay, address) = relay(&network, RelayConfig::default()).await;
+    let mut alice = Client::attach(&network, 1, address, Tls::Plain).await;
+    let mut bob = Client::attach(&network, 2, address, Tls::Plain).await;
+    for number in 0..BURST {
+        let frame = frame(bob.device, &number.to_be_bytes());
+        alice.machine.send(FlowId(1), frame, Instant::now()).expect("the link is open");
+    }
+    alice.flush().await;
+    let from = alice.device;
+    alice.sender.close().await;
+    for number in 0..BURST {
+        let sent = frame(from, &number.to_be_bytes());
+        assert_eq!(bob.next().await, ClientEvent::Frame(sent));
+    }
+}
+
 /// Resident memory of this process, in bytes.
 fn resident() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux tells");
@@ -320,4 +340,17 @@ async fn stun_tells_both_kinds_of_clients_their_address() {
         let (transaction, address) = path::stun::parse_response(&buffer[..length]).unwrap();
         assert_eq!((transaction, address), ([3; 12], socket.local_addr().unwrap()));
     }
+}
+
+#[tokio::test]
+async fn a_second_port_for_stun_is_used_if_it_is_free() {
+    let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let taken = UdpSocket::bind(free).await.unwrap().local_addr().unwrap();
+    let relay = async |more_stun| {
+        let config = RelayConfig { stun: vec![free], more_stun, ..RelayConfig::default() };
+        Relay::start(config).await.unwrap()
+    };
+    assert_eq!(relay(vec![free]).await.stun_addresses().len(), 2);
+    let holder = UdpSocket::bind(taken).await.unwrap();
+    assert_eq!(relay(vec![holder.local_addr().unwrap()]).await.stun_addresses().len(), 1);
 }

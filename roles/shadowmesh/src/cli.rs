@@ -1,11 +1,14 @@
 //! The commands and their arguments.
 
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
+use identity::{ParseTrafficRuleError, TrafficRule};
+use ipnet::IpNet;
+use serde::{Deserialize, Deserializer, de::Error};
 use websocket::{Proxy, ProxyError};
 
 use crate::exit;
@@ -147,6 +150,41 @@ pub(crate) struct ServerArgs {
     /// Private key of the certificate (PEM)
     #[arg(long, requires = "tls_certificate", value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) tls_key: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) front: FrontSettings,
+}
+
+/// What stands before a listener: on the command line, and in the configuration as `front`.
+#[derive(Clone, Debug, Default, PartialEq, Args, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct FrontSettings {
+    /// Name of a reverse proxy or CDN that ends TLS for this listener, with a port where it is not 443; may be repeated. The
+    /// listener itself then speaks plain HTTP
+    #[arg(id = "front", long, value_name = "HOST[:PORT]", conflicts_with_all = ["tls_certificate", "tls_key"])]
+    pub(crate) hosts: Vec<String>,
+    /// Certificate of --front (PEM), which is pinned; for one that no public authority has signed
+    #[arg(long = "front-certificate", requires = "front", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) certificate: Option<PathBuf>,
+    /// Address or prefix of proxies that are believed where clients come from (X-Forwarded-For); may be repeated
+    #[arg(long = "trusted-proxy", value_name = "PREFIX", value_parser = network)]
+    #[serde(deserialize_with = "networks")]
+    pub(crate) trusted: Vec<IpNet>,
+    /// HTML that is shown to everybody who is no client; without it there is nothing at any path
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) page: Option<PathBuf>,
+}
+
+impl FrontSettings {
+    /// These, and the others where they are silent.
+    pub(crate) fn or(self, others: Self) -> Self {
+        let (hosts, certificate) = if self.hosts.is_empty() {
+            (others.hosts, others.certificate)
+        } else {
+            (self.hosts, self.certificate)
+        };
+        let trusted = if self.trusted.is_empty() { others.trusted } else { self.trusted };
+        Self { hosts, certificate, trusted, page: self.page.or(others.page) }
+    }
 }
 
 /// Arguments of `relay`.
@@ -167,6 +205,8 @@ pub(crate) struct RelayArgs {
     /// Private key of the certificate (PEM)
     #[arg(long, requires = "tls_certificate", value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) tls_key: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) front: FrontSettings,
 }
 
 /// Arguments of `up`.
@@ -390,6 +430,10 @@ pub(crate) enum NetworkCommand {
         /// Where nodes find the controller, or `auto` for where it listens; may be repeated
         #[arg(long = "controller", value_name = "HOST:PORT", value_parser = place)]
         controllers: Vec<Place>,
+        /// How traffic waits where other traffic waits too, by its ports; may be repeated, and the first rule that fits counts.
+        /// `none` takes all rules away
+        #[arg(long, value_name = "tcp|udp/PORT[-PORT]=interactive|bulk|background", value_parser = traffic)]
+        traffic: Vec<Traffic>,
         /// How many entries each of the logs keeps
         #[arg(long, value_name = "NUMBER")]
         log_entries: Option<u64>,
@@ -444,6 +488,15 @@ pub(crate) enum Place {
     At(String, u16),
 }
 
+/// A rule for traffic, or the word that there is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Traffic {
+    /// All traffic waits as it is marked, or by what its flow sends.
+    Unruled,
+    /// As this rule says.
+    Rule(TrafficRule),
+}
+
 /// Arguments of `wireguard`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct WireguardArgs {
@@ -460,6 +513,24 @@ pub(crate) struct DemoArgs {
     /// End with a summary instead of running until Ctrl-C
     #[arg(long)]
     pub(crate) once: bool,
+}
+
+fn traffic(text: &str) -> Result<Traffic, ParseTrafficRuleError> {
+    if text == "none" {
+        return Ok(Traffic::Unruled);
+    }
+    text.parse().map(Traffic::Rule)
+}
+
+/// Reads a prefix, or an address as the prefix of it alone.
+fn network(text: &str) -> Result<IpNet, String> {
+    let address = || text.parse().map(IpAddr::into);
+    text.parse().or_else(|_| address()).map_err(|_| format!("{text:?} is no address or prefix"))
+}
+
+fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    texts.iter().map(|text| network(text)).collect::<Result<_, _>>().map_err(D::Error::custom)
 }
 
 /// Reads `90s`, `30m`, `24h` or `7d`.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use node::NodeSettings;
 use serde::Deserialize;
 
-use crate::cli::{Global, LogFormat};
+use crate::cli::{FrontSettings, Global, LogFormat};
 use crate::exit::{Exit, Failure};
 
 /// Larger than any sensible configuration.
@@ -49,6 +49,8 @@ pub(crate) struct ServerSettings {
     pub(crate) tls_certificate: Option<PathBuf>,
     /// Private key (PEM).
     pub(crate) tls_key: Option<PathBuf>,
+    /// What stands before it.
+    pub(crate) front: FrontSettings,
 }
 
 /// Settings of a listener.
@@ -63,6 +65,8 @@ pub(crate) struct ListenSettings {
     pub(crate) tls_certificate: Option<PathBuf>,
     /// Private key (PEM).
     pub(crate) tls_key: Option<PathBuf>,
+    /// What stands before it.
+    pub(crate) front: FrontSettings,
 }
 
 impl Config {

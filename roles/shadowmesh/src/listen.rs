@@ -8,16 +8,17 @@ use std::path::{Path, PathBuf};
 use control_proto::limits::MAX_PLACES;
 use identity::{ServerAddress, TlsMode};
 use tokio::net::{UdpSocket, lookup_host};
-use websocket::{Listener, ServerCertificate};
+use websocket::{Front, Listener, ServerCertificate, SpkiPin};
 
+use crate::cli::FrontSettings;
 use crate::exit::{Exit, Failure};
 
 /// Like any web server, where the privileges allow it.
 const HTTPS_PORT: u16 = 443;
 /// Needs no privileges.
 const DEFAULT_PORT: u16 = 8443;
-/// A certificate chain and key are far smaller.
-const MAX_PEM: u64 = 1 << 20;
+/// A certificate chain, a key and a page are far smaller.
+const MAX_FILE: u64 = 1 << 20;
 
 /// Where this host reaches a listener on all addresses: one on all of IPv6 takes IPv4 as well.
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -33,18 +34,20 @@ pub(crate) struct Wanted {
     pub(crate) certificate: Option<(PathBuf, PathBuf)>,
     /// Whether there is no TLS at all.
     pub(crate) plain: bool,
+    /// What stands before it.
+    pub(crate) front: FrontSettings,
 }
 
 /// A listener with everything that others must know to reach it.
 #[derive(Debug)]
 pub(crate) struct Listening {
     pub(crate) listener: Listener,
-    /// The address of the listener; STUN gets the same port on UDP.
+    /// The address of the listener; STUN gets the same port on UDP, and the next one if that is free.
     pub(crate) address: SocketAddr,
     /// How others reach it.
     pub(crate) servers: Vec<ServerAddress>,
-    /// Where others reach its STUN.
-    pub(crate) stun: Vec<SocketAddr>,
+    /// At which addresses others reach its STUN.
+    pub(crate) stun: Vec<IpAddr>,
     /// How this host reaches it, whatever stands in front.
     pub(crate) from_here: ServerAddress,
 }
@@ -58,7 +61,8 @@ pub(crate) async fn listen(wanted: &Wanted, key: &[u8]) -> Result<Listening, Fai
     let address = wanted.listen.unwrap_or_else(|| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)));
     let hosts =
         if wanted.hosts.is_empty() { own_addresses(address.ip())? } else { wanted.hosts.clone() };
-    let (certificate, tls) = if wanted.plain {
+    let has_front = !wanted.front.hosts.is_empty();
+    let (certificate, tls) = if wanted.plain || has_front {
         (None, TlsMode::Plain)
     } else {
         let (certificate, tls) = certificate(wanted, key, &hosts)?;
@@ -68,14 +72,54 @@ pub(crate) async fn listen(wanted: &Wanted, key: &[u8]) -> Result<Listening, Fai
         Ok(listener) => listener,
         Err(source) => return Err(not_bound(address, &source)),
     };
+    let listener = listener.with_front(front(&wanted.front)?);
     let address = listener.local_addr().map_err(|source| not_bound(address, &source))?;
-    let servers = servers(&hosts, wanted.hosts.is_empty(), address.port(), tls).await;
-    let reachable = servers.iter().flat_map(|server| server.addresses.iter().copied());
-    let stun = reachable.map(|ip| SocketAddr::new(ip, address.port())).collect();
+    let own = servers(&hosts, wanted.hosts.is_empty(), address.port(), tls).await;
+    // Who hides behind a front does not say where it is, unless it names this host.
+    let answers_stun = !has_front || !wanted.hosts.is_empty();
+    let reachable =
+        own.iter().filter(|_| answers_stun).flat_map(|server| server.addresses.iter().copied());
+    let stun = reachable.collect();
+    let servers = if has_front { front_servers(&wanted.front).await? } else { own };
     let here = if address.ip().is_unspecified() { LOOPBACK } else { address.ip() };
     let host = hosts.first().cloned().unwrap_or_else(|| here.to_string());
     let from_here = ServerAddress { host, port: address.port(), addresses: vec![here], tls };
     Ok(Listening { listener, address, servers, stun, from_here })
+}
+
+fn front(settings: &FrontSettings) -> Result<Front, Failure> {
+    let page =
+        settings.page.as_ref().map(|file| read(file).map_err(|error| unusable(file, &error)));
+    Ok(Front { trusted: settings.trusted.clone(), page: page.transpose()?.map(Into::into) })
+}
+
+/// How others reach what stands before the listener.
+async fn front_servers(settings: &FrontSettings) -> Result<Vec<ServerAddress>, Failure> {
+    let tls = match &settings.certificate {
+        None => TlsMode::WebPki,
+        Some(file) => {
+            let pem = read(file).map_err(|error| unusable(file, &error))?;
+            TlsMode::Pin(SpkiPin::of_pem(&pem).map_err(|error| unusable(file, &error))?.0)
+        }
+    };
+    let mut all = Vec::new();
+    for (host, port) in settings.hosts.iter().map(|host| front_host(host)) {
+        let addresses = addresses(&host, port).await;
+        all.push(ServerAddress { host, port, addresses, tls });
+    }
+    Ok(all)
+}
+
+/// Host and port of a front: `relay.example.org`, `relay.example.org:8443`, `192.0.2.1` or `[2001:db8::1]:8443`.
+fn front_host(text: &str) -> (String, u16) {
+    let bare = |host: &str| host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    if text.parse::<IpAddr>().is_ok() {
+        return (text.to_owned(), HTTPS_PORT);
+    }
+    match text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?))) {
+        Some((host, port)) => (bare(host), port),
+        None => (bare(text), HTTPS_PORT),
+    }
 }
 
 /// Finds out whether [`listen`] would succeed, before anything is made that a failure would leave behind.
@@ -84,7 +128,8 @@ pub(crate) async fn check(wanted: &Wanted) -> Result<(), Failure> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-.:".contains(&byte);
         !host.is_empty() && host.len() <= 253 && host.bytes().all(plain)
     };
-    if let Some(host) = wanted.hosts.iter().find(|host| !is_host(host)) {
+    let fronts = wanted.front.hosts.iter().map(|host| front_host(host).0);
+    if let Some(host) = wanted.hosts.iter().cloned().chain(fronts).find(|host| !is_host(host)) {
         let text = format!("{host:?} is no host: give a name or an address, without a port");
         return Err(Failure::new(Exit::Usage, text));
     }
@@ -92,9 +137,15 @@ pub(crate) async fn check(wanted: &Wanted) -> Result<(), Failure> {
         let bound = tokio::net::TcpListener::bind(address).await;
         bound.map_err(|source| not_bound(address, &source))?;
     }
+    if wanted.certificate.is_some() && !wanted.front.hosts.is_empty() {
+        let text = "TLS ends at the front: give either that or a certificate for this listener";
+        return Err(Failure::new(Exit::Usage, text));
+    }
     if wanted.certificate.is_some() {
         certificate(wanted, &[], &[])?;
     }
+    front(&wanted.front)?;
+    front_servers(&wanted.front).await?;
     Ok(())
 }
 
@@ -103,9 +154,6 @@ fn certificate(
     key: &[u8],
     hosts: &[String],
 ) -> Result<(ServerCertificate, TlsMode), Failure> {
-    let unusable = |what: &Path, error: &dyn std::fmt::Display| {
-        Failure::new(Exit::Usage, format!("{}: {error}", what.display()))
-    };
     match &wanted.certificate {
         Some((chain_file, key_file)) => {
             let chain = read(chain_file).map_err(|error| unusable(chain_file, &error))?;
@@ -123,9 +171,13 @@ fn certificate(
     }
 }
 
+fn unusable(what: &Path, error: &dyn std::fmt::Display) -> Failure {
+    Failure::new(Exit::Usage, format!("{}: {error}", what.display()))
+}
+
 fn read(file: &Path) -> io::Result<Vec<u8>> {
-    if fs::metadata(file)?.len() > MAX_PEM {
-        return Err(io::Error::other("too large for a certificate or key"));
+    if fs::metadata(file)?.len() > MAX_FILE {
+        return Err(io::Error::other("too large for a certificate, key or page"));
     }
     fs::read(file)
 }

@@ -1,12 +1,14 @@
 //! Real binaries and TUN devices in namespaces. Needs root; a missing tool is a failure.
 
 mod checksums;
+mod fronts;
 mod intruders;
 mod mappings;
 mod own_streams;
 mod proxies;
 mod stream;
 mod translators;
+mod underlays;
 
 use std::path::Path;
 use std::time::{Duration, Instant};

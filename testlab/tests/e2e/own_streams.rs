@@ -9,8 +9,6 @@ use crate::{MEGABYTE, PATIENCE, file_of_noise, web_server};
 
 /// Where one device takes streams of the other.
 const PORT: &str = "8444";
-/// Bob's address underneath: the server's host is the first, alice's the second.
-const BOB: &str = "10.1.0.3";
 /// A listener that is back is dialled again within this time: attempts become rarer the longer it is away.
 const BACK: Duration = Duration::from_secs(60);
 
@@ -105,7 +103,7 @@ fn strangers_find_a_web_server_and_the_revoked_are_cut_off() {
     let mut lab = Lab::new();
     let (alice, bob) = alice_and_bob(&mut lab, &[]);
     let stranger = lab.host("stranger");
-    let url = format!("https://{}:{PORT}/api/v1/ws/AAAA", BOB);
+    let url = format!("https://{}:{PORT}/api/v1/ws/AAAA", bob.underlay_address());
     let page = ["-sk", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "5", &url];
     assert_eq!(stranger.namespace().run("curl", &page), "404");
 

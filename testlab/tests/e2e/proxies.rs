@@ -43,12 +43,6 @@ fn squid(host: &Namespace, folder: &Path) -> Process {
     host.spawn("unshare", &args, &folder.join("log"))
 }
 
-fn address(device: &Device) -> String {
-    let shown = device.namespace().run("ip", &["-4", "-o", "addr", "show", "dev", "eth0"]);
-    let address = shown.split_whitespace().nth(3).and_then(|address| address.split('/').next());
-    address.expect("the host has an address").to_owned()
-}
-
 /// Lets nothing out but TCP to the proxy.
 fn confine(device: &Device, proxy: &str) {
     device.namespace().nft(&format!(
@@ -69,7 +63,7 @@ fn only_a_proxy_leads_out(start: Start) {
     let (bob, proxy) = (lab.device("bob"), lab.host("proxy"));
     let folder = tempfile::tempdir().expect("a temporary folder");
     let _proxy = start(proxy.namespace(), folder.path());
-    let at = address(&proxy);
+    let at = proxy.underlay_address();
     let mut alice = lab.host("alice");
     confine(&alice, &at);
 

@@ -65,7 +65,7 @@ fn files_arrive_whole_while_everybody_is_killed_in_turn() {
 
 fn rounds() -> usize {
     let rounds = std::env::var("SHADOWMESH_ROUNDS").ok();
-    rounds.map_or(8, |rounds| rounds.parse().expect("SHADOWMESH_ROUNDS is a number"))
+    rounds.map_or(50, |rounds| rounds.parse().expect("SHADOWMESH_ROUNDS is a number"))
 }
 
 /// Fetches the file as a person would: what broke off is taken up again.

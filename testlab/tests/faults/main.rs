@@ -54,6 +54,22 @@ fn without_udp_another_relay_takes_over_within_3_s() {
 }
 
 #[test]
+fn a_relay_that_is_stopped_loses_nothing() {
+    let mut lab = Lab::new();
+    let mut relays = ["second", "third"].map(|name| lab.relay(name));
+    let (alice, bob) = relayed_pair(&mut lab);
+    let probes = probe(&alice, &bob);
+    match relays.iter_mut().find(|relay| is_used(relay, &alice, &bob)) {
+        Some(relay) => relay.stop(),
+        None => lab.stop_server(),
+    }
+    probes.watch(Duration::from_secs(4));
+    let trace = probes.stop();
+    assert!(trace.lost() <= 1, "{trace:?}");
+    assert_eq!(lab.warnings(), Vec::<String>::new());
+}
+
+#[test]
 fn a_relay_whose_host_vanishes_is_replaced_within_3_s() {
     let mut lab = Lab::new();
     let relay = lab.relay("second");
@@ -166,7 +182,7 @@ fn a_clock_that_jumps_by_a_day_costs_no_ping_and_keeps_nobody_out() {
 /// How long a device sleeps.
 fn asleep() -> Duration {
     let seconds = std::env::var("SHADOWMESH_ASLEEP").ok().and_then(|text| text.parse().ok());
-    Duration::from_secs(seconds.unwrap_or(20))
+    Duration::from_secs(seconds.unwrap_or(60))
 }
 
 /// Two devices that reach each other directly.

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 
 use identity::{
-    Certificate, CertificateChain, DeviceId, DeviceName, RevocationTarget, Scope, Serial, Signed,
-    SignerId, TunnelPublicKey, Validity,
+    Certificate, CertificateChain, DeviceId, DeviceName, MAX_TRAFFIC_RULES, ParseTrafficRuleError,
+    RevocationTarget, Scope, Serial, Signed, SignerId, TrafficRule, TunnelPublicKey, Validity,
 };
 use noise_channel::Now;
 use rand_core::CryptoRng;
@@ -95,6 +95,9 @@ impl Controller {
             .unwrap_or(settings.logs.seconds);
         if let Some(controllers) = &change.controllers {
             settings.controllers = checked_places(controllers)?;
+        }
+        if let Some(rules) = &change.traffic {
+            settings.traffic = checked_rules(rules)?;
         }
         self.change(Change::Settings(settings));
         self.publish_info(wall(now));
@@ -282,6 +285,7 @@ impl Controller {
             log_entries: settings.logs.entries,
             log_seconds: settings.logs.seconds,
             controllers: self.servers().iter().map(ToString::to_string).collect(),
+            traffic: settings.traffic.clone(),
             epoch: self.authorities.epoch(),
             unsigned: self.unsigned().len() as u64,
             devices: self.state.devices.len() as u64,
@@ -394,6 +398,17 @@ fn checked_places(places: &[ControllerPlace]) -> Result<Vec<ControllerPlace>, Ad
         "a controller has up to {MAX_PLACES} places, each a host name or address and a port"
     );
     Err(AdminError::OutOfBounds { what })
+}
+
+fn checked_rules(rules: &[String]) -> Result<Vec<TrafficRule>, AdminError> {
+    if rules.len() > MAX_TRAFFIC_RULES {
+        let what = format!("a network has up to {MAX_TRAFFIC_RULES} rules for traffic");
+        return Err(AdminError::OutOfBounds { what });
+    }
+    let parsed = rules.iter().map(|rule| rule.parse());
+    parsed
+        .collect::<Result<_, ParseTrafficRuleError>>()
+        .map_err(|error| AdminError::OutOfBounds { what: error.to_string() })
 }
 
 pub(crate) fn not_held(scope: Scope) -> AdminError {

@@ -108,6 +108,7 @@ impl Controller {
             prefix: settings.ula,
             ipv4_prefix: settings.ipv4,
             needs_approval: settings.approval,
+            traffic: settings.traffic.clone(),
         };
         let known = self.stored_item(&ItemKey::Info).and_then(|item| {
             let MapItem::Info(signed) = item else { return None };

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use identity::{
     Binding, CertificateChain, DeviceId, DeviceName, Endpoints, GroupName, InviteGrant, Ipv4Prefix,
-    NetworkId, NetworkName, Serial, Signed, SignerId, UlaPrefix, UnixTime,
+    NetworkId, NetworkName, Serial, Signed, SignerId, TrafficRule, UlaPrefix, UnixTime,
 };
 use minicbor::{Decode, Encode};
 
@@ -36,6 +36,9 @@ pub struct Settings {
     /// Where nodes find the controller; where it listens if there are none.
     #[cbor(n(6), default)]
     pub controllers: Vec<ControllerPlace>,
+    /// Which traffic goes before which.
+    #[cbor(n(7), default)]
+    pub traffic: Vec<TrafficRule>,
 }
 
 /// How much is kept of each log: what is beyond either bound goes, the oldest first.
@@ -70,6 +73,7 @@ impl Settings {
             validity: identity::DEFAULT_VALIDITY,
             logs: Retention::default(),
             controllers: Vec::new(),
+            traffic: Vec::new(),
         }
     }
 }

@@ -336,6 +336,8 @@ fn settings_out_of_bounds_are_refused_and_change_nothing() {
         SettingsChange { controllers: Some(vec![place("")]), ..default() },
         SettingsChange { controllers: Some(vec![place("a b")]), ..default() },
         SettingsChange { controllers: Some(vec![place("a"); 9]), ..default() },
+        SettingsChange { traffic: Some(vec!["tcp/80".into()]), ..default() },
+        SettingsChange { traffic: Some(vec!["tcp/80=bulk".into(); 33]), ..default() },
     ];
     let before = world.disk.settings.clone();
     for change in wrong {
@@ -343,6 +345,17 @@ fn settings_out_of_bounds_are_refused_and_change_nothing() {
         assert!(matches!(refused, Err(AdminError::OutOfBounds { .. })), "{refused:?}");
     }
     assert_eq!(world.disk.settings, before);
+}
+
+#[test]
+fn rules_for_traffic_reach_every_node_as_they_were_given() {
+    let mut world = joined(1);
+    let rules = vec!["udp/5000-5100=interactive".to_owned(), "tcp/873=background".to_owned()];
+    let change = SettingsChange { traffic: Some(rules.clone()), ..SettingsChange::default() };
+    world.admin(AdminRequest::ChangeSettings(change)).unwrap();
+    world.pass(Duration::from_secs(1));
+    let known = &world.map(0).info().unwrap().traffic;
+    assert_eq!(known.iter().map(ToString::to_string).collect::<Vec<_>>(), rules);
 }
 
 #[test]

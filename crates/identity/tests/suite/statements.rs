@@ -186,6 +186,7 @@ fn all_kinds(world: &World) -> String {
         prefix: ula_prefix(network),
         ipv4_prefix: ipv4_prefix(network),
         needs_approval: true,
+        traffic: vec!["udp/5000-5100=interactive".parse().unwrap()],
     };
     line(&mut text, &world.record(&world.issuer, (0, 1), info));
     let channel_key = ChannelKey::from_bytes(&[3; 32]).public();

@@ -142,6 +142,9 @@ pub(crate) async fn show(client: &AdminClient, as_json: bool) -> Result<(), Fail
         rough(Duration::from_secs(network.validity))
     ));
     line(format_args!("  controllers  {}", network.controllers.join("  ")));
+    for rule in &network.traffic {
+        line(format_args!("  traffic      {rule}"));
+    }
     line(format_args!(
         "  logs         {} entries each, {}",
         network.log_entries,

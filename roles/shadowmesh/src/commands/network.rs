@@ -8,7 +8,7 @@ use identity::NetworkName;
 use super::owner::KEY_PASSPHRASE;
 use super::serve::network_folder;
 use super::{admin, owner};
-use crate::cli::{NetworkCommand, Place};
+use crate::cli::{NetworkCommand, Place, Traffic};
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::listen::addresses;
@@ -48,13 +48,14 @@ pub(crate) async fn network(
         }
         NetworkCommand::Sign { key_file, yes } => owner::sign(&client, &key_file, yes).await,
         NetworkCommand::Show => admin::show(&client, as_json).await,
-        NetworkCommand::Set { approval, validity, controllers, log_entries, log_age } => {
+        NetworkCommand::Set { approval, validity, controllers, traffic, log_entries, log_age } => {
             let change = SettingsChange {
                 approval,
                 validity: validity.map(|validity| validity.as_secs()),
                 log_entries,
                 log_seconds: log_age.map(|age| age.as_secs()),
                 controllers: places(controllers).await,
+                traffic: rules(&traffic),
             };
             admin::set(&client, change).await?;
             owner::remind(&client).await
@@ -92,6 +93,15 @@ async fn places(wanted: Vec<Place>) -> Option<Vec<ControllerPlace>> {
         places.push(ControllerPlace { host, port, addresses });
     }
     is_asked.then_some(places)
+}
+
+/// The rules that are asked for.
+fn rules(wanted: &[Traffic]) -> Option<Vec<String>> {
+    let rules = wanted.iter().filter_map(|one| match one {
+        Traffic::Unruled => None,
+        Traffic::Rule(rule) => Some(rule.to_string()),
+    });
+    (!wanted.is_empty()).then(|| rules.collect())
 }
 
 /// A host's name as a label: its first part, without what labels cannot have.

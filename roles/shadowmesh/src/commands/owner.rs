@@ -111,6 +111,9 @@ fn describe(unsigned: &Unsigned) {
             "settings    {}, {}, {}, approval {approval}",
             info.name, info.prefix, info.ipv4_prefix
         ));
+        for rule in &info.traffic {
+            line(format_args!("            traffic {rule}"));
+        }
     }
     if let Some(entry) = &unsigned.controller {
         line(format_args!("controller  channel key {}", entry.channel_key));

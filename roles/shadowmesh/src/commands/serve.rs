@@ -1,6 +1,7 @@
 //! Running the server side: controller and relay together, or either alone.
 
 use std::io::IsTerminal as _;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use control_proto::{InviteRequest, Mode, Owner};
 use controller::network::{NetworkError, NetworkFolder, NewNetwork, network_key};
 use controller::secrets::ControllerSecrets;
 use controller::{AdminClient, Controller, StartError};
+use futures_util::future::join_all;
 use identity::{DeviceName, GroupName, Invite, NetworkName};
 use keystore::{FileKeystore, Keystore as _, KeystoreError, write_private_file};
 use relay::{Capture, Membership, MembershipConfig, MembershipError, Relay, RelayConfig};
@@ -82,12 +84,14 @@ impl Server {
                 hosts: args.hosts,
                 tls_certificate: args.tls_certificate,
                 tls_key: args.tls_key,
+                front: args.front,
             },
             ListenSettings {
                 listen: settings.listen,
                 hosts: settings.hosts,
                 tls_certificate: settings.tls_certificate,
                 tls_key: settings.tls_key,
+                front: settings.front,
             },
         )?;
         check(&wanted).await?;
@@ -166,15 +170,28 @@ impl Server {
 
     /// Hands out connections until `stop` is ready, or until what the controller keeps makes no sense.
     pub(crate) async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), Failure> {
-        let mut stop = std::pin::pin!(stop);
         if let Some(owner) = self.owner.take() {
             tokio::spawn(sign_first(self.admin.clone(), owner, self.relay.is_some()));
         }
+        self.accept_until(stop).await?;
+        drop(self.relay);
+        self.controller.stop().await.map_err(|error| Failure::new(Exit::Host, error.to_string()))
+    }
+
+    async fn accept_until(&mut self, stop: impl Future<Output = ()>) -> Result<(), Failure> {
+        let (relay, memberships) = match &self.relay {
+            Some((relay, memberships)) => (Some(relay), &memberships[..]),
+            None => (None, &[][..]),
+        };
+        let mut stop = std::pin::pin!(async {
+            stop.await;
+            drain(memberships).await;
+        });
         loop {
             tokio::select! {
-                () = &mut stop => break,
+                () = &mut stop => return Ok(()),
                 upgrade = self.listening.listener.accept() => {
-                    dispatch(&self.controller, self.relay.as_ref().map(|(relay, _)| relay), upgrade).await;
+                    dispatch(&self.controller, relay, upgrade).await;
                 }
                 ended = self.controller.ended() => {
                     let text = match ended {
@@ -185,8 +202,6 @@ impl Server {
                 }
             }
         }
-        drop(self.relay);
-        self.controller.stop().await.map_err(|error| Failure::new(Exit::Host, error.to_string()))
     }
 }
 
@@ -200,6 +215,7 @@ pub(crate) async fn relay(args: RelayArgs, config: Config) -> Result<(), Failure
         hosts: args.hosts,
         tls_certificate: args.tls_certificate,
         tls_key: args.tls_key,
+        front: args.front,
     };
     let wanted = wanted(asked, config.relay.clone())?;
     check(&wanted).await?;
@@ -208,7 +224,7 @@ pub(crate) async fn relay(args: RelayArgs, config: Config) -> Result<(), Failure
     let listening = listen(&wanted, &tls_key(&keystore, RELAY_TLS_KEY)?).await?;
     let relay = start_relay(&listening, None).await?;
     let name = super::network::label(&platform::process::host_name());
-    let membership = membership_config(&listening, keystore, &name)?;
+    let membership = membership_config(&relay, &listening, keystore, &name)?;
     let mut memberships = Membership::resume(&relay, &membership)?;
     if let Some(invite) = invite {
         if memberships.iter().any(|membership| membership.network() == invite.network) {
@@ -224,7 +240,21 @@ pub(crate) async fn relay(args: RelayArgs, config: Config) -> Result<(), Failure
     info!(networks = memberships.len(), address = %listening.address, "relaying");
     relay.listen(listening.listener);
     stop.await;
+    drain(&memberships).await;
     Ok(())
+}
+
+/// Lets devices go to other relays before this one stops; a further signal stops it at once.
+async fn drain(memberships: &[Membership]) {
+    let at_once = stop::requested();
+    let drained = join_all(memberships.iter().map(Membership::drain));
+    match at_once {
+        Ok(at_once) => tokio::select! {
+            _ = drained => {}
+            () = at_once => {}
+        },
+        Err(_) => drop(drained.await),
+    }
 }
 
 /// What the command line asks for, and the file where it is silent.
@@ -235,6 +265,7 @@ pub(super) fn wanted(asked: ListenSettings, file: ListenSettings) -> Result<Want
         hosts: if asked.hosts.is_empty() { file.hosts } else { asked.hosts },
         certificate: both(asked.tls_certificate, asked.tls_key)?
             .or(both(file.tls_certificate, file.tls_key)?),
+        front: asked.front.or(file.front),
     })
 }
 
@@ -368,7 +399,7 @@ async fn start_own_relay(
 ) -> Result<(Relay, Vec<Membership>), Failure> {
     let relay = start_relay(listening, capture).await?;
     let keystore = relay_keystore(config)?;
-    let mut membership = membership_config(listening, keystore, OWN_RELAY)?;
+    let mut membership = membership_config(&relay, listening, keystore, OWN_RELAY)?;
     membership.controllers = Some(vec![listening.from_here.clone()]);
     let mut memberships = Membership::resume(&relay, &membership)?;
     if memberships.is_empty() {
@@ -384,7 +415,14 @@ async fn start_own_relay(
 }
 
 async fn start_relay(listening: &Listening, capture: Option<Capture>) -> Result<Relay, Failure> {
-    let relay = RelayConfig { stun: vec![listening.address], capture, ..RelayConfig::default() };
+    let next = listening.address.port().checked_add(1);
+    let more_stun = next.map(|port| SocketAddr::new(listening.address.ip(), port));
+    let relay = RelayConfig {
+        stun: vec![listening.address],
+        more_stun: more_stun.into_iter().collect(),
+        capture,
+        ..RelayConfig::default()
+    };
     Relay::start(relay).await.map_err(|error| {
         let text = format!(
             "cannot answer STUN at UDP {}: {error}; choose another port with --listen",
@@ -395,6 +433,7 @@ async fn start_relay(listening: &Listening, capture: Option<Capture>) -> Result<
 }
 
 fn membership_config(
+    relay: &Relay,
     listening: &Listening,
     keystore: FileKeystore,
     name: &str,
@@ -402,12 +441,16 @@ fn membership_config(
     let name: DeviceName = name.parse().map_err(|error| {
         Failure::new(Exit::Usage, format!("{name:?} as a device's name: {error}"))
     })?;
+    let ports = relay.stun_addresses().iter().map(SocketAddr::port);
+    let stun = ports
+        .flat_map(|port| listening.stun.iter().map(move |ip| SocketAddr::new(*ip, port)))
+        .collect();
     Ok(MembershipConfig {
         keystore: Arc::new(keystore),
         name,
         controllers: None,
         servers: listening.servers.clone(),
-        stun: listening.stun.clone(),
+        stun,
         region: String::new(),
     })
 }

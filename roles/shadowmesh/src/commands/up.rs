@@ -16,7 +16,7 @@ use websocket::Proxy;
 use zeroize::Zeroizing;
 
 use super::serve;
-use crate::cli::{Global, UpArgs, UpListenArgs, UpMode};
+use crate::cli::{FrontSettings, Global, UpArgs, UpListenArgs, UpMode};
 use crate::config::{Config, ListenSettings};
 use crate::exit::{Exit, Failure};
 use crate::listen::{Wanted, check, listen};
@@ -119,6 +119,7 @@ async fn open(wanted: &node::Listen, keys: &FileKeystore) -> Result<Option<Liste
         hosts: wanted.hosts.clone(),
         tls_certificate: wanted.tls_certificate.clone(),
         tls_key: wanted.tls_key.clone(),
+        front: FrontSettings::default(),
     };
     let asked = Wanted { plain: !wanted.tls, ..serve::wanted(asked, ListenSettings::default())? };
     check(&asked).await?;

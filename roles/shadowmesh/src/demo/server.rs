@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::{LOOK_AGAIN, failed};
-use crate::cli::ServerArgs;
+use crate::cli::{FrontSettings, ServerArgs};
 use crate::clock;
 use crate::commands::serve::{Parts, Server, network_folder};
 use crate::config::Config;
@@ -56,6 +56,7 @@ impl DemoServer {
             strict: false,
             tls_certificate: None,
             tls_key: None,
+            front: FrontSettings::default(),
         };
         let admin = AdminClient::new(config.controller_socket()?);
         let capture = Capture::with_limit(CAPTURE);

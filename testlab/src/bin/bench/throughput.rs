@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use crate::iperf::{busy_seconds, gigabits, median_round_trip};
-use crate::report::{Row, Table, runs};
+use crate::report::{Row, Table, is_wanted, runs};
 use crate::variants::{Link, MTU, Measure, Members, Tunnel};
 
 const RUNS: usize = 5;
@@ -38,15 +38,16 @@ const COLUMNS: [Column; 6] = [
     ("Round trip under one stream", "ms", 2, |figures| figures.loaded),
 ];
 
-/// Runs every variant in turns, so that a noisy moment hits all.
+/// Runs every variant that is wanted in turns, so that a noisy moment hits all.
 fn in_turns<T>(
     runs: usize,
     variants: &[Variant<'_>],
     measure: impl Fn(&Link<'_>) -> T,
 ) -> Vec<(&'static str, Vec<T>)> {
+    let variants: Vec<_> = variants.iter().filter(|(name, _)| is_wanted(name)).collect();
     let mut rows: Vec<_> = variants.iter().map(|(name, _)| (*name, Vec::new())).collect();
     for _ in 0..runs {
-        for ((_, results), (_, with)) in rows.iter_mut().zip(variants) {
+        for ((_, results), (_, with)) in rows.iter_mut().zip(&variants) {
             with(&mut |link| results.push(measure(link)));
         }
     }
@@ -75,7 +76,7 @@ pub(crate) fn through_tunnels() -> Vec<Table> {
     let rows = in_turns(runs, &variants, |link| figures(link, folder.path()));
     let method = format!(
         "Two namespaces joined by a veth (the members of a network: by a bridge), both ends and \
-         iperf3 on the same {} cores, {SECONDS} s after 1 s of warm-up, {runs} runs in turns. \
+         iperf3 on the same {} cores, {SECONDS} s after 1 s of warm-up, {runs} runs in turns; idle, a ping every 2 ms. \
          Tunnels over UDP have an inner MTU of {MTU}, the network its own of 1280; the \
          relay runs on the same cores, and its stream is WebSocket over TLS 1.3. Over a direct stream \
          one end listens itself (WSS: over TLS 1.3, WS: without), and the other has no UDP. Processor time is \
@@ -96,7 +97,7 @@ pub(crate) fn through_tunnels() -> Vec<Table> {
 }
 
 fn figures(link: &Link<'_>, folder: &Path) -> Figures {
-    let idle = ["-i", "0.01", "-c", "100", link.address];
+    let idle = ["-i", "0.002", "-c", "300", link.address];
     let idle = median_round_trip(&link.a.run("ping", &idle));
     let streams = |count| gigabits(link, folder, &["-t", SECONDS, "-O", "1", "-P", count]).1;
     let [one_stream, four_streams, sixteen_streams] = ["1", "4", "16"].map(streams);

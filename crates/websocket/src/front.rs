@@ -1,0 +1,102 @@
+//! What stands before a listener, and what it shows to those that are no clients of it.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::SystemTime,
+};
+
+use bytes::Bytes;
+use ipnet::IpNet;
+
+/// What is shown where there is no page: word for word what the most common web server says.
+const NOT_FOUND: &str = "<html>\r\n<head><title>404 Not Found</title></head>\r\n<body>\r\n\
+    <center><h1>404 Not Found</h1></center>\r\n<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n";
+
+/// The most proxies of a chain whose word is read.
+const MAX_PROXIES: usize = 8;
+
+/// Proxies whose word is believed, and the page for everybody who asks for no known path.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Front {
+    /// Addresses of proxies whose `X-Forwarded-For` tells where a client comes from.
+    pub trusted: Vec<IpNet>,
+    /// HTML that is shown at every other path; without it there is nothing at any.
+    pub page: Option<Bytes>,
+}
+
+impl Front {
+    /// Where a client comes from: the last in the chain of proxies whom no trusted one vouches for.
+    pub(crate) fn client<'f>(
+        &self,
+        connection: SocketAddr,
+        forwarded_for: impl DoubleEndedIterator<Item = &'f str>,
+    ) -> SocketAddr {
+        let mut client = connection;
+        for named in forwarded_for.rev().take(MAX_PROXIES) {
+            let Some(address) = address(named).filter(|_| self.trusts(client.ip())) else { break };
+            client = SocketAddr::new(address, connection.port());
+        }
+        client
+    }
+
+    fn trusts(&self, address: IpAddr) -> bool {
+        self.trusted.iter().any(|network| network.contains(&address))
+    }
+
+    /// The whole answer to a request for anything else than a known path.
+    pub(crate) fn answer(&self, now: SystemTime) -> Vec<u8> {
+        let (status, body) = match &self.page {
+            Some(page) => ("200 OK", &page[..]),
+            None => ("404 Not Found", NOT_FOUND.as_bytes()),
+        };
+        let head = format!(
+            "HTTP/1.1 {status}\r\nServer: nginx\r\nDate: {}\r\nContent-Type: text/html\r\n\
+             Content-Length: {}\r\nConnection: close\r\n\r\n",
+            httpdate::fmt_http_date(now),
+            body.len()
+        );
+        [head.as_bytes(), body].concat()
+    }
+}
+
+/// An address as proxies write it: alone or with a port.
+fn address(text: &str) -> Option<IpAddr> {
+    let with_port = || text.parse().map(|address: SocketAddr| address.ip());
+    text.parse().or_else(|_| with_port()).ok().map(|address: IpAddr| address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(trusted: &[&str], connection: &str, forwarded_for: &str) -> String {
+        let trusted = trusted.iter().map(|network| network.parse().unwrap()).collect();
+        let front = Front { trusted, page: None };
+        let connection = SocketAddr::new(connection.parse().unwrap(), 7);
+        front.client(connection, forwarded_for.split(',').map(str::trim)).ip().to_string()
+    }
+
+    #[test]
+    fn only_the_word_of_a_trusted_proxy_counts_and_of_each_in_turn() {
+        let proxies = ["127.0.0.0/8", "2001:db8::/32"];
+        assert_eq!(client(&[], "127.0.0.1", "192.0.2.1"), "127.0.0.1");
+        assert_eq!(client(&proxies, "192.0.2.9", "192.0.2.1"), "192.0.2.9");
+        assert_eq!(client(&proxies, "127.0.0.1", "192.0.2.1"), "192.0.2.1");
+        assert_eq!(client(&proxies, "127.0.0.1", "198.51.100.1, 192.0.2.1"), "192.0.2.1");
+        assert_eq!(client(&proxies, "127.0.0.1", "192.0.2.1, 2001:db8::1"), "192.0.2.1");
+        assert_eq!(client(&proxies, "127.0.0.1", "192.0.2.1:80, [2001:db8::1]:443"), "192.0.2.1");
+        assert_eq!(client(&proxies, "127.0.0.1", "unknown"), "127.0.0.1");
+        assert_eq!(client(&proxies, "127.0.0.1", ""), "127.0.0.1");
+    }
+
+    #[test]
+    fn the_answer_has_the_length_it_says() {
+        for page in [None, Some(Bytes::from_static(b"<h1>It works</h1>"))] {
+            let answer = Front { trusted: Vec::new(), page }.answer(SystemTime::UNIX_EPOCH);
+            let answer = String::from_utf8(answer).unwrap();
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+            assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())));
+            assert!(head.contains("Date: Thu, 01 Jan 1970 00:00:00 GMT"));
+        }
+    }
+}
