@@ -86,9 +86,10 @@ fn ports_that_both_routers_count_are_guessed_within_5_s() {
         for (nat, device) in [(left, alice), (right, bob)] {
             let check: Value =
                 serde_json::from_slice(&device.ask(&["netcheck"]).stdout).expect("JSON");
-            let (mapping, step) = match nat {
-                Nat::SymmetricSequential => ("address-and-port-dependent", Value::from(1)),
-                _ => ("endpoint-independent", Value::Null),
+            let (mapping, step) = if matches!(nat, Nat::SymmetricSequential) {
+                ("address-and-port-dependent", Value::from(1))
+            } else {
+                ("endpoint-independent", Value::Null)
             };
             assert_eq!((&check["mapping"], &check["port_step"]), (&mapping.into(), &step));
         }
