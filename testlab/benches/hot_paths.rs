@@ -6,9 +6,13 @@ use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use chacha_poly::{Key, nonce};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use engine::{HostPacket, Inbound, Outbound, Routes};
-use frame_proto::{Ends, FrameKeys, FrameType, HEADER_LENGTH, Header, TAG_LENGTH};
+use frame_proto::{
+    Ends, FrameKeys, FrameType, HEADER_LENGTH, HOP_TAG_LENGTH, Header, HopKey, HopOpener,
+    HopSealer, TAG_LENGTH,
+};
 use identity::{DeviceId, NetworkId};
 use packet::{Coalescer, Merging, Offload, Packet, Segments};
 use testlab::sim::Pair;
@@ -16,6 +20,8 @@ use testlab::sim::Pair;
 /// Parts of a super-packet: what the host hands over at once.
 const PARTS: u16 = 44;
 const ROUTES: [u32; 3] = [1, 100, 10_000];
+/// A bare acknowledgement, a packet, a page and a super-packet.
+const TEXTS: [usize; 4] = [64, 1_420, 8_192, 65_000];
 
 criterion_main!(hot_paths);
 criterion_group!(
@@ -23,8 +29,37 @@ criterion_group!(
     config = Criterion::default()
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2));
-    targets = splitting_and_joining, sealing_and_opening, routing, frames, relaying
+    targets = cipher, splitting_and_joining, sealing_and_opening, routing, frames, hops, relaying
 );
+
+/// The cipher by itself, which bounds all that is sealed.
+fn cipher(criterion: &mut Criterion) {
+    let key = Key::new(&[7; 32]);
+    let mut group = criterion.benchmark_group("cipher");
+    for length in TEXTS {
+        group.throughput(Throughput::Bytes(length as u64));
+        let mut text = vec![7; length];
+        group.bench_function(BenchmarkId::new("seal", length), |bencher| {
+            bencher.iter(|| key.seal(nonce([1; 8]), &[], black_box(&mut text)));
+        });
+        let tag = key.seal(nonce([1; 8]), &[], &mut text);
+        text.extend(tag);
+        let mut opened = vec![0; text.len()];
+        group.bench_function(BenchmarkId::new("open", length), |bencher| {
+            bencher.iter(|| {
+                opened.copy_from_slice(&text);
+                key.open(nonce([1; 8]), &[], black_box(&mut opened)).expect("it is sealed").len()
+            });
+        });
+    }
+    group.bench_function("prepare a key", |bencher| {
+        bencher.iter(|| Key::new(black_box(&[7; 32])));
+    });
+    group.bench_function("prepare an extended key", |bencher| {
+        bencher.iter(|| Key::extended(black_box(&[7; 32]), black_box(&[7; 16])));
+    });
+    group.finish();
+}
 
 fn parts_of(offload: &Offload, packet: &[u8]) -> Vec<Vec<u8>> {
     let segments = Segments::plan(offload, packet).expect("it fits");
@@ -178,6 +213,43 @@ fn frames(criterion: &mut Criterion) {
                 frame
             };
             bencher.iter_batched(|| frame(length), open, BatchSize::SmallInput);
+        });
+    }
+    group.finish();
+}
+
+/// What one connection adds to a frame and takes away again, and what a relay does in between.
+fn hops(criterion: &mut Criterion) {
+    let key = HopKey::from_bytes(&[7; 32]);
+    let [one, other] = [1, 2].map(|byte| DeviceId::from_bytes([byte; 32]));
+    let mut group = criterion.benchmark_group("hop");
+    for length in [1_280, 55_000] {
+        let mut frame = vec![7; HEADER_LENGTH + length + TAG_LENGTH];
+        frame_proto::compose(FrameType::Data, one, &mut frame).expect("it has room");
+        let message = [&frame[..], &[0; HOP_TAG_LENGTH]].concat();
+        group.bench_function(BenchmarkId::new("seal", length), |bencher| {
+            let mut sealer = HopSealer::new(&key);
+            let seal = |mut message: Vec<u8>| {
+                sealer.seal(&mut message).expect("it is a frame");
+                message
+            };
+            bencher.iter_batched(|| message.clone(), seal, BatchSize::SmallInput);
+        });
+        group.bench_function(BenchmarkId::new("open", length), |bencher| {
+            let (mut sealer, mut opener) = (HopSealer::new(&key), HopOpener::new(&key));
+            let sealed = || {
+                let mut message = message.clone();
+                sealer.seal(&mut message).expect("it is a frame");
+                message
+            };
+            let open = |mut message: Vec<u8>| {
+                opener.open(&mut message).expect("it comes in order");
+                message
+            };
+            bencher.iter_batched(sealed, open, BatchSize::SmallInput);
+        });
+        group.bench_function(BenchmarkId::new("rewrite the header", length), |bencher| {
+            bencher.iter(|| frame_proto::set_peer(black_box(&mut frame), black_box(other)));
         });
     }
     group.finish();

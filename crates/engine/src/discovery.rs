@@ -203,7 +203,7 @@ impl Engine {
             peer.agent.handle_local_candidates(&candidates, now);
             peer.introduced = None;
         });
-        self.schedule.save_soon(now);
+        self.schedule.save_now(now);
     }
 
     pub(crate) fn stun_servers(&self) -> Vec<std::net::SocketAddr> {

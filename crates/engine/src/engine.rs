@@ -475,7 +475,7 @@ impl Engine {
         let attachment = Signed::sign(self.own.network, &self.own.secrets.device, &attachment);
         let binding = self.saved.binding.clone()?;
         let clock_offset = self.saved.clock_offset();
-        self.schedule.save_soon(now.instant);
+        self.schedule.save_now(now.instant);
         Some((Credentials { chain, binding, clock_offset }, attachment))
     }
 
@@ -601,7 +601,6 @@ impl Engine {
         self.bind_anew(cx);
         self.underlay.announced = false;
         self.schedule.announce_now(cx.instant());
-        self.schedule.save_soon(cx.instant());
     }
 
     /// Renews the binding when half of its time is over.
@@ -616,6 +615,6 @@ impl Engine {
         let (signed, ends) = new_binding(&mut self.saved, secrets, self.own.network, cx.now);
         self.own.binding_ends = ends;
         self.control.client_mut().set_binding(signed, cx.instant());
-        self.schedule.save_soon(cx.instant());
+        self.schedule.save_now(cx.instant());
     }
 }

@@ -4,7 +4,7 @@ use std::{io::ErrorKind, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{
-    SinkExt, StreamExt,
+    FutureExt, SinkExt, StreamExt,
     stream::{SplitSink, SplitStream},
 };
 use tokio::time::{Instant, timeout};
@@ -133,6 +133,15 @@ impl Receiver {
             }
             self.spend_control_budget()?;
         }
+    }
+
+    /// What [`Self::receive`] would answer without waiting, if it would: a further message that has come with
+    /// the last one.
+    ///
+    /// # Errors
+    /// Like [`Self::receive`].
+    pub fn receive_now(&mut self) -> Option<Result<Option<Bytes>, WebSocketError>> {
+        self.receive().now_or_never()
     }
 
     fn spend_control_budget(&mut self) -> Result<(), WebSocketError> {

@@ -95,6 +95,30 @@ async fn messages_come_back_over_pinned_tls_and_the_pin_outlives_the_certificate
 }
 
 #[tokio::test]
+async fn what_came_with_a_message_is_there_without_waiting_and_nothing_else() {
+    let mut listener = Listener::bind(HERE, None).await.unwrap();
+    let endpoint = endpoint(listener.local_addr().unwrap(), Tls::Plain);
+    let accepted = async { listener.accept().await.accept().await.unwrap() };
+    let (client, server) =
+        timeout(DEADLINE, async { tokio::join!(dial(&endpoint), accepted) }).await.unwrap();
+    let ((mut sender, _), (_, mut receiver)) = (client.unwrap().split(), server.split());
+    assert!(receiver.receive_now().is_none());
+    for number in 1..=3 {
+        sender.feed(Bytes::from(vec![number])).await.unwrap();
+    }
+    sender.flush().await.unwrap();
+    let first = timeout(DEADLINE, receiver.receive()).await.unwrap().unwrap();
+    assert_eq!(first, Some(Bytes::from_static(&[1])));
+    for number in 2..=3 {
+        let next = receiver.receive_now().expect("they came together").unwrap();
+        assert_eq!(next, Some(Bytes::from(vec![number])));
+    }
+    assert!(receiver.receive_now().is_none());
+    sender.close().await;
+    assert_eq!(timeout(DEADLINE, receiver.receive()).await.unwrap().unwrap(), None);
+}
+
+#[tokio::test]
 async fn certificate_files_in_pem_work() {
     let issued = rcgen_pem();
     let certificate =

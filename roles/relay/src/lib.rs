@@ -8,8 +8,8 @@
 //! with an invite, keeps a channel to the controller for revocations, offers the relay to the network and
 //! reports its load.
 //!
-//! All decisions are in `relay_proto::RelayServer`, behind one lock that is held for the time of one
-//! message and never across a wait. Each connection is one task that reads, and writes what the
+//! All decisions are in `relay_proto::RelayServer`, behind one lock that is held for the time of a
+//! burst of messages and never across a wait. Each connection is one task that reads, and writes what the
 //! machine gives it when the stream takes it; what waits, waits in the machine's bounded queues.
 //!
 //! | module | what |

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use bytes::{Bytes, BytesMut};
 use identity::{DeviceId, NetworkId, Revocations};
 use noise_channel::{ClockOffset, Now};
 use relay_proto::{ConnectionId, Limits, LoadReport, RelayNetwork, RelayServer, ServerEvent};
@@ -30,8 +31,8 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 /// size in less.
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Bytes of messages that are written at once, together with what exceeds them: what TLS holds back waits
-/// behind no queue that knows who else waits.
+/// Bytes of messages that are taken or written at once, together with what exceeds them: what TLS holds back
+/// waits behind no queue that knows who else waits, and nobody waits long for who holds the machine.
 const AT_ONCE: usize = 48 * 1024;
 
 /// What a relay is made of.
@@ -382,24 +383,50 @@ impl Connection {
         }
     }
 
+    /// Hands the machine what has arrived, many messages at a time: most come in bursts, and waking a
+    /// receiver costs more than forwarding to it.
     async fn read(&self, mut receiver: Receiver) {
+        let mut arrived = Vec::new();
         loop {
-            match receiver.receive().await {
-                Ok(Some(message)) => {
-                    if let Some(capture) = &self.shared.capture {
-                        capture.take(&message);
+            let mut next = receiver.receive().await;
+            let (mut length, mut goes_on) = (0, true);
+            loop {
+                match next {
+                    Ok(Some(message)) => {
+                        length += message.len();
+                        arrived.push(message);
                     }
-                    self.shared.drive(|server, now| {
-                        server.handle_message(self.id, message, &mut clock::rng(), now);
-                    });
+                    Ok(None) => goes_on = false,
+                    Err(error) => {
+                        debug!(%error, "a connection broke");
+                        goes_on = false;
+                    }
                 }
-                Ok(None) => return,
-                Err(error) => {
-                    debug!(%error, "a connection broke");
-                    return;
+                if !goes_on || length >= AT_ONCE {
+                    break;
+                }
+                match receiver.receive_now() {
+                    Some(more) => next = more,
+                    None => break,
                 }
             }
+            self.take(&mut arrived);
+            if !goes_on {
+                return;
+            }
         }
+    }
+
+    /// Hands messages to the machine.
+    fn take(&self, arrived: &mut Vec<Bytes>) {
+        if let Some(capture) = &self.shared.capture {
+            arrived.iter().for_each(|message| capture.take(message));
+        }
+        self.shared.drive(|server, now| {
+            for message in arrived.drain(..) {
+                server.handle_message(self.id, message, &mut clock::rng(), now);
+            }
+        });
     }
 
     async fn write(&self, mut sender: Sender) {
@@ -418,16 +445,32 @@ impl Connection {
 
     /// Writes what the machine has, each message at the moment at which the stream takes it.
     async fn write_queued(&self, sender: &mut Sender) -> io::Result<()> {
+        let mut messages = Vec::new();
         loop {
-            let mut length = 0;
-            while length < AT_ONCE {
-                let message = self.shared.server().poll_message(self.id, Instant::now());
-                let Some(message) = message else { return in_time(sender.flush()).await };
-                length += message.len();
-                in_time(sender.feed(message.freeze())).await?;
+            let is_all = self.poll_messages(&mut messages);
+            in_time(async {
+                for message in messages.drain(..) {
+                    sender.feed(message.freeze()).await?;
+                }
+                sender.flush().await
+            })
+            .await?;
+            if is_all {
+                return Ok(());
             }
-            in_time(sender.flush()).await?;
         }
+    }
+
+    /// Takes from the machine what is written at once; answers whether that is all there is.
+    fn poll_messages(&self, messages: &mut Vec<BytesMut>) -> bool {
+        let (mut server, now) = (self.shared.server(), Instant::now());
+        let mut length = 0;
+        while length < AT_ONCE {
+            let Some(message) = server.poll_message(self.id, now) else { return true };
+            length += message.len();
+            messages.push(message);
+        }
+        false
     }
 }
 

@@ -250,6 +250,26 @@ async fn a_path_without_the_secret_is_answered_like_any_unknown_one() {
     assert!(dial(&endpoint).await.is_err());
 }
 
+#[tokio::test]
+async fn a_burst_arrives_whole_and_in_its_order_also_from_who_goes_right_after_it() {
+    const BURST: u16 = 300;
+    let network = Network::new();
+    let (_relay, address) = relay(&network, RelayConfig::default()).await;
+    let mut alice = Client::attach(&network, 1, address, Tls::Plain).await;
+    let mut bob = Client::attach(&network, 2, address, Tls::Plain).await;
+    for number in 0..BURST {
+        let frame = frame(bob.device, &number.to_be_bytes());
+        alice.machine.send(FlowId(1), frame, Instant::now()).expect("the link is open");
+    }
+    alice.flush().await;
+    let from = alice.device;
+    alice.sender.close().await;
+    for number in 0..BURST {
+        let sent = frame(from, &number.to_be_bytes());
+        assert_eq!(bob.next().await, ClientEvent::Frame(sent));
+    }
+}
+
 /// Resident memory of this process, in bytes.
 fn resident() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux tells");

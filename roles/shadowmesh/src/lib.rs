@@ -56,6 +56,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
     if let Command::Wireguard(args) = cli.command {
         return commands::wireguard(args, &config);
     }
+    platform::process::keep_freed_memory();
     let serves_many = matches!(
         cli.command,
         Command::Serve(_) | Command::Controller(_) | Command::Relay(_) | Command::Demo(_)

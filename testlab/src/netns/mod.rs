@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 pub use disk::Disk;
 pub use namespace::Namespace;
-pub use process::Process;
+pub use process::{Process, processor_seconds};
 pub use router::{Nat, Router};
 pub use slow_wire::{Conditions, SlowWire};
 pub use switch::{Switch, wire};

@@ -7,6 +7,18 @@ use std::time::Duration;
 
 use super::{command, wait_for};
 
+/// Processor time that a process, or `self`, has used so far, in seconds.
+///
+/// # Panics
+/// When there is no such process.
+pub fn processor_seconds(process: &str) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).expect("it runs");
+    let (_, fields) = stat.rsplit_once(')').expect("the name is in parentheses");
+    // utime and stime, in hundredths of a second.
+    let ticks = fields.split_whitespace().skip(11).take(2);
+    ticks.map(|field| field.parse::<f64>().expect("a number")).sum::<f64>() / 100.0
+}
+
 /// A child process that is ended, by its own id, when dropped.
 #[derive(Debug)]
 pub struct Process {

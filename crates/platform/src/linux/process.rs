@@ -30,3 +30,14 @@ pub(crate) fn fork() -> io::Result<bool> {
         _ => Ok(true),
     }
 }
+
+/// Lets the heap keep so many bytes at its end that nobody uses. Other libraries than glibc decide by themselves.
+pub(crate) fn keep_freed_memory(bytes: i32) {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: changes a number by which the allocator decides; no memory is concerned.
+    unsafe {
+        libc::mallopt(libc::M_TRIM_THRESHOLD, bytes);
+    }
+    #[cfg(not(target_env = "gnu"))]
+    let _ = bytes;
+}

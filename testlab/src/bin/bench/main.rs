@@ -1,5 +1,6 @@
 //! All figures of `docs/benchmarks.md` in one run, or those that the arguments name: Markdown on standard output, and as bars in
-//! the file that `SHADOWMESH_PLOT` names. `SHADOWMESH_RUNS=1` shows quickly whether everything runs.
+//! the file that `SHADOWMESH_PLOT` names. `SHADOWMESH_RUNS=1` shows quickly whether everything runs, and
+//! `SHADOWMESH_ONLY=direct,relay` how variants with such words in their names compare.
 //!
 //! `bench floor` measures no more than whether the program is as fast as it has to be on any machine, and fails if it is not.
 //!
@@ -13,6 +14,7 @@ mod iperf;
 mod memory;
 mod packets;
 mod plot;
+mod relays;
 mod report;
 mod throughput;
 mod variants;
@@ -24,12 +26,13 @@ use report::Table;
 type Measure = fn() -> Vec<Table>;
 
 /// Every group of tables by its name.
-const TABLES: [(&str, Measure); 6] = [
+const TABLES: [(&str, Measure); 7] = [
     ("tunnels", throughput::through_tunnels),
     ("packets", packets::of_64_bytes),
     ("mtu", throughput::at_other_mtus),
     ("userspace", throughput::in_userspace),
     ("first-byte", || vec![first_byte::without_a_session()]),
+    ("relay", relays::beside_others),
     ("memory", || vec![memory::of_an_idle_node()]),
 ];
 

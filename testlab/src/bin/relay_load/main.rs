@@ -1,0 +1,97 @@
+//! Load for a relay, ours or iroh's, and what is seen of it at the ends.
+//!
+//! Both kinds get the same load by the same code: one connection that sends and one that receives for each pair, the same TCP, TLS and
+//! WebSocket library with the same settings, frames made one by one and written in batches of the same size, and one runtime on whatever
+//! processors this process may use. They differ in the handshake and in what is around a payload: `member` speaks as the program's own
+//! client does, by its own machine; `iroh` is as much of iroh-relay's protocol as sending and receiving takes.
+//!
+//! - `relay_load serve ADDRESS ws|wss` is the relay role with one network and its limits as shipped.
+//! - `relay_load rate ours|iroh ADDRESS ws|wss PROCESS PAIRS BYTES` looks for the highest rate at which hardly a frame is lost, and prints
+//!   what it saw of it as JSON; `PROCESS` is the relay, of which processor time is read.
+//! - `relay_load idle ours|iroh ADDRESS ws|wss COUNT` connects so often, says `connected` and stays.
+//!
+//! `make bench TABLES=relay` runs all of them.
+
+#![forbid(unsafe_code)]
+
+mod iroh;
+mod member;
+mod peer;
+mod rate;
+mod wire;
+
+use std::io::Write;
+use std::net::SocketAddr;
+
+use relay::{Relay, RelayConfig};
+use tokio::task::JoinSet;
+use websocket::{Listener, ServerCertificate, generate_key};
+
+use crate::peer::{Kind, Peer};
+use crate::wire::Target;
+
+/// Handshakes at a time: fewer than strangers have room at a relay.
+const AT_A_TIME: usize = 64;
+
+#[tokio::main]
+async fn main() {
+    let _ = platform::process::raise_open_files();
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match args[..] {
+        ["serve", address, tls] => serve(address.parse().expect("an address"), tls == "wss").await,
+        ["rate", kind, address, tls, process, pairs, bytes] => {
+            let (pairs, bytes) = (number(pairs), number(bytes));
+            let peers = connect(kind.into(), &Target::new(address, tls == "wss"), 2 * pairs).await;
+            say(&rate::highest(peers, bytes, process).await.to_string());
+        }
+        ["idle", kind, address, tls, count] => {
+            let target = Target::new(address, tls == "wss");
+            let peers = connect(kind.into(), &target, number(count)).await;
+            let _staying: Vec<_> =
+                peers.into_iter().map(|peer| tokio::spawn(peer.idle())).collect();
+            say("connected");
+            std::future::pending().await
+        }
+        _ => panic!("relay_load serve|rate|idle, with what `make bench` gives them"),
+    }
+}
+
+fn number(text: &str) -> usize {
+    text.parse().expect("a number")
+}
+
+fn say(text: &str) {
+    writeln!(std::io::stdout(), "{text}").expect("standard output is open");
+}
+
+/// A relay of this program in a process of its own.
+async fn serve(address: SocketAddr, tls: bool) {
+    let certificate = tls.then(|| {
+        ServerCertificate::self_signed(&generate_key(), vec!["localhost".to_owned()])
+            .expect("a good name")
+    });
+    let listener = Listener::bind(address, certificate).await.expect("a free port");
+    let relay = Relay::start(RelayConfig::default()).await.expect("it has no STUN to bind");
+    relay.add_network(member::Network::of_benchmark().served());
+    relay.listen(listener);
+    say("listening");
+    std::future::pending().await
+}
+
+/// So many connections, in order.
+async fn connect(kind: Kind, target: &Target, count: usize) -> Vec<Peer> {
+    let (mut peers, mut running) = (Vec::new(), JoinSet::new());
+    for index in 0..count {
+        if running.len() == AT_A_TIME {
+            peers.extend(running.join_next().await.map(|peer| peer.expect("it connects")));
+        }
+        let target = target.clone();
+        running.spawn(async move { (index, Peer::connect(kind, &target, index).await) });
+    }
+    while let Some(peer) = running.join_next().await {
+        peers.push(peer.expect("it connects"));
+    }
+    peers.sort_by_key(|(index, _)| *index);
+    peers.into_iter().map(|(_, peer)| peer).collect()
+}
