@@ -56,7 +56,7 @@ sanitize: ## what is next to the system, under AddressSanitizer
 	  cargo test --workspace --locked $(rooted) $(foreach test,$(sanitized),--test $(basename $(notdir $(test))))
 
 sim: ## the shipped machines on a virtual clock (a part of unit)
-	cargo test --workspace --locked --test sim --test scenarios --test snapshots
+	cargo test --workspace --locked --test sim --test traversal --test scenarios --test snapshots
 
 scenarios: ## COUNT random scenarios for the shipped machines, 50,000 unless said otherwise, from SEED on
 	SHADOWMESH_SCENARIOS=$(or $(COUNT),50000) SHADOWMESH_SEED=$(or $(SEED),1) cargo test --workspace --locked --test scenarios random
