@@ -8,12 +8,14 @@
 //! - `relay_load serve ADDRESS ws|wss` is the relay role with one network and its limits as shipped.
 //! - `relay_load rate ours|iroh ADDRESS ws|wss PROCESS PAIRS BYTES` looks for the highest rate at which hardly a frame is lost, and prints
 //!   what it saw of it as JSON; `PROCESS` is the relay, of which processor time is read.
+//! - `relay_load bulk`, with the same, prints what the relay carries when each sender has so much under way as a TCP flow may have.
 //! - `relay_load idle ours|iroh ADDRESS ws|wss COUNT` connects so often, says `connected` and stays.
 //!
 //! `make bench TABLES=relay` runs all of them.
 
 #![forbid(unsafe_code)]
 
+mod bulk;
 mod iroh;
 mod member;
 mod peer;
@@ -35,7 +37,9 @@ const AT_A_TIME: usize = 64;
 
 #[tokio::main]
 async fn main() {
+    // As the program does that is measured.
     let _ = platform::process::raise_open_files();
+    platform::process::keep_freed_memory();
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args[..] {
@@ -45,6 +49,11 @@ async fn main() {
             let peers = connect(kind.into(), &Target::new(address, tls == "wss"), 2 * pairs).await;
             say(&rate::highest(peers, bytes, process).await.to_string());
         }
+        ["bulk", kind, address, tls, process, pairs, bytes] => {
+            let (pairs, bytes) = (number(pairs), number(bytes));
+            let peers = connect(kind.into(), &Target::new(address, tls == "wss"), 2 * pairs).await;
+            say(&bulk::carried(peers, bytes, process).await.to_string());
+        }
         ["idle", kind, address, tls, count] => {
             let target = Target::new(address, tls == "wss");
             let peers = connect(kind.into(), &target, number(count)).await;
@@ -53,7 +62,7 @@ async fn main() {
             say("connected");
             std::future::pending().await
         }
-        _ => panic!("relay_load serve|rate|idle, with what `make bench` gives them"),
+        _ => panic!("relay_load serve|rate|bulk|idle, with what `make bench` gives them"),
     }
 }
 

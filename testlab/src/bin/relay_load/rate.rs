@@ -13,8 +13,6 @@ use crate::peer::{Id, Peer};
 
 /// Frames that are written at once: as many as a sender's TUN gives in one super-packet.
 const BATCH: usize = 32;
-/// The same for frames that are super-packets themselves.
-const BATCH_BYTES: usize = 64 * 1024;
 /// Payload between which the rate is looked for, in bytes a second, and in how many halvings of the ratio.
 const BETWEEN: (f64, f64) = (14e6, 2_800e6);
 const STEPS: usize = 8;
@@ -73,17 +71,16 @@ pub(crate) async fn highest(peers: Vec<Peer>, bytes: usize, process: &str) -> Va
         latencies: [const { AtomicU64::new(0) }; BUCKETS],
     });
     let (plans, planned) = watch::channel(None);
-    let batch = (BATCH_BYTES / bytes).clamp(1, BATCH);
     let (mut peers, mut index) = (peers.into_iter(), 0);
     while let (Some(sender), Some(receiver)) = (peers.next(), peers.next()) {
         let to = receiver.id();
         tokio::spawn(receive(receiver, Arc::clone(&counts)));
         let share = f64::from(index) / pairs as f64;
-        let pace = Pace { bytes, batch, share };
+        let pace = Pace { bytes, share };
         tokio::spawn(send(sender, to, pace, planned.clone(), Arc::clone(&counts)));
         index += 1;
     }
-    let load = Load { counts, plans, process, pairs, batch };
+    let load = Load { counts, plans, process, pairs };
     load.look(bytes).await
 }
 
@@ -91,7 +88,6 @@ pub(crate) async fn highest(peers: Vec<Peer>, bytes: usize, process: &str) -> Va
 #[derive(Clone, Copy)]
 struct Pace {
     bytes: usize,
-    batch: usize,
     /// Where in the interval its batches are, so that not all send at once.
     share: f64,
 }
@@ -124,8 +120,8 @@ async fn send(
                 break;
             }
             let head = [counts.now().to_be_bytes(), plan.number.to_be_bytes()].concat();
-            peer.send(to, pace.bytes, pace.batch, &head).await;
-            counts.sent.fetch_add(pace.batch as u64, Ordering::Relaxed);
+            peer.send(to, pace.bytes, BATCH, &head).await;
+            counts.sent.fetch_add(BATCH as u64, Ordering::Relaxed);
             due += plan.every;
         }
     }
@@ -190,7 +186,6 @@ struct Load<'a> {
     plans: watch::Sender<Option<Plan>>,
     process: &'a str,
     pairs: usize,
-    batch: usize,
 }
 
 impl Load<'_> {
@@ -214,7 +209,6 @@ impl Load<'_> {
         let _ = self.run(low / 2.0, LONG_PROBE).await;
         json!({
             "rate": best.received / best.seconds,
-            "gigabits": gigabytes * 8.0 / best.seconds,
             "processor": best.relay / gigabytes,
             "relay_cores": best.relay / best.seconds,
             "load_cores": best.load / best.seconds,
@@ -230,7 +224,7 @@ impl Load<'_> {
         for count in counts.latencies.iter().chain([&counts.sent, &counts.received]) {
             count.store(0, Ordering::Relaxed);
         }
-        let every = Duration::from_secs_f64((self.batch * self.pairs) as f64 / rate);
+        let every = Duration::from_secs_f64((BATCH * self.pairs) as f64 / rate);
         let from = Instant::now() + LEAD;
         let until = from + length;
         let before = (processor_seconds(self.process), processor_seconds("self"));

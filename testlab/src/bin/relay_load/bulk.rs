@@ -1,0 +1,84 @@
+//! What a relay carries of senders that wait for what they sent to arrive.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use testlab::netns::processor_seconds;
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+
+use crate::peer::{Id, Peer};
+
+/// What each sender has under way, in bytes: the window of a TCP flow of ten gigabits over a millisecond.
+const WINDOW: usize = 1 << 20;
+const WARM_UP: Duration = Duration::from_millis(500);
+const LENGTH: Duration = Duration::from_secs(3);
+/// What has not arrived by then does not arrive any more.
+const LOST_AFTER: Duration = Duration::from_millis(100);
+
+/// What is under way between two peers, and what has arrived.
+struct Flow {
+    room: Semaphore,
+    window: usize,
+    arrived: AtomicU64,
+}
+
+/// Sends over every even connection to the one behind it as fast as it goes.
+pub(crate) async fn carried(peers: Vec<Peer>, bytes: usize, process: &str) -> Value {
+    let window = (WINDOW / bytes).max(1);
+    let (mut peers, mut flows) = (peers.into_iter(), Vec::new());
+    while let (Some(sender), Some(receiver)) = (peers.next(), peers.next()) {
+        let (room, arrived) = (Semaphore::new(window), AtomicU64::new(0));
+        let flow = Arc::new(Flow { room, window, arrived });
+        let to = receiver.id();
+        tokio::spawn(receive(receiver, Arc::clone(&flow)));
+        tokio::spawn(send(sender, to, bytes, Arc::clone(&flow)));
+        flows.push(flow);
+    }
+    let arrived =
+        || flows.iter().map(|flow| flow.arrived.load(Ordering::Relaxed)).sum::<u64>() as f64;
+    sleep(WARM_UP).await;
+    let before = (arrived(), processor_seconds(process), processor_seconds("self"));
+    sleep(LENGTH).await;
+    let gigabytes = (arrived() - before.0) * bytes as f64 / 1e9;
+    let used = (processor_seconds(process) - before.1, processor_seconds("self") - before.2);
+    let seconds = LENGTH.as_secs_f64();
+    json!({
+        "gigabits": gigabytes * 8.0 / seconds,
+        "processor": used.0 / gigabytes,
+        "relay_cores": used.0 / seconds,
+        "load_cores": used.1 / seconds,
+    })
+}
+
+async fn send(mut peer: Peer, to: Id, bytes: usize, flow: Arc<Flow>) {
+    let mut ignore = |_: &[u8]| {};
+    loop {
+        tokio::select! {
+            room = timeout(LOST_AFTER, flow.room.acquire()) => match room {
+                Ok(room) => room.expect("it is never closed").forget(),
+                Err(_) => {
+                    flow.room.add_permits(flow.window);
+                    continue;
+                }
+            },
+            () = peer.receive(&mut ignore) => continue,
+        }
+        peer.send(to, bytes, 1, &[]).await;
+    }
+}
+
+async fn receive(mut peer: Peer, flow: Arc<Flow>) {
+    loop {
+        let flow = &flow;
+        peer.receive(&mut |_| {
+            flow.arrived.fetch_add(1, Ordering::Relaxed);
+            if flow.room.available_permits() < flow.window {
+                flow.room.add_permits(1);
+            }
+        })
+        .await;
+    }
+}
