@@ -41,7 +41,7 @@ impl Limits {
 }
 
 impl Default for Limits {
-    /// For a relay of ten thousand clients: no client can take more than ten gigabits, which is beyond
+    /// For a relay of ten thousand clients: no client can take more than forty gigabits, which is beyond
     /// what one stream brings, nor keep more than two megabytes waiting, which is half of the room and
     /// the window of one TCP flow at a gigabit and 16 ms. With its TLS and buffers a connection costs 20 KB before it is attached, so strangers get eight
     /// megabytes together.
@@ -49,7 +49,7 @@ impl Default for Limits {
         Self {
             connections: 10_000,
             unattached: 400,
-            bytes: Rate { per_second: 1_250_000_000, burst: 16_000_000 },
+            bytes: Rate { per_second: 5_000_000_000, burst: 16_000_000 },
             messages: Rate { per_second: 250_000, burst: 20_000 },
             queue_bytes: 4_000_000,
             queue_frames: usize::MAX,
