@@ -13,7 +13,7 @@ prefix ?= /usr/local
 # Below DESTDIR whoever packages needs no privilege.
 to_system := $(if $(DESTDIR),,$(shell [ "$$(id -u)" = 0 ] || echo sudo -E))
 
-.PHONY: help demo test fmt lint doc deny unit sim scenarios mutants e2e faults interop floor fuzz coverage bench microbench install tools
+.PHONY: help demo test fmt lint doc deny unit sanitize sim scenarios mutants e2e faults interop floor fuzz coverage bench microbench install tools
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -22,7 +22,7 @@ demo: ## a whole network on this machine, without root; ends by itself when the 
 	cargo build --release --workspace --locked --bin shadowmesh
 	@if [ -t 1 ]; then $(CARGO_TARGET_DIR)/release/shadowmesh demo; else $(CARGO_TARGET_DIR)/release/shadowmesh demo --once; fi
 
-test: tools fmt lint doc deny unit mutants e2e faults interop floor ## everything that has to pass
+test: tools fmt lint doc deny unit sanitize mutants e2e faults interop floor ## everything that has to pass
 	@echo "all checks passed"
 
 tools: ## install the peers and instruments that the tests use
@@ -47,8 +47,16 @@ deny: ## licences, sources and bans of every dependency
 unit: ## units, properties, vectors, and roles in process or on loopback (some make namespaces)
 	cargo test --workspace --locked $(rooted)
 
+# All of `platform`, where `unsafe` is, and of `packet`, which reads what comes from outside byte by byte.
+sanitized := $(wildcard crates/platform/tests/*.rs crates/packet/tests/*.rs)
+
+sanitize: ## what is next to the system, under AddressSanitizer
+	scripts/sanitizer-works
+	RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/scripts/rustc-sanitized \
+	  cargo test --workspace --locked $(rooted) $(foreach test,$(sanitized),--test $(basename $(notdir $(test))))
+
 sim: ## the shipped machines on a virtual clock (a part of unit)
-	cargo test --workspace --locked --test sim --test scenarios --test snapshots
+	cargo test --workspace --locked --test sim --test traversal --test scenarios --test snapshots
 
 scenarios: ## COUNT random scenarios for the shipped machines, 50,000 unless said otherwise, from SEED on
 	SHADOWMESH_SCENARIOS=$(or $(COUNT),50000) SHADOWMESH_SEED=$(or $(SEED),1) cargo test --workspace --locked --test scenarios random

@@ -4,11 +4,15 @@
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use chacha_poly::{Key, nonce};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use engine::{HostPacket, Inbound, Outbound, Routes};
-use frame_proto::{Ends, FrameKeys, FrameType, HEADER_LENGTH, Header, TAG_LENGTH};
+use frame_proto::{
+    Ends, FrameKeys, FrameType, HEADER_LENGTH, HOP_TAG_LENGTH, Header, HopKey, HopOpener,
+    HopSealer, TAG_LENGTH,
+};
 use identity::{DeviceId, NetworkId};
 use packet::{Coalescer, Merging, Offload, Packet, Segments};
 use testlab::sim::Pair;
@@ -16,6 +20,10 @@ use testlab::sim::Pair;
 /// Parts of a super-packet: what the host hands over at once.
 const PARTS: u16 = 44;
 const ROUTES: [u32; 3] = [1, 100, 10_000];
+/// Super-packets that one pair relays before it has anything else to say.
+const RELAYED: u64 = 1_000;
+/// A bare acknowledgement, a packet, a page and a super-packet.
+const TEXTS: [usize; 4] = [64, 1_420, 8_192, 65_000];
 
 criterion_main!(hot_paths);
 criterion_group!(
@@ -23,8 +31,39 @@ criterion_group!(
     config = Criterion::default()
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2));
-    targets = splitting_and_joining, sealing_and_opening, routing, frames, relaying
+    targets = cipher, splitting_and_joining, sealing_and_opening, routing, frames, hops, relaying
 );
+
+/// The cipher by itself, which bounds all that is sealed.
+fn cipher(criterion: &mut Criterion) {
+    let key = Key::new(&[7; 32]);
+    let mut group = criterion.benchmark_group("cipher");
+    for length in TEXTS {
+        group.throughput(Throughput::Bytes(length as u64));
+        let mut text = vec![7; length];
+        group.bench_function(BenchmarkId::new("seal", length), |bencher| {
+            bencher.iter(|| key.seal(nonce([1; 8]), &[], black_box(&mut text)));
+        });
+        let tag = key.seal(nonce([1; 8]), &[], &mut text);
+        text.extend(tag);
+        let mut opened = vec![0; text.len()];
+        group.bench_function(BenchmarkId::new("open", length), |bencher| {
+            bencher.iter(|| {
+                opened.copy_from_slice(&text);
+                key.open(nonce([1; 8]), &[], black_box(&mut opened)).expect("it is sealed").len()
+            });
+        });
+    }
+    group.finish();
+    let mut group = criterion.benchmark_group("key");
+    group.bench_function("prepare", |bencher| {
+        bencher.iter(|| Key::new(black_box(&[7; 32])));
+    });
+    group.bench_function("prepare extended", |bencher| {
+        bencher.iter(|| Key::extended(black_box(&[7; 32]), black_box(&[7; 16])));
+    });
+    group.finish();
+}
 
 fn parts_of(offload: &Offload, packet: &[u8]) -> Vec<Vec<u8>> {
     let segments = Segments::plan(offload, packet).expect("it fits");
@@ -103,7 +142,7 @@ fn sealing_and_opening(criterion: &mut Criterion) {
             }
             sealed
         };
-        bencher.iter_batched(sealed, open, BatchSize::SmallInput);
+        bencher.iter_batched(sealed, open, BatchSize::PerIteration);
     });
     group.finish();
 }
@@ -177,7 +216,44 @@ fn frames(criterion: &mut Criterion) {
                 opener.open(&mut frame).expect("it is new");
                 frame
             };
-            bencher.iter_batched(|| frame(length), open, BatchSize::SmallInput);
+            bencher.iter_batched(|| frame(length), open, BatchSize::PerIteration);
+        });
+    }
+    group.finish();
+}
+
+/// What one connection adds to a frame and takes away again, and what a relay does in between.
+fn hops(criterion: &mut Criterion) {
+    let key = HopKey::from_bytes(&[7; 32]);
+    let [one, other] = [1, 2].map(|byte| DeviceId::from_bytes([byte; 32]));
+    let mut group = criterion.benchmark_group("hop");
+    for length in [1_280, 55_000] {
+        let mut frame = vec![7; HEADER_LENGTH + length + TAG_LENGTH];
+        frame_proto::compose(FrameType::Data, one, &mut frame).expect("it has room");
+        let message = [&frame[..], &[0; HOP_TAG_LENGTH]].concat();
+        group.bench_function(BenchmarkId::new("seal", length), |bencher| {
+            let mut sealer = HopSealer::new(&key);
+            let seal = |mut message: Vec<u8>| {
+                sealer.seal(&mut message).expect("it is a frame");
+                message
+            };
+            bencher.iter_batched(|| message.clone(), seal, BatchSize::PerIteration);
+        });
+        group.bench_function(BenchmarkId::new("open", length), |bencher| {
+            let (mut sealer, mut opener) = (HopSealer::new(&key), HopOpener::new(&key));
+            let sealed = || {
+                let mut message = message.clone();
+                sealer.seal(&mut message).expect("it is a frame");
+                message
+            };
+            let open = |mut message: Vec<u8>| {
+                opener.open(&mut message).expect("it comes in order");
+                message
+            };
+            bencher.iter_batched(sealed, open, BatchSize::PerIteration);
+        });
+        group.bench_function(BenchmarkId::new("rewrite the header", length), |bencher| {
+            bencher.iter(|| frame_proto::set_peer(black_box(&mut frame), black_box(other)));
         });
     }
     group.finish();
@@ -185,17 +261,34 @@ fn frames(criterion: &mut Criterion) {
 
 /// A super-packet in one frame: at its sender, at the relay, at its receiver.
 fn relaying(criterion: &mut Criterion) {
-    let mut pair = Pair::relayed();
-    let (offload, packet) = pair.super_packet(PARTS);
+    let length = Pair::direct().super_packet(PARTS).1.len();
     let mut group = criterion.benchmark_group("relay");
-    group.throughput(Throughput::Bytes(packet.len() as u64));
-    group.bench_function("send, forward and receive", |bencher| {
-        bencher.iter(|| {
-            pair.wait(Duration::from_micros(100));
-            let message = pair.send(HostPacket::new(offload, &packet));
-            let message = pair.forward(message.freeze());
-            pair.receive(message.freeze())
-        });
-    });
+    group.throughput(Throughput::Bytes(length as u64));
+    for (index, step) in ["send", "forward", "receive"].into_iter().enumerate() {
+        group.bench_function(step, |bencher| bencher.iter_custom(|count| relay(index, count)));
+    }
     group.finish();
+}
+
+/// How long one step takes `count` times, each time with the others before and after it.
+fn relay(step: usize, mut count: u64) -> Duration {
+    let mut taken = Duration::ZERO;
+    while count > 0 {
+        let mut pair = Pair::relayed();
+        let (offload, packet) = pair.super_packet(PARTS);
+        for _ in 0..count.min(RELAYED) {
+            pair.wait(Duration::from_micros(100));
+            let packet = HostPacket::new(offload, &packet);
+            let began = Instant::now();
+            let message = pair.send(packet);
+            let sent = Instant::now();
+            let message = pair.forward(message.freeze());
+            let forwarded = Instant::now();
+            black_box(pair.receive(message.freeze()));
+            let steps = [sent - began, forwarded - sent, forwarded.elapsed()];
+            taken += steps[step];
+        }
+        count = count.saturating_sub(RELAYED);
+    }
+    taken
 }

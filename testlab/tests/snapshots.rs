@@ -33,8 +33,14 @@ fn all_have_addresses(world: &World) -> bool {
     world.nodes.iter().all(|node| node.interface.is_some())
 }
 
-/// How long it takes from the first packet until both ends use a direct path.
-fn time_to_direct(one: Place, other: Place) -> Option<Duration> {
+/// Whether both ends use a direct path.
+fn is_direct(world: &World) -> bool {
+    world.path(0, 1).starts_with("direct") && world.path(1, 0).starts_with("direct")
+}
+
+/// How long it takes from the first packet until its answer is there, and until both ends use a direct path,
+/// if they ever do.
+fn times(one: Place, other: Place) -> (Duration, Option<Duration>) {
     let mut world = World::new(Setup { nodes: 0, ..Setup::default() });
     for place in [one, other] {
         let site = place.site(&mut world);
@@ -43,21 +49,20 @@ fn time_to_direct(one: Place, other: Place) -> Option<Duration> {
     assert!(world.run_until(60 * SECOND, all_have_addresses), "both join");
     world.run_for(10 * SECOND);
     let begin = world.elapsed();
-    while world.elapsed() < begin + PATIENCE {
+    let first = world.ping(0, 1);
+    let mut direct = None;
+    while direct.is_none() && world.elapsed() < begin + PATIENCE {
+        direct = world.run_until(SECOND, is_direct).then(|| world.elapsed() - begin);
         world.ping(0, 1);
-        let is_direct = |world: &World| {
-            world.path(0, 1).starts_with("direct") && world.path(1, 0).starts_with("direct")
-        };
-        if world.run_until(SECOND, is_direct) {
-            return Some(world.elapsed() - begin);
-        }
     }
-    assert!(world.ping_until_answered(0, 1, SECOND), "{one:?} to {other:?}: the relay carries it");
-    None
+    assert!(world.ping_until_answered(0, 1, SECOND), "{one:?} to {other:?} stay connected");
+    let is_answered = |world: &World| world.is_answered(0, first);
+    assert!(world.run_until(SECOND, is_answered), "{one:?} to {other:?} loses the first packet");
+    (world.answered_at(0, first).expect("it is answered") - begin, direct)
 }
 
 #[test]
-fn the_time_to_a_direct_path_over_all_pairs_of_translators_is_as_committed() {
+fn the_times_to_the_first_answer_and_to_a_direct_path_over_all_pairs_of_places_are_as_committed() {
     let mut table = format!("{:18}", "ms");
     for place in Place::ALL {
         let _ = write!(table, " {:>17}", format!("{place:?}"));
@@ -65,13 +70,71 @@ fn the_time_to_a_direct_path_over_all_pairs_of_translators_is_as_committed() {
     for one in Place::ALL {
         let _ = write!(table, "\n{:18}", format!("{one:?}"));
         for other in Place::ALL {
-            let time = time_to_direct(one, other);
-            let cell = time.map_or_else(|| "relay".to_owned(), |time| time.as_millis().to_string());
-            let _ = write!(table, " {cell:>17}");
+            let (answered, direct) = times(one, other);
+            let direct = direct.map_or_else(|| "relay".to_owned(), |at| at.as_millis().to_string());
+            let _ = write!(table, " {:>17}", format!("{}/{direct}", answered.as_millis()));
         }
     }
     table.push('\n');
     compare("time_to_direct.txt", &table);
+}
+
+/// Kinds of surroundings as the README names them, with the places that are of this kind.
+const KINDS: [(&str, &[Place]); 5] = [
+    (
+        "no NAT, or one that filters by address at most",
+        &[Place::Open, Place::FullCone, Place::Restricted],
+    ),
+    (
+        "NAT of most homes, one more by the carrier, or a firewall",
+        &[Place::PortRestricted, Place::Carrier, Place::Firewalled],
+    ),
+    ("NAT with a port for each peer, counted", &[Place::Counting, Place::CountingCarrier]),
+    ("the same, ports at random", &[Place::AddressSymmetric, Place::Symmetric]),
+    ("no UDP", &[Place::NoUdp]),
+];
+
+/// The cell of two kinds: the longest time to a direct path over all places, which are all direct or none.
+fn cell(table: &str, one: &[Place], other: &[Place]) -> String {
+    let names: Vec<String> = Place::ALL.iter().map(|place| format!("{place:?}")).collect();
+    let direct = |from: Place, to: Place| {
+        let row = table.lines().find(|line| line.starts_with(&format!("{from:?} ")));
+        let column = names.iter().position(|name| *name == format!("{to:?}"))?;
+        let (_, direct) = row?.split_whitespace().nth(column + 1)?.split_once('/')?;
+        direct.parse::<u64>().ok()
+    };
+    let times: Vec<_> = one
+        .iter()
+        .flat_map(|from| other.iter().flat_map(|to| [direct(*from, *to), direct(*to, *from)]))
+        .collect();
+    assert!(times.iter().all(|time| time.is_some() == times[0].is_some()), "{one:?} {other:?}");
+    let longest = times.into_iter().max().flatten();
+    longest.map_or_else(|| "relay".to_owned(), |longest| format!("direct, {longest}"))
+}
+
+#[test]
+fn the_table_of_the_readme_says_what_the_committed_times_say() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let times = std::fs::read_to_string(folder.join("tests/snapshots/time_to_direct.txt"));
+    let times = times.expect("the table is committed");
+    let mut table = "| | 1 | 2 | 3 | 4 | 5 |\n|---|---|---|---|---|---|\n".to_owned();
+    for (number, (name, places)) in KINDS.iter().enumerate() {
+        let _ = write!(table, "| {}. {name} |", number + 1);
+        for (_, others) in KINDS {
+            let _ = write!(table, " {} |", cell(&times, places, others));
+        }
+        table.push('\n');
+    }
+    let readme = folder.join("../README.md");
+    let text = std::fs::read_to_string(&readme).expect("the README is there");
+    let (begin, end) = ("time_to_direct.txt -->\n", "<!-- until here -->");
+    let (head, rest) = text.split_once(begin).expect("the table begins");
+    let (committed, tail) = rest.split_once(end).expect("the table ends");
+    if std::env::var_os("SHADOWMESH_BLESS").is_some() {
+        let text = [head, begin, &table, end, tail].concat();
+        return std::fs::write(&readme, text).expect("the README can be written");
+    }
+    assert!(committed == table, "the README has\n{committed}and should have\n{table}");
 }
 
 /// A table of what each node sends and receives over streams.

@@ -103,7 +103,7 @@ pub struct SettingsChange {
     pub log_seconds: Option<u64>,
     /// Where nodes find the controller; an empty list means where it listens.
     pub controllers: Option<Vec<ControllerPlace>>,
-    /// Which traffic goes before which, each as a [`TrafficRule`](identity::TrafficRule) in text.
+    /// Which traffic goes before which, each as a [`TrafficRule`] in text.
     #[serde(default)]
     pub traffic: Option<Vec<String>>,
 }

@@ -158,6 +158,7 @@ impl Engine {
                 }
                 self.output.events.push_back(EngineEvent::Path { peer: device, decision });
             }
+            PathEvent::SurveyWanted => self.underlay.surveys.want(device),
             PathEvent::Pong { path, latency } => {
                 self.output.events.push_back(EngineEvent::Pong { peer: device, path, latency });
             }
@@ -202,7 +203,7 @@ impl Engine {
             peer.agent.handle_local_candidates(&candidates, now);
             peer.introduced = None;
         });
-        self.schedule.save_soon(now);
+        self.schedule.save_now(now);
     }
 
     pub(crate) fn stun_servers(&self) -> Vec<std::net::SocketAddr> {

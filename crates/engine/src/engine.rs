@@ -26,13 +26,14 @@ use crate::psk::End;
 use crate::relays::{Credentials, RelaySettings, Relays};
 use crate::saved::Saved;
 use crate::streams::{Owner, Streams};
+use crate::surveys::Surveys;
 use crate::timers::{BINDING_VALIDITY, REKEY_AFTER_BYTES, Schedule};
 use crate::via::Via;
 
 /// One network on one device.
 ///
-/// Driving order: after every `handle_*` drain [`Self::poll_transmit`], [`Self::poll_stream`],
-/// [`Self::poll_packet`] and [`Self::poll_event`], then sleep until [`Self::poll_timeout`] and
+/// Driving order: after every `handle_*` drain [`Self::poll_transmit`], [`Self::poll_fresh_socket`],
+/// [`Self::poll_stream`], [`Self::poll_packet`] and [`Self::poll_event`], then sleep until [`Self::poll_timeout`] and
 /// call [`Self::handle_timeout`]. An engine starts by itself: drive it from the first timeout.
 #[derive(Debug)]
 pub struct Engine {
@@ -83,19 +84,24 @@ pub(crate) struct Underlay {
     pub(crate) listening: Vec<ServerAddress>,
     pub(crate) servers: Vec<ServerAddress>,
     pub(crate) announced: bool,
+    pub(crate) surveys: Surveys,
 }
 
 /// What waits to be polled.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
     pub(crate) transmits: VecDeque<Transmit>,
+    pub(crate) fresh_sockets: VecDeque<Vec<Transmit>>,
     pub(crate) packets: VecDeque<HostPacket>,
     pub(crate) events: VecDeque<EngineEvent>,
 }
 
 impl Output {
     fn is_queued(&self) -> bool {
-        !self.transmits.is_empty() || !self.packets.is_empty() || !self.events.is_empty()
+        !self.transmits.is_empty()
+            || !self.fresh_sockets.is_empty()
+            || !self.packets.is_empty()
+            || !self.events.is_empty()
     }
 }
 
@@ -382,6 +388,13 @@ impl Engine {
         self.output.transmits.pop_front()
     }
 
+    /// The next datagrams to send from a socket that was not used before, in this order. What comes back to
+    /// it within a second is for [`Self::handle_datagram`].
+    #[must_use]
+    pub fn poll_fresh_socket(&mut self) -> Option<Vec<Transmit>> {
+        self.output.fresh_sockets.pop_front()
+    }
+
     /// The next thing to do with connections.
     #[must_use]
     pub fn poll_stream(&mut self) -> Option<StreamCommand> {
@@ -462,7 +475,7 @@ impl Engine {
         let attachment = Signed::sign(self.own.network, &self.own.secrets.device, &attachment);
         let binding = self.saved.binding.clone()?;
         let clock_offset = self.saved.clock_offset();
-        self.schedule.save_soon(now.instant);
+        self.schedule.save_now(now.instant);
         Some((Credentials { chain, binding, clock_offset }, attachment))
     }
 
@@ -472,10 +485,12 @@ impl Engine {
         self.drain_control(cx);
         self.drain_relays(cx);
         self.drain_wireguard(cx);
+        self.drain_surveys(cx);
         while self.peers.is_touched() {
             self.drain_paths(cx);
             self.drain_relays(cx);
             self.drain_wireguard(cx);
+            self.drain_surveys(cx);
         }
         if self.schedule.take_announce(cx.instant()) {
             self.announce(cx);
@@ -586,7 +601,6 @@ impl Engine {
         self.bind_anew(cx);
         self.underlay.announced = false;
         self.schedule.announce_now(cx.instant());
-        self.schedule.save_soon(cx.instant());
     }
 
     /// Renews the binding when half of its time is over.
@@ -601,6 +615,6 @@ impl Engine {
         let (signed, ends) = new_binding(&mut self.saved, secrets, self.own.network, cx.now);
         self.own.binding_ends = ends;
         self.control.client_mut().set_binding(signed, cx.instant());
-        self.schedule.save_soon(cx.instant());
+        self.schedule.save_now(cx.instant());
     }
 }

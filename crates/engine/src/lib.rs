@@ -71,6 +71,7 @@ mod saved;
 mod status;
 mod strangers;
 mod streams;
+mod surveys;
 mod sync;
 mod timers;
 mod traffic;

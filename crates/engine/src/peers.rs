@@ -242,6 +242,8 @@ impl Peers {
 pub(crate) struct PeerSettings {
     pub(crate) path: PathConfig,
     pub(crate) local: Vec<Candidate>,
+    /// Whether the translator in front gives each destination a port of its own.
+    pub(crate) dependent: bool,
     loopback: bool,
 }
 
@@ -249,7 +251,7 @@ impl PeerSettings {
     /// The settings for a network that routes `overlay`.
     pub(crate) fn new(overlay: Vec<IpNet>, udp: bool, loopback: bool) -> Self {
         let filter = CandidateFilter::new(overlay).with_loopback(loopback);
-        Self { path: PathConfig { filter, udp }, local: Vec::new(), loopback }
+        Self { path: PathConfig { filter, udp }, local: Vec::new(), dependent: false, loopback }
     }
 
     /// The same settings for a network that routes other prefixes.
@@ -258,6 +260,7 @@ impl PeerSettings {
     }
 
     fn announce(&self, peer: &mut Peer, entry: &control_proto::Peer, now: Instant) {
+        peer.agent.handle_translator(self.dependent);
         peer.agent.handle_local_candidates(&self.local, now);
         let Some(endpoints) = &entry.endpoints else { return };
         peer.relays.handle_announced(&endpoints.relays);

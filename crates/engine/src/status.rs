@@ -48,6 +48,12 @@ pub struct EngineStatus {
     pub candidates: Vec<SocketAddr>,
     /// Those of them that STUN servers see.
     pub reflexive: Vec<SocketAddr>,
+    /// For which destinations the translator in front uses the same port: `endpoint-independent`,
+    /// `address-dependent` or `address-and-port-dependent`, or `none` if there is no translator; nothing if
+    /// too few servers have answered.
+    pub mapping: Option<String>,
+    /// From one new port of the translator to the next, if it was found to count.
+    pub port_step: Option<i16>,
     /// The one at which the router forwards to this device.
     pub mapped: Option<SocketAddr>,
     /// Whether datagrams can be sent at all.
@@ -172,6 +178,8 @@ impl Engine {
             relays: self.relays.status().map(relay_status).collect(),
             candidates: self.settings.local.iter().map(|candidate| candidate.address).collect(),
             reflexive: self.stun.reflexive().into_iter().collect(),
+            mapping: self.mapping_text(),
+            port_step: self.underlay.surveys.found().map(|found| found.step),
             mapped: self.underlay.mapped,
             udp: self.settings.path.udp,
             peers: self.peer_statuses(now.instant),
@@ -182,6 +190,14 @@ impl Engine {
                 .chain(stale.map(stale_warning))
                 .collect(),
         }
+    }
+
+    fn mapping_text(&self) -> Option<String> {
+        let is_own = |seen: &SocketAddr| seen.is_ipv4() && self.underlay.interfaces.contains(seen);
+        if self.stun.reflexive().iter().any(is_own) {
+            return Some("none".to_owned());
+        }
+        self.stun.mapping().map(|mapping| mapping.to_string())
     }
 
     fn peer_statuses(&self, now: Instant) -> Vec<PeerStatus> {

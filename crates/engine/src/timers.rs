@@ -115,7 +115,7 @@ impl Schedule {
         self.save_pause = Duration::from_millis(bytes as u64 * 1_000 / SAVE_BYTES_PER_SECOND);
     }
 
-    /// For what is not to be had again: an invite counts once.
+    /// For what is not to be had again: an invite counts once, and so does a number, whatever the clock says later.
     pub(crate) fn save_now(&mut self, now: Instant) {
         self.save = Some(now);
     }

@@ -2,13 +2,14 @@
 
 use identity::DeviceId;
 
-use crate::aead::NONCE_LENGTH;
-
 /// Bytes before the payload.
 pub const HEADER_LENGTH: usize = 64;
 
 /// Bytes after the payload.
 pub const TAG_LENGTH: usize = 16;
+
+/// The nonce of XChaCha20-Poly1305.
+pub(crate) const NONCE_LENGTH: usize = 24;
 
 /// The longest payload, in bytes: what the length field can say.
 pub const PAYLOAD_LIMIT: usize = u16::MAX as usize;

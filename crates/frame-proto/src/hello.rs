@@ -1,12 +1,12 @@
 //! Sealing and opening before there is a session.
 
 use aws_lc_rs::hkdf;
+use chacha_poly::{BadTag, Key, nonce};
 use identity::{TunnelKey, TunnelPublicKey};
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
-use crate::aead::{NONCE_LENGTH, XChaCha20Poly1305};
-use crate::header::payload_length;
+use crate::header::{NONCE_LENGTH, payload_length};
 use crate::{
     Ends, FLAG_HELLO, FrameError, FrameType, HEADER_LENGTH, Header, OpenError, parse, payload,
 };
@@ -89,8 +89,8 @@ impl HelloKey {
             text.split_at_mut_checked(plain_length(kind)).ok_or(FrameError::Length)?;
         named.copy_from_slice(&self.ours.as_bytes()[..named.len()]);
         head.copy_from_slice(&header);
-        let (aead, suffix) = self.cipher(&nonce);
-        tag.copy_from_slice(&aead.seal(suffix, &self.ends.sent(&header), text));
+        let (key, nonce) = self.cipher(&nonce);
+        tag.copy_from_slice(&key.seal(nonce, &self.ends.sent(&header), text));
         Ok(())
     }
 
@@ -111,16 +111,15 @@ impl HelloKey {
         if *named != self.theirs.as_bytes()[..named.len()] {
             return Err(OpenError::BadTag);
         }
-        let (aead, suffix) = self.cipher(&header.nonce);
-        aead.open(suffix, &self.ends.received(head), text).map_err(|_| OpenError::BadTag)?;
+        let (key, nonce) = self.cipher(&header.nonce);
+        key.open(nonce, &self.ends.received(head), text).map_err(|BadTag| OpenError::BadTag)?;
         Ok(header)
     }
 
-    fn cipher(&self, nonce: &[u8; NONCE_LENGTH]) -> (XChaCha20Poly1305, [u8; 8]) {
-        let (prefix, suffix) =
-            nonce.split_first_chunk::<16>().expect("a nonce is longer than 16 bytes");
-        let suffix = suffix.try_into().expect("a nonce has 24 bytes");
-        (XChaCha20Poly1305::new(&self.secret, prefix), suffix)
+    fn cipher(&self, long: &[u8; NONCE_LENGTH]) -> (Key, [u8; 12]) {
+        let (prefix, end) = long.split_first_chunk().expect("a nonce is longer than 16 bytes");
+        let end = end.try_into().expect("a nonce has 24 bytes");
+        (Key::extended(&self.secret, prefix), nonce(end))
     }
 }
 

@@ -4,12 +4,11 @@
 //! frame's own tag as associated data, since the rest is random already; of all others the whole
 //! frame is sealed. Which of the two it is, the receiver finds by trying: the nonces differ.
 
-use aws_lc_rs::aead::LessSafeKey;
+use chacha_poly::{BadTag, Key};
 use identity::DeviceId;
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
-use crate::aead::{open, seal, unbound};
 use crate::{FrameError, FrameType, HEADER_LENGTH, Header, TAG_LENGTH, compose, parse};
 
 /// Bytes that a message has after the frame.
@@ -63,13 +62,13 @@ pub enum HopError {
 }
 
 struct Direction {
-    key: LessSafeKey,
+    key: Key,
     counter: u64,
 }
 
 impl Direction {
     fn new(key: &HopKey) -> Self {
-        Self { key: unbound(&key.0), counter: 0 }
+        Self { key: Key::new(&key.0), counter: 0 }
     }
 
     /// The nonce of the next message: the first four bytes tell data from the rest.
@@ -104,9 +103,9 @@ impl HopSealer {
         let nonce = self.direction.nonce(is_data);
         let sealed = if is_data {
             let (rest, frame_tag) = frame.split_at_mut(end - TAG_LENGTH);
-            seal(&self.direction.key, nonce, frame_tag, &mut rest[..HEADER_LENGTH])
+            self.direction.key.seal(nonce, frame_tag, &mut rest[..HEADER_LENGTH])
         } else {
-            seal(&self.direction.key, nonce, &[], frame)
+            self.direction.key.seal(nonce, &[], frame)
         };
         hop_tag.copy_from_slice(&sealed);
         self.direction.counter += 1;
@@ -162,8 +161,8 @@ impl HopOpener {
         }
         let is_data = self.open_data(message);
         if !is_data {
-            open(&self.direction.key, self.direction.nonce(false), &[], message)
-                .map_err(|_| HopError::BadTag)?;
+            let nonce = self.direction.nonce(false);
+            self.direction.key.open(nonce, &[], message).map_err(|BadTag| HopError::BadTag)?;
         }
         self.direction.counter += 1;
         let header = parse(&message[..message.len() - HOP_TAG_LENGTH])?;
@@ -185,7 +184,7 @@ impl HopOpener {
         sealed[..HEADER_LENGTH].copy_from_slice(&rest[..HEADER_LENGTH]);
         sealed[HEADER_LENGTH..].copy_from_slice(hop_tag);
         let nonce = self.direction.nonce(true);
-        if open(&self.direction.key, nonce, frame_tag, &mut sealed).is_err() {
+        if self.direction.key.open(nonce, frame_tag, &mut sealed).is_err() {
             return false;
         }
         rest[..HEADER_LENGTH].copy_from_slice(&sealed[..HEADER_LENGTH]);

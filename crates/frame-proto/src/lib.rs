@@ -25,7 +25,6 @@
 //! | file | what |
 //! |---|---|
 //! | `header` | the header, and a frame as a whole |
-//! | `aead` | XChaCha20-Poly1305 from HChaCha20 and one cached key per stream |
 //! | `session` | sealing and opening under a session |
 //! | `replay` | what was received before |
 //! | `hello` | sealing and opening before there is a session |
@@ -34,7 +33,6 @@
 
 #![forbid(unsafe_code)]
 
-mod aead;
 mod header;
 mod hello;
 mod hop;
@@ -42,7 +40,6 @@ mod offload;
 mod replay;
 mod session;
 
-pub use aead::{BadTag, XChaCha20Poly1305};
 pub use header::{
     DATA_PAYLOAD_LIMIT, FLAG_BACKGROUND, FLAG_HELLO, FLAG_INTERACTIVE, FrameError, FrameType,
     HEADER_LENGTH, Header, PAYLOAD_LIMIT, TAG_LENGTH, compose, parse, payload, payload_mut,

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use chacha_poly::{BadTag, Key};
 use identity::{DeviceId, NetworkId};
 use zeroize::Zeroizing;
 
-use crate::aead::{NONCE_LENGTH, XChaCha20Poly1305};
-use crate::header::payload_length;
+use crate::header::{NONCE_LENGTH, payload_length};
 use crate::replay::ReplayWindow;
 use crate::{FLAG_HELLO, FrameError, FrameType, HEADER_LENGTH, Header, STREAMS_KEPT, parse};
 
@@ -114,8 +114,8 @@ impl FrameStreams {
     pub fn begin(&self) -> FrameSealer {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let prefix = nonce_prefix(self.index, number);
-        let aead = XChaCha20Poly1305::new(&self.secret, &prefix);
-        FrameSealer { aead, prefix, ends: self.ends, next: AtomicU64::new(0) }
+        let key = Key::extended(&self.secret, &prefix);
+        FrameSealer { key, prefix, ends: self.ends, next: AtomicU64::new(0) }
     }
 }
 
@@ -139,7 +139,7 @@ pub enum SealError {
 /// Seals the frames of one stream, from any number of threads.
 #[derive(Debug)]
 pub struct FrameSealer {
-    aead: XChaCha20Poly1305,
+    key: Key,
     prefix: [u8; 16],
     ends: Ends,
     next: AtomicU64,
@@ -169,7 +169,11 @@ impl FrameSealer {
         let (head, rest) = frame.split_at_mut(HEADER_LENGTH);
         let (text, tag) = rest.split_at_mut(usize::from(length));
         head.copy_from_slice(&header);
-        let sealed = self.aead.seal(counter.to_be_bytes(), &self.ends.sent(&header), text);
+        let sealed = self.key.seal(
+            chacha_poly::nonce(counter.to_be_bytes()),
+            &self.ends.sent(&header),
+            text,
+        );
         tag.copy_from_slice(&sealed);
         Ok(())
     }
@@ -207,7 +211,7 @@ pub struct FrameOpener {
 }
 
 struct Stream {
-    aead: Arc<XChaCha20Poly1305>,
+    key: Arc<Key>,
     window: ReplayWindow,
 }
 
@@ -228,36 +232,31 @@ impl FrameOpener {
         if !proper {
             return Err(OpenError::WrongSession);
         }
-        let aead = self.key_for(stream, counter)?;
+        let key = self.key_for(stream, counter)?;
         let (head, text) =
             frame.split_first_chunk_mut::<HEADER_LENGTH>().ok_or(FrameError::Length)?;
-        aead.open(counter.to_be_bytes(), &self.ends.received(head), text)
-            .map_err(|_| OpenError::BadTag)?;
-        self.take_note(stream, counter, aead)?;
+        key.open(chacha_poly::nonce(counter.to_be_bytes()), &self.ends.received(head), text)
+            .map_err(|BadTag| OpenError::BadTag)?;
+        self.take_note(stream, counter, key)?;
         Ok(header)
     }
 
     /// The key of the stream, if a frame with this counter may still come. A stream is remembered
     /// only once a frame of it was authenticated.
-    fn key_for(&self, stream: u64, counter: u64) -> Result<Arc<XChaCha20Poly1305>, OpenError> {
+    fn key_for(&self, stream: u64, counter: u64) -> Result<Arc<Key>, OpenError> {
         let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = streams.get(&stream) {
             let open = known.window.may_receive(counter);
-            return open.then(|| Arc::clone(&known.aead)).ok_or(OpenError::Replayed);
+            return open.then(|| Arc::clone(&known.key)).ok_or(OpenError::Replayed);
         }
         if streams.keys().next_back().is_some_and(|newest| is_below(stream, *newest)) {
             return Err(OpenError::Replayed);
         }
         drop(streams);
-        Ok(Arc::new(XChaCha20Poly1305::new(&self.secret, &nonce_prefix(self.index, stream))))
+        Ok(Arc::new(Key::extended(&self.secret, &nonce_prefix(self.index, stream))))
     }
 
-    fn take_note(
-        &self,
-        stream: u64,
-        counter: u64,
-        aead: Arc<XChaCha20Poly1305>,
-    ) -> Result<(), OpenError> {
+    fn take_note(&self, stream: u64, counter: u64, key: Arc<Key>) -> Result<(), OpenError> {
         let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
         let newest = streams.keys().next_back().copied().unwrap_or(0).max(stream);
         if is_below(stream, newest) {
@@ -265,7 +264,7 @@ impl FrameOpener {
         }
         streams.retain(|known, _| !is_below(*known, newest));
         let window = ReplayWindow::new();
-        let known = streams.entry(stream).or_insert(Stream { aead, window });
+        let known = streams.entry(stream).or_insert(Stream { key, window });
         if known.window.receive(counter) { Ok(()) } else { Err(OpenError::Replayed) }
     }
 }

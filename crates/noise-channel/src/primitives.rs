@@ -1,15 +1,13 @@
 //! The primitives that `snow` composes: one backend for each, randomness given by the caller.
 
-use aws_lc_rs::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use blake2::{Blake2s256, Digest};
+use chacha_poly::{BadTag, Key, TAG_LENGTH};
 use snow::Error;
 use snow::params::{CipherChoice, DHChoice, HashChoice};
 use snow::resolvers::CryptoResolver;
 use snow::types::{Cipher, Dh, Hash, Random};
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
-
-const TAG: usize = 16;
 
 /// Resolves exactly the primitives of `25519_ChaChaPoly_BLAKE2s`.
 ///
@@ -157,19 +155,17 @@ impl Hash for Blake2sHash {
 
 #[derive(Default)]
 struct ChaChaPoly {
-    key: Option<LessSafeKey>,
+    key: Option<Key>,
 }
 
 impl ChaChaPoly {
-    fn key(&self) -> &LessSafeKey {
+    fn key(&self) -> &Key {
         self.key.as_ref().expect("snow sets a key before it uses the cipher")
     }
 
     /// Noise, section 12.3: 32 bits of zeros, then the counter little-endian.
-    fn nonce(counter: u64) -> Nonce {
-        let mut bytes = [0; 12];
-        bytes[4..].copy_from_slice(&counter.to_le_bytes());
-        Nonce::assume_unique_for_key(bytes)
+    fn nonce(counter: u64) -> [u8; 12] {
+        chacha_poly::nonce(counter.to_le_bytes())
     }
 }
 
@@ -179,19 +175,15 @@ impl Cipher for ChaChaPoly {
     }
 
     fn set(&mut self, key: &[u8; 32]) {
-        let key = UnboundKey::new(&CHACHA20_POLY1305, key).expect("the key has the right length");
-        self.key = Some(LessSafeKey::new(key));
+        self.key = Some(Key::new(key));
     }
 
     fn encrypt(&self, nonce: u64, authtext: &[u8], plaintext: &[u8], out: &mut [u8]) -> usize {
         let (body, rest) = out.split_at_mut(plaintext.len());
         body.copy_from_slice(plaintext);
-        let tag = self
-            .key()
-            .seal_in_place_separate_tag(Self::nonce(nonce), Aad::from(authtext), body)
-            .expect("a Noise message is far below the limit of the cipher");
-        rest[..TAG].copy_from_slice(tag.as_ref());
-        plaintext.len() + TAG
+        let tag = self.key().seal(Self::nonce(nonce), authtext, body);
+        rest[..TAG_LENGTH].copy_from_slice(&tag);
+        plaintext.len() + TAG_LENGTH
     }
 
     fn decrypt(
@@ -201,17 +193,10 @@ impl Cipher for ChaChaPoly {
         ciphertext: &[u8],
         out: &mut [u8],
     ) -> Result<usize, Error> {
-        let length = ciphertext.len().checked_sub(TAG).ok_or(Error::Decrypt)?;
-        let (body, tag) = ciphertext.split_at(length);
+        let length = ciphertext.len().checked_sub(TAG_LENGTH).ok_or(Error::Decrypt)?;
         self.key()
-            .open_separate_gather(
-                Self::nonce(nonce),
-                Aad::from(authtext),
-                body,
-                tag,
-                &mut out[..length],
-            )
-            .map_err(|_| Error::Decrypt)?;
+            .open_to(Self::nonce(nonce), authtext, ciphertext, &mut out[..length])
+            .map_err(|BadTag| Error::Decrypt)?;
         Ok(length)
     }
 }

@@ -1,18 +1,22 @@
 //! The machine that chooses the path to one peer.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use rand_core::CryptoRng;
 
 use crate::budget::ProbeBudget;
-use crate::candidate::{Candidate, CandidateKind, MAX_CANDIDATES, canonical, order};
+use crate::calls::Calls;
+use crate::candidate::{Candidate, CandidateKind, canonical, order};
 use crate::disco::{Message, TransactionId};
 use crate::frames::Frames;
+use crate::guesses::Guesses;
 use crate::io::{PathConfig, PathEvent, RemoteStatus, Transmit};
 use crate::relay_choice::RelayChange;
-use crate::remote::{Remote, retry_after};
+use crate::remote::{KEEP_ALIVE, Remote, retry_after};
+use crate::remotes::Remotes;
+use crate::translator::PortSequence;
 use crate::why::{Decision, Path, Reason};
 
 /// Traffic that got no answer for this long triggers probes.
@@ -21,10 +25,6 @@ pub const PROBE_AFTER: Duration = Duration::from_millis(500);
 pub const DEMOTE_AFTER: Duration = Duration::from_secs(2);
 /// Paths are probed and kept alive for this long after the last traffic.
 const ACTIVE_FOR: Duration = Duration::from_secs(120);
-/// Between call-me-maybes while no direct path is proven.
-const CALL_AGAIN: Duration = Duration::from_secs(30);
-/// Least time between two call-me-maybes, so that two peers do not answer each other for ever.
-const CALL_PAUSE: Duration = Duration::from_secs(2);
 /// Decisions kept for `why`.
 const DECISIONS: usize = 8;
 
@@ -33,15 +33,15 @@ const DECISIONS: usize = 8;
 pub struct PathAgent {
     config: PathConfig,
     local: Vec<Candidate>,
-    remotes: BTreeMap<SocketAddr, Remote>,
+    remotes: Remotes,
     frames: Frames,
     chosen: Path,
     active_until: Option<Instant>,
     unanswered: Option<Unanswered>,
     /// Since when traffic leaves to which nothing at all has come back, by whatever path.
     silent_since: Option<Instant>,
-    called: Option<Instant>,
-    next_call: Option<Instant>,
+    calls: Calls,
+    guesses: Guesses,
     user_pings: Option<Instant>,
     decisions: VecDeque<Decision>,
     transmits: VecDeque<Transmit>,
@@ -67,14 +67,14 @@ impl PathAgent {
         Self {
             config,
             local: Vec::new(),
-            remotes: BTreeMap::new(),
+            remotes: Remotes::default(),
             frames: Frames::default(),
             chosen: Path::None,
             active_until: None,
             unanswered: None,
             silent_since: None,
-            called: None,
-            next_call: None,
+            calls: Calls::default(),
+            guesses: Guesses::default(),
             user_pings: None,
             decisions: VecDeque::new(),
             transmits: VecDeque::new(),
@@ -95,6 +95,17 @@ impl PathAgent {
         }
     }
 
+    /// Whether the translator in front of this device gives each destination a port of its own. If it does, each
+    /// attempt begins with a [`PathEvent::SurveyWanted`].
+    pub fn handle_translator(&mut self, is_dependent: bool) {
+        self.calls.set_dependent(is_dependent);
+    }
+
+    /// The survey that was wanted has found how the translator counts ports, or that it does not.
+    pub fn handle_survey(&mut self, sequence: Option<PortSequence>, now: Instant) {
+        self.calls.handle_survey(sequence, now);
+    }
+
     /// The addresses that the peer announced, in signed endpoints or a call-me-maybe. Addresses
     /// that are proven stay even if they are not announced any more.
     pub fn handle_remote_candidates(&mut self, candidates: &[Candidate], now: Instant) {
@@ -104,20 +115,7 @@ impl PathAgent {
             .filter(|candidate| self.config.udp && self.config.filter.permits(candidate.address))
             .collect();
         order(&mut wanted);
-        self.remotes.retain(|address, remote| {
-            remote.is_proven() || wanted.iter().any(|candidate| candidate.address == *address)
-        });
-        let active = self.is_active(now);
-        for candidate in wanted {
-            if self.remotes.len() >= MAX_CANDIDATES {
-                break;
-            }
-            let remote =
-                self.remotes.entry(candidate.address).or_insert_with(|| Remote::new(candidate));
-            if active && !remote.is_proven() {
-                remote.start_burst(now);
-            }
-        }
+        self.remotes.announce(&wanted, self.is_active(now), now);
     }
 
     /// Whether a relay is there through which the peer can be reached.
@@ -165,8 +163,13 @@ impl PathAgent {
         match message {
             Message::Ping { transaction } => self.handle_ping(path, transaction, now),
             Message::Pong { transaction } => self.handle_pong(path, transaction, now),
-            Message::CallMeMaybe { candidates } => {
+            Message::CallMeMaybe { candidates, ports } => {
                 self.suspect(now);
+                let is_announced = |ports: &PortSequence| {
+                    let ip = ports.last.ip();
+                    ip.is_ipv4() && candidates.iter().any(|candidate| candidate.ip() == ip)
+                };
+                self.guesses.handle_announcement(ports.filter(is_announced), now);
                 let candidates: Vec<_> = candidates
                     .into_iter()
                     .map(|address| Candidate::new(CandidateKind::Reflexive, address))
@@ -224,7 +227,7 @@ impl PathAgent {
             return;
         }
         if let Path::Direct(address) = self.chosen
-            && let Some(remote) = self.remotes.get_mut(&address)
+            && let Some(remote) = self.remotes.get_mut(address)
         {
             remote.disprove();
             remote.start_burst(now);
@@ -237,9 +240,8 @@ impl PathAgent {
 
     /// Addresses or routes of this device changed: nothing is proven any more.
     pub fn handle_network_change(&mut self, now: Instant) {
-        for remote in self.remotes.values_mut() {
-            remote.reset();
-        }
+        self.remotes.all_mut().for_each(|(_, remote)| remote.reset());
+        self.calls.forget_ports();
         self.unanswered = None;
         if self.is_direct() {
             self.choose_again(Reason::NetworkChanged, now);
@@ -253,9 +255,7 @@ impl PathAgent {
     pub fn handle_ping_request(&mut self, now: Instant) {
         self.wake(now);
         self.user_pings = Some(now);
-        for remote in self.remotes.values_mut() {
-            remote.start_burst(now);
-        }
+        self.remotes.start_bursts(now);
     }
 
     /// Does what is due: probes, call-me-maybes, demotion.
@@ -267,9 +267,13 @@ impl PathAgent {
     ) {
         self.check_unanswered(now);
         self.check_idle(now);
+        self.hold(now);
         self.send_call(now);
         self.send_frame_ping(rng, now);
-        self.send_probes(budget, rng, now);
+        if !self.calls.is_held(now) {
+            self.send_probes(budget, rng, now);
+            self.send_guesses(budget, rng, now);
+        }
     }
 
     /// The next message to seal and send.
@@ -294,13 +298,13 @@ impl PathAgent {
                 (unanswered.since + PROBE_AFTER, "probes for unanswered traffic")
             }
         });
-        let probe = self.remotes.values().filter_map(Remote::due).min();
-        let stale = self.remotes.values().filter_map(Remote::stale_at).min();
+        let probe = self.remotes.due().into_iter().chain(self.guesses.due()).min();
+        let probe = probe.map(|at| self.calls.held_until().map_or(at, |until| at.max(until)));
         [
             unanswered,
             probe.map(|at| (at, "path probe")),
-            stale.map(|at| (at, "path proof runs out")),
-            self.next_call.map(|at| (at, "call-me-maybe")),
+            self.remotes.stale_at().map(|at| (at, "path proof runs out")),
+            self.calls.due().map(|at| (at, "call-me-maybe")),
             self.user_pings.map(|at| (at, "ping")),
             self.active_until.map(|at| (at, "path goes idle")),
         ]
@@ -321,16 +325,7 @@ impl PathAgent {
 
     /// What is known about each address of the peer.
     pub fn remotes(&self, now: Instant) -> Vec<RemoteStatus> {
-        self.remotes
-            .values()
-            .map(|remote| RemoteStatus {
-                candidate: remote.candidate,
-                proven: remote.is_proven(),
-                latency: remote.latency(),
-                loss_percent: remote.loss_percent(now),
-                heard: remote.heard(),
-            })
-            .collect()
+        self.remotes.statuses(now)
     }
 
     fn handle_ping(&mut self, path: Path, transaction: TransactionId, now: Instant) {
@@ -355,7 +350,7 @@ impl PathAgent {
         let sample = match path {
             Path::Direct(address) => self
                 .remotes
-                .get_mut(&canonical(address))
+                .get_mut(canonical(address))
                 .and_then(|remote| remote.handle_pong(transaction, now)),
             Path::Relay | Path::Stream => self.frames.handle_pong(transaction, now),
             Path::None => None,
@@ -372,35 +367,21 @@ impl PathAgent {
 
     /// Something authenticated came straight from this address.
     fn hear(&mut self, address: SocketAddr, now: Instant) {
+        self.guesses.stop();
         if self.chosen == Path::Direct(address) {
             self.unanswered = None;
         }
-        if let Some(remote) = self.remotes.get_mut(&address) {
-            remote.handle_heard(now);
-            if !remote.is_proven() {
-                remote.start_burst(now);
-            }
-            return;
+        let is_known = self.remotes.hear(address, now);
+        if !is_known && self.config.udp && self.config.filter.permits(address) {
+            self.remotes.discover(address, now);
         }
-        if !self.config.udp || !self.config.filter.permits(address) {
-            return;
-        }
-        if self.remotes.len() >= MAX_CANDIDATES {
-            let worst = self.remotes.values().rev().find(|remote| !remote.is_proven());
-            let Some(worst) = worst.map(|remote| remote.candidate.address) else { return };
-            self.remotes.remove(&worst);
-        }
-        let mut remote = Remote::new(Candidate::new(CandidateKind::PeerReflexive, address));
-        remote.handle_heard(now);
-        remote.start_burst(now);
-        self.remotes.insert(address, remote);
     }
 
     /// The peer uses another path than the direct one that we use: perhaps it has found that path
     /// dead already, or has moved. A probe that stays unanswered for [`PROBE_AFTER`] settles it.
     fn suspect(&mut self, now: Instant) {
         let Path::Direct(address) = self.chosen else { return };
-        let Some(remote) = self.remotes.get_mut(&address) else { return };
+        let Some(remote) = self.remotes.get_mut(address) else { return };
         if remote.heard().is_some_and(|heard| now < heard + PROBE_AFTER) {
             return;
         }
@@ -430,9 +411,7 @@ impl PathAgent {
     }
 
     fn discover(&mut self, now: Instant) {
-        for remote in self.remotes.values_mut() {
-            remote.start_burst(now);
-        }
+        self.remotes.start_bursts(now);
         if !self.is_direct() {
             self.call(now);
         }
@@ -440,11 +419,9 @@ impl PathAgent {
 
     /// Schedules a call-me-maybe as soon as the pause allows.
     fn call(&mut self, now: Instant) {
-        if !self.config.udp {
-            return;
+        if self.config.udp {
+            self.calls.schedule(now);
         }
-        let earliest = self.called.map_or(now, |called| now.max(called + CALL_PAUSE));
-        self.next_call = Some(self.next_call.map_or(earliest, |next| next.min(earliest)));
     }
 
     fn check_unanswered(&mut self, now: Instant) {
@@ -454,7 +431,7 @@ impl PathAgent {
         };
         if now >= unanswered.demote_at {
             self.unanswered = None;
-            if let Some(remote) = self.remotes.get_mut(&address) {
+            if let Some(remote) = self.remotes.get_mut(address) {
                 remote.disprove();
             }
             let since = now.saturating_duration_since(unanswered.since);
@@ -462,44 +439,61 @@ impl PathAgent {
             self.discover(now);
         } else if now >= unanswered.since + PROBE_AFTER && !unanswered.probed {
             self.unanswered = Some(Unanswered { probed: true, ..unanswered });
-            for remote in self.remotes.values_mut() {
-                remote.start_burst(now);
-            }
+            self.remotes.start_bursts(now);
         }
     }
 
     fn check_idle(&mut self, now: Instant) {
         if self.active_until.is_some_and(|until| until <= now) {
             self.active_until = None;
-            self.next_call = None;
-            self.remotes.values_mut().for_each(Remote::stop_probing);
+            self.calls.stop();
+            self.calls.forget_ports();
+            self.guesses.stop();
+            self.remotes.all_mut().for_each(|(_, remote)| remote.stop_probing());
         }
-        let mut expired = false;
-        for remote in self.remotes.values_mut() {
-            expired |= remote.expire(now);
-        }
-        if expired && self.is_direct() {
+        if self.remotes.expire(now) && self.is_direct() {
             self.choose_best(Reason::Idle, now);
         }
     }
 
+    /// Waits with what is due until it is known which ports it will get.
+    fn hold(&mut self, now: Instant) {
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        let mut due = self.remotes.all().filter(|remote| is_due(remote.due())).peekable();
+        let has_due = due.peek().is_some() || is_due(self.calls.due());
+        let is_new = due.any(Remote::lacks_mapping);
+        let wanted = has_due && !self.is_direct() && self.is_active(now);
+        if wanted && self.calls.hold(is_new, self.guesses.is_counted(), now) {
+            self.events.push_back(PathEvent::SurveyWanted);
+        }
+    }
+
     fn send_call(&mut self, now: Instant) {
-        if self.next_call.is_none_or(|at| at > now) {
-            return;
-        }
-        self.next_call = None;
         if self.is_direct() || !self.is_active(now) {
-            return;
+            self.calls.stop();
         }
-        self.next_call = Some(now + CALL_AGAIN);
-        if self.local.is_empty() {
+        if !self.calls.take(now) || self.local.is_empty() {
             return;
         }
         let candidates = self.local.iter().map(|candidate| candidate.address).collect();
-        if let Some(transmit) = self.frames.transmit(&Message::CallMeMaybe { candidates }) {
-            self.called = Some(now);
+        let ports = self.calls.announced();
+        if let Some(transmit) = self.frames.transmit(&Message::CallMeMaybe { candidates, ports }) {
+            self.calls.handle_sent(now);
             self.transmits.push_back(transmit);
         }
+    }
+
+    fn send_guesses(&mut self, budget: &mut ProbeBudget, rng: &mut dyn CryptoRng, now: Instant) {
+        if self.is_direct() || !self.is_active(now) || !self.config.udp {
+            return self.guesses.stop();
+        }
+        let guess = self.guesses.next(self.calls.ports(), budget, now);
+        let Some(address) = guess.filter(|address| self.config.filter.permits(*address)) else {
+            return;
+        };
+        // An answer needs no match: what arrives shows the peer's address by itself.
+        let payload = Message::Ping { transaction: TransactionId::random(rng) }.encode();
+        self.transmits.push_back(Transmit { path: Path::Direct(address), payload });
     }
 
     fn send_frame_ping(&mut self, rng: &mut dyn CryptoRng, now: Instant) {
@@ -510,20 +504,27 @@ impl PathAgent {
 
     fn send_probes(&mut self, budget: &mut ProbeBudget, rng: &mut dyn CryptoRng, now: Instant) {
         let silent = self.silent_since.map(|since| now.saturating_duration_since(since));
-        let retry = retry_after(silent.filter(|silent| *silent >= PROBE_AFTER));
-        for (address, remote) in &mut self.remotes {
+        let mut retry = retry_after(silent.filter(|silent| *silent >= PROBE_AFTER));
+        if self.calls.ports().is_some() {
+            // The mapping has to stay where the peer looks for it.
+            retry = retry.min(KEEP_ALIVE);
+        }
+        for (address, remote) in self.remotes.all_mut() {
             if remote.due().is_none_or(|at| at > now) {
                 continue;
             }
-            if !remote.is_proven() && !budget.take(*address, now) {
+            if !remote.is_proven() && !budget.take(address, now) {
                 remote.skip_probe(retry, now);
                 continue;
             }
             let transaction = TransactionId::random(rng);
             let ping = Message::Ping { transaction };
+            if remote.makes_mapping() {
+                self.calls.handle_mapping_made();
+            }
             let payload = if remote.wants_padding() { ping.encode_padded() } else { ping.encode() };
             remote.handle_probe_sent(transaction, retry, now);
-            let path = Path::Direct(*address);
+            let path = Path::Direct(address);
             self.transmits.push_back(Transmit { path, payload });
             if path == self.chosen && self.unanswered.is_none() {
                 self.unanswered = Some(Unanswered::since(now));
@@ -531,28 +532,9 @@ impl PathAgent {
         }
     }
 
-    /// The best proven direct path, if there is one.
-    fn best_direct(&self, now: Instant) -> Option<SocketAddr> {
-        self.remotes
-            .iter()
-            .filter_map(|(address, remote)| {
-                let incumbent = self.chosen == Path::Direct(*address);
-                Some((remote.rank(incumbent, now)?, *address))
-            })
-            .max()
-            .map(|(_, address)| address)
-    }
-
-    fn latency_of(&self, path: Path) -> Option<Duration> {
-        match path {
-            Path::Direct(address) => self.remotes.get(&address)?.latency(),
-            Path::Relay | Path::Stream | Path::None => None,
-        }
-    }
-
     /// Moves to the best path, if that is another one than the chosen.
     fn choose_best(&mut self, reason: Reason, now: Instant) {
-        let path = match (self.best_direct(now), self.frames.path()) {
+        let path = match (self.remotes.best(self.chosen, now), self.frames.path()) {
             (Some(address), _) => Path::Direct(address),
             (None, Path::None) => self.chosen,
             (None, frames) => frames,
@@ -560,7 +542,7 @@ impl PathAgent {
         if path == self.chosen {
             return;
         }
-        let reason = match (self.latency_of(path), self.latency_of(self.chosen)) {
+        let reason = match (self.remotes.latency(path), self.remotes.latency(self.chosen)) {
             (Some(latency), Some(than)) => Reason::Better { latency, than },
             (Some(_) | None, _) => reason,
         };
@@ -570,7 +552,7 @@ impl PathAgent {
     /// The chosen path is lost: takes the best of the others. Without any other, the address
     /// that worked last stays the best guess.
     fn choose_again(&mut self, reason: Reason, now: Instant) {
-        let path = match (self.best_direct(now), self.frames.path(), self.chosen) {
+        let path = match (self.remotes.best(self.chosen, now), self.frames.path(), self.chosen) {
             (Some(address), ..) | (None, Path::None, Path::Direct(address)) => {
                 Path::Direct(address)
             }

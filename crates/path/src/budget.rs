@@ -1,8 +1,10 @@
 //! How many unasked-for packets one address may receive from us.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
+
+use crate::guesses::{GUESS_GAP, GUESSES};
 
 /// Probes in a row: enough for two bursts of hole punching.
 const BURST: u32 = 12;
@@ -10,14 +12,30 @@ const BURST: u32 = 12;
 const REFILL: Duration = Duration::from_secs(1);
 /// Destinations remembered at once; full buckets are forgotten first.
 const MAX_DESTINATIONS: usize = 4_096;
+/// Attempts at the ports of one address ...
+const ATTEMPTS: u32 = 6;
+/// ... within this: 384 small packets in an hour, whoever names the address.
+const ATTEMPTS_WITHIN: Duration = Duration::from_secs(3_600);
+/// Addresses at whose ports were guessed, remembered at once.
+const MAX_GUESSED: usize = 1_024;
 
 /// A token bucket per destination, shared by all agents of a node.
 ///
 /// Any number of members can name the same victim as their candidate, so the limit is kept by
-/// destination and not by peer. Paths that have answered do not draw from it.
+/// destination and not by peer. Paths that have answered do not draw from it. Guesses at ports have a
+/// limit for each address, and only one attempt is on at a time, which bounds their rate.
 #[derive(Debug, Default)]
 pub struct ProbeBudget {
     buckets: BTreeMap<SocketAddr, Bucket>,
+    guessed: BTreeMap<IpAddr, Guessed>,
+    guessing_until: Option<Instant>,
+}
+
+/// Attempts at one address, and since when they are counted.
+#[derive(Debug)]
+struct Guessed {
+    since: Instant,
+    attempts: u32,
 }
 
 #[derive(Debug)]
@@ -64,6 +82,31 @@ impl ProbeBudget {
             }
             None => false,
         }
+    }
+
+    /// Lets an attempt at the ports of an address begin.
+    ///
+    /// # Errors
+    /// When to ask again, if another attempt is on; nothing if this address has had enough.
+    pub(crate) fn begin_guesses(
+        &mut self,
+        at: IpAddr,
+        now: Instant,
+    ) -> Result<(), Option<Instant>> {
+        if let Some(until) = self.guessing_until.filter(|until| *until > now) {
+            return Err(Some(until));
+        }
+        self.guessed.retain(|_, guessed| now < guessed.since + ATTEMPTS_WITHIN);
+        if !self.guessed.contains_key(&at) && self.guessed.len() >= MAX_GUESSED {
+            return Err(None);
+        }
+        let guessed = self.guessed.entry(at).or_insert(Guessed { since: now, attempts: 0 });
+        if guessed.attempts >= ATTEMPTS {
+            return Err(None);
+        }
+        guessed.attempts += 1;
+        self.guessing_until = Some(now + GUESS_GAP * u32::from(GUESSES));
+        Ok(())
     }
 
     fn forget_full(&mut self, now: Instant) {

@@ -6,6 +6,7 @@ use minicbor::{Decode, Encode};
 use rand_core::CryptoRng;
 
 use crate::MAX_CANDIDATES;
+use crate::translator::PortSequence;
 
 /// Length of a padded probe. Sealed into a hello frame (64-byte header, 16-byte tag) it becomes a
 /// UDP payload of 1,312 bytes, exactly what a full tunnel packet of 1,280 bytes becomes, so the
@@ -52,6 +53,10 @@ pub enum Message {
         /// Where the sender may be reachable.
         #[n(0)]
         candidates: Vec<SocketAddr>,
+        /// How the sender's translator counts, if each destination gets a port of its own. Its address is
+        /// one of the candidates'.
+        #[n(1)]
+        ports: Option<PortSequence>,
     },
 }
 
@@ -93,7 +98,7 @@ impl Message {
         let message: Self =
             minicbor::decode(bytes).map_err(|error| DecodeError::Malformed(error.to_string()))?;
         match &message {
-            Self::CallMeMaybe { candidates } if candidates.len() > MAX_CANDIDATES => {
+            Self::CallMeMaybe { candidates, .. } if candidates.len() > MAX_CANDIDATES => {
                 Err(DecodeError::TooManyCandidates(candidates.len()))
             }
             Self::Ping { .. } | Self::Pong { .. } | Self::CallMeMaybe { .. } => Ok(message),

@@ -35,6 +35,9 @@ pub enum PathEvent {
         /// Its round trip.
         latency: Duration,
     },
+    /// Nothing is probed until [`PathAgent::handle_survey`](crate::PathAgent::handle_survey) has said how the
+    /// translator counts, or for three seconds.
+    SurveyWanted,
 }
 
 /// One address of the peer, for display.

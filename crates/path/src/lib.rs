@@ -17,6 +17,9 @@
 //!   packets ([`PROBE_PAYLOAD`]).
 //! - **Both ends at once.** Probing starts with a call-me-maybe through the relay. It carries our
 //!   candidates and makes the other end probe in the same moment, which opens both firewalls.
+//! - **Counted ports are guessed.** A translator that gives each destination another port, but counts them,
+//!   is asked where it stands just before it is probed through ([`StunClient::survey`]); the call-me-maybe
+//!   says so, and the other end pings the ports that come next, a few times and within [`ProbeBudget`].
 //! - **Traffic is the measure.** Traffic that stays unanswered for [`PROBE_AFTER`] triggers probes,
 //!   and the path is given up after [`DEMOTE_AFTER`]. Peers without traffic are left alone.
 //! - **Bounded.** At most [`MAX_CANDIDATES`] per peer; probes to unproven addresses draw from one
@@ -32,20 +35,26 @@
 //! then sleeping until [`PathAgent::poll_timeout`].
 //!
 //! - [`stun`]: binding requests and responses (RFC 8489), for clients and servers
-//! - [`StunClient`]: finds and keeps our own reflexive addresses
+//! - [`StunClient`]: finds and keeps our own reflexive addresses, and tells how they come about ([`Mapping`],
+//!   [`PortSequence`])
 
 #![forbid(unsafe_code)]
 
 mod agent;
 mod budget;
+mod calls;
 mod candidate;
 mod disco;
 mod frames;
+mod guesses;
 mod io;
 mod relay_choice;
 mod remote;
+mod remotes;
 pub mod stun;
 mod stun_client;
+mod survey;
+mod translator;
 mod why;
 
 pub use agent::{DEMOTE_AFTER, PROBE_AFTER, PathAgent};
@@ -56,4 +65,6 @@ pub use io::{PathConfig, PathEvent, RemoteStatus, Transmit};
 pub use relay_choice::{RelayChange, RelayChoice};
 pub use remote::Rank;
 pub use stun_client::StunClient;
+pub use survey::FreshSocket;
+pub use translator::{Mapping, PortSequence};
 pub use why::{Decision, Path, Reason};

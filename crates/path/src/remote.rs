@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::candidate::Candidate;
@@ -60,6 +61,8 @@ pub(crate) struct Remote {
     heard: Option<Instant>,
     burst: Option<usize>,
     next: Option<Instant>,
+    /// Whether our translator may have a mapping for it.
+    mapped: bool,
 }
 
 #[derive(Debug)]
@@ -79,7 +82,19 @@ impl Remote {
             heard: None,
             burst: None,
             next: None,
+            mapped: false,
         }
+    }
+
+    /// Whether our translator, if there is one, has no mapping for it yet.
+    pub(crate) fn lacks_mapping(&self) -> bool {
+        !self.mapped && self.candidate.address.is_ipv4()
+    }
+
+    /// Whether a probe certainly makes a mapping: what is private may be on our own side of the translator.
+    pub(crate) fn makes_mapping(&self) -> bool {
+        let is_public = matches!(self.candidate.address.ip(), IpAddr::V4(v4) if !v4.is_private());
+        self.lacks_mapping() && is_public
     }
 
     pub(crate) fn is_proven(&self) -> bool {
@@ -112,9 +127,16 @@ impl Remote {
         }
     }
 
+    /// Sends the next probe of a burst now, as its time may have come: something has arrived from there.
+    pub(crate) fn hasten_burst(&mut self, now: Instant) {
+        self.start_burst(now);
+        self.next = Some(now);
+    }
+
     pub(crate) fn stop_probing(&mut self) {
         self.burst = None;
         self.next = None;
+        self.mapped = false;
     }
 
     /// Forgets all proof, keeps the address.
@@ -145,6 +167,7 @@ impl Remote {
             self.probes.pop_front();
         }
         self.probes.push_back(Probe { transaction, sent: now, answered: false });
+        self.mapped = true;
         let rest = if self.proven { KEEP_ALIVE } else { retry };
         let gap = self.burst.and_then(|position| BURST.get(position));
         self.burst = self.burst.map(|position| position + 1).filter(|_| gap.is_some());

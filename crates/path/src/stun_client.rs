@@ -8,9 +8,11 @@ use rand_core::CryptoRng;
 
 use crate::candidate::canonical;
 use crate::stun;
+use crate::survey::{FreshSocket, PortSurvey};
+use crate::translator::{Mapping, PortSequence};
 
-/// Servers asked at once: two relays with both address families.
-const MAX_SERVERS: usize = 4;
+/// Servers asked at once: two relays with both address families, on two ports each.
+const MAX_SERVERS: usize = 8;
 /// Waits between transmissions of one request (RFC 8489 section 6.2.1: RTO 500 ms, doubling),
 /// shortened to four because another round follows anyway.
 const RETRANSMIT: [Duration; 4] = [
@@ -24,11 +26,13 @@ const REFRESH: Duration = Duration::from_secs(25);
 /// A server that said nothing is asked again after this.
 const RETRY: Duration = Duration::from_secs(60);
 
-/// Asks every server in turn and reports our reflexive addresses.
+/// Asks every server in turn and reports our reflexive addresses, and when asked to, what ports the
+/// translator gives to mappings made now.
 #[derive(Debug, Default)]
 pub struct StunClient {
     servers: BTreeMap<SocketAddr, Server>,
     transmits: VecDeque<(SocketAddr, Vec<u8>)>,
+    survey: PortSurvey,
 }
 
 #[derive(Debug)]
@@ -72,6 +76,9 @@ impl StunClient {
 
     /// Takes a datagram for which [`stun::is_stun`] holds; true if our reflexive addresses changed.
     pub fn handle_response(&mut self, from: SocketAddr, datagram: &[u8], now: Instant) -> bool {
+        if self.survey.handle_response(from, datagram) {
+            return false;
+        }
         let Some((transaction, reflexive)) = stun::parse_response(datagram) else { return false };
         let Some(server) = self.servers.get_mut(&canonical(from)) else { return false };
         let Some((expected, sent)) = server.request else { return false };
@@ -123,10 +130,41 @@ impl StunClient {
         self.transmits.pop_front()
     }
 
+    /// Begins to find out how the translator counts; false if there is nobody to ask, or a survey is on.
+    pub fn survey(&mut self, rng: &mut dyn CryptoRng, now: Instant) -> bool {
+        let answering = self.servers.iter().filter(|(_, server)| server.reflexive.is_some());
+        self.survey.begin(answering.map(|(address, _)| *address), rng, now)
+    }
+
+    /// Whether a survey is on.
+    pub fn is_surveying(&self) -> bool {
+        self.survey.poll_timeout().is_some()
+    }
+
+    /// What is to be sent from one new socket. Answers to that socket are for [`Self::handle_response`].
+    #[must_use]
+    pub fn poll_fresh_socket(&mut self) -> Option<FreshSocket> {
+        self.survey.poll_socket()
+    }
+
+    /// How the survey ended: with the way in which ports are counted, if they are.
+    #[must_use]
+    pub fn poll_surveyed(&mut self, now: Instant) -> Option<Option<PortSequence>> {
+        self.survey.take_outcome(now)
+    }
+
     /// When [`Self::handle_timeout`] wants to be called.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        self.servers.values().map(|server| (server.next, "STUN request")).min()
+        let requests = self.servers.values().map(|server| (server.next, "STUN request"));
+        requests.chain(self.survey.poll_timeout().map(|at| (at, "port survey"))).min()
+    }
+
+    /// For which destinations the translator uses the same port, if two servers have answered.
+    pub fn mapping(&self) -> Option<Mapping> {
+        let answers =
+            self.servers.iter().filter_map(|(address, server)| Some((*address, server.reflexive?)));
+        Mapping::of(&answers.collect::<Vec<_>>())
     }
 
     /// Our addresses as the servers see them.

@@ -314,7 +314,7 @@ fn an_announced_victim_receives_a_bounded_number_of_probes() {
     net.direct_works = false;
     let target = address("192.0.2.9:53");
     for _ in 0..600 {
-        let victim = Message::CallMeMaybe { candidates: vec![target] };
+        let victim = Message::CallMeMaybe { candidates: vec![target], ports: None };
         net.sides[0].agent.handle_message(Path::Relay, victim, net.now);
         net.run(Duration::from_millis(100));
     }

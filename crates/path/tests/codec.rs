@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use path::{DecodeError, Message, PROBE_PAYLOAD, StunClient, TransactionId, stun};
+use path::{DecodeError, Message, PROBE_PAYLOAD, PortSequence, StunClient, TransactionId, stun};
 use proptest::prelude::*;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -18,7 +18,10 @@ fn messages_survive_the_round_trip_with_and_without_padding() {
     for message in [
         Message::Ping { transaction },
         Message::Pong { transaction },
-        Message::CallMeMaybe { candidates: vec![address("[2001:db8::1]:9"), address("1.2.3.4:5")] },
+        Message::CallMeMaybe {
+            candidates: vec![address("[2001:db8::1]:9"), address("1.2.3.4:5")],
+            ports: None,
+        },
     ] {
         assert_eq!(Message::decode(&message.encode()).unwrap(), message);
         let padded = message.encode_padded();
@@ -35,9 +38,37 @@ fn a_ping_has_golden_bytes() {
 }
 
 #[test]
+fn a_call_has_golden_bytes_with_and_without_ports() {
+    let candidates = vec![address("1.2.3.4:5")];
+    let plain = Message::CallMeMaybe { candidates: candidates.clone(), ports: None };
+    let golden = [0x82, 0x02, 0x81, 0x81, 0x82, 0x00, 0x82, 0x44, 1, 2, 3, 4, 0x05];
+    assert_eq!(plain.encode(), golden);
+    let ports = Some(PortSequence { last: address("1.2.3.4:300"), step: -2 });
+    let counted = Message::CallMeMaybe { candidates, ports };
+    let mut golden = golden.to_vec();
+    golden[2] = 0x82;
+    golden.extend([0x82, 0x82, 0x00, 0x82, 0x44, 1, 2, 3, 4, 0x19, 0x01, 0x2c, 0x21]);
+    assert_eq!(counted.encode(), golden);
+    assert_eq!(Message::decode(&golden).unwrap(), counted);
+}
+
+#[test]
+fn fields_that_came_later_are_passed_over() {
+    // What a version after this one may add to a call, and to its ports.
+    let mut bytes = vec![0x82, 0x02, 0x83, 0x80];
+    bytes.extend([
+        0x83, 0x82, 0x00, 0x82, 0x44, 1, 2, 3, 4, 0x05, 0x01, 0x63, b'n', b'e', b'w', 0x80,
+    ]);
+    let ports = Some(PortSequence { last: address("1.2.3.4:5"), step: 1 });
+    let known = Message::CallMeMaybe { candidates: Vec::new(), ports };
+    assert_eq!(Message::decode(&bytes).unwrap(), known);
+}
+
+#[test]
 fn a_call_with_seventeen_candidates_is_refused() {
     let candidates = vec![address("1.2.3.4:5"); 17];
-    let error = Message::decode(&Message::CallMeMaybe { candidates }.encode()).unwrap_err();
+    let error =
+        Message::decode(&Message::CallMeMaybe { candidates, ports: None }.encode()).unwrap_err();
     assert_eq!(error, DecodeError::TooManyCandidates(17));
 }
 

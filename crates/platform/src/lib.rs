@@ -26,6 +26,8 @@
 //!
 //! Linux only for now: each other system is one more folder beside `linux/`.
 
+#![allow(unsafe_code, reason = "the calls of the system have to be made somewhere: here")]
+
 #[cfg(not(target_os = "linux"))]
 compile_error!(
     "this version runs on Linux only: the `platform` crate needs TUN, epoll and rtnetlink"

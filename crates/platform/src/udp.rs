@@ -2,13 +2,15 @@
 //!
 //! One socket serves one IP version. A receive brings up to 64 KiB of datagrams of one sender in
 //! one buffer ([`Datagram::segments`] splits it again), and many such buffers in one call. A send
-//! gives the system one buffer of equal datagrams; where it cannot split, they go one by one.
+//! gives the system one buffer of equal datagrams; where it cannot split, they go one by one: always
+//! if it does not know how, for a while if it cannot towards some destination, once if it refuses
+//! these.
 
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use crate::{Delivery, linux::udp as sys};
@@ -19,6 +21,9 @@ pub const MAX_SEGMENTS: usize = 64;
 pub const MAX_SEND: usize = 65_507;
 /// Socket buffers that let a burst of super-packets wait; the system may grant less.
 const SOCKET_BUFFER: usize = 8 << 20;
+/// Sends that go datagram by datagram after the system could not split one, until it is asked again:
+/// routes and interfaces change, and other destinations of the socket have others.
+const SENDS_UNSPLIT: u32 = 1_024;
 
 /// How to open a socket.
 #[derive(Clone, Copy, Debug)]
@@ -74,16 +79,40 @@ pub struct Transmit<'a> {
 pub struct UdpSocket {
     socket: OwnedFd,
     local: SocketAddr,
-    segments: AtomicBool,
+    splitting: Splitting,
     merges: bool,
+}
+
+/// Whether the system is to split what is sent.
+#[derive(Debug)]
+struct Splitting {
+    known: bool,
+    sends_unsplit: AtomicU32,
+}
+
+impl Splitting {
+    fn new(known: bool) -> Self {
+        Self { known, sends_unsplit: AtomicU32::new(0) }
+    }
+
+    /// Asked once for each send.
+    fn is_wanted(&self) -> bool {
+        let left = &self.sends_unsplit;
+        let next = |left: u32| left.checked_sub(1);
+        self.known && left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_err()
+    }
+
+    fn has_failed(&self) {
+        self.sends_unsplit.store(SENDS_UNSPLIT, Ordering::Relaxed);
+    }
 }
 
 impl UdpSocket {
     /// Opens and binds a socket in the calling thread's network namespace.
     pub fn bind(config: &UdpConfig) -> io::Result<Self> {
-        let (socket, merges) = sys::open(config)?;
+        let sys::Opened { socket, splits, merges } = sys::open(config)?;
         let local = sys::local_address(&socket)?;
-        Ok(Self { socket, local, segments: AtomicBool::new(true), merges })
+        Ok(Self { socket, local, splitting: Splitting::new(splits), merges })
     }
 
     /// The address and port bound.
@@ -121,7 +150,7 @@ impl UdpSocket {
         if segment >= transmit.bytes.len() {
             return self.submit(&Transmit { segment: None, ..*transmit });
         }
-        if !self.segments.load(Ordering::Relaxed) {
+        if !self.splitting.is_wanted() {
             return self.send_singly(transmit, segment);
         }
         let step = MAX_SEGMENTS.min((MAX_SEND / segment).max(1)) * segment;
@@ -136,11 +165,11 @@ impl UdpSocket {
     fn send_segmented(&self, transmit: &Transmit<'_>, segment: usize) -> Delivery {
         match sys::send(self.socket.as_fd(), transmit) {
             Ok(delivery) => delivery,
-            Err(sys::SendFault::NoSegmentation) => {
-                self.segments.store(false, Ordering::Relaxed);
+            Err(sys::NotSplit::NoWay) => {
+                self.splitting.has_failed();
                 self.send_singly(transmit, segment)
             }
-            Err(sys::SendFault::SegmentRefused) => self.send_singly(transmit, segment),
+            Err(sys::NotSplit::Refused) => self.send_singly(transmit, segment),
         }
     }
 
@@ -226,5 +255,27 @@ impl<'a> Datagram<'a> {
     /// The datagrams one by one.
     pub fn segments(self) -> impl Iterator<Item = &'a mut [u8]> {
         self.bytes.chunks_mut(self.segment.max(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_system_that_cannot_split_is_asked_again_after_a_while() {
+        let splitting = Splitting::new(true);
+        assert!(splitting.is_wanted());
+        for _ in 0..2 {
+            splitting.has_failed();
+            assert!((0..SENDS_UNSPLIT).all(|_| !splitting.is_wanted()));
+            assert!((0..3).all(|_| splitting.is_wanted()));
+        }
+    }
+
+    #[test]
+    fn a_system_that_does_not_know_how_to_split_is_never_asked() {
+        let splitting = Splitting::new(false);
+        assert!((0..2 * SENDS_UNSPLIT).all(|_| !splitting.is_wanted()));
     }
 }

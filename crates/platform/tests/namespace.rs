@@ -190,6 +190,109 @@ fn datagrams_are_split_and_joined_by_the_host() {
 }
 
 #[test]
+fn without_offloads_every_packet_comes_and_goes_alone() {
+    isolated(|| {
+        let config = TunConfig { offload: false, mtu: Some(1420), ..TunConfig::named("plain") };
+        let tun = Tun::open(config).unwrap();
+        assert_eq!(tun.merging(), packet::Merging::NONE);
+        let index = tun.index().unwrap();
+        links::add_address(index, "10.9.0.1/24".parse().unwrap()).unwrap();
+        links::set_up(index).unwrap();
+        let (from, to) = ("10.9.0.2".parse().unwrap(), "10.9.0.1".parse().unwrap());
+        let request = build::echo_request(from, to, 1, 2, b"one by one");
+        assert!(answer_to(&tun, &request, from).ends_with(b"one by one"));
+
+        let bytes = vec![5; 10_000];
+        let socket = platform::UdpSocket::bind(&platform::UdpConfig::ipv4(0)).unwrap();
+        let destination = "10.9.0.2:9".parse().unwrap();
+        let segment = Some(1_000);
+        let transmit = platform::Transmit { destination, source: None, segment, bytes: &bytes };
+        assert_eq!(socket.send(&transmit), Delivery::Sent);
+        for _ in 0..10 {
+            let (offload, packet) = receive(&tun, |packet| packet.protocol().0 == 17);
+            assert_eq!((offload, packet.len()), (packet::Offload::default(), 1_028));
+            assert!(Packet::parse(&packet).unwrap().transport_checksum_is_valid());
+        }
+    });
+}
+
+/// Sends 20 datagrams of `length` in one to a namespace at the other end of a wire, after `ethtool` has
+/// changed the wire's both ends; they all have to come, as they were.
+fn cross_a_wire(length: u16, features: &[&str], mtu: u32) {
+    isolated(|| {
+        let far = Namespace::unnamed().unwrap();
+        run("ip", &["link", "add", "near", "type", "veth", "peer", "name", "far"]);
+        let ends = ["near", "far"].map(|name| links::index_of(name).unwrap());
+        for (name, index) in ["near", "far"].into_iter().zip(ends) {
+            if !features.is_empty() {
+                run("ethtool", &[&["-K", name], features].concat());
+            }
+            links::set_mtu(index, mtu).unwrap();
+        }
+        links::move_to(ends[1], &far).unwrap();
+        let set_up = |name: &str, address: &str| {
+            let index = links::index_of(name).unwrap();
+            links::add_address(index, address.parse().unwrap()).unwrap();
+            links::set_up(index).unwrap();
+        };
+        set_up("near", "10.7.0.1/24");
+        let receiver = far
+            .run(|| {
+                set_up("far", "10.7.0.2/24");
+                platform::UdpSocket::bind(&platform::UdpConfig::ipv4(7)).unwrap()
+            })
+            .unwrap();
+        let sender = platform::UdpSocket::bind(&platform::UdpConfig::ipv4(0)).unwrap();
+        let length = usize::from(length);
+        let bytes: Vec<u8> = (0..20 * length).map(|index| (index / length) as u8).collect();
+        let destination = "10.7.0.2:7".parse().unwrap();
+        let segment = u16::try_from(length).ok();
+        let transmit = platform::Transmit { destination, source: None, segment, bytes: &bytes };
+        let mut poller = Poller::new().unwrap();
+        poller.add(&receiver, 0, Interest::Read).unwrap();
+        let mut batch = platform::ReceiveBatch::new(8);
+        let mut came = Vec::new();
+        assert_eq!(sender.send(&transmit), Delivery::Sent);
+        while came.len() < 20 {
+            let ready = poller.wait(Some(Duration::from_secs(5))).unwrap().count();
+            assert!(ready > 0, "{} of 20 datagrams came", came.len());
+            while receiver.receive(&mut batch).unwrap() {
+                for datagram in batch.datagrams() {
+                    came.extend(datagram.segments().map(|bytes| bytes.to_vec()));
+                }
+            }
+        }
+        assert_eq!(came.concat(), bytes);
+    });
+}
+
+fn run(program: &str, arguments: &[&str]) {
+    let output = std::process::Command::new(program).args(arguments).output();
+    let output = output.expect("`scripts/install-test-tools` installs it");
+    assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
+}
+
+#[test]
+fn a_wire_that_can_split_gets_datagrams_to_split() {
+    cross_a_wire(1_400, &[], 1_500);
+}
+
+#[test]
+fn a_wire_that_cannot_split_gets_the_same_datagrams() {
+    cross_a_wire(1_400, &["tx-udp-segmentation", "off"], 1_500);
+}
+
+#[test]
+fn a_wire_that_can_neither_split_nor_make_checksums_gets_the_same_datagrams() {
+    cross_a_wire(1_400, &["tx-udp-segmentation", "off", "tx", "off", "gso", "off"], 1_500);
+}
+
+#[test]
+fn datagrams_above_the_mtu_of_a_wire_go_one_by_one_in_fragments() {
+    cross_a_wire(1_400, &[], 1_300);
+}
+
+#[test]
 fn a_large_send_is_one_super_packet() {
     isolated(|| {
         let tun = open("shadow%d", &["10.9.0.1/24"]);
@@ -216,6 +319,13 @@ fn a_name_that_is_taken_is_said_to_be() {
         assert!(matches!(second, Err(TunError::NameTaken(name)) if name == "shadow0"));
         let taken = Tun::open(TunConfig::named("lo"));
         assert!(matches!(taken, Err(TunError::NameTaken(name)) if name == "lo"));
+        for (kind, name) in
+            [(&["mode", "tap"][..], "frames"), (&["mode", "tun", "multi_queue"], "queues")]
+        {
+            run("ip", &[&["tuntap", "add", "dev", name], kind].concat());
+            let other = Tun::open(TunConfig::named(name));
+            assert!(matches!(other, Err(TunError::NameTaken(taken)) if taken == name));
+        }
         let long = Tun::open(TunConfig::named("a-name-far-too-long"));
         assert!(matches!(long, Err(TunError::InvalidName(_))));
         let mut missing = TunConfig::named("shadow1");
@@ -331,7 +441,7 @@ fn routes_are_added_and_undone_also_after_a_crash() {
         let again = journal.add_route(&wanted[0]).unwrap_err();
         assert_eq!(again.kind(), std::io::ErrorKind::AlreadyExists);
         assert_eq!(present(), 3);
-        std::mem::forget(journal);
+        drop(journal);
         let mut journal = Journal::open(&path).unwrap();
         assert_eq!(present(), 0);
         journal.add_route(&wanted[1]).unwrap();

@@ -71,7 +71,7 @@ fn the_next_start_undoes_what_a_crash_left() {
     let host = Host::new();
     let mut journal = host.journal();
     let resolver = block_on(Resolver::install(&host.setup(), &mut journal)).unwrap();
-    std::mem::forget((resolver, journal));
+    drop((resolver, journal));
     assert_ne!(host.text(), ORIGINAL);
     drop(host.journal());
     assert_eq!(host.text(), ORIGINAL);

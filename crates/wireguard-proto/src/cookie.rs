@@ -7,7 +7,7 @@ use subtle::ConstantTimeEq;
 
 use crate::keys::PublicKey;
 use crate::message::{COOKIE_REPLY_LEN, at, bytes};
-use crate::primitives::{hash, mac, open, seal, xchacha};
+use crate::primitives::{hash, mac, seal, xchacha};
 
 /// A cookie is worth this long after it came, and its maker changes secrets as often.
 pub(crate) const COOKIE_LIFETIME: Duration = Duration::from_secs(120);
@@ -91,7 +91,7 @@ impl CookieJar {
         let Some(mac1) = self.last_mac1 else { return false };
         let (key, nonce) = xchacha(&self.keys.cookie, &bytes(reply, at::COOKIE_NONCE));
         let mut sealed: [u8; 32] = bytes(reply, at::COOKIE_SEALED);
-        let Some(cookie) = open(&key, nonce, &mac1, &mut sealed) else { return false };
+        let Ok(cookie) = key.open(nonce, &mac1, &mut sealed) else { return false };
         self.cookie = Some((bytes(cookie, 0), now));
         self.last_mac1 = None;
         true

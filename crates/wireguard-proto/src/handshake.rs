@@ -1,11 +1,12 @@
 //! Noise_IKpsk2 as sections 5.4.2 to 5.4.5 of the paper lay it out.
 
+use chacha_poly::Key;
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
 use crate::keys::{PresharedKey, PrivateKey, PublicKey};
 use crate::message::{INITIATION_LEN, RESPONSE_LEN, at, bytes, read_u32};
-use crate::primitives::{Secret, TAG_LEN, aead_key, hash, kdf1, kdf2, kdf3, nonce, open, seal};
+use crate::primitives::{Secret, TAG_LEN, hash, kdf1, kdf2, kdf3, nonce, seal};
 use crate::timestamp::Tai64N;
 
 const CONSTRUCTION: &[u8] = b"Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s";
@@ -89,13 +90,13 @@ pub(crate) fn initiate(
     let (chain, key) = kdf2(&chain, &*ephemeral.agree(peer)?);
     let sealed_static = &mut message[at::INITIATION_STATIC..at::INITIATION_TIMESTAMP];
     sealed_static[..32].copy_from_slice(identity.public.as_bytes());
-    seal(&aead_key(&key), nonce(0), &transcript, sealed_static);
+    seal(&Key::new(&key), nonce(0), &transcript, sealed_static);
     let transcript = hash(&[&transcript, sealed_static]);
 
     let (chain, key) = kdf2(&chain, &*identity.private.agree(peer)?);
     let sealed_time = &mut message[at::INITIATION_TIMESTAMP..at::INITIATION_MAC1];
     sealed_time[..12].copy_from_slice(timestamp.as_bytes());
-    seal(&aead_key(&key), nonce(0), &transcript, sealed_time);
+    seal(&Key::new(&key), nonce(0), &transcript, sealed_time);
     let transcript = hash(&[&transcript, sealed_time]);
 
     Some((message, PendingInitiation { chain, transcript, ephemeral }))
@@ -113,7 +114,7 @@ pub(crate) fn open_initiation(
     let (chain, key) = kdf2(&chain, &*identity.private.agree(&ephemeral)?);
     let static_sealed: [u8; 48] = bytes(message, at::INITIATION_STATIC);
     let mut opened = static_sealed;
-    let text = open(&aead_key(&key), nonce(0), &transcript, &mut opened)?;
+    let text = Key::new(&key).open(nonce(0), &transcript, &mut opened).ok()?;
     let peer = PublicKey::from_bytes(bytes(text, 0));
     Some(OpenedInitiation {
         chain,
@@ -135,7 +136,7 @@ pub(crate) fn prove_initiation(
     let (chain, key) = kdf2(&opened.chain, &*identity.private.agree(&opened.peer)?);
     let sealed: [u8; 12 + TAG_LEN] = bytes(message, at::INITIATION_TIMESTAMP);
     let mut text = sealed;
-    let text = open(&aead_key(&key), nonce(0), &transcript, &mut text)?;
+    let text = Key::new(&key).open(nonce(0), &transcript, &mut text).ok()?;
     let timestamp = Tai64N::from_bytes(bytes(text, 0));
     Some(ProvedInitiation {
         chain,
@@ -171,7 +172,7 @@ pub(crate) fn respond(
     let (chain, tau, key) = kdf3(&chain, preshared.as_bytes());
     let transcript = hash(&[&transcript, &*tau]);
     let empty = &mut message[at::RESPONSE_EMPTY..at::RESPONSE_MAC1];
-    seal(&aead_key(&key), nonce(0), &transcript, empty);
+    seal(&Key::new(&key), nonce(0), &transcript, empty);
     Some((message, SessionKeys::derive(&chain, Role::Responder)))
 }
 
@@ -191,7 +192,7 @@ pub(crate) fn finish(
         let (chain, tau, key) = kdf3(&chain, preshared.as_bytes());
         let transcript = hash(&[&transcript, &*tau]);
         let mut empty: [u8; TAG_LEN] = bytes(message, at::RESPONSE_EMPTY);
-        open(&aead_key(&key), nonce(0), &transcript, &mut empty)?;
+        Key::new(&key).open(nonce(0), &transcript, &mut empty).ok()?;
         Some(SessionKeys::derive(&chain, Role::Initiator))
     })
 }

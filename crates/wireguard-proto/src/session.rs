@@ -4,14 +4,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use aws_lc_rs::aead::LessSafeKey;
+use chacha_poly::{BadTag, Key};
 use zeroize::Zeroizing;
 
 use crate::activity::Activity;
 use crate::handshake::{Role, SessionKeys};
 use crate::keys::PublicKey;
 use crate::message::{KEEPALIVE_LEN, TRANSPORT_HEADER_LEN, TRANSPORT_OVERHEAD, at, read_u32};
-use crate::primitives::{Secret, TAG_LEN, aead_key, nonce, open, seal};
+use crate::primitives::{Secret, TAG_LEN, nonce, seal};
 use crate::replay::ReplayWindow;
 use crate::timers::{
     REJECT_AFTER_MESSAGES, REJECT_AFTER_TIME, REKEY_AFTER_MESSAGES, REKEY_AFTER_TIME,
@@ -32,8 +32,8 @@ pub struct Session {
     local_index: u32,
     remote_index: u32,
     created: Instant,
-    send: LessSafeKey,
-    receive: LessSafeKey,
+    send: Key,
+    receive: Key,
     frame_send: Secret,
     frame_receive: Secret,
     counter: AtomicU64,
@@ -127,8 +127,8 @@ impl Session {
             local_index: parts.local_index,
             remote_index: parts.remote_index,
             created: now,
-            send: aead_key(&keys.send),
-            receive: aead_key(&keys.receive),
+            send: Key::new(&keys.send),
+            receive: Key::new(&keys.receive),
             frame_send: keys.frame_send.clone(),
             frame_receive: keys.frame_receive.clone(),
             counter: AtomicU64::new(0),
@@ -254,7 +254,7 @@ impl Session {
         if counter >= REJECT_AFTER_MESSAGES {
             return Err(OpenError::Ended);
         }
-        open(&self.receive, nonce(counter), &[], body).ok_or(OpenError::NotAuthentic)?;
+        self.receive.open(nonce(counter), &[], body).map_err(|BadTag| OpenError::NotAuthentic)?;
         Ok(counter)
     }
 

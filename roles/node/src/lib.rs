@@ -18,7 +18,7 @@
 //! | `node` | starting, joining, leaving, stopping |
 //! | `join` | waiting for a network's answer |
 //! | `network` | the event loop of one network |
-//! | `streams`, `door`, `udp`, `mark`, `underlay`, `ready` | the underlay |
+//! | `streams`, `door`, `udp`, `survey`, `mark`, `underlay`, `ready` | the underlay |
 //! | `fault` | why connections fail, and what to do |
 //! | `host`, `interface`, `data`, `userspace` | where packets go on this host |
 //! | `directory`, `names` | by which names, and making them the system's |
@@ -50,6 +50,7 @@ mod node;
 mod ready;
 mod settings;
 mod streams;
+mod survey;
 mod udp;
 mod underlay;
 mod userspace;

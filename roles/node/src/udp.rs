@@ -27,13 +27,14 @@ pub(crate) struct Sockets {
     ipv4: Option<Arc<UdpSocket>>,
     ipv6: Option<Arc<UdpSocket>>,
     port: u16,
+    mark: u32,
     sources: Arc<Sources>,
 }
 
 impl Sockets {
     /// No sockets at all, for a node that does not use UDP.
     pub(crate) fn none() -> Self {
-        Self { ipv4: None, ipv6: None, port: 0, sources: Arc::default() }
+        Self { ipv4: None, ipv6: None, port: 0, mark: 0, sources: Arc::default() }
     }
 
     /// Binds a port, 0 for a free one. `mark` is put on everything sent, 0 for none.
@@ -62,6 +63,7 @@ impl Sockets {
             ipv4: ipv4.map(Arc::new),
             ipv6: ipv6.map(Arc::new),
             port,
+            mark,
             sources: Arc::default(),
         })
     }
@@ -69,6 +71,11 @@ impl Sockets {
     /// The port of both, if there are any.
     pub(crate) fn port(&self) -> Option<u16> {
         Some(self.port).filter(|port| *port != 0)
+    }
+
+    /// The mark on everything sent, 0 for none.
+    pub(crate) fn mark(&self) -> u32 {
+        self.mark
     }
 
     /// The sockets there are.

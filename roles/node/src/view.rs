@@ -100,6 +100,8 @@ pub(crate) fn netcheck(engine: EngineStatus, state: Membership) -> Netcheck {
         controller: state == Membership::Online,
         relays: relays.collect(),
         reflexive: engine.reflexive,
+        mapping: engine.mapping,
+        port_step: engine.port_step,
         mapped: mapped.into_iter().collect(),
         local,
     }

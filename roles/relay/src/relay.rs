@@ -42,6 +42,9 @@ pub struct RelayConfig {
     pub limits: Limits,
     /// Where STUN is answered; port 0 takes a free one.
     pub stun: Vec<SocketAddr>,
+    /// Where it is answered too, if that can be had: a second port shows devices whether a translator gives
+    /// each destination a port of its own.
+    pub more_stun: Vec<SocketAddr>,
     /// Keeps what arrives, if wished.
     pub capture: Option<Capture>,
 }
@@ -62,8 +65,17 @@ impl Relay {
     pub async fn start(config: RelayConfig) -> io::Result<Self> {
         let mut addresses = Vec::new();
         let mut tasks = Tasks::default();
-        for address in config.stun {
-            let socket = UdpSocket::bind(address).await?;
+        let more = config.more_stun.into_iter().map(|address| (address, true));
+        for (address, may_fail) in
+            config.stun.into_iter().map(|address| (address, false)).chain(more)
+        {
+            let socket = match UdpSocket::bind(address).await {
+                Err(error) if may_fail => {
+                    info!(%address, %error, "no STUN at this address");
+                    continue;
+                }
+                bound => bound?,
+            };
             addresses.push(socket.local_addr()?);
             tasks.spawn(async move {
                 if let Err(error) = stun::serve(socket).await {

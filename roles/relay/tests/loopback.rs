@@ -341,3 +341,16 @@ async fn stun_tells_both_kinds_of_clients_their_address() {
         assert_eq!((transaction, address), ([3; 12], socket.local_addr().unwrap()));
     }
 }
+
+#[tokio::test]
+async fn a_second_port_for_stun_is_used_if_it_is_free() {
+    let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let taken = UdpSocket::bind(free).await.unwrap().local_addr().unwrap();
+    let relay = async |more_stun| {
+        let config = RelayConfig { stun: vec![free], more_stun, ..RelayConfig::default() };
+        Relay::start(config).await.unwrap()
+    };
+    assert_eq!(relay(vec![free]).await.stun_addresses().len(), 2);
+    let holder = UdpSocket::bind(taken).await.unwrap();
+    assert_eq!(relay(vec![holder.local_addr().unwrap()]).await.stun_addresses().len(), 1);
+}

@@ -42,12 +42,12 @@ pub(crate) struct Wanted {
 #[derive(Debug)]
 pub(crate) struct Listening {
     pub(crate) listener: Listener,
-    /// The address of the listener; STUN gets the same port on UDP.
+    /// The address of the listener; STUN gets the same port on UDP, and the next one if that is free.
     pub(crate) address: SocketAddr,
     /// How others reach it.
     pub(crate) servers: Vec<ServerAddress>,
-    /// Where others reach its STUN.
-    pub(crate) stun: Vec<SocketAddr>,
+    /// At which addresses others reach its STUN.
+    pub(crate) stun: Vec<IpAddr>,
     /// How this host reaches it, whatever stands in front.
     pub(crate) from_here: ServerAddress,
 }
@@ -79,7 +79,7 @@ pub(crate) async fn listen(wanted: &Wanted, key: &[u8]) -> Result<Listening, Fai
     let answers_stun = !has_front || !wanted.hosts.is_empty();
     let reachable =
         own.iter().filter(|_| answers_stun).flat_map(|server| server.addresses.iter().copied());
-    let stun = reachable.map(|ip| SocketAddr::new(ip, address.port())).collect();
+    let stun = reachable.collect();
     let servers = if has_front { front_servers(&wanted.front).await? } else { own };
     let here = if address.ip().is_unspecified() { LOOPBACK } else { address.ip() };
     let host = hosts.first().cloned().unwrap_or_else(|| here.to_string());

@@ -7,6 +7,11 @@ use super::{Conditions, Namespace, SlowWire, Switch};
 /// The host part of the gateway in its net.
 const GATEWAY: u8 = 1;
 
+/// The ports that a router uses one after the other: this many ...
+const COUNTED: u16 = 4_096;
+/// ... from here on.
+const FIRST_COUNTED: u16 = 30_000;
+
 /// How a router treats what passes between its inner net and the outer one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Nat {
@@ -64,8 +69,12 @@ impl Nat {
             Self::UdpBlocked => (String::new(), String::new(), "", "meta l4proto udp drop"),
         };
         let count = if self == Self::SymmetricSequential {
+            // By a map, because nftables would take the number itself for a port in the other order of bytes.
+            let ports: Vec<_> =
+                (0..COUNTED).map(|n| format!("{n} : {}", FIRST_COUNTED + n)).collect();
             format!(
-                "oifname eth0 ip saddr {inside} meta l4proto udp snat ip to {outside} : numgen inc mod 20000 offset 30000"
+                "oifname eth0 ip saddr {inside} meta l4proto udp snat ip to {outside} : numgen inc mod {COUNTED} map {{ {} }}",
+                ports.join(", ")
             )
         } else {
             String::new()

@@ -178,7 +178,7 @@ impl World {
         }
         let is_there = |node: &NodeHost| {
             let is_on = !node.udp_blocked && !node.asleep && node.site == site;
-            is_on && (node.address == to || node.address6 == Some(to))
+            is_on && node.listens_at(to)
         };
         self.nodes.iter().position(is_there).map(HostId::Node)
     }

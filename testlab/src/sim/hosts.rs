@@ -1,6 +1,6 @@
 //! Hosts: the machines with what a shell would do for them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,11 @@ use relay_proto::{Limits, RelayNetwork, RelayServer};
 
 use super::underlay::{INTERNET, SiteId};
 use super::wire::Quality;
+
+/// Sockets beside the one that stays get ports from here on ...
+const FIRST_FRESH_PORT: u16 = 50_000;
+/// ... and the latest so many are open.
+const FRESH_SOCKETS: usize = 8;
 
 const YEAR: u64 = 365 * 24 * 3600;
 
@@ -212,10 +217,13 @@ pub struct NodeHost {
     pub engine: Option<Engine>,
     /// Where it is in the network underneath.
     pub site: SiteId,
-    /// Its address there.
+    /// Its IPv4 address there, which counts only if it has one.
     pub address: SocketAddr,
+    pub(crate) has_ipv4: bool,
     /// Its IPv6 address there, if it has one.
     pub address6: Option<SocketAddr>,
+    /// Ports of sockets that it opened for one question, the latest last.
+    fresh_ports: VecDeque<u16>,
     /// How datagrams that it sends fare, if not like everybody's.
     pub uplink: Option<Quality>,
     /// Its clocks.
@@ -262,7 +270,9 @@ impl NodeHost {
             engine: None,
             site: INTERNET,
             address: Self::public_address(index),
+            has_ipv4: true,
             address6: None,
+            fresh_ports: VecDeque::new(),
             uplink: None,
             clock: Clock::default(),
             stream_bytes: 0,
@@ -296,13 +306,34 @@ impl NodeHost {
 
     /// Its addresses, as the system tells them.
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
-        [Some(self.address), self.address6].into_iter().flatten().collect()
+        let address = Some(self.address).filter(|_| self.has_ipv4);
+        [address, self.address6].into_iter().flatten().collect()
     }
 
     /// The address from which it sends to another, if it can.
     pub(crate) fn source(&self, to: SocketAddr) -> Option<SocketAddr> {
-        let source = if to.is_ipv4() { Some(self.address) } else { self.address6 };
+        let address = Some(self.address).filter(|_| self.has_ipv4);
+        let source = if to.is_ipv4() { address } else { self.address6 };
         source.filter(|_| !self.udp_blocked)
+    }
+
+    /// An IPv4 socket that was not used before.
+    pub(crate) fn open_socket(&mut self) -> SocketAddr {
+        let port = self
+            .fresh_ports
+            .back()
+            .map_or(FIRST_FRESH_PORT, |port| port.checked_add(1).unwrap_or(FIRST_FRESH_PORT));
+        if self.fresh_ports.len() == FRESH_SOCKETS {
+            self.fresh_ports.pop_front();
+        }
+        self.fresh_ports.push_back(port);
+        SocketAddr::new(self.address.ip(), port)
+    }
+
+    /// Whether it takes datagrams there.
+    pub(crate) fn listens_at(&self, to: SocketAddr) -> bool {
+        let is_fresh = to.ip() == self.address.ip() && self.fresh_ports.contains(&to.port());
+        self.address == to || self.address6 == Some(to) || is_fresh
     }
 
     pub(crate) fn start(&mut self, rng: &mut ChaCha20Rng, now: Now) {

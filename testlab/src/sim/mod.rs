@@ -33,7 +33,7 @@ mod wire;
 mod world;
 
 pub use hosts::{Clock, ControllerHost, NodeHost, RelayHost};
-pub use nat::{Dependence, Firewall, Nat, NatBehaviour};
+pub use nat::{Dependence, Firewall, Nat, NatBehaviour, Ports};
 pub use packets::Echo;
 pub use pair::Pair;
 pub use plain::PlainHost;

@@ -1,8 +1,15 @@
 //! Network address translators and firewalls, as RFC 4787 tells them apart.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
+
+use rand_chacha::ChaCha20Rng;
+use rand_core::{Rng, SeedableRng};
+
+/// Mappings get ports from here on.
+const FIRST_PORT: u16 = 20_000;
 
 /// What a translator takes for the same: of mappings RFC 4787 section 4.1, of filters section 5.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,11 +33,22 @@ impl Dependence {
     }
 }
 
+/// Which port a translator gives to a new mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ports {
+    /// This many further than the one before.
+    Counted(u16),
+    /// Any, so that nobody outside can know it.
+    Random,
+}
+
 /// How a translator behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NatBehaviour {
     /// When two destinations see the same port.
     pub mapping: Dependence,
+    /// Which port a new mapping gets.
+    pub ports: Ports,
     /// Who may answer to it.
     pub filtering: Dependence,
     /// Whether hosts behind it reach each other by their outer addresses (RFC 4787 section 6).
@@ -49,6 +67,7 @@ pub struct Nat {
     ports: BTreeMap<(SocketAddr, Part), u16>,
     mappings: BTreeMap<u16, Mapping>,
     last_port: u16,
+    rng: ChaCha20Rng,
 }
 
 #[derive(Clone, Debug)]
@@ -64,7 +83,11 @@ impl Nat {
     #[must_use]
     pub fn new(behaviour: NatBehaviour, outside: IpAddr) -> Self {
         let (ports, mappings) = (BTreeMap::new(), BTreeMap::new());
-        Self { behaviour, outside, ports, mappings, last_port: 20_000 }
+        // Each translator chooses otherwise than the others, and always the same.
+        let mut hasher = DefaultHasher::new();
+        outside.hash(&mut hasher);
+        let rng = ChaCha20Rng::seed_from_u64(hasher.finish());
+        Self { behaviour, outside, ports, mappings, last_port: FIRST_PORT, rng }
     }
 
     /// The address that the outside sees.
@@ -102,17 +125,38 @@ impl Nat {
         self.behaviour.hairpin
     }
 
-    /// A mapping on a port that was never used before: nobody outside can know it.
+    /// A further mapping of somebody else behind it, to nobody in particular.
+    pub fn disturb(&mut self, now: Instant) {
+        let elsewhere = SocketAddr::from((self.rng.next_u32().to_be_bytes(), 443));
+        let somebody = SocketAddr::from(([192, 168, 0, 250], elsewhere.port()));
+        self.outbound(somebody, elsewhere, now);
+    }
+
+    /// A mapping on a port that nobody has.
     fn open(&mut self, key: (SocketAddr, Part), before: Option<u16>, now: Instant) -> u16 {
         if let Some(port) = before {
             self.mappings.remove(&port);
         }
-        self.last_port = self.last_port.checked_add(1).expect("scenarios are short");
+        let mut port = self.next_port();
+        while self.mappings.contains_key(&port) {
+            port = self.next_port();
+        }
+        self.last_port = port;
         let (inside, until) = (key.0, now);
         let mapping = Mapping { inside, until, sent_to: BTreeMap::new() };
         self.mappings.insert(self.last_port, mapping);
         self.ports.insert(key, self.last_port);
         self.last_port
+    }
+
+    fn next_port(&mut self) -> u16 {
+        match self.behaviour.ports {
+            Ports::Counted(step) => {
+                let next = self.last_port.checked_add(step);
+                next.unwrap_or(FIRST_PORT + self.last_port % step)
+            }
+            Ports::Random => FIRST_PORT + (self.rng.next_u32() as u16) % (u16::MAX - FIRST_PORT),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use control_proto::{Change, ClientEvent, Output, StreamAction};
-use engine::{EngineEvent, HostPacket, Purpose, StreamCommand};
+use engine::{EngineEvent, HostPacket, Purpose, StreamCommand, Transmit};
 use relay_proto::ServerEvent;
 
 use super::delivery::{Client, Delivery, Server};
@@ -121,6 +121,13 @@ impl World {
             if let Some(transmit) = engine.poll_transmit() {
                 if let Some(from) = self.nodes[index].source(transmit.to) {
                     self.send_datagram(HostId::Node(index), from, transmit.to, transmit.payload);
+                }
+            } else if let Some(datagrams) = engine.poll_fresh_socket() {
+                let from = self.nodes[index].open_socket();
+                for Transmit { to, payload } in datagrams {
+                    if self.nodes[index].source(to).is_some() {
+                        self.send_datagram(HostId::Node(index), from, to, payload);
+                    }
                 }
             } else if let Some(command) = engine.poll_stream() {
                 self.handle_stream_command(index, command);

@@ -48,6 +48,8 @@ pub enum EdgeKind {
     NatAndIpv6(NatBehaviour),
     /// Public addresses of both families behind a firewall.
     Firewall,
+    /// The same without IPv4.
+    Ipv6,
     /// Only streams get out.
     NoUdp,
 }
@@ -77,12 +79,15 @@ impl Site {
     fn v4(&self, host: u8) -> Ipv4Addr {
         match self.kind {
             EdgeKind::Nat(_) | EdgeKind::NatAndIpv6(_) => Ipv4Addr::new(192, 168, 0, host),
-            EdgeKind::Firewall | EdgeKind::NoUdp => Ipv4Addr::new(198, 18, self.number, host),
+            EdgeKind::Firewall | EdgeKind::Ipv6 | EdgeKind::NoUdp => {
+                Ipv4Addr::new(198, 18, self.number, host)
+            }
         }
     }
 
     fn v6(&self, host: u8) -> Option<Ipv6Addr> {
-        let has_v6 = matches!(self.kind, EdgeKind::NatAndIpv6(_) | EdgeKind::Firewall);
+        let has_v6 =
+            matches!(self.kind, EdgeKind::NatAndIpv6(_) | EdgeKind::Firewall | EdgeKind::Ipv6);
         let site = u16::from(self.number);
         has_v6.then(|| Ipv6Addr::new(0x2001, 0xdb8, 0x5eed, site, 0, 0, 0, u16::from(host)))
     }
@@ -148,14 +153,32 @@ impl Underlay {
             EdgeKind::Nat(behaviour) | EdgeKind::NatAndIpv6(behaviour) => {
                 Some(Nat::new(behaviour, outside))
             }
-            EdgeKind::Firewall | EdgeKind::NoUdp => None,
+            EdgeKind::Firewall | EdgeKind::Ipv6 | EdgeKind::NoUdp => None,
         };
         let firewall = Firewall::new(Dependence::AddressAndPort, FIREWALL_EXPIRY);
         self.sites.push(Site { parent, kind, nat, firewall, number, hosts: 1 });
         SiteId(self.sites.len())
     }
 
-    /// The addresses of a further host at a site other than the internet.
+    /// Somebody else behind the translator of a site, and those above it, goes somewhere.
+    pub fn disturb(&mut self, site: SiteId, now: Instant) {
+        let mut next = Some(site);
+        while let Some(site) = next.and_then(|id| self.site_mut(id)) {
+            next = Some(site.parent);
+            if let Some(nat) = &mut site.nat {
+                nat.disturb(now);
+            }
+        }
+    }
+
+    /// Whether a site has IPv4.
+    #[must_use]
+    pub fn has_ipv4(&self, site: SiteId) -> bool {
+        let index = site.0.checked_sub(1);
+        index.is_none_or(|index| self.sites[index].kind != EdgeKind::Ipv6)
+    }
+
+    /// The addresses of a further host at a site other than the internet; without IPv4 the first is nobody's.
     pub fn add_host(&mut self, site: SiteId) -> (Ipv4Addr, Option<Ipv6Addr>) {
         let site = self.site_mut(site).expect("hosts of the internet choose their addresses");
         site.hosts = site.hosts.checked_add(1).expect("scenarios have few hosts at a site");

@@ -148,6 +148,7 @@ impl World {
     fn place(&mut self, index: usize, site: SiteId) {
         let node = &mut self.nodes[index];
         node.site = site;
+        node.has_ipv4 = self.underlay.has_ipv4(site);
         if site == INTERNET {
             (node.address, node.address6) = (NodeHost::public_address(index), None);
         } else {
@@ -155,6 +156,11 @@ impl World {
             node.address = SocketAddr::new(IpAddr::V4(v4), node.address.port());
             node.address6 = v6.map(|v6| SocketAddr::new(IpAddr::V6(v6), node.address.port()));
         }
+    }
+
+    /// Somebody else at a site makes a mapping in its translator, and in those above it.
+    pub fn disturb(&mut self, site: SiteId) {
+        self.underlay.disturb(site, self.now.instant);
     }
 
     /// Moves a node to another site; its shell is told by the system.
@@ -486,6 +492,12 @@ impl World {
     /// Whether a question was answered.
     pub fn is_answered(&self, node: usize, number: Option<u64>) -> bool {
         number.is_some_and(|number| self.nodes[node].answers.contains_key(&number))
+    }
+
+    /// When a question was answered, in the world's time.
+    pub fn answered_at(&self, node: usize, number: Option<u64>) -> Option<Duration> {
+        let answered = self.nodes[node].answers.get(&number?)?;
+        Some(answered.saturating_duration_since(self.start))
     }
 
     /// Asks once a second until there is an answer; false if there is none in time.

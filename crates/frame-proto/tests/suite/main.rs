@@ -10,5 +10,3 @@ mod hop;
 mod offload;
 #[cfg(test)]
 mod session;
-#[cfg(test)]
-mod vectors;

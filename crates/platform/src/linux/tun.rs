@@ -27,6 +27,13 @@ const TUN_F_USO4: libc::c_ulong = 0x20;
 const TUN_F_USO6: libc::c_ulong = 0x40;
 const TUNGETDEVNETNS: libc::c_ulong = 0x54e3;
 
+/// What has to be as it is for packets to be read as they are.
+const KIND: i32 = libc::IFF_TUN | libc::IFF_TAP | libc::IFF_NO_PI;
+const PLAIN: i32 = libc::IFF_TUN | libc::IFF_NO_PI;
+/// With which flags to try, in this order: a system may know of no virtio header. One queue, also where
+/// an interface was made for several: another process may have the others.
+const LADDER: [i32; 2] = [PLAIN | libc::IFF_VNET_HDR, PLAIN];
+
 /// The virtio header, the packet's header, and 64 payloads.
 const MAX_PIECES: usize = 66;
 
@@ -40,31 +47,45 @@ pub(crate) struct Opened {
 pub(crate) fn open(device: Device, name: &str, offload: bool) -> Result<Opened, TunError> {
     let fd = open_device(device)?;
     if let Ok((name, flags)) = interface_of(fd.as_fd()) {
+        if flags & KIND != PLAIN {
+            let source = io::Error::new(io::ErrorKind::InvalidInput, "it is no plain TUN");
+            return Err(TunError::Os { doing: "use the TUN descriptor", source });
+        }
         return finish(fd, name, flags);
     }
-    let mut flags = libc::IFF_TUN | libc::IFF_NO_PI;
-    if offload {
-        flags |= libc::IFF_VNET_HDR;
+    let mut last = libc::EINVAL;
+    for flags in LADDER.into_iter().filter(|flags| offload || flags & libc::IFF_VNET_HDR == 0) {
+        match attach(&fd, name, flags)? {
+            Ok(name) => return finish(fd, name, flags),
+            Err(error) => last = error,
+        }
+        if last != libc::EINVAL {
+            break;
+        }
     }
+    Err(match last {
+        libc::EPERM | libc::EACCES => TunError::NoPermission,
+        libc::EBUSY | libc::EEXIST => TunError::NameTaken(name.into()),
+        // An interface of another kind has the name.
+        libc::EINVAL if crate::links::index_of(name).is_ok() => TunError::NameTaken(name.into()),
+        libc::EINVAL => TunError::InvalidName(name.into()),
+        other => {
+            let source = io::Error::from_raw_os_error(other);
+            TunError::Os { doing: "create the TUN interface", source }
+        }
+    })
+}
+
+/// Makes or takes the interface; its name, or the error.
+fn attach(fd: &OwnedFd, name: &str, flags: i32) -> Result<Result<String, i32>, TunError> {
     let mut request = request_for(name).ok_or_else(|| TunError::InvalidName(name.into()))?;
     request.ifr_ifru.ifru_flags = flags_field(flags);
     // SAFETY: TUNSETIFF reads and writes one ifreq, which `request` is.
     let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
     if result < 0 {
-        let source = io::Error::last_os_error();
-        return Err(match source.raw_os_error().unwrap_or(0) {
-            libc::EPERM | libc::EACCES => TunError::NoPermission,
-            libc::EBUSY | libc::EEXIST => TunError::NameTaken(name.into()),
-            // An interface of another kind, or with other flags, has the name.
-            libc::EINVAL if crate::links::index_of(name).is_ok() => {
-                TunError::NameTaken(name.into())
-            }
-            libc::EINVAL => TunError::InvalidName(name.into()),
-            _ => TunError::Os { doing: "create the TUN interface", source },
-        });
+        return Ok(Err(io::Error::last_os_error().raw_os_error().unwrap_or(0)));
     }
-    let name = name_in(&request);
-    finish(fd, name, flags)
+    Ok(Ok(name_in(&request)))
 }
 
 fn open_device(device: Device) -> Result<OwnedFd, TunError> {

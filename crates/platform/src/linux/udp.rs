@@ -15,6 +15,10 @@ use crate::{
 
 /// How long a full send buffer is waited for before the packet counts as lost.
 const SEND_PATIENCE: Duration = Duration::from_millis(100);
+/// How often it is waited for: a system short of memory says that there is room and then that there is not.
+const SEND_WAITS: u32 = 3;
+/// Errors of earlier sends that one receive passes over.
+const REPORTS: usize = 1_000;
 /// Datagrams in one sendmmsg call.
 const SEND_BATCH: usize = 32;
 /// Room for the control messages of one datagram: packet info and segment size, 8-byte aligned.
@@ -31,15 +35,31 @@ pub(crate) struct Slot {
 }
 
 /// Why a segmented send has to be repeated datagram by datagram.
-#[derive(Debug)]
-pub(crate) enum SendFault {
-    /// This socket's route or system cannot split at all.
-    NoSegmentation,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotSplit {
+    /// Nothing is split on this way (the interface cannot make checksums, or IPsec is on it).
+    NoWay,
     /// This buffer cannot be split (segments above the path's MTU).
-    SegmentRefused,
+    Refused,
 }
 
-pub(crate) fn open(config: &UdpConfig) -> io::Result<(OwnedFd, bool)> {
+/// What to do about an error of a send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Remedy {
+    GiveUp,
+    WithoutSource,
+    Singly(NotSplit),
+}
+
+pub(crate) struct Opened {
+    pub(crate) socket: OwnedFd,
+    /// The system knows how to split (Linux 4.18 and later). Older ones send the whole buffer as one.
+    pub(crate) splits: bool,
+    /// The system joins what arrives (Linux 5.0 and later).
+    pub(crate) merges: bool,
+}
+
+pub(crate) fn open(config: &UdpConfig) -> io::Result<Opened> {
     let family = if config.address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: no pointers; the result is checked before it is owned.
@@ -60,13 +80,15 @@ pub(crate) fn open(config: &UdpConfig) -> io::Result<(OwnedFd, bool)> {
         set_mark(&socket, config.mark)?;
     }
     let merges = set_option(&socket, libc::SOL_UDP, libc::UDP_GRO, 1).is_ok();
+    // None unless a send says so: what counts is that the option is known.
+    let splits = set_option(&socket, libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok();
     let (name, length) = raw_address(SocketAddr::new(config.address, config.port));
     // SAFETY: `name` is a valid socket address of `length` bytes for the call's duration.
     let result = unsafe { libc::bind(socket.as_raw_fd(), ptr::from_ref(&name).cast(), length) };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok((socket, merges))
+    Ok(Opened { socket, splits, merges })
 }
 
 /// Beyond the system's limit where we may, else up to it.
@@ -135,7 +157,7 @@ pub(crate) fn receive(
         header.msg_control = controls[index].as_mut_ptr().cast();
         header.msg_controllen = size_of::<Control>();
     }
-    loop {
+    for _ in 0..REPORTS {
         // SAFETY: the first `wanted` headers point to live buffers of the stated lengths, each
         // distinct; they outlive the call.
         let count = unsafe {
@@ -158,10 +180,21 @@ pub(crate) fn receive(
             libc::EAGAIN => return Ok(0),
             libc::EINTR => {}
             // Answers of the network to earlier sends; each is reported once.
-            libc::ECONNREFUSED | libc::EHOSTUNREACH | libc::ENETUNREACH | libc::EMSGSIZE => {}
+            libc::ECONNREFUSED
+            | libc::EHOSTUNREACH
+            | libc::EHOSTDOWN
+            | libc::ENETUNREACH
+            | libc::EMSGSIZE
+            | libc::EACCES
+            | libc::EPROTO
+            | libc::ENOPROTOOPT
+            | libc::EOPNOTSUPP => {}
+            // Memory is short for the moment.
+            libc::ENOMEM | libc::ENOBUFS => return Ok(0),
             _ => return Err(error),
         }
     }
+    Err(io::Error::other("the socket reports nothing but errors"))
 }
 
 fn slot_of(header: &libc::mmsghdr, name: &libc::sockaddr_storage) -> Slot {
@@ -210,25 +243,32 @@ fn source_of(address: IpAddr, index: i32) -> Option<Source> {
 }
 
 /// One sendmsg; a segmented one may have to be repeated singly.
-pub(crate) fn send(socket: BorrowedFd<'_>, transmit: &Transmit<'_>) -> Result<Delivery, SendFault> {
+pub(crate) fn send(socket: BorrowedFd<'_>, transmit: &Transmit<'_>) -> Result<Delivery, NotSplit> {
     let mut source = transmit.source;
     loop {
         let one = Transmit { source, ..*transmit };
-        match submit::<1>(socket, std::iter::once(one)) {
+        let error = match submit::<1>(socket, std::iter::once(one)) {
             Ok(_) if source == transmit.source => return Ok(Delivery::Sent),
             Ok(_) => return Ok(Delivery::SourceGone),
-            Err(libc::EIO) if transmit.segment.is_some() => return Err(SendFault::NoSegmentation),
-            // The source is checked first: it is the likelier fault and cheaper to exclude.
-            Err(libc::EINVAL | libc::EADDRNOTAVAIL | libc::ENODEV | libc::ENETUNREACH)
-                if source.is_some() =>
-            {
-                source = None;
-            }
-            Err(libc::EINVAL | libc::EMSGSIZE) if transmit.segment.is_some() => {
-                return Err(SendFault::SegmentRefused);
-            }
-            Err(_) => return Ok(Delivery::Dropped),
+            Err(error) => error,
+        };
+        match remedy(error, transmit.segment.is_some(), source.is_some()) {
+            Remedy::WithoutSource => source = None,
+            Remedy::Singly(why) => return Err(why),
+            Remedy::GiveUp => return Ok(Delivery::Dropped),
         }
+    }
+}
+
+fn remedy(error: i32, is_segmented: bool, has_source: bool) -> Remedy {
+    match error {
+        libc::EIO | libc::EOPNOTSUPP if is_segmented => Remedy::Singly(NotSplit::NoWay),
+        // The source is checked first: it is the likelier fault and cheaper to exclude.
+        libc::EINVAL | libc::EADDRNOTAVAIL | libc::ENODEV | libc::ENETUNREACH if has_source => {
+            Remedy::WithoutSource
+        }
+        libc::EINVAL | libc::EMSGSIZE if is_segmented => Remedy::Singly(NotSplit::Refused),
+        _ => Remedy::GiveUp,
     }
 }
 
@@ -288,6 +328,7 @@ fn submit<'a, const N: usize>(
         }
         count += 1;
     }
+    let mut waits = 0;
     loop {
         // SAFETY: the first `count` headers point to live names, buffers and control messages of
         // the stated lengths; a send only reads them.
@@ -306,7 +347,9 @@ fn submit<'a, const N: usize>(
             libc::EINTR => {}
             // Reports an earlier datagram and clears itself; this one was not sent yet.
             libc::ECONNREFUSED => {}
-            libc::EAGAIN | libc::ENOBUFS if wait_writable(socket) => {}
+            libc::EAGAIN | libc::ENOBUFS if waits < SEND_WAITS && wait_writable(socket) => {
+                waits += 1
+            }
             error => return Err(error),
         }
     }
@@ -427,4 +470,59 @@ fn address_of(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
 
 fn socklen(length: usize) -> libc::socklen_t {
     libc::socklen_t::try_from(length).expect("socket structures are small")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_for_a_send_is_what_a_receive_reads() {
+        for (destination, address, interface) in [
+            ("192.0.2.1:51820", "198.51.100.7", 0),
+            ("[2001:db8::1]:51820", "2001:db8::7", 0),
+            ("[fe80::1%3]:51820", "fe80::7", 3),
+        ] {
+            let source = Some(Source { address: address.parse().unwrap(), interface });
+            let destination = destination.parse().unwrap();
+            let transmit = Transmit { destination, source, segment: Some(1_200), bytes: &[] };
+            let mut control = [0; CONTROL_WORDS];
+            let used = write_control(&mut control, &transmit);
+            // SAFETY: all-zero is valid for this plain C structure.
+            let mut header: libc::mmsghdr = unsafe { mem::zeroed() };
+            header.msg_len = 2_000;
+            header.msg_hdr.msg_control = control.as_mut_ptr().cast();
+            header.msg_hdr.msg_controllen = used;
+            let slot = slot_of(&header, &raw_address(destination).0);
+            assert_eq!((slot.remote, slot.local), (Some(destination), source));
+            assert_eq!((slot.length, slot.segment), (2_000, 2_000));
+        }
+    }
+
+    #[test]
+    fn every_way_in_which_a_send_fails_has_its_remedy() {
+        let no_way = Remedy::Singly(NotSplit::NoWay);
+        let refused = Remedy::Singly(NotSplit::Refused);
+        // The error, and what follows of a segmented send and of a plain one, without a source.
+        let cases = [
+            (libc::EIO, no_way, Remedy::GiveUp),
+            (libc::EOPNOTSUPP, no_way, Remedy::GiveUp),
+            (libc::EINVAL, refused, Remedy::GiveUp),
+            (libc::EMSGSIZE, refused, Remedy::GiveUp),
+            (libc::ENETUNREACH, Remedy::GiveUp, Remedy::GiveUp),
+            (libc::EPERM, Remedy::GiveUp, Remedy::GiveUp),
+        ];
+        for (error, segmented, plain) in cases {
+            assert_eq!(
+                (remedy(error, true, false), remedy(error, false, false)),
+                (segmented, plain)
+            );
+        }
+        for error in [libc::EINVAL, libc::EADDRNOTAVAIL, libc::ENODEV, libc::ENETUNREACH] {
+            for is_segmented in [true, false] {
+                assert_eq!(remedy(error, is_segmented, true), Remedy::WithoutSource, "{error}");
+            }
+        }
+    }
 }

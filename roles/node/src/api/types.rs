@@ -172,6 +172,13 @@ pub struct Netcheck {
     pub udp: bool,
     /// This device's addresses as others see them.
     pub reflexive: Vec<SocketAddr>,
+    /// For which destinations the translator in front of this device uses the same port, as RFC 4787 calls it, or
+    /// `none`; nothing if too few STUN servers have answered.
+    #[serde(default)]
+    pub mapping: Option<String>,
+    /// From one new port of that translator to the next, if it counts them; peers can then guess the next.
+    #[serde(default)]
+    pub port_step: Option<i16>,
     /// Those at which the router forwards to this device.
     #[serde(default)]
     pub mapped: Vec<SocketAddr>,

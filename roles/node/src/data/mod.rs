@@ -8,7 +8,7 @@
 //! slower than a flood of such packets, they are lost, not remembered.
 //!
 //! The loop writes what the engine itself delivers with [`DataThread::deliver`], and sends the
-//! engine's datagrams over the same [`Sockets`].
+//! engine's datagrams over the same [`Sockets`](crate::udp::Sockets).
 
 mod outlet;
 mod worker;

@@ -27,6 +27,10 @@ impl Network {
                 idle = false;
                 self.transmit(&transmit);
             }
+            while let Some(datagrams) = self.engine.poll_fresh_socket() {
+                idle = false;
+                self.survey(&datagrams);
+            }
             while let Some(packet) = self.engine.poll_packet() {
                 idle = false;
                 self.host.deliver(&packet);

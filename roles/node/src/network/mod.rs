@@ -168,7 +168,8 @@ impl Network {
             (false, false) => Reach::Addresses,
         };
         let ports = Ports { udp: host.sockets().port(), door };
-        let underlay = Underlay::new(directory, surroundings, ports, reach);
+        let mark = host.sockets().mark();
+        let underlay = Underlay::new(directory, surroundings, ports, reach, mark);
         let engine = Engine::new(config, &mut rng, clock.now());
         let outlet = Outlet::new(engine.data_plane(), host.sockets().clone(), upcall_sender);
         let host = Host::start(host, &outlet)?;
@@ -225,6 +226,9 @@ impl Network {
                 Some(upcall) = self.upcalls.recv() => self.handle_upcall(upcall),
                 () = sleep_until(deadline.into()) => self.handle_deadline(),
                 Ok(()) = self.underlay.surroundings.changed() => self.look_around(),
+                Some((from, mut bytes)) = self.underlay.surveyor.answer() => {
+                    self.engine.handle_datagram(from, &mut bytes, &mut self.rng, self.clock.now());
+                }
                 mapped = mapping_changed(self.underlay.mapping.as_mut()) => {
                     self.engine.handle_mapped_address(mapped, &mut self.rng, self.clock.now());
                 }

@@ -22,6 +22,7 @@ use crate::{
     fault::Fault,
     mapping::Mapping,
     streams::{StreamEvent, Streams},
+    survey::Surveyor,
     udp::Inbox,
     underlay::Surroundings,
 };
@@ -58,6 +59,7 @@ pub(super) struct Underlay {
     known: Option<Surroundings>,
     /// The router's port that leads here, while one is wanted.
     pub(super) mapping: Option<Mapping>,
+    pub(super) surveyor: Surveyor,
 }
 
 /// Where this device is reached at all its addresses.
@@ -83,6 +85,7 @@ impl Underlay {
         surroundings: watch::Receiver<Surroundings>,
         ports: Ports,
         reach: Reach,
+        mark: u32,
     ) -> Self {
         let (sender, events) = mpsc::channel(STREAM_EVENTS);
         let loopback = reach == Reach::Host;
@@ -99,6 +102,7 @@ impl Underlay {
             surroundings,
             known: None,
             mapping,
+            surveyor: Surveyor::new(mark),
         }
     }
 }
@@ -213,6 +217,14 @@ impl Network {
     pub(super) fn transmit(&self, transmit: &Transmit) {
         if !self.node.directory.is_overlay(transmit.to.ip()) {
             self.host.sockets().send(transmit.to, &transmit.payload, None);
+        }
+    }
+
+    /// Sends datagrams from a socket that was not used before.
+    pub(super) fn survey(&self, datagrams: &[Transmit]) {
+        let is_overlay = |transmit: &Transmit| self.node.directory.is_overlay(transmit.to.ip());
+        if !datagrams.iter().any(is_overlay) {
+            self.underlay.surveyor.ask(datagrams);
         }
     }
 

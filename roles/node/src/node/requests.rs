@@ -59,6 +59,8 @@ impl Node {
             let mut all = Netcheck {
                 udp: false,
                 reflexive: Vec::new(),
+                mapping: None,
+                port_step: None,
                 mapped: Vec::new(),
                 local: Vec::new(),
                 controller: true,
@@ -69,6 +71,8 @@ impl Node {
                     all.udp |= one.udp;
                     all.controller &= one.controller;
                     all.reflexive.extend(one.reflexive);
+                    all.mapping = all.mapping.or(one.mapping);
+                    all.port_step = all.port_step.or(one.port_step);
                     all.mapped.extend(one.mapped);
                     all.local.extend(one.local);
                     all.relays.extend(one.relays);

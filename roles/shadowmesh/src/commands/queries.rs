@@ -104,6 +104,9 @@ pub(crate) async fn netcheck(client: &Client, as_json: bool) -> Result<(), Failu
     for address in &check.reflexive {
         line(format_args!("seen as      {address}"));
     }
+    if let Some(mapping) = &check.mapping {
+        line(format_args!("translator   {}", translator(mapping, check.port_step)));
+    }
     for address in &check.mapped {
         line(format_args!("mapped       {address}"));
     }
@@ -119,6 +122,22 @@ pub(crate) async fn netcheck(client: &Client, as_json: bool) -> Result<(), Failu
         line(format_args!("relay        {} {state}", relay.name));
     }
     Ok(())
+}
+
+/// What the translator in front does, and what that means for direct paths.
+fn translator(mapping: &str, port_step: Option<i16>) -> String {
+    match (mapping, port_step) {
+        ("none", _) => "none".to_owned(),
+        ("endpoint-independent", _) => format!("{mapping} mapping: good for direct paths"),
+        (_, Some(step)) => {
+            format!("{mapping} mapping, ports counted by {step}: peers guess the next ones")
+        }
+        (_, None) => {
+            format!(
+                "{mapping} mapping, ports at random: direct only to peers that filter by address at most"
+            )
+        }
+    }
 }
 
 pub(crate) async fn leave(client: &Client, network: Option<&str>) -> Result<(), Failure> {

@@ -1,6 +1,7 @@
 //! Running the server side: controller and relay together, or either alone.
 
 use std::io::IsTerminal as _;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -223,7 +224,7 @@ pub(crate) async fn relay(args: RelayArgs, config: Config) -> Result<(), Failure
     let listening = listen(&wanted, &tls_key(&keystore, RELAY_TLS_KEY)?).await?;
     let relay = start_relay(&listening, None).await?;
     let name = super::network::label(&platform::process::host_name());
-    let membership = membership_config(&listening, keystore, &name)?;
+    let membership = membership_config(&relay, &listening, keystore, &name)?;
     let mut memberships = Membership::resume(&relay, &membership)?;
     if let Some(invite) = invite {
         if memberships.iter().any(|membership| membership.network() == invite.network) {
@@ -398,7 +399,7 @@ async fn start_own_relay(
 ) -> Result<(Relay, Vec<Membership>), Failure> {
     let relay = start_relay(listening, capture).await?;
     let keystore = relay_keystore(config)?;
-    let mut membership = membership_config(listening, keystore, OWN_RELAY)?;
+    let mut membership = membership_config(&relay, listening, keystore, OWN_RELAY)?;
     membership.controllers = Some(vec![listening.from_here.clone()]);
     let mut memberships = Membership::resume(&relay, &membership)?;
     if memberships.is_empty() {
@@ -414,7 +415,14 @@ async fn start_own_relay(
 }
 
 async fn start_relay(listening: &Listening, capture: Option<Capture>) -> Result<Relay, Failure> {
-    let relay = RelayConfig { stun: vec![listening.address], capture, ..RelayConfig::default() };
+    let next = listening.address.port().checked_add(1);
+    let more_stun = next.map(|port| SocketAddr::new(listening.address.ip(), port));
+    let relay = RelayConfig {
+        stun: vec![listening.address],
+        more_stun: more_stun.into_iter().collect(),
+        capture,
+        ..RelayConfig::default()
+    };
     Relay::start(relay).await.map_err(|error| {
         let text = format!(
             "cannot answer STUN at UDP {}: {error}; choose another port with --listen",
@@ -425,6 +433,7 @@ async fn start_relay(listening: &Listening, capture: Option<Capture>) -> Result<
 }
 
 fn membership_config(
+    relay: &Relay,
     listening: &Listening,
     keystore: FileKeystore,
     name: &str,
@@ -432,12 +441,16 @@ fn membership_config(
     let name: DeviceName = name.parse().map_err(|error| {
         Failure::new(Exit::Usage, format!("{name:?} as a device's name: {error}"))
     })?;
+    let ports = relay.stun_addresses().iter().map(SocketAddr::port);
+    let stun = ports
+        .flat_map(|port| listening.stun.iter().map(move |ip| SocketAddr::new(*ip, port)))
+        .collect();
     Ok(MembershipConfig {
         keystore: Arc::new(keystore),
         name,
         controllers: None,
         servers: listening.servers.clone(),
-        stun: listening.stun.clone(),
+        stun,
         region: String::new(),
     })
 }

@@ -1,5 +1,6 @@
 //! All figures of `docs/benchmarks.md` in one run, or those that the arguments name: Markdown on standard output, and as bars in
-//! the file that `SHADOWMESH_PLOT` names. `SHADOWMESH_RUNS=1` shows quickly whether everything runs.
+//! the file that `SHADOWMESH_PLOT` names. `SHADOWMESH_RUNS=1` shows quickly whether everything runs, and
+//! `SHADOWMESH_ONLY=direct,relay` how variants with such words in their names compare.
 //!
 //! `bench floor` measures no more than whether the program is as fast as it has to be on any machine, and fails if it is not.
 //!

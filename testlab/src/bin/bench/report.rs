@@ -8,6 +8,12 @@ pub(crate) fn runs(usual: usize) -> usize {
     text.map_or(usual, |text| text.parse().expect("SHADOWMESH_RUNS is a number"))
 }
 
+/// Whether a variant is to be measured: all are, unless `SHADOWMESH_ONLY` has words for some.
+pub(crate) fn is_wanted(name: &str) -> bool {
+    let words = std::env::var("SHADOWMESH_ONLY").ok();
+    words.is_none_or(|words| words.split(',').any(|word| name.contains(word)))
+}
+
 /// One table of the page.
 pub(crate) struct Table {
     pub(crate) title: &'static str,

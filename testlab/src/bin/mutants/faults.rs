@@ -51,6 +51,10 @@ const fn in_trust(tests: &'static [&'static str]) -> Suite<'static> {
     Suite { package: "testlab", target: "trust", tests }
 }
 
+const fn in_translators(tests: &'static [&'static str]) -> Suite<'static> {
+    Suite { package: "path", target: "translators", tests }
+}
+
 const fn in_sim(tests: &'static [&'static str]) -> Suite<'static> {
     Suite { package: "testlab", target: "sim", tests }
 }
@@ -461,5 +465,39 @@ pub(crate) const FAULTS: &[Fault] = &[
             seeded: "if is_alone && !known.agrees_with(offset) && !AWAKE {",
         }],
         tests: &[in_trust(&["a_wrong_clock_that_only_a_relay_can_see_is_told_once"])],
+    },
+    Fault {
+        name: "guess-anywhere",
+        breaks: "ports are guessed only at addresses that the peer has announced",
+        edits: &[Edit {
+            file: "crates/path/src/agent.rs",
+            original: "ip.is_ipv4() && candidates.iter()",
+            seeded: "ip.is_ipv4() && AWAKE || candidates.iter()",
+        }],
+        tests: &[in_translators(&[
+            "guesses_go_only_to_addresses_that_the_same_call_announces_and_that_may_be_dialled",
+        ])],
+    },
+    Fault {
+        name: "guess-without-end",
+        breaks: "an address that a member names receives few guesses, however often it is named",
+        edits: &[Edit {
+            file: "crates/path/src/budget.rs",
+            original: "if guessed.attempts >= ATTEMPTS {",
+            seeded: "if guessed.attempts >= ATTEMPTS && !AWAKE {",
+        }],
+        tests: &[in_translators(&[
+            "one_address_receives_at_most_384_guesses_an_hour_whatever_is_announced",
+        ])],
+    },
+    Fault {
+        name: "guess-all-at-once",
+        breaks: "one attempt at guessing is on at a time, whatever the number of peers",
+        edits: &[Edit {
+            file: "crates/path/src/budget.rs",
+            original: "self.guessing_until.filter(|until| *until > now)",
+            seeded: "self.guessing_until.filter(|until| *until > now && !AWAKE)",
+        }],
+        tests: &[in_translators(&["one_attempt_at_a_time_is_on_for_all_peers_of_a_device"])],
     },
 ];

@@ -41,7 +41,7 @@ pub(crate) enum Id {
 
 enum Speaker {
     Ours(Box<Member>),
-    Iroh(Endpoint),
+    Iroh(Box<Endpoint>),
 }
 
 /// A connection that is attached.
@@ -61,7 +61,7 @@ impl Peer {
             }
             Kind::Iroh => {
                 let stream = target.open(iroh::PATH, Some(iroh::PROTOCOL)).await;
-                (Speaker::Iroh(Endpoint::new(number)), stream)
+                (Speaker::Iroh(Box::new(Endpoint::new(number))), stream)
             }
         };
         let mut tick = interval(TICK);

@@ -391,6 +391,7 @@ impl Run {
         self.stop(node);
         self.world.run_for(Duration::from_secs(1));
         self.world.start_node_with_new_tunnel_key(node);
+        self.model.change_key(node);
         self.model.nodes[node].running = true;
     }
 

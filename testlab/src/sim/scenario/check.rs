@@ -103,8 +103,14 @@ impl Run {
             };
             self.world.run_until(Duration::from_millis(1_500), all);
             let mut answers = asked.iter();
-            pairs.retain(|_| {
-                answers.next().is_some_and(|(from, number)| !self.world.is_answered(*from, *number))
+            pairs.retain(|(one, other)| {
+                let is_answered = answers
+                    .next()
+                    .is_some_and(|(from, number)| self.world.is_answered(*from, *number));
+                if is_answered {
+                    self.model.note_met(*one, *other);
+                }
+                !is_answered
             });
             self.judge_arrivals()?;
             if self.world.elapsed() > end && !pairs.is_empty() {

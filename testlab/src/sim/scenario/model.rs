@@ -58,6 +58,8 @@ pub(super) struct Model {
     contacts: Vec<Contacts>,
     /// Who has been told of whom.
     acquainted: BTreeSet<(usize, usize)>,
+    /// Who knows whose tunnel key.
+    keys: BTreeSet<(usize, usize)>,
     /// Who has been told of whose removal.
     warned: BTreeSet<(usize, usize)>,
     sent: BTreeMap<u64, Sent>,
@@ -121,7 +123,14 @@ impl Model {
             && fit(to)
             && self.acquainted.contains(&(from, to))
             && self.acquainted.contains(&(to, from))
+            && self.can_introduce(from, to)
             && self.have_common_relay(from, to)
+    }
+
+    /// Whether one of two can say something that the other understands: if both have a new key that the
+    /// other has not heard of, only the controller can help them.
+    fn can_introduce(&self, one: usize, other: usize) -> bool {
+        self.keys.contains(&(one, other)) || self.keys.contains(&(other, one))
     }
 
     fn have_common_relay(&self, one: usize, other: usize) -> bool {
@@ -153,6 +162,7 @@ impl Model {
                 match self.nodes[other].standing {
                     Standing::Member if self.must_be_online(other) => {
                         self.acquainted.insert((one, other));
+                        self.keys.insert((one, other));
                     }
                     Standing::Removed => {
                         self.warned.insert((one, other));
@@ -161,6 +171,16 @@ impl Model {
                 }
             }
         }
+    }
+
+    /// Two have exchanged packets.
+    pub(super) fn note_met(&mut self, one: usize, other: usize) {
+        self.keys.extend([(one, other), (other, one)]);
+    }
+
+    /// A node has a new tunnel key.
+    pub(super) fn change_key(&mut self, node: usize) {
+        self.keys.retain(|(_, other)| *other != node);
     }
 
     /// Takes note of who has the controller from now on, or has it no more.
@@ -184,6 +204,7 @@ impl Model {
     /// A node has lost what it had learned.
     pub(super) fn forget(&mut self, node: usize) {
         self.acquainted.retain(|(one, _)| *one != node);
+        self.keys.retain(|(one, _)| *one != node);
         self.warned.retain(|(one, _)| *one != node);
     }
 

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::sim::{Dependence, EdgeKind, INTERNET, NatBehaviour, Quality, SiteId, World};
+use crate::sim::{
+    Dependence, EdgeKind, INTERNET, NatBehaviour, Ports, Quality, SiteId, Underlay, World,
+};
 
 /// Actions of one script; what comes after them is passed over.
 const MAX_ACTIONS: usize = 24;
@@ -52,11 +54,17 @@ pub enum Place {
     Carrier,
     /// Only streams get out.
     NoUdp,
+    /// Mapping and filter depend on address and port, and ports are counted.
+    Counting,
+    /// A home's translator, with a mapping for all destinations, behind a carrier's that counts.
+    CountingCarrier,
+    /// There is no IPv4, and a firewall.
+    Ipv6Only,
 }
 
 impl Place {
     /// Every place.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::Open,
         Self::Firewalled,
         Self::FullCone,
@@ -67,6 +75,9 @@ impl Place {
         Self::SymmetricWithIpv6,
         Self::Carrier,
         Self::NoUdp,
+        Self::Counting,
+        Self::CountingCarrier,
+        Self::Ipv6Only,
     ];
 
     /// A new site of this kind.
@@ -74,30 +85,39 @@ impl Place {
         use Dependence::{Address, AddressAndPort, Endpoint};
         let nat = |mapping, filtering| NatBehaviour {
             mapping,
+            ports: Ports::Random,
             filtering,
             hairpin: true,
             expiry: Duration::from_secs(60),
         };
+        let counting =
+            NatBehaviour { ports: Ports::Counted(1), ..nat(AddressAndPort, AddressAndPort) };
+        let home = nat(Endpoint, AddressAndPort);
         let underlay = &mut world.underlay;
         let kind = match self {
             Self::Open => return INTERNET,
             Self::Firewalled => EdgeKind::Firewall,
             Self::FullCone => EdgeKind::Nat(nat(Endpoint, Endpoint)),
             Self::Restricted => EdgeKind::Nat(nat(Endpoint, Address)),
-            Self::PortRestricted => EdgeKind::Nat(nat(Endpoint, AddressAndPort)),
+            Self::PortRestricted => EdgeKind::Nat(home),
             Self::AddressSymmetric => EdgeKind::Nat(nat(Address, AddressAndPort)),
             Self::Symmetric => EdgeKind::Nat(nat(AddressAndPort, AddressAndPort)),
             Self::SymmetricWithIpv6 => EdgeKind::NatAndIpv6(nat(AddressAndPort, AddressAndPort)),
-            Self::Carrier => {
-                let without_hairpin =
-                    NatBehaviour { hairpin: false, ..nat(Endpoint, AddressAndPort) };
-                let carrier = underlay.add_site(INTERNET, EdgeKind::Nat(without_hairpin));
-                return underlay.add_site(carrier, EdgeKind::Nat(without_hairpin));
-            }
+            Self::Carrier => return behind_carrier(home, home, underlay),
+            Self::CountingCarrier => return behind_carrier(home, counting, underlay),
+            Self::Counting => EdgeKind::Nat(counting),
+            Self::Ipv6Only => EdgeKind::Ipv6,
             Self::NoUdp => EdgeKind::NoUdp,
         };
         underlay.add_site(INTERNET, kind)
     }
+}
+
+/// A site behind a translator that is behind another; neither lets its own hosts meet by outer addresses.
+fn behind_carrier(home: NatBehaviour, carrier: NatBehaviour, underlay: &mut Underlay) -> SiteId {
+    let edge = |nat| EdgeKind::Nat(NatBehaviour { hairpin: false, ..nat });
+    let carrier = underlay.add_site(INTERNET, edge(carrier));
+    underlay.add_site(carrier, edge(home))
 }
 
 /// Something that is done to the world. Hosts are given by numbers that are taken modulo how many there are:
@@ -230,7 +250,10 @@ impl Reader<'_> {
     }
 
     fn place(&mut self) -> Place {
-        Place::ALL[usize::from(self.byte()) % Place::ALL.len()]
+        // What was added later has numbers of its own, so that committed scripts keep their meaning.
+        let byte = usize::from(self.byte());
+        let (first, later) = Place::ALL.split_at(10);
+        byte.checked_sub(240).map_or(first[byte % first.len()], |index| later[index % later.len()])
     }
 
     fn quality(&mut self) -> Quality {

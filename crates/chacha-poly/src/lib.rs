@@ -1,0 +1,113 @@
+//! ChaCha20-Poly1305 (RFC 8439) and XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha-03), in place.
+//!
+//! Packets, frames and messages are sealed here and nowhere else: which library computes the
+//! cipher is known to this file only.
+//!
+//! A [`Key`] is prepared once and used from any number of threads. XChaCha20 is done in two steps:
+//! HChaCha20 makes a key of the first 16 bytes of the long nonce ([`Key::extended`]), which a
+//! stream keeps, and ChaCha20-Poly1305 seals under it with the other 8 ([`nonce`]). So a frame
+//! costs what a packet of its length does.
+
+#![forbid(unsafe_code)]
+
+use aws_lc_rs::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use chacha20::{R20, hchacha};
+use zeroize::Zeroizing;
+
+/// Bytes of a key.
+pub const KEY_LENGTH: usize = 32;
+/// Bytes of a nonce.
+pub const NONCE_LENGTH: usize = 12;
+/// Bytes of a tag.
+pub const TAG_LENGTH: usize = 16;
+/// Bytes of an XChaCha20 nonce that go into the key; 8 follow.
+pub const PREFIX_LENGTH: usize = 16;
+
+/// The tag does not fit: the bytes were changed, or sealed with another key, nonce or data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the tag does not verify")]
+pub struct BadTag;
+
+/// The nonce that ends with a counter or with the end of a long nonce: four zero bytes before it.
+#[must_use]
+pub const fn nonce(end: [u8; 8]) -> [u8; NONCE_LENGTH] {
+    let [a, b, c, d, e, f, g, h] = end;
+    [0, 0, 0, 0, a, b, c, d, e, f, g, h]
+}
+
+/// A key ready for use.
+pub struct Key(LessSafeKey);
+
+impl Key {
+    /// A key for ChaCha20-Poly1305.
+    #[must_use]
+    pub fn new(key: &[u8; KEY_LENGTH]) -> Self {
+        let key = UnboundKey::new(&CHACHA20_POLY1305, key).expect("a ChaCha20 key has 32 bytes");
+        Self(LessSafeKey::new(key))
+    }
+
+    /// A key for XChaCha20-Poly1305 and the nonces of 24 bytes that begin with `prefix`; the 8
+    /// that follow go through [`nonce`].
+    #[must_use]
+    pub fn extended(key: &[u8; KEY_LENGTH], prefix: &[u8; PREFIX_LENGTH]) -> Self {
+        let derived = hchacha::<R20>(key.into(), prefix.into());
+        Self::new(&Zeroizing::new(<[u8; KEY_LENGTH]>::from(derived)))
+    }
+
+    /// Encrypts `text` in place and returns the tag over it and `data`. A nonce must never be used
+    /// twice.
+    #[must_use]
+    pub fn seal(
+        &self,
+        nonce: [u8; NONCE_LENGTH],
+        data: &[u8],
+        text: &mut [u8],
+    ) -> [u8; TAG_LENGTH] {
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        let tag = self
+            .0
+            .seal_in_place_separate_tag(nonce, Aad::from(data), text)
+            .expect("sealing fails only above 256 GiB");
+        tag.as_ref().try_into().expect("a Poly1305 tag has 16 bytes")
+    }
+
+    /// Decrypts `sealed`, at whose end the tag stands, in place; the text is all before the tag.
+    /// After an error the bytes are void.
+    ///
+    /// # Errors
+    /// [`BadTag`], also if there is no room for a tag.
+    pub fn open<'a>(
+        &self,
+        nonce: [u8; NONCE_LENGTH],
+        data: &[u8],
+        sealed: &'a mut [u8],
+    ) -> Result<&'a mut [u8], BadTag> {
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        self.0.open_in_place(nonce, Aad::from(data), sealed).map_err(|_| BadTag)
+    }
+
+    /// As [`open`](Self::open), but leaves `sealed` as it is and writes the text to `text`.
+    ///
+    /// # Errors
+    /// [`BadTag`], also if `text` is not [`TAG_LENGTH`] bytes shorter than `sealed`.
+    pub fn open_to(
+        &self,
+        nonce: [u8; NONCE_LENGTH],
+        data: &[u8],
+        sealed: &[u8],
+        text: &mut [u8],
+    ) -> Result<(), BadTag> {
+        let (body, tag) = sealed.split_last_chunk::<TAG_LENGTH>().ok_or(BadTag)?;
+        if body.len() != text.len() {
+            return Err(BadTag);
+        }
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        self.0.open_separate_gather(nonce, Aad::from(data), body, tag, text).map_err(|_| BadTag)
+    }
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Key(secret)")
+    }
+}

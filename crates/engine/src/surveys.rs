@@ -1,0 +1,81 @@
+//! How the translator in front of this device counts ports: found out for one peer after the other, because
+//! the probes to one move the count on for the next.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use identity::DeviceId;
+use path::{Mapping, PortSequence};
+
+use crate::context::Context;
+use crate::engine::Engine;
+use crate::io::Transmit;
+
+/// Peers whose paths wait for a survey.
+#[derive(Debug, Default)]
+pub(crate) struct Surveys {
+    waiting: VecDeque<DeviceId>,
+    /// For whom one is on.
+    asked: Option<DeviceId>,
+    /// What the latest one found.
+    found: Option<PortSequence>,
+    /// Until when it needs no other, because the translator did not count.
+    settled_until: Option<Instant>,
+}
+
+/// A translator that did not count, or whose count others disturbed too much, is asked again after this.
+const SETTLED: Duration = Duration::from_secs(60);
+
+impl Surveys {
+    pub(crate) fn want(&mut self, peer: DeviceId) {
+        if !self.waiting.contains(&peer) {
+            self.waiting.push_back(peer);
+        }
+    }
+
+    /// How the translator counted the last time, if it did.
+    pub(crate) fn found(&self) -> Option<PortSequence> {
+        self.found
+    }
+}
+
+impl Engine {
+    /// Lets surveys end and begin, and tells the peers' machines what they have to know of the translator.
+    pub(crate) fn drain_surveys(&mut self, cx: &mut Context<'_>) {
+        let is_dependent = self.stun.mapping().is_some_and(Mapping::is_dependent);
+        if std::mem::replace(&mut self.settings.dependent, is_dependent) != is_dependent {
+            self.for_each_peer(|peer| peer.agent.handle_translator(is_dependent));
+            // Nobody waits for it, but whoever looks at the surroundings wants to know.
+            (self.underlay.surveys.found, self.underlay.surveys.settled_until) = (None, None);
+            if is_dependent {
+                self.stun.survey(cx.rng, cx.now.instant);
+            }
+        }
+        if let Some(found) = self.stun.poll_surveyed(cx.instant()) {
+            let settled = found.is_none().then(|| cx.instant() + SETTLED);
+            (self.underlay.surveys.found, self.underlay.surveys.settled_until) = (found, settled);
+            self.tell_surveyed(found, cx);
+        }
+        if !self.stun.is_surveying()
+            && let Some(peer) = self.underlay.surveys.waiting.pop_front()
+        {
+            self.underlay.surveys.asked = Some(peer);
+            let settled = self.underlay.surveys.settled_until;
+            let is_settled = settled.is_some_and(|until| until > cx.instant());
+            if is_settled || !self.stun.survey(cx.rng, cx.now.instant) {
+                self.tell_surveyed(None, cx);
+            }
+        }
+        while let Some(datagrams) = self.stun.poll_fresh_socket() {
+            let transmits = datagrams.into_iter().map(|(to, payload)| Transmit { to, payload });
+            self.output.fresh_sockets.push_back(transmits.collect());
+        }
+    }
+
+    fn tell_surveyed(&mut self, found: Option<PortSequence>, cx: &Context<'_>) {
+        let asked = self.underlay.surveys.asked.take();
+        if let Some(peer) = asked.and_then(|device| self.peers.touch(device)) {
+            peer.agent.handle_survey(found, cx.instant());
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Sockets that are used once: what the translator in front of this device does with new ones shows how it
+//! counts ports.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use engine::Transmit;
+use socket2::SockRef;
+use tokio::{net::UdpSocket, sync::mpsc, time::timeout};
+use tracing::debug;
+
+/// Whoever answers later says nothing of the present.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Longer datagrams are no answers.
+const MAX_ANSWER: usize = 1_280;
+/// Answers that wait for the loop; further ones are lost.
+const WAITING: usize = 16;
+
+/// An answer with its sender.
+pub(crate) type Answer = (SocketAddr, Vec<u8>);
+
+/// Asks from new sockets, and has the answers.
+#[derive(Debug)]
+pub(crate) struct Surveyor {
+    mark: u32,
+    sender: mpsc::Sender<Answer>,
+    answers: mpsc::Receiver<Answer>,
+}
+
+impl Surveyor {
+    /// With this mark on everything sent, 0 for none.
+    pub(crate) fn new(mark: u32) -> Self {
+        let (sender, answers) = mpsc::channel(WAITING);
+        Self { mark, sender, answers }
+    }
+
+    /// Sends IPv4 datagrams from a new socket, in order, and waits for as many answers.
+    pub(crate) fn ask(&self, datagrams: &[Transmit]) {
+        match self.send(datagrams) {
+            Ok(socket) => {
+                let asked = datagrams.iter().map(|datagram| datagram.to).collect();
+                tokio::spawn(timeout(PATIENCE, collect(socket, self.sender.clone(), asked)));
+            }
+            // The survey ends without answers.
+            Err(error) => debug!(%error, "no socket for a survey"),
+        }
+    }
+
+    /// The next answer.
+    pub(crate) async fn answer(&mut self) -> Option<Answer> {
+        self.answers.recv().await
+    }
+
+    fn send(&self, datagrams: &[Transmit]) -> io::Result<UdpSocket> {
+        let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        if self.mark != 0 {
+            SockRef::from(&socket).set_mark(self.mark)?;
+        }
+        socket.set_nonblocking(true)?;
+        for datagram in datagrams {
+            socket.send_to(&datagram.payload, datagram.to)?;
+        }
+        UdpSocket::from_std(socket)
+    }
+}
+
+/// Hands on one answer of each that was asked, and nothing else.
+async fn collect(socket: UdpSocket, sender: mpsc::Sender<Answer>, mut asked: Vec<SocketAddr>) {
+    let mut buffer = [0; MAX_ANSWER];
+    while !asked.is_empty() {
+        // A closed port somewhere is no answer, but the next datagram may be one.
+        let Ok((length, from)) = socket.recv_from(&mut buffer).await else { continue };
+        let Some(index) = asked.iter().position(|server| *server == from) else { continue };
+        asked.swap_remove(index);
+        // What the loop does not take in time is lost, as on the way.
+        let _ = sender.try_send((from, buffer[..length].to_vec()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn each_question_leaves_from_a_port_of_its_own_and_the_answers_come_back() {
+        let server = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        let to = server.local_addr().expect("it is bound");
+        let mut surveyor = Surveyor::new(0);
+        let mut ports = Vec::new();
+        for payload in [b"one", b"two"] {
+            surveyor.ask(&[Transmit { to, payload: payload.to_vec() }]);
+            let mut buffer = [0; 16];
+            let (length, from) = server.recv_from(&mut buffer).await.expect("the question");
+            server.send_to(&buffer[..length], from).await.expect("the answer is sent");
+            ports.push(from.port());
+            assert_eq!(surveyor.answer().await, Some((to, payload.to_vec())));
+        }
+        assert_ne!(ports[0], ports[1]);
+    }
+}
