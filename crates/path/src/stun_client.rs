@@ -164,7 +164,7 @@ impl StunClient {
     pub fn mapping(&self) -> Option<Mapping> {
         let answers =
             self.servers.iter().filter_map(|(address, server)| Some((*address, server.reflexive?)));
-        Mapping::of(&answers.collect::<Vec<_>>())
+        Mapping::of(answers)
     }
 
     /// Our addresses as the servers see them.
