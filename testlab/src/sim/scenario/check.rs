@@ -297,6 +297,16 @@ impl Run {
                 Some(node.device) == record.reporter
                     && node.alarms.iter().any(|(_, alarm)| alarm == stale)
             }),
+            // What was repeated is judged where it was said first.
+            SecurityEvent::Suppressed { .. } => {
+                let of_same = self
+                    .world
+                    .controller
+                    .events
+                    .iter()
+                    .filter(|other| other.reporter == record.reporter);
+                of_same.count() > 1
+            }
             // A cut, or a host that sleeps, lets both come to nothing.
             SecurityEvent::RotationFailed { .. } => true,
             SecurityEvent::HandshakeFailed { reason } => {
@@ -312,7 +322,6 @@ impl Run {
             | SecurityEvent::Conflict { .. }
             | SecurityEvent::RateLimited { .. }
             | SecurityEvent::ConnectionsRefused { .. }
-            | SecurityEvent::Suppressed { .. }
             | _ => false,
         }
     }
