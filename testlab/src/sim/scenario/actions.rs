@@ -150,6 +150,7 @@ impl Run {
                 let node = self.node(node);
                 self.expected.clocks_differ = true;
                 self.model.forget_contacts(node);
+                self.model.nodes[node].behind = ahead_ms < 0;
                 self.world.set_clock(node, ahead_ms);
             }
             Action::Disk { host, full } => self.fill_disk(self.host(host), full),
@@ -280,7 +281,7 @@ impl Run {
 
     fn start(&mut self, node: usize) {
         if !self.model.nodes[node].running {
-            self.model.nodes[node].running = true;
+            self.model.start(node);
             self.world.start_node(node);
         }
     }
@@ -392,7 +393,7 @@ impl Run {
         self.world.run_for(Duration::from_secs(1));
         self.world.start_node_with_new_tunnel_key(node);
         self.model.change_key(node);
-        self.model.nodes[node].running = true;
+        self.model.start(node);
     }
 
     /// Everything works again. Clocks stay as wrong as they are.

@@ -25,6 +25,10 @@ pub(super) struct NodeModel {
     pub(super) standing: Standing,
     pub(super) running: bool,
     pub(super) asleep: bool,
+    /// Its clock was set back, and no controller has said so yet.
+    pub(super) behind: bool,
+    /// It has started with such a clock: memberships that began meanwhile are none yet to it.
+    pub(super) lost_in_time: bool,
 }
 
 impl NodeModel {
@@ -73,7 +77,9 @@ impl Model {
     }
 
     pub(super) fn add_node(&mut self, standing: Standing) {
-        self.nodes.push(NodeModel { standing, running: true, asleep: false });
+        let (running, asleep) = (true, false);
+        let node = NodeModel { standing, running, asleep, behind: false, lost_in_time: false };
+        self.nodes.push(node);
         self.contacts.push(Contacts::default());
     }
 
@@ -116,8 +122,11 @@ impl Model {
 
     /// Whether packets must get from one to the other and back once things have settled.
     pub(super) fn must_reach(&self, from: usize, to: usize) -> bool {
-        let fit =
-            |node: usize| self.nodes[node].standing == Standing::Member && self.nodes[node].is_up();
+        let fit = |node: usize| {
+            self.nodes[node].standing == Standing::Member
+                && self.nodes[node].is_up()
+                && !self.nodes[node].lost_in_time
+        };
         from != to
             && fit(from)
             && fit(to)
@@ -151,7 +160,8 @@ impl Model {
     pub(super) fn settle(&mut self) {
         for node in 0..self.nodes.len() {
             if self.must_be_online(node) {
-                self.nodes[node].standing = Standing::Member;
+                let node = &mut self.nodes[node];
+                (node.standing, node.behind, node.lost_in_time) = (Standing::Member, false, false);
             }
         }
         for one in 0..self.nodes.len() {
@@ -171,6 +181,13 @@ impl Model {
                 }
             }
         }
+    }
+
+    /// A node runs again.
+    pub(super) fn start(&mut self, node: usize) {
+        let node = &mut self.nodes[node];
+        node.running = true;
+        node.lost_in_time |= node.behind;
     }
 
     /// Two have exchanged packets.
