@@ -472,7 +472,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         edits: &[Edit {
             file: "crates/path/src/agent.rs",
             original: "ip.is_ipv4() && candidates.iter()",
-            seeded: "ip.is_ipv4() && AWAKE || candidates.iter()",
+            seeded: "ip.is_ipv4() && AWAKE || ip.is_ipv4() && candidates.iter()",
         }],
         tests: &[in_translators(&[
             "guesses_go_only_to_addresses_that_the_same_call_announces_and_that_may_be_dialled",
