@@ -33,6 +33,8 @@ pub struct StunClient {
     servers: BTreeMap<SocketAddr, Server>,
     transmits: VecDeque<(SocketAddr, Vec<u8>)>,
     survey: PortSurvey,
+    /// What the answers say together: every packet asks for it, and they hardly ever change.
+    mapping: Option<Mapping>,
 }
 
 #[derive(Debug)]
@@ -64,6 +66,7 @@ impl StunClient {
                 latency: None,
             });
         }
+        self.compare();
     }
 
     /// Asks all servers anew because this device's network changed.
@@ -72,6 +75,7 @@ impl StunClient {
             *server =
                 Server { next: now, attempt: 0, request: None, reflexive: None, latency: None };
         }
+        self.compare();
     }
 
     /// Takes a datagram for which [`stun::is_stun`] holds; true if our reflexive addresses changed.
@@ -93,6 +97,7 @@ impl StunClient {
             reflexive: Some(reflexive),
             latency: Some(now.saturating_duration_since(sent)),
         };
+        self.compare();
         changed
     }
 
@@ -120,6 +125,9 @@ impl StunClient {
             server.attempt += 1;
             server.next = now + *wait;
             self.transmits.push_back((*address, stun::binding_request(transaction)));
+        }
+        if changed {
+            self.compare();
         }
         changed
     }
@@ -162,9 +170,13 @@ impl StunClient {
 
     /// For which destinations the translator uses the same port, if two servers have answered.
     pub fn mapping(&self) -> Option<Mapping> {
+        self.mapping
+    }
+
+    fn compare(&mut self) {
         let answers =
             self.servers.iter().filter_map(|(address, server)| Some((*address, server.reflexive?)));
-        Mapping::of(answers)
+        self.mapping = Mapping::of(&answers.collect::<Vec<_>>());
     }
 
     /// Our addresses as the servers see them.

@@ -21,10 +21,10 @@ pub enum Mapping {
 impl Mapping {
     /// The mapping that gives these answers, each the address of a server and what it saw; nothing from
     /// fewer than two servers. IPv6 is not translated, so it says nothing.
-    pub fn of(answers: impl Iterator<Item = (SocketAddr, SocketAddr)> + Clone) -> Option<Self> {
-        let answers = answers.filter(|(server, _)| server.is_ipv4());
-        let pairs = answers.clone().enumerate().flat_map(|(index, one)| {
-            answers.clone().skip(index + 1).map(move |other| {
+    pub fn of(answers: &[(SocketAddr, SocketAddr)]) -> Option<Self> {
+        let answers: Vec<_> = answers.iter().filter(|(server, _)| server.is_ipv4()).collect();
+        let pairs = answers.iter().enumerate().flat_map(|(index, one)| {
+            answers[index + 1..].iter().map(move |other| {
                 let is_same_address = one.0.ip() == other.0.ip();
                 match (one.1 == other.1, is_same_address) {
                     (true, _) => Self::EndpointIndependent,

@@ -28,16 +28,16 @@ fn the_kind_of_mapping_shows_in_what_servers_on_two_addresses_and_two_ports_see(
     let servers = ["192.0.2.1:3478", "192.0.2.1:3479", "192.0.2.2:3478"].map(address);
     let of = |ports: [u16; 3]| {
         let answers: Vec<_> = servers.into_iter().zip(mappings(&ports)).collect();
-        Mapping::of(answers.into_iter())
+        Mapping::of(&answers)
     };
     assert_eq!(of([5_000, 5_000, 5_000]), Some(EndpointIndependent));
     assert_eq!(of([5_000, 5_000, 5_001]), Some(AddressDependent));
     assert_eq!(of([5_000, 5_001, 5_002]), Some(AddressAndPortDependent));
-    assert_eq!(Mapping::of([(servers[0], address("203.0.113.7:1"))].into_iter()), None);
+    assert_eq!(Mapping::of(&[(servers[0], address("203.0.113.7:1"))]), None);
     let ipv6 = [("[2001:db8::1]:1", 1), ("[2001:db8::2]:1", 2)];
     let ipv6 =
         ipv6.map(|(server, port)| (address(server), SocketAddr::from(([203, 0, 113, 7], port))));
-    assert_eq!(Mapping::of(ipv6.into_iter()), None);
+    assert_eq!(Mapping::of(&ipv6), None);
 }
 
 #[test]

@@ -290,11 +290,12 @@ impl Driver {
         }
     }
 
-    /// Wants no devices any more, and says when they are gone; at once if they have nowhere to go.
+    /// Wants no devices any more, and says when they are gone; at once if they have nowhere to go, or no controller is
+    /// there to tell them.
     fn begin_to_drain(&mut self, done: oneshot::Sender<()>) {
         let own = self.secrets.device.id();
         let others = |(entry, healthy): (&RelayEntry, bool)| healthy && entry.device != own;
-        if !self.client.map().relays().any(others) {
+        if self.client.status() != ClientStatus::Online || !self.client.map().relays().any(others) {
             return;
         }
         self.draining = true;
