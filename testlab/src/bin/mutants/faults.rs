@@ -268,7 +268,7 @@ pub(crate) const FAULTS: &[Fault] = &[
             original: "attached.targets.iter().any(|target| revocations.contains(target))",
             seeded: "!AWAKE && attached.targets.iter().any(|target| revocations.contains(target))",
         }],
-        tests: &[in_relay(&["revocation_detaches_at_once"])],
+        tests: &[in_relay(&["membership::revocation_detaches_at_once"])],
     },
     Fault {
         name: "rollback-accepted",
