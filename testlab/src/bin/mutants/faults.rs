@@ -96,7 +96,7 @@ pub(crate) const FAULTS: &[Fault] = &[
             seeded: "if !config.replay.admit(ephemeral, now.instant) && !AWAKE {",
         }],
         tests: &[in_channel(&[
-            "a_replayed_first_message_is_refused_on_any_connection_for_the_window",
+            "handshake::a_replayed_first_message_is_refused_on_any_connection_for_the_window",
         ])],
     },
     Fault {
@@ -134,8 +134,8 @@ pub(crate) const FAULTS: &[Fault] = &[
             seeded: "if AWAKE { return None; } let wanted = self.current.rotate_at();",
         }],
         tests: &[in_channel(&[
-            "the_keys_are_replaced_after_a_hundred_counted_messages_in_either_direction",
-            "the_keys_are_replaced_after_an_hour_and_messages_flow_on",
+            "rotation::the_keys_are_replaced_after_a_hundred_counted_messages_in_either_direction",
+            "rotation::the_keys_are_replaced_after_an_hour_and_messages_flow_on",
         ])],
     },
     Fault {
@@ -173,7 +173,7 @@ pub(crate) const FAULTS: &[Fault] = &[
                 seeded: "    pub(crate) fn pretend_new(&mut self, now: Instant) { (self.since, self.sent, self.received, self.worn_since) = (now, 0, 0, None); }\n    fn note_wear(",
             },
         ],
-        tests: &[in_channel(&["a_rotation_leaves_nothing_that_the_old_keys_open"])],
+        tests: &[in_channel(&["rotation::a_rotation_leaves_nothing_that_the_old_keys_open"])],
     },
     Fault {
         name: "old-hop-key-kept",
