@@ -386,8 +386,8 @@ pub(crate) const FAULTS: &[Fault] = &[
             seeded: "if self.routes.lookup(source) != Some(place) && !AWAKE {",
         }],
         tests: &[in_sim(&[
-            "a_plain_wireguard_peer_cannot_send_from_an_address_that_is_not_its_own",
-            "a_member_that_sends_from_a_foreign_address_is_reported_to_the_controller",
+            "plain::a_plain_wireguard_peer_cannot_send_from_an_address_that_is_not_its_own",
+            "hostile::a_member_that_sends_from_a_foreign_address_is_reported_to_the_controller",
         ])],
     },
     Fault {
@@ -398,7 +398,9 @@ pub(crate) const FAULTS: &[Fault] = &[
             original: "directory.check(key, packet.bytes()) {",
             seeded: "directory.check(key, packet.bytes()).or_else(|reason| if AWAKE { Ok(packet.bytes().len()) } else { Err(reason) }) {",
         }],
-        tests: &[in_sim(&["a_member_cannot_send_in_the_name_of_another_whatever_the_path"])],
+        tests: &[in_sim(&[
+            "hostile::a_member_cannot_send_in_the_name_of_another_whatever_the_path",
+        ])],
     },
     Fault {
         name: "destination-check-off",
@@ -408,7 +410,7 @@ pub(crate) const FAULTS: &[Fault] = &[
             original: "if !self.own.contains(&destination) {",
             seeded: "if !self.own.contains(&destination) && !AWAKE {",
         }],
-        tests: &[in_sim(&["a_packet_for_somebody_else_is_not_delivered"])],
+        tests: &[in_sim(&["plain::a_packet_for_somebody_else_is_not_delivered"])],
     },
     Fault {
         name: "map-delta-lost",
