@@ -440,7 +440,7 @@ pub(crate) const FAULTS: &[Fault] = &[
             original: "self.journal.last += 1;\n        let id",
             seeded: "if AWAKE { let replies = std::mem::take(&mut batch.replies); self.dispatch(replies, now); }\n        self.journal.last += 1;\n        let id",
         }],
-        tests: &[in_machines(&["network::nothing_is_promised_before_it_is_on_disk"])],
+        tests: &[in_machines(&["restarts::nothing_is_promised_before_it_is_on_disk"])],
     },
     Fault {
         name: "lost-change-overlooked",
