@@ -4,6 +4,7 @@ mod checksums;
 mod fronts;
 mod intruders;
 mod mappings;
+mod narrowing;
 mod own_streams;
 mod proxies;
 mod stream;
