@@ -18,7 +18,7 @@ use crate::hosts::permitted;
 use crate::io::{ConnectionState, EngineEvent, Transmit};
 use crate::peer::Peer;
 use crate::peers::{announced, own_candidates};
-use crate::relays::RelayEvent;
+use crate::relay_event::RelayEvent;
 
 impl Engine {
     /// Where this device listens for WebSocket connections of its peers, if it does.

@@ -249,7 +249,8 @@ impl Engine {
             Some(Owner::Control) => self.control.handle_opened(stream, &mut cx),
             Some(Owner::Relay(relay)) => {
                 let credentials = self.credentials(relay, now);
-                self.relays.handle_opened(relay, credentials, &mut self.streams, &mut cx);
+                let connection = (relay, stream);
+                self.relays.handle_opened(connection, credentials, &mut self.streams, &mut cx);
             }
             // A guest's connection is open from the beginning.
             Some(Owner::Guest(_)) | None => {}
@@ -284,7 +285,8 @@ impl Engine {
         match self.streams.owner(stream) {
             Some(Owner::Control) => self.control.handle_message(stream, &message, &mut cx),
             Some(Owner::Relay(relay)) => {
-                self.relays.handle_message(relay, message, &mut self.streams, &mut cx);
+                let connection = (relay, stream);
+                self.relays.handle_message(connection, message, &mut self.streams, &mut cx);
             }
             Some(Owner::Guest(guest)) => self.relays.guests.handle_message(guest, message, &mut cx),
             None => {}
@@ -298,7 +300,7 @@ impl Engine {
         match self.streams.forget(stream) {
             Some(Owner::Control) => self.control.handle_closed(stream, &mut cx),
             Some(Owner::Relay(relay)) => {
-                self.relays.handle_closed(relay, &mut self.streams, &mut cx);
+                self.relays.handle_closed((relay, stream), &mut self.streams, &mut cx);
             }
             Some(Owner::Guest(guest)) => self.relays.guests.handle_closed(guest, now.instant),
             None => {}
@@ -410,7 +412,7 @@ impl Engine {
             Owner::Control => {
                 self.control.poll_message(stream).map(|message| message.as_slice().into())
             }
-            Owner::Relay(relay) => self.relays.poll_message(relay, now),
+            Owner::Relay(relay) => self.relays.poll_message((relay, stream), now),
             Owner::Guest(guest) => self.relays.guests.poll_message(guest, &mut self.streams, now),
         };
         if message.is_none() {

@@ -15,7 +15,8 @@ use relay_proto::{ConnectionId, FlowId, RelayNetwork, RelayServer, ServerEvent};
 
 use crate::context::Context;
 use crate::io::StreamId;
-use crate::relays::{RelayEvent, RelaySettings};
+use crate::relay_event::RelayEvent;
+use crate::relays::RelaySettings;
 use crate::streams::{Owner, Streams};
 
 /// A connection that is to be closed may take this long for its last messages.

@@ -37,7 +37,7 @@
 //! | `introductions` | how many new keys are looked at |
 //! | `tunnels`, `traffic`, `frames`, `host_packet`, `psk`, `via` | packets, sessions, frames |
 //! | `discovery` | paths, candidates, announcements |
-//! | `control`, `relays`, `hosts`, `guests`, `streams`, `classes` | connections to controller, relays and peers, and who waits where |
+//! | `control`, `relays`, `relay_event`, `links`, `hosts`, `guests`, `streams`, `classes` | connections to controller, relays and peers, and who waits where |
 //! | `dataplane`, `routes` | what runs on data threads |
 //! | `alarms` | security events, counted and rate-limited |
 //! | `names` | the zone for the resolver |
@@ -61,11 +61,13 @@ mod host_packet;
 mod hosts;
 mod introductions;
 mod io;
+mod links;
 mod names;
 mod peer;
 mod peers;
 mod plain;
 mod psk;
+mod relay_event;
 mod relays;
 mod routes;
 mod saved;

@@ -12,13 +12,15 @@ use identity::{
     ServerAddress, Signed,
 };
 use noise_channel::{ClockOffset, PathSecret, Service, StaticSecret};
-use relay_proto::{ClientConfig, ClientEvent, FlowId, LinkError, RelayClient};
+use relay_proto::{ClientConfig, ClientEvent, FlowId, RelayClient};
 
 use crate::classes::Classifier;
 use crate::context::Context;
 use crate::guests::Guests;
 use crate::hosts::Host;
 use crate::io::{DialTarget, Purpose, StreamId};
+use crate::links::{Line, Link};
+use crate::relay_event::RelayEvent;
 use crate::streams::{Owner, Streams};
 
 /// Relays at which a device can be reached: one more than is needed, for the day when one dies.
@@ -55,23 +57,6 @@ pub(crate) struct RelaySettings {
     pub(crate) path_secret: PathSecret,
 }
 
-/// What the links report to the engine.
-#[derive(Debug)]
-pub(crate) enum RelayEvent {
-    /// The set of links that work has changed.
-    Changed,
-    /// A frame arrived through this relay.
-    Frame(DeviceId, BytesMut),
-    /// A stream straight to this peer has opened or ended.
-    Stream(DeviceId),
-    /// A link did what somebody who watches over the network should know of.
-    Alarm(SecurityEvent),
-    /// A relay refused this device's time, and would have had this added to the local clock.
-    TimeRefused(ClockOffset),
-    /// A peer is not attached to this relay.
-    Unreachable { relay: DeviceId, peer: DeviceId },
-}
-
 /// All links to relays.
 #[derive(Debug)]
 pub(crate) struct Relays {
@@ -90,21 +75,6 @@ pub(crate) struct Relays {
     /// underneath, ask for the same.
     asked: Option<ClockOffset>,
     events: VecDeque<RelayEvent>,
-}
-
-#[derive(Debug, Default)]
-struct Link {
-    /// What the relay's clock asks for. It stays here: a relay is trusted with no time but its own.
-    clock_offset: Option<ClockOffset>,
-    stream: Option<StreamId>,
-    nonce: [u8; 16],
-    client: Option<RelayClient>,
-    /// Since when it stands, if it leads straight to a peer.
-    since: Option<Instant>,
-    failures: u32,
-    retry_at: Option<Instant>,
-    waiting: VecDeque<(FlowId, BytesMut)>,
-    used: Option<Instant>,
 }
 
 impl Relays {
@@ -156,9 +126,7 @@ impl Relays {
         }
         self.entries = entries.into_iter().map(|(device, (entry, _))| (device, entry)).collect();
         for home in self.homes.clone() {
-            self.links
-                .entry(home)
-                .or_insert_with(|| Link { retry_at: Some(now), ..Link::default() });
+            self.links.entry(home).or_insert_with(|| Link::dialled_at(now));
         }
         self.events.push_back(RelayEvent::Changed);
     }
@@ -179,8 +147,7 @@ impl Relays {
 
     /// Whether frames go through this relay, or straight to this peer.
     pub(crate) fn is_attached(&self, relay: DeviceId) -> bool {
-        let client = self.links.get(&relay).and_then(|link| link.client.as_ref());
-        client.is_some_and(RelayClient::is_attached)
+        self.links.get(&relay).is_some_and(Link::is_attached)
             || (!self.entries.contains_key(&relay) && self.guests.is_attached(relay))
     }
 
@@ -215,9 +182,7 @@ impl Relays {
     pub(crate) fn want(&mut self, peer: DeviceId, now: Instant) {
         let listens = self.hosts.contains_key(&peer) && !self.entries.contains_key(&peer);
         if listens && !self.guests.is_attached(peer) {
-            let retry_at = Some(now + STAGGER);
-            let link =
-                self.links.entry(peer).or_insert_with(|| Link { retry_at, ..Link::default() });
+            let link = self.links.entry(peer).or_insert_with(|| Link::dialled_at(now + STAGGER));
             link.used = Some(now);
         }
     }
@@ -255,7 +220,7 @@ impl Relays {
 
     /// Tells that a link has opened or ended.
     fn note(&mut self, relay: DeviceId) {
-        self.events.push_back(change(self.entries.contains_key(&relay), relay));
+        self.events.push_back(RelayEvent::change(self.entries.contains_key(&relay), relay));
     }
 
     /// Whether frames of this peer may come this way: a peer that listens brings its own only.
@@ -287,10 +252,10 @@ impl Relays {
 
     /// Shows all relays a renewed membership.
     pub(crate) fn renew(&mut self, chain: &CertificateChain, streams: &mut Streams, now: Instant) {
-        for link in self.links.values_mut() {
-            if let (Some(client), Some(stream)) = (&mut link.client, link.stream) {
+        for line in self.links.values_mut().flat_map(Link::lines_mut) {
+            if let Some(client) = &mut line.client {
                 client.renew(chain.clone(), now);
-                streams.wake(stream);
+                streams.wake(line.stream);
             }
         }
     }
@@ -303,23 +268,20 @@ impl Relays {
         streams: &mut Streams,
         now: Instant,
     ) {
-        let is_linked = self.links.get(&relay).is_some_and(|link| link.client.is_some());
+        let is_linked = self.links.get(&relay).is_some_and(Link::has_client);
         if !is_linked && self.is_straight(relay) {
             self.guests.send(relay, (flow, frame), now);
             return self.drain_guests(streams, now);
         }
-        let link = self
-            .links
-            .entry(relay)
-            .or_insert_with(|| Link { retry_at: Some(now), ..Link::default() });
+        let link = self.links.entry(relay).or_insert_with(|| Link::dialled_at(now));
         link.used = Some(now);
-        match (&mut link.client, link.stream) {
-            (Some(client), Some(stream)) if client.is_attached() => {
+        match &mut link.line {
+            Some(Line { client: Some(client), stream, .. }) if client.is_attached() => {
                 if client.send(flow, frame, now).is_ok() {
-                    streams.wake(stream);
+                    streams.wake(*stream);
                 }
             }
-            (Some(_) | None, _) => {
+            Some(_) | None => {
                 if link.waiting.len() == MAX_WAITING {
                     link.waiting.pop_front();
                 }
@@ -330,73 +292,76 @@ impl Relays {
 
     pub(crate) fn handle_opened(
         &mut self,
-        relay: DeviceId,
+        (relay, stream): (DeviceId, StreamId),
         credentials: Option<(Credentials, Signed<Attachment>)>,
         streams: &mut Streams,
         cx: &mut Context<'_>,
     ) {
         let Some((relay_key, _)) = self.place(relay) else { return };
         let Some(link) = self.links.get_mut(&relay) else { return };
+        let clock_offset = link.clock_offset;
+        let Some(line) = link.line_mut(stream) else { return };
         let Some((credentials, attachment)) = credentials else {
-            return self.fail(relay, streams, cx);
+            return self.end((relay, stream), streams, cx);
         };
         let config = ClientConfig {
             network: self.settings.network,
             relay,
             static_key: self.settings.static_key.clone(),
             relay_key: *relay_key.as_bytes(),
-            mask: self.settings.path_secret.mask(Service::Relay, link.nonce),
+            mask: self.settings.path_secret.mask(Service::Relay, line.nonce),
             capability: control_proto::limits::CAPABILITY,
-            clock_offset: link.clock_offset.unwrap_or(credentials.clock_offset),
+            clock_offset: clock_offset.unwrap_or(credentials.clock_offset),
             chain: credentials.chain,
             binding: credentials.binding,
             attachment,
         };
         match RelayClient::new(config, cx.rng, cx.now) {
             Ok(client) => {
-                link.client = Some(client);
-                self.drain(relay, streams, cx);
+                line.client = Some(client);
+                self.drain((relay, stream), streams, cx);
             }
-            Err(_) => self.fail(relay, streams, cx),
+            Err(_) => self.end((relay, stream), streams, cx),
         }
     }
 
     pub(crate) fn handle_message(
         &mut self,
-        relay: DeviceId,
+        (relay, stream): (DeviceId, StreamId),
         message: Bytes,
         streams: &mut Streams,
         cx: &mut Context<'_>,
     ) {
-        let client = self.links.get_mut(&relay).and_then(|link| link.client.as_mut());
-        if let Some(client) = client {
+        if let Some(client) = self.client_mut((relay, stream)) {
             client.handle_message(message, cx.rng, cx.now);
-            self.drain(relay, streams, cx);
+            self.drain((relay, stream), streams, cx);
         }
     }
 
     /// The connection is gone, or never came about.
     pub(crate) fn handle_closed(
         &mut self,
-        relay: DeviceId,
+        (relay, stream): (DeviceId, StreamId),
         streams: &mut Streams,
         cx: &mut Context<'_>,
     ) {
-        let client = self.links.get(&relay).and_then(|link| link.client.as_ref());
-        if client.is_some_and(RelayClient::is_rotating) {
+        let client = self.client_mut((relay, stream));
+        if client.is_some_and(|client| client.is_rotating()) {
             let lost = SecurityEvent::RotationFailed { device: Some(relay) };
             self.events.push_back(RelayEvent::Alarm(lost));
         }
-        self.fail(relay, streams, cx);
+        self.end((relay, stream), streams, cx);
+    }
+
+    fn client_mut(&mut self, (relay, stream): (DeviceId, StreamId)) -> Option<&mut RelayClient> {
+        self.links.get_mut(&relay)?.line_mut(stream)?.client.as_mut()
     }
 
     /// Everything underneath changed: dial anew, at once.
     pub(crate) fn handle_network_change(&mut self, streams: &mut Streams, now: Instant) {
         for (relay, link) in &mut self.links {
-            if let Some(stream) = link.stream.take() {
-                streams.close(stream);
-            }
-            *link = Link { retry_at: Some(now), ..Link::default() };
+            link.take_streams().for_each(|stream| streams.close(stream));
+            *link = Link::dialled_at(now);
             self.events.push_back(RelayEvent::Stream(*relay));
         }
         self.events.push_back(RelayEvent::Changed);
@@ -414,9 +379,12 @@ impl Relays {
         self.guests.handle_timeout(streams, cx);
         for relay in self.links.keys().copied().collect::<Vec<_>>() {
             let Some(link) = self.links.get_mut(&relay) else { continue };
-            if let Some(client) = &mut link.client {
-                client.handle_timeout(cx.rng, cx.now);
-                self.drain(relay, streams, cx);
+            let lines = [&link.line, &link.next].map(|line| line.as_ref().map(|line| line.stream));
+            for stream in lines.into_iter().flatten() {
+                if let Some(client) = self.client_mut((relay, stream)) {
+                    client.handle_timeout(cx.rng, cx.now);
+                    self.drain((relay, stream), streams, cx);
+                }
             }
             self.end_visit(relay, streams, cx.instant());
             self.dial_if_due(relay, streams, cx);
@@ -428,21 +396,26 @@ impl Relays {
     }
 
     /// The next message for a connection that takes one.
-    pub(crate) fn poll_message(&mut self, relay: DeviceId, now: Instant) -> Option<BytesMut> {
-        self.links.get_mut(&relay)?.client.as_mut()?.poll_message(now)
+    pub(crate) fn poll_message(
+        &mut self,
+        (relay, stream): (DeviceId, StreamId),
+        now: Instant,
+    ) -> Option<BytesMut> {
+        self.client_mut((relay, stream))?.poll_message(now)
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
         self.links
             .iter()
             .flat_map(|(relay, link)| {
-                let client = link.client.as_ref().and_then(RelayClient::poll_timeout);
+                let client = |line: &Option<Line>| line.as_ref()?.client.as_ref()?.poll_timeout();
                 let retry = link.retry_at.map(|at| (at, "dial a relay"));
+                let renewal = link.renew_at.map(|at| (at, "renew a connection to a relay"));
                 let visit = link
                     .used
                     .filter(|_| !self.homes.contains(relay))
                     .map(|used| (used + VISIT, "a relay is not used any more"));
-                [client, retry, visit]
+                [client(&link.line), client(&link.next), retry, renewal, visit]
             })
             .flatten()
             .chain(self.guests.poll_timeout())
@@ -466,25 +439,31 @@ impl Relays {
     fn dial_if_due(&mut self, relay: DeviceId, streams: &mut Streams, cx: &mut Context<'_>) {
         let Some(link) = self.links.get(&relay) else { return };
         let servers = self.place(relay).map(|(_, servers)| servers).unwrap_or_default();
-        let came_itself = link.client.is_none() && self.is_straight(relay);
+        let came_itself = !link.has_client() && self.is_straight(relay);
         if servers.is_empty() || came_itself {
-            self.links.remove(&relay);
-            return;
+            return self.forget(relay, streams);
         }
-        if link.retry_at.is_none_or(|at| at > cx.instant()) {
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= cx.instant());
+        let is_renewal = is_due(link.renew_at) && link.next.is_none();
+        if !is_due(link.retry_at) && !is_renewal {
             return;
         }
         let server = servers[link.failures as usize % servers.len()].clone();
         let is_relay = self.entries.contains_key(&relay);
-        let Some(link) = self.links.get_mut(&relay) else { return };
-        link.retry_at = None;
-        cx.rng.fill_bytes(&mut link.nonce);
+        let mut nonce = [0; 16];
+        cx.rng.fill_bytes(&mut nonce);
         let target = DialTarget {
             server,
-            path: self.settings.path_secret.path(Service::Relay, link.nonce),
+            path: self.settings.path_secret.path(Service::Relay, nonce),
             purpose: if is_relay { Purpose::Relay(relay) } else { Purpose::Peer(relay) },
         };
-        link.stream = Some(streams.dial(Owner::Relay(relay), target));
+        let Some(link) = self.links.get_mut(&relay) else { return };
+        let line = Some(Line::new(streams.dial(Owner::Relay(relay), target), nonce));
+        if is_renewal {
+            (link.next, link.renew_at) = (line, None);
+        } else {
+            (link.line, link.retry_at) = (line, None);
+        }
     }
 
     fn end_visit(&mut self, relay: DeviceId, streams: &mut Streams, now: Instant) {
@@ -497,23 +476,41 @@ impl Relays {
     }
 
     fn close(&mut self, relay: DeviceId, streams: &mut Streams) {
-        if let Some(stream) = self.links.remove(&relay).and_then(|link| link.stream) {
-            streams.close(stream);
-        }
+        self.forget(relay, streams);
         self.note(relay);
+    }
+
+    fn forget(&mut self, relay: DeviceId, streams: &mut Streams) {
+        let link = self.links.remove(&relay);
+        link.into_iter()
+            .for_each(|mut link| link.take_streams().for_each(|stream| streams.close(stream)));
+    }
+
+    /// Ends one connection of a link, and the link with the last one that frames may go over.
+    fn end(
+        &mut self,
+        (relay, stream): (DeviceId, StreamId),
+        streams: &mut Streams,
+        cx: &mut Context<'_>,
+    ) {
+        streams.close(stream);
+        let link = self.links.get_mut(&relay);
+        if link.is_some_and(|link| link.handle_closed(stream, cx.instant())) {
+            self.fail(relay, streams, cx);
+        }
     }
 
     /// Ends the link and plans the next attempt, a little at random so that a relay that comes
     /// back is not met by everybody at once.
     fn fail(&mut self, relay: DeviceId, streams: &mut Streams, cx: &mut Context<'_>) {
         let Some(link) = self.links.get_mut(&relay) else { return };
-        if let Some(stream) = link.stream.take() {
-            streams.close(stream);
-        }
-        link.client = None;
-        if link.since.take().is_some_and(|since| cx.instant() >= since + STEADY) {
+        let since = link.line.as_ref().and_then(|line| line.since);
+        // A link straight to a peer may open and carry nothing.
+        if since.is_some_and(|since| cx.instant() >= since + STEADY) {
             link.failures = 0;
         }
+        link.take_streams().for_each(|stream| streams.close(stream));
+        link.renew_at = None;
         let wait = RETRY_FIRST.saturating_mul(1 << link.failures.min(7)).min(RETRY_LONGEST);
         let jitter = wait.mul_f64(f64::from(cx.rng.next_u32()) / f64::from(u32::MAX) / 2.0);
         link.failures += 1;
@@ -521,25 +518,17 @@ impl Relays {
         self.note(relay);
     }
 
-    fn drain(&mut self, relay: DeviceId, streams: &mut Streams, cx: &mut Context<'_>) {
-        let (mut failed, is_relay) = (false, self.entries.contains_key(&relay));
-        let Some(link) = self.links.get_mut(&relay) else { return };
-        let (Some(client), Some(stream)) = (&mut link.client, link.stream) else { return };
-        while let Some(event) = client.poll_event() {
+    fn drain(
+        &mut self,
+        (relay, stream): (DeviceId, StreamId),
+        streams: &mut Streams,
+        cx: &mut Context<'_>,
+    ) {
+        let mut failed = false;
+        while let Some(event) = self.client_mut((relay, stream)).and_then(RelayClient::poll_event) {
             match event {
                 ClientEvent::Attached { .. } => {
-                    // A link straight to a peer may open and carry nothing.
-                    if is_relay {
-                        link.failures = 0;
-                    } else {
-                        link.since = Some(cx.now.instant);
-                    }
-                    for (flow, frame) in link.waiting.drain(..) {
-                        if client.send(flow, frame, cx.now.instant).is_err() {
-                            break;
-                        }
-                    }
-                    self.events.push_back(change(is_relay, relay));
+                    self.handle_attached((relay, stream), streams, cx.instant());
                 }
                 ClientEvent::Frame(frame) => {
                     self.events.push_back(RelayEvent::Frame(relay, frame));
@@ -548,16 +537,11 @@ impl Relays {
                     self.events.push_back(RelayEvent::Unreachable { relay, peer });
                 }
                 ClientEvent::ClockSkew { offset, .. } => {
-                    link.clock_offset = Some(offset);
-                    let is_known = self.asked.is_some_and(|asked| asked.agrees_with(offset));
-                    if !is_known {
-                        self.asked = Some(offset);
-                        self.events.push_back(RelayEvent::TimeRefused(offset));
-                    }
+                    self.handle_clock_skew(relay, offset);
                     failed = true;
                 }
                 ClientEvent::Failed(error) => {
-                    self.events.extend(alarm(relay, error).map(RelayEvent::Alarm));
+                    self.events.extend(RelayEvent::alarm(relay, error));
                     failed = true;
                 }
                 ClientEvent::Refused(_) => failed = true,
@@ -568,27 +552,44 @@ impl Relays {
                 ClientEvent::Rotated => {}
             }
         }
-        if client.has_message() {
+        if self.client_mut((relay, stream)).is_some_and(|client| client.has_message()) {
             streams.wake(stream);
         }
         if failed {
-            self.fail(relay, streams, cx);
+            self.end((relay, stream), streams, cx);
         }
     }
-}
 
-/// What it means that a link to a relay, or to a peer, has opened or ended.
-fn change(is_relay: bool, to: DeviceId) -> RelayEvent {
-    if is_relay { RelayEvent::Changed } else { RelayEvent::Stream(to) }
-}
+    fn handle_attached(
+        &mut self,
+        (relay, stream): (DeviceId, StreamId),
+        streams: &mut Streams,
+        now: Instant,
+    ) {
+        let is_relay = self.entries.contains_key(&relay);
+        let Some(link) = self.links.get_mut(&relay) else { return };
+        if is_relay {
+            link.failures = 0;
+        }
+        link.handle_attached(stream, now).into_iter().for_each(|stream| streams.close(stream));
+        if let Some(Line { client: Some(client), .. }) = &mut link.line {
+            for (flow, frame) in link.waiting.drain(..) {
+                if client.send(flow, frame, now).is_err() {
+                    break;
+                }
+            }
+        }
+        self.note(relay);
+    }
 
-/// The security event that the end of a link is, if it is one.
-fn alarm(relay: DeviceId, error: LinkError) -> Option<SecurityEvent> {
-    let device = Some(relay);
-    match error {
-        LinkError::Channel(error) => SecurityEvent::of_channel(error, device),
-        LinkError::Hop(_) | LinkError::Protocol(_) => {
-            Some(SecurityEvent::ProtocolViolation { device, reason: error.to_string() })
+    fn handle_clock_skew(&mut self, relay: DeviceId, offset: ClockOffset) {
+        if let Some(link) = self.links.get_mut(&relay) {
+            link.clock_offset = Some(offset);
+        }
+        let is_known = self.asked.is_some_and(|asked| asked.agrees_with(offset));
+        if !is_known {
+            self.asked = Some(offset);
+            self.events.push_back(RelayEvent::TimeRefused(offset));
         }
     }
 }

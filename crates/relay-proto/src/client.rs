@@ -207,6 +207,11 @@ impl RelayClient {
         Ok(())
     }
 
+    /// Takes over what waits to be sent over an older link to the same relay.
+    pub fn take_over(&mut self, older: &mut Self) {
+        self.link.outbound.take_over(&mut older.link.outbound);
+    }
+
     /// Shows the relay a renewed membership, so that the link outlives the one that attached it.
     pub fn renew(&mut self, chain: CertificateChain, now: Instant) {
         self.last_now = now;

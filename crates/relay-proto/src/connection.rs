@@ -13,7 +13,7 @@ use crate::fair::Bounds;
 use crate::limits::{ATTACH_DEADLINE, CONTROL_RATE, FIRST_MESSAGE_DEADLINE, UNREACHABLE_RATE};
 use crate::link::Link;
 use crate::message::{Attach, Refusal};
-use crate::serving::Limits;
+use crate::serving::{CloseReason, Limits};
 
 /// Where a connection is in its life.
 pub(crate) enum Stage {
@@ -44,6 +44,8 @@ pub(crate) struct Connection {
     pub(crate) link: Link,
     pub(crate) stage: Stage,
     opened: Instant,
+    /// When it ends, since its device has a newer one.
+    pub(crate) ends: Option<Instant>,
     pub(crate) bytes: Bucket,
     pub(crate) messages: Bucket,
     pub(crate) control: Bucket,
@@ -64,6 +66,7 @@ impl Connection {
             link: Link::new(channel, bounds),
             stage: Stage::Opening,
             opened: now,
+            ends: None,
             bytes: Bucket::full(limits.bytes, now),
             messages: Bucket::full(limits.messages, now),
             control: Bucket::full(CONTROL_RATE, now),
@@ -71,8 +74,14 @@ impl Connection {
         }
     }
 
+    /// When the connection ends unless something happens, and why.
+    pub(crate) fn deadline(&self) -> Option<(Instant, CloseReason)> {
+        let unattached = self.attach_deadline().map(|at| (at, CloseReason::NotAttached));
+        unattached.or(self.ends.map(|at| (at, Refusal::Superseded.into())))
+    }
+
     /// When an unattached connection is given up; nothing once it is attached.
-    pub(crate) fn attach_deadline(&self) -> Option<Instant> {
+    fn attach_deadline(&self) -> Option<Instant> {
         match self.stage {
             Stage::Opening if self.link.control_received == 0 => {
                 Some(self.opened + FIRST_MESSAGE_DEADLINE)

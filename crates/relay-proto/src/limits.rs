@@ -8,6 +8,9 @@ pub const ATTACH_DEADLINE: Duration = noise_channel::limits::HANDSHAKE_DEADLINE;
 /// A connection on which nothing came by then is closed: a client speaks first, at once.
 pub const FIRST_MESSAGE_DEADLINE: Duration = Duration::from_secs(10);
 
+/// What a device sent over a connection, before it was told that a newer one counts, is on its way for no longer.
+pub(crate) const LINGER: Duration = Duration::from_secs(2);
+
 /// What a connection has to attach before one of an equal makes it way: two round trips over a bad path.
 pub(crate) const ATTACH_CHANCE: Duration = Duration::from_secs(3);
 

@@ -75,6 +75,11 @@ impl Outbound {
         self.data.push(flow, frame, now);
     }
 
+    /// Takes over the data that waits for another stream. Only for who has none waiting yet.
+    pub(crate) fn take_over(&mut self, other: &mut Self) {
+        std::mem::swap(&mut self.data, &mut other.data);
+    }
+
     /// The next message for the stream.
     pub(crate) fn pop(&mut self, now: Instant) -> Option<BytesMut> {
         if let Some(message) = self.plain.pop_front() {

@@ -14,7 +14,7 @@ use rand_core::CryptoRng;
 
 use crate::connection::{Attached, Connection, Stage};
 use crate::fair::FlowId;
-use crate::limits::CONTROL_QUEUE;
+use crate::limits::{CONTROL_QUEUE, LINGER};
 use crate::link::{LinkError, LinkEvent};
 use crate::load::LoadReport;
 use crate::message::{Attach, Message, Refusal};
@@ -204,8 +204,9 @@ impl RelayServer {
         self.last_now = Some(now.instant);
         while let Some(id) = self.timers.pop_due(now.instant) {
             let Some(connection) = self.connections.get_mut(&id) else { continue };
-            if connection.attach_deadline().is_some_and(|deadline| now.instant >= deadline) {
-                self.close(id, CloseReason::NotAttached);
+            let ended = connection.deadline().filter(|(at, _)| now.instant >= *at);
+            if let Some((_, reason)) = ended {
+                self.close(id, reason);
                 continue;
             }
             let now = self.networks.get(&connection.network).map_or(now, |entry| entry.time(now));
@@ -402,7 +403,7 @@ impl RelayServer {
             return self.refuse(id, Refusal::Superseded, now.instant);
         }
         if let Some(old) = self.attached.get(&place).copied() {
-            self.refuse(old, Refusal::Superseded, now.instant);
+            self.supersede(old, id, now.instant);
         }
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let hop_key = HopKey::generate(rng);
@@ -417,6 +418,19 @@ impl RelayServer {
     }
 
     /// Passes a frame on, with the sender in place of the receiver.
+    /// A device has a newer connection: what waits for it goes out over that. What is still on its way here over the
+    /// old one is forwarded, for as long as that takes.
+    fn supersede(&mut self, old: ConnectionId, new: ConnectionId, now: Instant) {
+        let Some(mut older) = self.connections.remove(&old) else { return };
+        if let Some(newer) = self.connections.get_mut(&new) {
+            newer.link.outbound.take_over(&mut older.link.outbound);
+        }
+        older.link.send(&Message::Refused(Refusal::Superseded), MessageClass::Heartbeat, now);
+        older.ends = Some(now + LINGER);
+        self.connections.insert(old, older);
+        self.touch(old, now);
+    }
+
     fn forward(&mut self, id: ConnectionId, receiver: DeviceId, mut frame: BytesMut, now: Instant) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let Some(sender) = connection.attached().map(|attached| attached.device) else { return };
@@ -531,7 +545,8 @@ impl RelayServer {
             return self.close(id, CloseReason::NotReading);
         }
         let link = connection.link.poll_timeout().map(|(at, _)| at);
-        let deadline = [link, connection.attach_deadline()].into_iter().flatten().min();
+        let end = connection.deadline().map(|(at, _)| at);
+        let deadline = [link, end].into_iter().flatten().min();
         if let Some(at) = deadline {
             self.timers.arm(id, at);
         }

@@ -1,7 +1,7 @@
 //! What happens between the hosts: datagrams and streams on their way.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use control_proto::ConnectionId;
 use engine::StreamId;
@@ -27,6 +27,8 @@ pub(super) struct Wire {
     /// Whether it belongs to an address that its client has no more: nothing gets through, and
     /// neither end hears of it.
     pub(super) dead: bool,
+    /// When it was dialled.
+    since: Instant,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -322,8 +324,8 @@ impl World {
 
     /// Opens a stream. What is dialled over a cut fails in the end.
     pub(super) fn connect(&mut self, client: Client, server: Server, path: String) {
-        let wire = self.next_number();
-        self.wires.insert(wire, Wire { client, server, path, accepted: None, dead: false });
+        let (wire, since) = (self.next_number(), self.now.instant);
+        self.wires.insert(wire, Wire { client, server, path, accepted: None, dead: false, since });
         let is_far = match (client, server) {
             (Client::Node(node, _), Server::Node(host)) => !self.may_dial(node, host),
             (_, Server::Controller | Server::Relay(_) | Server::Node(_)) => false,
@@ -390,6 +392,17 @@ impl World {
             .iter()
             .find(|(_, wire)| (wire.server, wire.accepted) == end)
             .map(|(number, _)| *number)
+    }
+
+    /// Cuts in the middle what was dialled so long ago, as some content delivery networks do.
+    pub fn cut_streams_older_than(&mut self, age: Duration) {
+        let old = |wire: &&Wire| self.now.instant >= wire.since + age;
+        let wires = self.wires.iter().filter(|(_, wire)| old(wire));
+        for wire in wires.map(|(number, _)| *number).collect::<Vec<_>>() {
+            self.at_server(wire, None);
+            self.at_client(wire, Client::closed);
+            self.wires.remove(&wire);
+        }
     }
 
     /// One end of these wires is gone: the other end hears of it.

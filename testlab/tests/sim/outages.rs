@@ -120,3 +120,24 @@ fn a_device_that_sleeps_for_a_while_raises_no_alarm() {
     ping_both_ways(&mut world, 10 * SECOND);
     assert!(world.controller.events.is_empty(), "{:?}", world.controller.events);
 }
+
+#[test]
+fn where_streams_are_cut_at_one_age_they_are_replaced_before() {
+    const AGE: Duration = Duration::from_secs(60);
+    const PAUSE: Duration = Duration::from_millis(100);
+    let mut world = joined(Setup::default());
+    world.nodes[1].udp_blocked = true;
+    ping_both_ways(&mut world, 10 * SECOND);
+    assert!(world.run_until(10 * SECOND, |world| world.path(0, 1).starts_with("relay")));
+    let mut pings = Vec::new();
+    while world.elapsed() < 8 * AGE {
+        pings.push((world.elapsed(), world.ping(0, 1)));
+        world.run_for(PAUSE);
+        world.cut_streams_older_than(AGE);
+    }
+    world.run_for(SECOND);
+    let lost = pings.iter().filter(|(_, ping)| !world.is_answered(0, *ping));
+    let lost: Vec<_> = lost.map(|(at, _)| *at).collect();
+    assert!(!lost.is_empty(), "the first cuts come unexpectedly");
+    assert!(lost.iter().all(|at| *at < 3 * AGE), "{lost:?}");
+}

@@ -53,6 +53,34 @@ fn the_newest_attachment_wins_and_evicts() {
 }
 
 #[test]
+fn a_newer_connection_gets_what_waits_and_what_is_on_its_way_over_the_older_one_arrives() {
+    let network = Network::new(1);
+    let (alice, bob) = (network.member(1), network.member(2));
+    let mut world = World::new(&[&network], Limits::default());
+    let b = world.join(&network, &bob);
+    let old = world.join(&network, &alice);
+    world.client(old).stuck = true;
+    for number in 0..3 {
+        world.send(b, frame(alice.key.id(), &[number]));
+    }
+    let new = world.open(&network, network.config(&alice, 2));
+    let waited = (0..3).map(|number| ClientEvent::Frame(frame(bob.key.id(), &[number])));
+    let all: Vec<_> = [ClientEvent::Attached { capability: 5 }].into_iter().chain(waited).collect();
+    assert_eq!(world.take_events(new), all);
+
+    world.send(old, frame(bob.key.id(), b"late"));
+    assert_eq!(world.take_events(b), [ClientEvent::Frame(frame(alice.key.id(), b"late"))]);
+    world.client(old).stuck = false;
+    world.run(Duration::from_millis(1_900));
+    assert_eq!(world.take_events(old), [ClientEvent::Refused(Refusal::Superseded)]);
+    assert_eq!(world.closed(old), None);
+    world.run(Duration::from_millis(200));
+    assert_eq!(world.closed(old), Some(CloseReason::Refused(Refusal::Superseded)));
+    world.send(b, frame(alice.key.id(), b"x"));
+    assert_eq!(world.take_events(new), [ClientEvent::Frame(frame(bob.key.id(), b"x"))]);
+}
+
+#[test]
 fn foreign_expired_revoked_and_mistaken_devices_are_refused() {
     let (network, foreign) = (Network::new(1), Network::new(2));
     let revoked = network.member(3);

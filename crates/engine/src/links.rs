@@ -1,0 +1,180 @@
+//! One way for frames, to a relay or straight to a peer: the connection in use, and the one that takes its place
+//! where connections are cut when they reach some age.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use noise_channel::ClockOffset;
+use relay_proto::{FlowId, RelayClient};
+
+use crate::io::StreamId;
+
+/// Ages are the same if they differ by no more than this, or by a fiftieth.
+const ACCURACY: Duration = Duration::from_secs(1);
+/// What ends sooner is a fault, and no rule of whoever is in between.
+const SHORTEST: Duration = Duration::from_secs(10);
+/// A connection that was to take the place of another did not come about: the next attempt.
+const RENEW_AGAIN: Duration = Duration::from_secs(2);
+
+/// A connection, and what speaks over it once it is open.
+#[derive(Debug)]
+pub(crate) struct Line {
+    pub(crate) stream: StreamId,
+    pub(crate) nonce: [u8; 16],
+    pub(crate) client: Option<RelayClient>,
+    /// Since when frames go over it.
+    pub(crate) since: Option<Instant>,
+}
+
+impl Line {
+    pub(crate) const fn new(stream: StreamId, nonce: [u8; 16]) -> Self {
+        Self { stream, nonce, client: None, since: None }
+    }
+
+    fn is_attached(&self) -> bool {
+        self.client.as_ref().is_some_and(RelayClient::is_attached)
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Link {
+    /// What the relay's clock asks for. It stays here: a relay is trusted with no time but its own.
+    pub(crate) clock_offset: Option<ClockOffset>,
+    pub(crate) line: Option<Line>,
+    /// Takes the place of `line` when it is attached.
+    pub(crate) next: Option<Line>,
+    /// Was in use before. Brings what is still in flight, until the relay closes it.
+    last: Option<Line>,
+    lifetime: Lifetime,
+    /// When to dial `next`.
+    pub(crate) renew_at: Option<Instant>,
+    pub(crate) failures: u32,
+    pub(crate) retry_at: Option<Instant>,
+    pub(crate) waiting: VecDeque<(FlowId, BytesMut)>,
+    pub(crate) used: Option<Instant>,
+}
+
+impl Link {
+    /// A link that is to be dialled then.
+    pub(crate) fn dialled_at(retry_at: Instant) -> Self {
+        Self { retry_at: Some(retry_at), ..Self::default() }
+    }
+
+    /// Whether frames go over it.
+    pub(crate) fn is_attached(&self) -> bool {
+        self.line.as_ref().is_some_and(Line::is_attached)
+    }
+
+    /// Whether it is open at least.
+    pub(crate) fn has_client(&self) -> bool {
+        self.line.as_ref().is_some_and(|line| line.client.is_some())
+    }
+
+    pub(crate) fn line_mut(&mut self, stream: StreamId) -> Option<&mut Line> {
+        self.lines_mut().find(|line| line.stream == stream)
+    }
+
+    /// The connection in use, and those before and after it.
+    pub(crate) fn lines_mut(&mut self) -> impl Iterator<Item = &mut Line> {
+        [&mut self.line, &mut self.next, &mut self.last].into_iter().flatten()
+    }
+
+    pub(crate) fn is_in_use(&self, stream: StreamId) -> bool {
+        self.line.as_ref().is_some_and(|line| line.stream == stream)
+    }
+
+    /// Frames go over this connection from now on. What waits for the one before waits for it instead. Returns a
+    /// connection that is not needed any more.
+    pub(crate) fn handle_attached(&mut self, stream: StreamId, now: Instant) -> Option<StreamId> {
+        let is_next = self.next.as_ref().is_some_and(|next| next.stream == stream);
+        let mut unneeded = None;
+        if is_next {
+            let mut before = std::mem::replace(&mut self.line, self.next.take());
+            let clients = (&mut self.line, &mut before);
+            if let (Some(Line { client: Some(new), .. }), Some(Line { client: Some(old), .. })) =
+                clients
+            {
+                new.take_over(old);
+            }
+            unneeded = std::mem::replace(&mut self.last, before).map(|line| line.stream);
+        }
+        if let Some(line) = &mut self.line {
+            line.since = Some(now);
+        }
+        self.renew_at = self.lifetime.renewal(now);
+        unneeded
+    }
+
+    /// A connection is gone. Answers whether frames have no way now.
+    pub(crate) fn handle_closed(&mut self, stream: StreamId, now: Instant) -> bool {
+        if self.is_in_use(stream) {
+            if self.next.is_some() {
+                // The relay may let go of it before it says that it has the next one.
+                self.line = self.next.take();
+                return false;
+            }
+            if let Some(since) = self.line.as_ref().and_then(|line| line.since) {
+                self.lifetime.observe(now.saturating_duration_since(since));
+            }
+            return true;
+        }
+        if self.next.take_if(|next| next.stream == stream).is_some() {
+            self.renew_at = Some(now + RENEW_AGAIN);
+        }
+        self.last.take_if(|last| last.stream == stream);
+        false
+    }
+
+    /// Ends all its connections.
+    pub(crate) fn take_streams(&mut self) -> impl Iterator<Item = StreamId> {
+        let lines = [self.line.take(), self.next.take(), self.last.take()];
+        lines.into_iter().flatten().map(|line| line.stream)
+    }
+}
+
+/// How old connections to one place become before somebody in between cuts them: content delivery networks and load
+/// balancers do so at a fixed age, whatever goes over them.
+#[derive(Debug, Default)]
+struct Lifetime {
+    last: Option<Duration>,
+    known: Option<Duration>,
+}
+
+impl Lifetime {
+    /// A connection was cut at this age.
+    fn observe(&mut self, age: Duration) {
+        if age < SHORTEST {
+            return;
+        }
+        let last = self.last.replace(age);
+        let same = |last: &Duration| last.abs_diff(age) <= ACCURACY.max(age / 50);
+        self.known = last.filter(same).map(|last| last.min(age));
+    }
+
+    /// When one that begins now is to be replaced.
+    fn renewal(&self, now: Instant) -> Option<Instant> {
+        self.known.map(|known| now + known * 9 / 10)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_connections_that_are_cut_at_the_same_age_twice_have_a_lifetime() {
+        let (now, seconds) = (Instant::now(), Duration::from_secs);
+        let mut lifetime = Lifetime::default();
+        let mut after = |age| {
+            lifetime.observe(age);
+            lifetime.renewal(now).map(|at| at - now)
+        };
+        assert_eq!(after(seconds(100)), None);
+        assert_eq!(after(seconds(3)), None, "a fault");
+        assert_eq!(after(Duration::from_millis(100_900)), Some(seconds(90)));
+        assert_eq!(after(seconds(40)), None, "it was chance");
+        assert_eq!(after(seconds(3_600)), None);
+        assert_eq!(after(seconds(3_650)), Some(seconds(3_240)));
+    }
+}
