@@ -237,7 +237,7 @@ fn a_direct_path_that_lives_again_is_found_again() {
 #[test]
 fn a_path_that_becomes_too_narrow_for_full_packets_is_left_though_small_ones_pass() {
     let mut net = connected();
-    let mut exchange = |net: &mut Net, seconds: u64| {
+    let exchange = |net: &mut Net, seconds: u64| {
         for _ in 0..seconds * 10 {
             net.exchange_traffic();
             net.run(Duration::from_millis(100));
