@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use control_proto::ConnectionId;
 use engine::StreamId;
+use path::stun::{self, Port};
 
 use super::hosts::{NodeHost, RelayHost};
 use super::trace::{Traced, kind_of};
@@ -172,9 +173,12 @@ impl World {
         self.note(sender, Some(host), kind_of(&payload), payload.len());
         match host {
             HostId::Relay(index) => {
-                if let Some(answer) = path::stun::answer(&payload, from) {
-                    let stun = self.relays[index].stun;
-                    self.send_datagram(host, stun, from, answer);
+                if let Some((port, answer)) = stun::answer_from_two_ports(&payload, from) {
+                    let by = match port {
+                        Port::Asked => to,
+                        Port::Other => self.relays[index].other_port(to),
+                    };
+                    self.send_datagram(host, by, from, answer);
                 }
             }
             HostId::Plain(index) => {
@@ -195,7 +199,7 @@ impl World {
     /// The host that takes datagrams at an address.
     fn host_at(&self, site: SiteId, to: SocketAddr) -> Option<HostId> {
         if site == INTERNET {
-            let is_stun = |relay: &RelayHost| relay.running && relay.stun == to;
+            let is_stun = |relay: &RelayHost| relay.running && relay.stun.contains(&to);
             if let Some(index) = self.relays.iter().position(is_stun) {
                 return Some(HostId::Relay(index));
             }
