@@ -1,7 +1,9 @@
 //! Whole networks on a virtual clock.
 
 mod clocks;
+mod fronts;
 mod hostile;
+mod openings;
 mod outages;
 mod paths;
 mod plain;
