@@ -3,6 +3,7 @@
 mod checksums;
 mod fronts;
 mod intruders;
+mod ipv6;
 mod mappings;
 mod narrowing;
 mod own_streams;
