@@ -1,6 +1,6 @@
 //! The commands and their arguments.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer, de::Error};
 use websocket::{Proxy, ProxyError};
 
 use crate::exit;
+use crate::values::{Host, HostPort, Place};
 
 /// A private network that its owners control from end to end.
 #[derive(Debug, Parser)]
@@ -137,7 +138,7 @@ pub(crate) struct ServerArgs {
     pub(crate) listen: Option<SocketAddr>,
     /// Name or address by which others reach this host, as written into invites; may be repeated
     #[arg(long = "host", value_name = "HOST")]
-    pub(crate) hosts: Vec<String>,
+    pub(crate) hosts: Vec<Host>,
     /// Name of the network that the first start creates; this host's name otherwise
     #[arg(long, value_name = "NAME")]
     pub(crate) network: Option<String>,
@@ -161,7 +162,7 @@ pub(crate) struct FrontSettings {
     /// Name of a reverse proxy or CDN that ends TLS for this listener, with a port where it is not 443; may be repeated. The
     /// listener itself then speaks plain HTTP
     #[arg(id = "front", long, value_name = "HOST[:PORT]", conflicts_with_all = ["tls_certificate", "tls_key"])]
-    pub(crate) hosts: Vec<String>,
+    pub(crate) hosts: Vec<HostPort>,
     /// Certificate of --front (PEM), which is pinned; for one that no public authority has signed
     #[arg(long = "front-certificate", requires = "front", value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) certificate: Option<PathBuf>,
@@ -169,7 +170,7 @@ pub(crate) struct FrontSettings {
     #[arg(long = "trusted-proxy", value_name = "PREFIX", value_parser = network)]
     #[serde(deserialize_with = "networks")]
     pub(crate) trusted: Vec<IpNet>,
-    /// HTML that is shown to everybody who is no client; without it there is nothing at any path
+    /// HTML, at most 1 MiB, that is shown to everybody who is no client; without it there is nothing at any path
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) page: Option<PathBuf>,
 }
@@ -198,7 +199,7 @@ pub(crate) struct RelayArgs {
     pub(crate) listen: Option<SocketAddr>,
     /// Name or address by which others reach this host; may be repeated
     #[arg(long = "host", value_name = "HOST")]
-    pub(crate) hosts: Vec<String>,
+    pub(crate) hosts: Vec<Host>,
     /// Certificate chain (PEM); self-signed and pinned by the relay's record otherwise
     #[arg(long, requires = "tls_key", value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) tls_certificate: Option<PathBuf>,
@@ -261,7 +262,7 @@ pub(crate) struct UpListenArgs {
     pub(crate) address: Option<SocketAddr>,
     /// Name or address by which peers reach what --listen opens; may be repeated
     #[arg(long = "host", value_name = "HOST")]
-    pub(crate) hosts: Vec<String>,
+    pub(crate) hosts: Vec<Host>,
     /// Certificate chain (PEM) for --listen; self-signed and pinned otherwise
     #[arg(long, requires = "tls_key", value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) tls_certificate: Option<PathBuf>,
@@ -428,7 +429,7 @@ pub(crate) enum NetworkCommand {
         #[arg(long, value_parser = duration)]
         validity: Option<Duration>,
         /// Where nodes find the controller, or `auto` for where it listens; may be repeated
-        #[arg(long = "controller", value_name = "HOST:PORT", value_parser = place)]
+        #[arg(long = "controller", value_name = "HOST:PORT")]
         controllers: Vec<Place>,
         /// How traffic waits where other traffic waits too, by its ports; may be repeated, and the first rule that fits counts.
         /// `none` takes all rules away
@@ -477,15 +478,6 @@ pub(crate) enum LogCommand {
     },
     /// Check that nothing in the logs was changed after the fact
     Verify,
-}
-
-/// Where nodes find a controller.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// Where it listens.
-    Listening,
-    /// At this host and port.
-    At(String, u16),
 }
 
 /// A rule for traffic, or the word that there is none.
@@ -548,21 +540,6 @@ fn duration(text: &str) -> Result<Duration, String> {
     number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(|| "too long".to_owned())
 }
 
-fn place(text: &str) -> Result<Place, String> {
-    const SYNTAX: &str = "for instance vpn.example.org:443, [2001:db8::1]:443 or auto";
-    if text == "auto" {
-        return Ok(Place::Listening);
-    }
-    let (host, port) = text.rsplit_once(':').ok_or(SYNTAX)?;
-    let port = port.parse().map_err(|_| SYNTAX)?;
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    match bare {
-        Some(v6) if v6.parse::<Ipv6Addr>().is_ok() => Ok(Place::At(v6.to_owned(), port)),
-        None if !host.is_empty() && !host.contains(':') => Ok(Place::At(host.to_owned(), port)),
-        Some(_) | None => Err(SYNTAX.to_owned()),
-    }
-}
-
 /// A proxy's URL, unchanged if it is one.
 fn proxy(text: &str) -> Result<String, ProxyError> {
     text.parse::<Proxy>().map(|_| text.to_owned())
@@ -597,6 +574,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_host_is_refused_before_anything_is_made() {
+        let takes =
+            |arguments: &[&str]| Cli::try_parse_from([&["shadowmesh"], arguments].concat()).is_ok();
+        for (wrong, right) in [
+            (["serve", "--front", "mesh.example.org:https"], "mesh.example.org:8443"),
+            (["relay", "--front", "[mesh.example.org]"], "[2001:db8::1]"),
+            (["controller", "--host", "mesh.example.org:443"], "mesh.example.org"),
+            (["up", "--host", "mesh_example"], "2001:db8::1"),
+        ] {
+            let [command, option, text] = wrong;
+            assert!(!takes(&wrong), "{command} {option} {text}");
+            assert!(takes(&[command, option, right]), "{command} {option} {right}");
+        }
+    }
+
+    #[test]
     fn durations_have_a_unit_and_do_not_overflow() {
         assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
         assert_eq!(duration("7d"), Ok(Duration::from_secs(7 * 86_400)));
@@ -604,16 +597,6 @@ mod tests {
             ["", "7", "d", "1y", "-1h", "99999999999999999999d", "18446744073709551615d", "1é"]
         {
             assert!(duration(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn places_of_a_controller_have_a_port_and_brackets_where_needed() {
-        assert_eq!(place("auto"), Ok(Place::Listening));
-        assert_eq!(place("a.example:443"), Ok(Place::At("a.example".to_owned(), 443)));
-        assert_eq!(place("[2001:db8::1]:443"), Ok(Place::At("2001:db8::1".to_owned(), 443)));
-        for wrong in ["a.example", ":443", "a.example:", "2001:db8::1:443", "[a.example]:443"] {
-            assert!(place(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use crate::cli::{FrontSettings, Global, LogFormat};
 use crate::exit::{Exit, Failure};
+use crate::values::Host;
 
 /// Larger than any sensible configuration.
 const MAX_FILE: u64 = 1 << 20;
@@ -44,7 +45,7 @@ pub(crate) struct ServerSettings {
     /// Address and port for WebSocket and STUN.
     pub(crate) listen: Option<SocketAddr>,
     /// Names and addresses by which others reach this host.
-    pub(crate) hosts: Vec<String>,
+    pub(crate) hosts: Vec<Host>,
     /// Certificate chain (PEM).
     pub(crate) tls_certificate: Option<PathBuf>,
     /// Private key (PEM).
@@ -60,7 +61,7 @@ pub(crate) struct ListenSettings {
     /// Address and port for WebSocket and STUN.
     pub(crate) listen: Option<SocketAddr>,
     /// Names and addresses by which others reach this host.
-    pub(crate) hosts: Vec<String>,
+    pub(crate) hosts: Vec<Host>,
     /// Certificate chain (PEM).
     pub(crate) tls_certificate: Option<PathBuf>,
     /// Private key (PEM).

@@ -24,7 +24,7 @@ use super::owner::{self, KEY_PASSPHRASE};
 use crate::cli::{RelayArgs, ServerArgs};
 use crate::config::{Config, ListenSettings};
 use crate::exit::{Exit, Failure};
-use crate::listen::{Listening, Wanted, check, listen};
+use crate::listen::{Listening, Wanted, prepare};
 use crate::output::{BOLD, line, note, styled};
 use crate::{clock, passphrase, stop};
 
@@ -78,7 +78,7 @@ impl Server {
         let folder = network_folder(&config);
         let settings = config.server.clone();
         let wanted_mode = if args.strict { Mode::Strict } else { Mode::Simple };
-        let wanted = wanted(
+        let asked = wanted(
             ListenSettings {
                 listen: args.listen,
                 hosts: args.hosts,
@@ -94,7 +94,7 @@ impl Server {
                 front: settings.front,
             },
         )?;
-        check(&wanted).await?;
+        let prepared = prepare(asked).await?;
         let found = folder.secrets()?;
         let first_start = found.is_none();
         let (secrets, owner) = match found {
@@ -109,7 +109,7 @@ impl Server {
             let text = "the network here is not strict, and its controller holds all keys: leave --strict out, or create a network elsewhere";
             return Err(Failure::new(Exit::Usage, text));
         }
-        let listening = listen(&wanted, &secrets.tls_key).await?;
+        let listening = prepared.listen(&secrets.tls_key).await?;
         let controller = Controller::start(controller::Config {
             folder,
             servers: listening.servers.clone(),
@@ -217,11 +217,10 @@ pub(crate) async fn relay(args: RelayArgs, config: Config) -> Result<(), Failure
         tls_key: args.tls_key,
         front: args.front,
     };
-    let wanted = wanted(asked, config.relay.clone())?;
-    check(&wanted).await?;
+    let prepared = prepare(wanted(asked, config.relay.clone())?).await?;
     let keystore = relay_keystore(&config)?;
     let _only_one = only_relay(&config)?;
-    let listening = listen(&wanted, &tls_key(&keystore, RELAY_TLS_KEY)?).await?;
+    let listening = prepared.listen(&tls_key(&keystore, RELAY_TLS_KEY)?).await?;
     let relay = start_relay(&listening, None).await?;
     let name = super::network::label(&platform::process::host_name());
     let membership = membership_config(&relay, &listening, keystore, &name)?;

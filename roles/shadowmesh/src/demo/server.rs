@@ -1,7 +1,7 @@
 //! Controller and relay in this process, so that what the relay receives can be searched.
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -51,7 +51,7 @@ impl DemoServer {
         network_folder(&config).create(new, &mut clock::rng(), clock::unix_time()).await?;
         let args = ServerArgs {
             listen: Some((Ipv4Addr::LOCALHOST, 0).into()),
-            hosts: vec![Ipv4Addr::LOCALHOST.to_string()],
+            hosts: vec![IpAddr::from(Ipv4Addr::LOCALHOST).into()],
             network: None,
             strict: false,
             tls_certificate: None,
