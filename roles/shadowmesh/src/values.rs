@@ -4,8 +4,12 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU16;
 use std::str::FromStr;
+use std::time::Duration;
 
-use serde::Deserialize;
+use identity::{ParseTrafficRuleError, TrafficRule};
+use ipnet::IpNet;
+use serde::{Deserialize, Deserializer, de::Error};
+use websocket::{Proxy, ProxyError};
 
 /// Where web servers are found whose port nobody says.
 pub(crate) const HTTPS_PORT: u16 = 443;
@@ -105,6 +109,26 @@ impl FromStr for Place {
     }
 }
 
+/// A rule for traffic, or the word that there is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Traffic {
+    /// All traffic waits as it is marked, or by what its flow sends.
+    Unruled,
+    /// As this rule says.
+    Rule(TrafficRule),
+}
+
+impl FromStr for Traffic {
+    type Err = ParseTrafficRuleError;
+
+    fn from_str(text: &str) -> Result<Self, ParseTrafficRuleError> {
+        if text == "none" {
+            return Ok(Self::Unruled);
+        }
+        text.parse().map(Self::Rule)
+    }
+}
+
 /// Reads `HOST`, `HOST:PORT`, `[V6]` or `[V6]:PORT`; an IPv6 address without brackets has no port.
 fn host_and_port(text: &str) -> Option<(Host, Option<NonZeroU16>)> {
     if let Ok(host) = text.parse() {
@@ -139,6 +163,54 @@ fn is_name(text: &str) -> bool {
     text.len() <= MAX_NAME
         && text.split('.').all(is_label)
         && !last.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Reads a prefix, or an address as the prefix of it alone.
+pub(crate) fn network(text: &str) -> Result<IpNet, String> {
+    let address = || text.parse().map(IpAddr::into);
+    text.parse().or_else(|_| address()).map_err(|_| format!("{text:?} is no address or prefix"))
+}
+
+pub(crate) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    texts.iter().map(|text| network(text)).collect::<Result<_, _>>().map_err(D::Error::custom)
+}
+
+/// Reads `90s`, `30m`, `24h` or `7d`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    const SYNTAX: &str = "a number and s, m, h or d, for instance 24h";
+    let unit = text.chars().last().ok_or(SYNTAX)?;
+    let seconds: u64 = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
+        _ => return Err(SYNTAX.to_owned()),
+    };
+    let number: u64 = text[..text.len() - unit.len_utf8()].parse().map_err(|_| SYNTAX)?;
+    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(|| "too long".to_owned())
+}
+
+/// A proxy's URL, unchanged if it is one.
+pub(crate) fn proxy(text: &str) -> Result<String, ProxyError> {
+    text.parse::<Proxy>().map(|_| text.to_owned())
+}
+
+pub(crate) fn publish(text: &str) -> Result<node::Publish, String> {
+    const SYNTAX: &str = "for instance 80=127.0.0.1:8080";
+    let (port, to) = text.split_once('=').ok_or(SYNTAX)?;
+    let port = port.parse().map_err(|_| SYNTAX)?;
+    Ok(node::Publish { port, to: to.parse().map_err(|_| SYNTAX)? })
+}
+
+pub(crate) fn forward(text: &str) -> Result<node::Forward, String> {
+    const SYNTAX: &str = "for instance 127.0.0.1:2222=nas.home.alt:22";
+    let (listen, to) = text.split_once('=').ok_or(SYNTAX)?;
+    let forward = node::Forward { listen: listen.parse().map_err(|_| SYNTAX)?, to: to.to_owned() };
+    if forward.target().is_none() {
+        return Err(SYNTAX.to_owned());
+    }
+    Ok(forward)
 }
 
 #[cfg(test)]
@@ -227,5 +299,28 @@ mod tests {
         assert_eq!(read("[a:b]"), None);
         assert!(serde_saphyr::from_str::<Vec<Host>>("[a, '192.0.2.1']").is_ok());
         assert!(serde_saphyr::from_str::<Vec<Host>>("['a:443']").is_err());
+    }
+
+    #[test]
+    fn durations_have_a_unit_and_do_not_overflow() {
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("7d"), Ok(Duration::from_secs(7 * 86_400)));
+        for wrong in
+            ["", "7", "d", "1y", "-1h", "99999999999999999999d", "18446744073709551615d", "1é"]
+        {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn published_ports_and_forwards_name_both_ends() {
+        let published = publish("80=127.0.0.1:8080").expect("both ends");
+        assert_eq!(
+            (published.port, published.to),
+            (80, "127.0.0.1:8080".parse().expect("an address"))
+        );
+        assert!(publish("80").is_err());
+        assert!(forward("127.0.0.1:2222=nas.home.alt:22").is_ok());
+        assert!(forward("127.0.0.1:2222=nas.home.alt").is_err());
     }
 }

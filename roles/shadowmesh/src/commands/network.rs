@@ -8,12 +8,12 @@ use identity::NetworkName;
 use super::owner::KEY_PASSPHRASE;
 use super::serve::network_folder;
 use super::{admin, owner};
-use crate::cli::{NetworkCommand, Traffic};
+use crate::cli::NetworkCommand;
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::listen::addresses;
 use crate::output::line;
-use crate::values::{HostPort, Place};
+use crate::values::{HostPort, Place, Traffic};
 use crate::{clock, passphrase};
 
 /// The passphrase of a backup.

@@ -16,8 +16,8 @@ use websocket::Proxy;
 use zeroize::Zeroizing;
 
 use super::serve;
-use crate::cli::{FrontSettings, Global, UpArgs, UpListenArgs, UpMode};
-use crate::config::{Config, ListenSettings};
+use crate::cli::{FrontSettings, Global, ListenSettings, UpArgs, UpListenArgs, UpMode};
+use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::listen::{Wanted, prepare};
 use crate::output::{WARN, note, styled};
