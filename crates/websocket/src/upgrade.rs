@@ -114,7 +114,7 @@ pub(crate) async fn accept(transport: &mut Transport, request: &Request) -> io::
 
 /// Tells the client what a web server tells that knows nothing of WebSocket.
 pub(crate) async fn reject(transport: &mut Transport, front: &Front) -> io::Result<()> {
-    transport.write_all(&front.answer(SystemTime::now())).await?;
+    transport.write_all_buf(&mut front.answer(SystemTime::now())).await?;
     transport.flush().await?;
     transport.shutdown().await
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use control_proto::limits::MAX_PLACES;
 use identity::{ServerAddress, TlsMode};
 use tokio::net::{TcpListener, UdpSocket, lookup_host};
-use websocket::{Front, Listener, ServerCertificate, SpkiPin};
+use websocket::{Front, Listener, MAX_PAGE, ServerCertificate, SpkiPin};
 
 use crate::cli::FrontSettings;
 use crate::exit::{Exit, Failure};
@@ -16,8 +16,8 @@ use crate::values::{HTTPS_PORT, Host, HostPort};
 
 /// Needs no privileges.
 const DEFAULT_PORT: u16 = 8443;
-/// The most bytes of a file: a certificate chain and a key are far smaller, and so are most pages.
-const MAX_FILE: u64 = 1 << 20;
+/// The most bytes of a file: a certificate chain and a key are far smaller than a page may be.
+const MAX_FILE: usize = MAX_PAGE;
 
 /// Where this host reaches a listener on all addresses: one on all of IPv6 takes IPv4 as well.
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -91,8 +91,9 @@ pub(crate) async fn prepare(wanted: Wanted) -> Result<Prepared, Failure> {
         None if has_front => TlsEnd::Front(front.hosts, front_tls(front.certificate.as_deref())?),
         None => TlsEnd::SelfSigned,
     };
-    let page = front.page.map(|file| read(&file)).transpose()?.map(Into::into);
-    let front = Front { trusted: front.trusted, page };
+    let page = front.page.as_deref().map(read).transpose()?.map(Into::into);
+    let front = Front::new(front.trusted, page)
+        .map_err(|error| Failure::new(Exit::Usage, format!("--page: {error}")))?;
     Ok(Prepared { listen, hosts, tls, front })
 }
 
@@ -176,13 +177,10 @@ fn unusable(what: &Path, error: &dyn std::fmt::Display) -> Failure {
 
 fn read(file: &Path) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
-    let read = File::open(file).and_then(|open| open.take(MAX_FILE + 1).read_to_end(&mut bytes));
-    let length = read.map_err(|error| unusable(file, &error))? as u64;
-    if length > MAX_FILE {
-        return Err(unusable(
-            file,
-            &"more than the 1 MiB that a certificate, key or page may have",
-        ));
+    let most = MAX_FILE as u64 + 1;
+    let read = File::open(file).and_then(|open| open.take(most).read_to_end(&mut bytes));
+    if read.map_err(|error| unusable(file, &error))? > MAX_FILE {
+        return Err(unusable(file, &"it has more than 1 MiB: give a smaller one"));
     }
     Ok(bytes)
 }
@@ -275,9 +273,9 @@ mod tests {
     #[tokio::test]
     async fn files_that_cannot_be_used_are_found_before_anything_is_made() {
         let folder = tempfile::tempdir().unwrap();
-        let file = |name: &str, length: u64| {
+        let file = |name: &str, length: usize| {
             let file = folder.path().join(name);
-            std::fs::write(&file, vec![b'a'; usize::try_from(length).unwrap()]).unwrap();
+            std::fs::write(&file, vec![b'a'; length]).unwrap();
             file
         };
         let (most, more) = (file("most", MAX_FILE), file("more", MAX_FILE + 1));
