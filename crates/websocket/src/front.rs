@@ -43,8 +43,9 @@ impl Front {
         Ok(Self { trusted, page })
     }
 
-    /// Where a client comes from: the last in the chain of proxies whom no trusted one vouches for.
-    pub(crate) fn client<'f>(
+    /// Where a client comes from: the last in the chain of proxies whom no trusted one vouches for. The
+    /// chain is what `X-Forwarded-For` says, the nearest proxy's word last.
+    pub fn client<'f>(
         &self,
         connection: SocketAddr,
         forwarded_for: impl DoubleEndedIterator<Item = &'f str>,
@@ -85,6 +86,8 @@ fn address(text: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn client(trusted: &[&str], connection: &str, forwarded_for: &str) -> String {
@@ -124,6 +127,48 @@ mod tests {
             let (head, body) = answer.split_once("\r\n\r\n").unwrap();
             assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())));
             assert!(head.contains("Date: Thu, 01 Jan 1970 00:00:00 GMT"));
+        }
+    }
+
+    fn networks() -> impl Strategy<Value = Vec<IpNet>> {
+        let network = any::<(IpAddr, u8)>().prop_map(|(address, length)| {
+            let all = if address.is_ipv4() { 33 } else { 129 };
+            IpNet::new(address, length % all).unwrap()
+        });
+        prop::collection::vec(network, 0..4)
+    }
+
+    /// What a header may name: addresses with and without a port, and anything else.
+    fn named() -> impl Strategy<Value = Vec<String>> {
+        let one = prop_oneof![
+            any::<IpAddr>().prop_map(|address| address.to_string()),
+            any::<SocketAddr>().prop_map(|address| address.to_string()),
+            any::<String>(),
+        ];
+        prop::collection::vec(one, 0..2 * MAX_PROXIES)
+    }
+
+    proptest! {
+        #[test]
+        fn nobody_says_where_he_comes_from(
+            mut trusted in networks(),
+            trusts_named: Vec<bool>,
+            named in named(),
+            forged in named(),
+            connection: SocketAddr,
+            trusts_connection: bool,
+        ) {
+            let chosen = named.iter().zip(&trusts_named).filter(|(_, trusts)| **trusts);
+            trusted.extend(chosen.filter_map(|(named, _)| address(named)).map(IpNet::from));
+            trusted.extend(trusts_connection.then(|| IpNet::from(connection.ip())));
+            let front = Front::new(trusted, None).unwrap();
+            let from = |chain: &[&[String]]| {
+                front.client(connection, chain.concat().iter().map(String::as_str))
+            };
+            let client = from(&[&named]);
+            prop_assert_eq!(client.port(), connection.port());
+            prop_assert!(client == connection || front.trusts(connection.ip()));
+            prop_assert!(front.trusts(client.ip()) || from(&[&forged, &named]) == client);
         }
     }
 }

@@ -38,7 +38,7 @@ impl Request {
     }
 
     /// What the `X-Forwarded-For` headers name, the nearest proxy's word last.
-    pub(crate) fn forwarded_for(&self) -> impl DoubleEndedIterator<Item = &str> {
+    pub fn forwarded_for(&self) -> impl DoubleEndedIterator<Item = &str> {
         self.forwarded_for.iter().flat_map(|value| value.split(',')).map(str::trim)
     }
 
