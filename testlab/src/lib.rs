@@ -6,10 +6,12 @@
 //! - [`fuzz`]: what is given bytes from outside, for fuzzers
 //! - [`netns`]: hosts, wires and processes in network namespaces, for real binaries and TUN devices
 //! - [`network`]: a whole network of such hosts
+//! - [`members`]: a network that one relay serves, and its members
 //! - [`wireguard`]: one end of a plain WireGuard tunnel, by any implementation
 //! - [`probes`]: pings through the tunnel, and how long none was answered
 
 pub mod fuzz;
+pub mod members;
 pub mod netns;
 pub mod network;
 pub mod probes;

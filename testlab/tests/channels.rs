@@ -5,7 +5,7 @@
 //!
 //! | limit | the machine alone | with its events |
 //! |---|---|---|
-//! | handshake 30 s | `noise-channel/tests/channel.rs` | `control-proto/tests/machines/limits.rs` |
+//! | handshake 30 s | `noise-channel/tests/channel` | `control-proto/tests/machines/limits.rs` |
 //! | clocks 60 s | the same | the same, and here |
 //! | replay 300 s | the same | the same |
 //! | rotation at 3,600 s and 100 messages | the same | here |

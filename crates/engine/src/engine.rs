@@ -23,11 +23,12 @@ use crate::host_packet::HostPacket;
 use crate::io::{EngineEvent, InterfaceSettings, StreamCommand, StreamId, Transmit};
 use crate::peers::{PeerSettings, Peers, overlay};
 use crate::psk::End;
-use crate::relays::{Credentials, RelaySettings, Relays};
+use crate::relays::{RelaySettings, Relays};
 use crate::saved::Saved;
+use crate::statements::current_binding;
 use crate::streams::{Owner, Streams};
 use crate::surveys::Surveys;
-use crate::timers::{BINDING_VALIDITY, REKEY_AFTER_BYTES, Schedule};
+use crate::timers::{REKEY_AFTER_BYTES, Schedule};
 use crate::via::Via;
 
 /// One network on one device.
@@ -463,22 +464,6 @@ impl Engine {
         self.control.client().wall(now)
     }
 
-    /// What proves this device to a relay, with the next attachment.
-    fn credentials(
-        &mut self,
-        relay: DeviceId,
-        now: Now,
-    ) -> Option<(Credentials, Signed<identity::Attachment>)> {
-        let chain = self.control.client().chain()?.clone();
-        let number = self.saved.next_number(now);
-        let attachment = identity::Attachment { relay, number };
-        let attachment = Signed::sign(self.own.network, &self.own.secrets.device, &attachment);
-        let binding = self.saved.binding.clone()?;
-        let clock_offset = self.saved.clock_offset();
-        self.schedule.save_now(now.instant);
-        Some((Credentials { chain, binding, clock_offset }, attachment))
-    }
-
     /// Lets the children work until nothing moves between them any more.
     pub(crate) fn drain(&mut self, cx: &mut Context<'_>) {
         self.schedule.note(cx.instant());
@@ -546,75 +531,5 @@ fn client_config(config: &EngineConfig, saved: &Saved, binding: Signed<Binding>)
         binding,
         admission,
         clock_offset: saved.clock_offset(),
-    }
-}
-
-/// The saved binding if it fits and has more than half of its time left, or a new one; and when it ends.
-fn current_binding(
-    saved: &mut Saved,
-    secrets: &DeviceSecrets,
-    network: NetworkId,
-    now: Now,
-) -> (Signed<Binding>, UnixTime) {
-    let device = secrets.device.id();
-    let wall = UnixTime(saved.wall(now).as_secs());
-    let fits = saved.binding.as_ref().and_then(|signed| {
-        let binding = signed.verify(network, device).ok()?;
-        let fits = binding.tunnel_key == secrets.tunnel.public()
-            && binding.channel_key == secrets.channel.public()
-            && binding.capability == u32::from(CAPABILITY)
-            && lasts(binding.not_after, wall);
-        fits.then(|| (signed.clone(), binding.not_after))
-    });
-    fits.unwrap_or_else(|| new_binding(saved, secrets, network, now))
-}
-
-fn new_binding(
-    saved: &mut Saved,
-    secrets: &DeviceSecrets,
-    network: NetworkId,
-    now: Now,
-) -> (Signed<Binding>, UnixTime) {
-    let not_after = UnixTime(saved.wall(now).as_secs()).plus(BINDING_VALIDITY);
-    let binding = Binding {
-        device: secrets.device.id(),
-        tunnel_key: secrets.tunnel.public(),
-        channel_key: secrets.channel.public(),
-        number: saved.next_number(now),
-        not_after,
-        capability: CAPABILITY.into(),
-    };
-    let signed = Signed::sign(network, &secrets.device, &binding);
-    saved.binding = Some(signed.clone());
-    (signed, not_after)
-}
-
-/// Whether more than half of a binding's time is left.
-fn lasts(not_after: UnixTime, wall: UnixTime) -> bool {
-    not_after > wall.plus(BINDING_VALIDITY / 2)
-}
-
-impl Engine {
-    /// The right time has become known. What was numbered by a wrong one may count as older than
-    /// what an earlier run of this device said, if that run's memory is lost.
-    pub(crate) fn state_anew(&mut self, cx: &mut Context<'_>) {
-        self.bind_anew(cx);
-        self.underlay.announced = false;
-        self.schedule.announce_now(cx.instant());
-    }
-
-    /// Renews the binding when half of its time is over.
-    pub(crate) fn renew_binding(&mut self, cx: &mut Context<'_>) {
-        if !lasts(self.own.binding_ends, UnixTime(self.saved.wall(cx.now).as_secs())) {
-            self.bind_anew(cx);
-        }
-    }
-
-    fn bind_anew(&mut self, cx: &mut Context<'_>) {
-        let secrets = &self.own.secrets;
-        let (signed, ends) = new_binding(&mut self.saved, secrets, self.own.network, cx.now);
-        self.own.binding_ends = ends;
-        self.control.client_mut().set_binding(signed, cx.instant());
-        self.schedule.save_now(cx.instant());
     }
 }

@@ -42,6 +42,7 @@
 //! | `alarms` | security events, counted and rate-limited |
 //! | `names` | the zone for the resolver |
 //! | `status` | what the command line shows |
+//! | `statements` | what this device signs about itself |
 //! | `saved`, `timers`, `context` | memory, clock, and what each call brings |
 
 #![forbid(unsafe_code)]
@@ -68,6 +69,7 @@ mod psk;
 mod relays;
 mod routes;
 mod saved;
+mod statements;
 mod status;
 mod strangers;
 mod streams;

@@ -266,6 +266,7 @@ impl PathAgent {
         now: Instant,
     ) {
         self.check_unanswered(now);
+        self.check_full_packets(now);
         self.check_idle(now);
         self.hold(now);
         self.send_call(now);
@@ -443,6 +444,16 @@ impl PathAgent {
         }
     }
 
+    /// Leaves a path on which full packets get lost though small ones arrive.
+    fn check_full_packets(&mut self, now: Instant) {
+        let Path::Direct(address) = self.chosen else { return };
+        let Some(remote) = self.remotes.get_mut(address) else { return };
+        if remote.is_narrow(now) {
+            remote.disprove();
+            self.choose_again(Reason::Narrow, now);
+        }
+    }
+
     fn check_idle(&mut self, now: Instant) {
         if self.active_until.is_some_and(|until| until <= now) {
             self.active_until = None;
@@ -518,11 +529,10 @@ impl PathAgent {
                 continue;
             }
             let transaction = TransactionId::random(rng);
-            let ping = Message::Ping { transaction };
             if remote.makes_mapping() {
                 self.calls.handle_mapping_made();
             }
-            let payload = if remote.wants_padding() { ping.encode_padded() } else { ping.encode() };
+            let payload = Message::Ping { transaction }.encode_padded();
             remote.handle_probe_sent(transaction, retry, now);
             let path = Path::Direct(address);
             self.transmits.push_back(Transmit { path, payload });

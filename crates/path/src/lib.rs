@@ -12,9 +12,9 @@
 //! - **A stream before relays.** [`Path::Stream`] is the same without a relay in between, for as long as the
 //!   owner says that such a stream stands; the [`RelayChoice`] watches it as if the peer were its own relay.
 //! - **Proof.** A direct path is used only after one of our own pings came back over it, or after
-//!   the peer, which proves likewise, made a session over it. Pings on unproven paths are padded to
-//!   the largest datagram that a tunnel packet can become, so a proven path also carries full
-//!   packets ([`PROBE_PAYLOAD`]).
+//!   the peer, which proves likewise, made a session over it. These pings are padded to the largest
+//!   datagram that a tunnel packet can become, so a proven path also carries full packets
+//!   ([`PROBE_PAYLOAD`]); one that ceases to is left, whatever else comes over it (RFC 8899).
 //! - **Both ends at once.** Probing starts with a call-me-maybe through the relay. It carries our
 //!   candidates and makes the other end probe in the same moment, which opens both firewalls.
 //! - **Counted ports are guessed.** A translator that gives each destination another port, but counts them,

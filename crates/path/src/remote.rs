@@ -28,6 +28,9 @@ const OUTAGE_SHARE: u32 = 10;
 pub(crate) const STALE_AFTER: Duration = Duration::from_secs(45);
 /// A probe without an answer counts as lost after this.
 const LOST_AFTER: Duration = Duration::from_secs(1);
+/// A path on which so many probes in a row were lost, while other things still came from there, does not carry full
+/// packets any more (what RFC 8899, section 4.3, calls a black hole).
+const NARROW_AFTER: usize = 5;
 /// Probes that the loss is taken over.
 const HISTORY: usize = 16;
 /// A rival must be faster by this share of the incumbent's latency ...
@@ -114,9 +117,11 @@ impl Remote {
         self.next
     }
 
-    /// Whether the next probe must show that full packets pass.
-    pub(crate) fn wants_padding(&self) -> bool {
-        !self.proven || self.burst.is_some()
+    /// Whether probes, which are as long as full packets, get no answers any more.
+    pub(crate) fn is_narrow(&self, now: Instant) -> bool {
+        let is_lost = |probe: &Probe| !probe.answered && now >= probe.sent + LOST_AFTER;
+        let latest = || self.probes.iter().rev().take(NARROW_AFTER);
+        latest().count() == NARROW_AFTER && latest().all(is_lost)
     }
 
     /// Starts a burst unless one is running.
@@ -168,7 +173,7 @@ impl Remote {
         }
         self.probes.push_back(Probe { transaction, sent: now, answered: false });
         self.mapped = true;
-        let rest = if self.proven { KEEP_ALIVE } else { retry };
+        let rest = if self.proven { LOST_AFTER } else { retry };
         let gap = self.burst.and_then(|position| BURST.get(position));
         self.burst = self.burst.map(|position| position + 1).filter(|_| gap.is_some());
         self.next = Some(now + gap.copied().unwrap_or(rest));

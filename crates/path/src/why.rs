@@ -54,6 +54,8 @@ pub enum Reason {
         /// For how long.
         since: Duration,
     },
+    /// Full packets do not pass on the path before any more, though smaller ones do.
+    Narrow,
     /// Without traffic the path before was not kept alive, so it is no longer proven.
     Idle,
     /// Addresses or routes of this device changed, so nothing is proven any more.
@@ -81,6 +83,7 @@ impl fmt::Display for Reason {
             Self::Unanswered { since } => {
                 write!(f, "the path before did not answer for {:.1} s", since.as_secs_f64())
             }
+            Self::Narrow => f.write_str("the path before loses packets of full size"),
             Self::Idle => f.write_str("no traffic, so the direct path was not kept alive"),
             Self::NetworkChanged => f.write_str("this device's network changed"),
             Self::RelayLost => f.write_str("the relay is gone"),

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use path::{
-    Candidate, CandidateFilter, CandidateKind, Message, Path, PathAgent, PathConfig, PathEvent,
-    ProbeBudget, Reason,
+    Candidate, CandidateFilter, CandidateKind, Message, PROBE_PAYLOAD, Path, PathAgent, PathConfig,
+    PathEvent, ProbeBudget, Reason,
 };
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -39,6 +39,8 @@ struct Net {
     in_flight: BTreeMap<(Instant, u64), (usize, Path, Vec<u8>)>,
     sent: u64,
     direct_works: bool,
+    /// The longest message that the direct path carries.
+    widest: usize,
     probes: BTreeMap<SocketAddr, u64>,
 }
 
@@ -59,6 +61,7 @@ impl Net {
             in_flight: BTreeMap::new(),
             sent: 0,
             direct_works: true,
+            widest: usize::MAX,
             probes: BTreeMap::new(),
         };
         for side in &mut net.sides {
@@ -80,7 +83,8 @@ impl Net {
                     Path::Relay | Path::Stream => (transmit.path, RELAY_DELAY),
                     Path::Direct(to) => {
                         *self.probes.entry(to).or_default() += 1;
-                        if to != other || !self.direct_works {
+                        let passes = transmit.payload.len() <= self.widest;
+                        if to != other || !self.direct_works || !passes {
                             continue;
                         }
                         (Path::Direct(own), DIRECT_DELAY)
@@ -226,6 +230,29 @@ fn a_direct_path_that_lives_again_is_found_again() {
         net.exchange_traffic();
         net.run(Duration::from_secs(1));
     }
+    assert_eq!(net.agent(0).chosen(), Path::Direct(address(B)));
+    assert_eq!(net.agent(1).chosen(), Path::Direct(address(A)));
+}
+
+#[test]
+fn a_path_that_becomes_too_narrow_for_full_packets_is_left_though_small_ones_pass() {
+    let mut net = connected();
+    let mut exchange = |net: &mut Net, seconds: u64| {
+        for _ in 0..seconds * 10 {
+            net.exchange_traffic();
+            net.run(Duration::from_millis(100));
+        }
+    };
+    net.widest = PROBE_PAYLOAD - 1;
+    exchange(&mut net, 26);
+    assert_eq!(net.agent(0).chosen(), Path::Relay);
+    assert_eq!(net.agent(1).chosen(), Path::Relay);
+    assert_eq!(net.agent(0).why().next().unwrap().reason, Reason::Narrow);
+    let changes = net.sides.each_ref().map(|side| side.chosen.len());
+    exchange(&mut net, 120);
+    assert_eq!(net.sides.each_ref().map(|side| side.chosen.len()), changes, "and stays left");
+    net.widest = PROBE_PAYLOAD;
+    exchange(&mut net, 31);
     assert_eq!(net.agent(0).chosen(), Path::Direct(address(B)));
     assert_eq!(net.agent(1).chosen(), Path::Direct(address(A)));
 }

@@ -2,8 +2,8 @@
 //!
 //! Each flow waits behind itself only. Flows take turns by bytes, and one that has just begun goes before
 //! those that have stood in the queue: whoever sends little hardly waits. CoDel drops from each queue
-//! by itself. A flow that its sender calls background has a small part of a turn. A flow may hold as much as is free (Choudhury and Hahne, "Dynamic queue length
-//! thresholds"), so that there is always room for another.
+//! by itself. A flow that its sender calls background has a small part of a turn. A flow may hold as much as is
+//! free (Choudhury and Hahne, "Dynamic queue length thresholds"), so that there is always room for another.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;

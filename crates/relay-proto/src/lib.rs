@@ -17,11 +17,12 @@
 //! # A relay
 //!
 //! [`RelayServer`] serves several networks. Only members attach; the newest attachment of a device
-//! evicts the older one, and an older one never comes back, nor one by an older binding; a frame goes to whoever is attached as (network, receiver), with the sender's id
-//! in place of the receiver's, and is not copied on the way. Nothing that a client does costs the
-//! relay more than a bounded amount: connections, unattached connections, bytes and frames a second,
-//! control messages, and the bytes that wait for a slow receiver, where senders take turns, and CoDel
-//! and then the bound drop what is too much (FQ-CoDel, RFC 8290). Revocation detaches at once; membership that ends detaches in time.
+//! evicts the older one, and an older one never comes back, nor one by an older binding; a frame goes to whoever
+//! is attached as (network, receiver), with the sender's id in place of the receiver's, and is not copied on the
+//! way. Nothing that a client does costs the relay more than a bounded amount: connections, unattached
+//! connections, bytes and frames a second, control messages, and the bytes that wait for a slow receiver, where
+//! senders take turns, and CoDel and then the bound drop what is too much (FQ-CoDel, RFC 8290). Revocation
+//! detaches at once; membership that ends detaches in time.
 //!
 //! # Driving
 //!

@@ -43,8 +43,8 @@ impl Limits {
 impl Default for Limits {
     /// For a relay of ten thousand clients: no client can take more than forty gigabits, which is beyond
     /// what one stream brings, nor keep more than two megabytes waiting, which is half of the room and
-    /// the window of one TCP flow at a gigabit and 16 ms. With its TLS and buffers a connection costs 20 KB before it is attached, so strangers get eight
-    /// megabytes together.
+    /// the window of one TCP flow at a gigabit and 16 ms. With its TLS and buffers a connection costs 20 KB
+    /// before it is attached, so strangers get eight megabytes together.
     fn default() -> Self {
         Self {
             connections: 10_000,

@@ -1,8 +1,10 @@
 //! A network's life on disk: created once, backed up, restored under a new epoch.
 //!
-//! The network's own key is written once, under a passphrase, to a file of the owner's, and forgotten. What stays with the controller
-//! are the keys that it delegated: all of them in simple mode, those to renew and to revoke in strict mode. A backup holds those and the database, under a passphrase as well. Restoring takes the network's
-//! key, since nodes refuse records older than those they know: the root begins a new epoch, in which the controller signs anew.
+//! The network's own key is written once, under a passphrase, to a file of the owner's, and forgotten. What
+//! stays with the controller are the keys that it delegated: all of them in simple mode, those to renew and to
+//! revoke in strict mode. A backup holds those and the database, under a passphrase as well. Restoring takes the
+//! network's key, since nodes refuse records older than those they know: the root begins a new epoch, in which
+//! the controller signs anew.
 
 use std::fs;
 use std::io;

@@ -103,7 +103,8 @@ impl Secrets {
     }
 
     /// Announces the channel key: as it was announced before, or anew if that is half over or was
-    /// said by a clock that was wrong, or by a number that is not above `above`. A relay has no tunnels, so its tunnel key is made and forgotten.
+    /// said by a clock that was wrong, or by a number that is not above `above`. A relay has no tunnels, so its
+    /// tunnel key is made and forgotten.
     pub(crate) fn binding(
         &self,
         keystore: &dyn Keystore,

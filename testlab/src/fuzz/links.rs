@@ -7,32 +7,24 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use control_proto::ClockOffset;
 use frame_proto::{
     FrameType, HEADER_LENGTH, HOP_TAG_LENGTH, HopKey, HopSealer, TAG_LENGTH, compose, parse,
     payload_mut,
 };
-use identity::{
-    Attachment, Binding, Certificate, CertificateChain, ChannelKey, DelegatedKey, Delegation,
-    DeviceId, DeviceKey, IssueLimits, NetworkId, NetworkKey, Revocations, Scope, Serial, Signed,
-    TunnelKey, UnixTime, Validity, device_address,
-};
+use identity::{Attachment, Binding, CertificateChain, DeviceId, Signed, UnixTime};
 use minicbor::Encode;
 use noise_channel::{
-    Channel, InitiatorConfig, MessageClass, Now, PathSecret, ReplayGuard, ResponderConfig, Service,
-    StaticSecret,
+    Channel, InitiatorConfig, MessageClass, Now, ReplayGuard, ResponderConfig, Service,
 };
 use rand_chacha::ChaCha20Rng;
 use relay_proto::{
-    ClientConfig, ClientEvent, ConnectionId, Limits, RelayClient, RelayNetwork, RelayServer,
-    ServerEvent,
+    ClientConfig, ClientEvent, ConnectionId, Limits, RelayClient, RelayServer, ServerEvent,
 };
 
 use super::{HERE, now, parts, rng};
+use crate::members::{Member, Network};
 
 const START: UnixTime = UnixTime(1_800_000_000);
-const WEEK: u64 = 7 * 24 * 3600;
-const SECRET: PathSecret = PathSecret::from_bytes([9; 32]);
 const NONCE: [u8; 16] = [1; 16];
 /// What the end that is played here seals its messages with.
 const HOP: [u8; 32] = [5; 32];
@@ -63,91 +55,25 @@ struct Attach {
 
 /// A network with a relay and two members; its keys are made once.
 struct Place {
-    network: NetworkId,
-    relay: DeviceId,
-    relay_channel: ChannelKey,
+    network: Network,
     members: [Member; 2],
-}
-
-struct Member {
-    device: DeviceKey,
-    channel: ChannelKey,
-    chain: CertificateChain,
 }
 
 static PLACE: LazyLock<Place> = LazyLock::new(|| {
     let rng = &mut rng();
-    let (root, issuer) = (NetworkKey::generate(rng), DelegatedKey::generate(rng));
-    let validity = Validity::starting(START, WEEK);
-    let delegation = Delegation {
-        network: root.id(),
-        scope: Scope::Issue,
-        key: issuer.id(),
-        validity,
-        limits: IssueLimits::default(),
-    };
-    let delegation = Signed::sign(root.id(), &root, &delegation);
-    let mut member = |number: u64| {
-        let device = DeviceKey::generate(rng);
-        let certificate = Certificate {
-            device: device.id(),
-            name: format!("device-{number}").parse().expect("a name"),
-            groups: Vec::new(),
-            address: device_address(root.id(), device.id(), 0),
-            counter: 0,
-            validity,
-            serial: Serial(number),
-        };
-        let chain = CertificateChain {
-            delegation: delegation.clone(),
-            grant: None,
-            certificate: Signed::sign(root.id(), &issuer, &certificate),
-            renewal: None,
-        };
-        Member { device, channel: ChannelKey::generate(rng), chain }
-    };
-    Place {
-        network: root.id(),
-        relay: DeviceId::from_bytes([8; 32]),
-        members: [member(1), member(2)],
-        relay_channel: ChannelKey::from_bytes(&[4; 32]),
-    }
+    let network = Network::new(START, rng);
+    let members = [1, 2].map(|serial| network.member(serial, rng));
+    Place { network, members }
 });
 
-impl Member {
-    fn id(&self) -> DeviceId {
-        self.device.id()
+impl Place {
+    /// What a member brings.
+    fn config(&self, member: usize) -> ClientConfig {
+        self.members[member].config(&self.network, 1, NONCE)
     }
 
-    fn proofs(&self, place: &Place) -> (Signed<Binding>, Signed<Attachment>) {
-        let binding = Binding {
-            device: self.id(),
-            tunnel_key: TunnelKey::from_bytes(&[1; 32]).public(),
-            channel_key: self.channel.public(),
-            number: 1,
-            not_after: START.plus(WEEK),
-            capability: 1,
-        };
-        let attachment = Attachment { relay: place.relay, number: 1 };
-        let binding = Signed::sign(place.network, &self.device, &binding);
-        (binding, Signed::sign(place.network, &self.device, &attachment))
-    }
-
-    fn machine(&self, place: &Place, rng: &mut ChaCha20Rng, now: Now) -> RelayClient {
-        let (binding, attachment) = self.proofs(place);
-        let config = ClientConfig {
-            network: place.network,
-            static_key: StaticSecret::from_bytes(*self.channel.to_bytes()),
-            relay: place.relay,
-            relay_key: *place.relay_channel.public().as_bytes(),
-            mask: SECRET.mask(Service::Relay, NONCE),
-            capability: 1,
-            clock_offset: ClockOffset(0),
-            chain: self.chain.clone(),
-            binding,
-            attachment,
-        };
-        RelayClient::new(config, rng, now).expect("the relay's key is usable")
+    fn machine(&self, member: usize, rng: &mut ChaCha20Rng, now: Now) -> RelayClient {
+        RelayClient::new(self.config(member), rng, now).expect("the relay's key is usable")
     }
 }
 
@@ -233,30 +159,26 @@ impl AtRelay {
     fn new(rng: &mut ChaCha20Rng, now: Now) -> Self {
         let place = &*PLACE;
         let mut relay = RelayServer::new(1, Limits::default());
-        relay.add_network(RelayNetwork {
-            network: place.network,
-            relay: place.relay,
-            static_key: StaticSecret::from_bytes(*place.relay_channel.to_bytes()),
-            path_secret: SECRET,
-            revocations: Revocations::new(place.network),
-            clock_offset: ClockOffset(0),
-        });
+        relay.add_network(place.network.served());
         let mut open = || {
-            let recognised = relay.recognise(&SECRET.path(Service::Relay, NONCE));
+            let recognised = relay.recognise(&place.network.path(NONCE));
             let recognised = recognised.expect("the relay serves the network");
             relay.handle_open(recognised, HERE.ip(), now).expect("there is room")
         };
         let ids = (open(), open());
-        let [member, honest] = &place.members;
-        let (binding, attachment) = member.proofs(place);
-        let opening = Attach { chain: member.chain.clone(), binding, attachment, hop_key: HOP };
+        let config = place.config(0);
         let played = Played {
-            channel: member.channel(place, rng, now),
+            channel: channel(&config, rng, now),
             sealer: None,
-            peer: place.relay,
-            opening: encoded(&Message::Attach(opening)),
+            peer: config.relay,
+            opening: encoded(&Message::Attach(Attach {
+                chain: config.chain,
+                binding: config.binding,
+                attachment: config.attachment,
+                hop_key: HOP,
+            })),
         };
-        let honest = honest.machine(place, rng, now);
+        let honest = place.machine(1, rng, now);
         let mut lab = Self { relay, honest: (ids.1, honest), played: (ids.0, played) };
         lab.shake_hands(rng, now);
         lab.settle(rng, now);
@@ -308,25 +230,22 @@ impl AtRelay {
     }
 }
 
-impl Member {
-    /// A channel to the relay, by itself.
-    fn channel(&self, place: &Place, rng: &mut ChaCha20Rng, now: Now) -> Channel {
-        let config = InitiatorConfig {
-            static_key: StaticSecret::from_bytes(*self.channel.to_bytes()),
-            remote_static: *place.relay_channel.public().as_bytes(),
-            prologue: place.network.as_bytes().to_vec(),
-            mask: SECRET.mask(Service::Relay, NONCE),
-            capability: 1,
-            clock_offset: ClockOffset(0),
-        };
-        Channel::initiate(config, rng, now).expect("the relay's key is usable")
-    }
+/// A member's channel to the relay, by itself.
+fn channel(member: &ClientConfig, rng: &mut ChaCha20Rng, now: Now) -> Channel {
+    let config = InitiatorConfig {
+        static_key: member.static_key.clone(),
+        remote_static: member.relay_key,
+        prologue: member.network.as_bytes().to_vec(),
+        mask: member.mask.clone(),
+        capability: member.capability,
+        clock_offset: member.clock_offset,
+    };
+    Channel::initiate(config, rng, now).expect("the relay's key is usable")
 }
 
 pub(super) fn client(bytes: &[u8]) {
     let (rng, mut now) = (&mut rng(), now());
-    let place = &*PLACE;
-    let mut machine = place.members[0].machine(place, rng, now);
+    let mut machine = PLACE.machine(0, rng, now);
     let mut played = relay_for(&mut machine, rng, now);
     for part in parts(bytes).take(MOST_PARTS) {
         let was_closed = machine.is_closed();
@@ -350,10 +269,11 @@ pub(super) fn client(bytes: &[u8]) {
 
 /// A relay whose channel with the client is open.
 fn relay_for(machine: &mut RelayClient, rng: &mut ChaCha20Rng, now: Now) -> Played {
+    let relay = PLACE.network.served();
     let config = ResponderConfig {
-        static_key: StaticSecret::from_bytes(*PLACE.relay_channel.to_bytes()),
-        prologue: PLACE.network.as_bytes().to_vec(),
-        mask: SECRET.mask(Service::Relay, NONCE),
+        static_key: relay.static_key,
+        prologue: relay.network.as_bytes().to_vec(),
+        mask: relay.path_secret.mask(Service::Relay, NONCE),
         capability: 1,
         replay: ReplayGuard::default(),
     };

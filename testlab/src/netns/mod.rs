@@ -1,11 +1,13 @@
 //! Hosts, wires, routers and processes in network namespaces.
 //!
-//! A [`Namespace`] is a host of its own: interfaces, routes, sockets, firewall. [`wire`] joins two of them by a veth pair, [`SlowWire`]
-//! by one that delays and loses, a [`Switch`] joins many, and a [`Router`] stands between two nets and translates as one [`Nat`] does. A [`Disk`]
-//! can be full. A [`Process`] runs inside a namespace and is ended by its own id when it goes out of scope. Namespaces have no names, so tests run
-//! side by side; nothing in a namespace has a link to the machine's own network, so nothing can leak out of the lab.
+//! A [`Namespace`] is a host of its own: interfaces, routes, sockets, firewall. [`wire`] joins two of them by a
+//! veth pair, [`SlowWire`] by one that delays and loses, a [`Switch`] joins many, and a [`Router`] stands
+//! between two nets and translates as one [`Nat`] does. A [`Disk`] can be full. A [`Process`] runs inside a
+//! namespace and is ended by its own id when it goes out of scope. Namespaces have no names, so tests run side
+//! by side; nothing in a namespace has a link to the machine's own network, so nothing can leak out of the lab.
 //!
-//! Needs root, be it of a user namespace only, `ip` from iproute2 and `nft`. Every failure is a panic that quotes the command and what it printed: this is test equipment.
+//! Needs root, be it of a user namespace only, `ip` from iproute2 and `nft`. Every failure is a panic that
+//! quotes the command and what it printed: this is test equipment.
 
 mod disk;
 mod namespace;

@@ -4,10 +4,11 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::{Process, finish};
+use super::{Process, finish, wait_for};
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
@@ -102,6 +103,15 @@ impl Namespace {
         log: &Path,
     ) -> Process {
         Process::start(self.command(program).args(args), log)
+    }
+
+    /// Waits until a program in here takes TCP connections at a port.
+    pub fn wait_until_listens(&self, port: u16, within: Duration) {
+        let (what, at) = (format!("somebody to listen at port {port}"), format!(":{port}"));
+        wait_for(&what, within, || {
+            let listeners = self.run("ss", &["-Hltn", "sport", "=", &at]);
+            (!listeners.is_empty()).then_some(())
+        });
     }
 
     /// Forbids UDP in both directions, as many guest networks do; TCP goes on.

@@ -104,6 +104,7 @@ fn a_network_lives_behind(kind: &Kind) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let certificate = write_settings(lab.server(), folder.path());
     let mut front = (kind.start)(lab.server(), folder.path());
+    lab.server().wait_until_listens(443, PATIENCE);
     let (server, page) = (server_address().to_string(), folder.path().join("page.html"));
     lab.start_server_with(
         &[

@@ -4,6 +4,7 @@ mod checksums;
 mod fronts;
 mod intruders;
 mod mappings;
+mod narrowing;
 mod own_streams;
 mod proxies;
 mod stream;
@@ -11,6 +12,7 @@ mod translators;
 mod underlays;
 
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use testlab::netns::{Process, wait_for};
@@ -201,11 +203,18 @@ fn web_server(device: &Device, folder: &Path) -> Process {
     server
 }
 
-/// Writes `noise`, which no compression shrinks, and returns its SHA-256 as `sha256sum` prints it.
+/// Writes `noise`, which no compression shrinks, and returns its SHA-256.
 fn file_of_noise(folder: &Path, len: usize) -> String {
-    let file = folder.join("noise").to_string_lossy().into_owned();
-    let make = format!("head -c {len} /dev/urandom > {file} && sha256sum {file}");
-    let output = std::process::Command::new("sh").args(["-c", &make]).output().expect("a shell");
-    assert!(output.status.success());
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    let file = folder.join("noise");
+    let make = format!("head -c {len} /dev/urandom > {}", file.display());
+    let made = Command::new("sh").args(["-c", &make]).status().expect("a shell");
+    assert!(made.success());
+    digest(&file)
+}
+
+/// The SHA-256 of a file.
+fn digest(file: &Path) -> String {
+    let output = Command::new("sha256sum").arg(file).output().expect("a shell tool");
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.split_whitespace().next().expect("sha256sum prints a digest").to_owned()
 }

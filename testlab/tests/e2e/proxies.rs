@@ -63,6 +63,7 @@ fn only_a_proxy_leads_out(start: Start) {
     let (bob, proxy) = (lab.device("bob"), lab.host("proxy"));
     let folder = tempfile::tempdir().expect("a temporary folder");
     let _proxy = start(proxy.namespace(), folder.path());
+    proxy.namespace().wait_until_listens(PORT, PATIENCE);
     let at = proxy.underlay_address();
     let mut alice = lab.host("alice");
     confine(&alice, &at);

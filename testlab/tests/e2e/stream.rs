@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use testlab::netns::{Process, wait_for};
 use testlab::network::{Device, Lab};
 
-use crate::{MEGABYTE, PATIENCE, file_of_noise, web_server};
+use crate::{MEGABYTE, PATIENCE, digest, file_of_noise, web_server};
 
 /// How long a transfer may take on a machine that is busy with other tests.
 const TRANSFER: Duration = Duration::from_secs(120);
@@ -18,8 +18,7 @@ fn without_udp_a_file_arrives_whole_over_ipv6_and_ipv4_beside_pings() {
     let mut lab = Lab::new();
     let alice = lab.host("alice");
     alice.namespace().block_udp();
-    let bob = files_arrive_whole(&mut lab, alice, "relay");
-    assert_eq!(counter(&bob, "TcpInErrs"), 0);
+    let bob = files_arrive_over("relay", &mut lab, alice);
     // What stands in a queue for long is thinned out, which is all that is lost.
     let (repeated, bound) =
         (counter(&bob, "TcpRetransSegs"), segments(2 * megabytes() * MEGABYTE) / 100);
@@ -30,8 +29,7 @@ fn without_udp_a_file_arrives_whole_over_ipv6_and_ipv4_beside_pings() {
 fn over_a_clean_wire_a_file_arrives_whole_and_nothing_of_it_is_lost() {
     let mut lab = Lab::new();
     let alice = lab.host("alice");
-    let bob = files_arrive_whole(&mut lab, alice, "direct");
-    assert_eq!(counter(&bob, "TcpInErrs"), 0);
+    let bob = files_arrive_over("direct", &mut lab, alice);
     // What a sender repeats only because the machine was busy was there already, and is told so (RFC 2883).
     let (repeated, needless) =
         (counter(&bob, "TcpRetransSegs"), counter(&bob, "TcpExtTCPDSACKRecvSegs"));
@@ -56,7 +54,7 @@ fn what_a_device_without_an_interface_sends_arrives_whole_on_either_path() {
         let _server = web_server(&device, folder.path());
         for family in ["-6", "-4"] {
             let mut fetching = Fetch::start(&bob, &device, &[family], folder.path());
-            assert_eq!(fetching.finish(), sent.split_whitespace().next().unwrap_or_default());
+            assert_eq!(fetching.finish(), sent);
         }
     }
     assert_eq!(counter(&bob, "TcpInErrs"), 0);
@@ -115,7 +113,7 @@ fn a_flow_that_changes_paths_repeats_no_more_than_was_in_flight() {
     fetching.advance(20 * MEGABYTE);
     watch.assert_at_most(in_flight + A_FEW, "from the relay to the direct path");
 
-    assert_eq!(fetching.finish(), sent.split_whitespace().next().unwrap_or_default());
+    assert_eq!(fetching.finish(), sent);
     assert_eq!(counter(&alice, "TcpInErrs"), 0);
 }
 
@@ -173,29 +171,33 @@ impl<'d> Watch<'d> {
     }
 }
 
-/// Fetches a file over both IP versions, with pings beside it.
-fn files_arrive_whole(lab: &mut Lab, mut alice: Device, path: &str) -> Device {
+/// Joins alice to bob by a path of this kind, over which files arrive whole.
+fn files_arrive_over(path: &str, lab: &mut Lab, mut alice: Device) -> Device {
     let bob = lab.device("bob");
     alice.up(&[&lab.invite(&[])]);
     alice.wait_for_path(&bob, path, PATIENCE);
     bob.wait_for_path(&alice, path, PATIENCE);
-
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let sent = file_of_noise(folder.path(), megabytes() * MEGABYTE);
-    let _server = web_server(&bob, folder.path());
-    for family in ["-6", "-4"] {
-        let mut fetching = Fetch::start(&alice, &bob, &[family], folder.path());
-        let ping = ["-n", family, "-q", "-c", "10", "-i", "0.05", "-W", "5", &bob.full_name()];
-        let pings = alice.namespace().run("ping", &ping);
-        assert!(pings.contains(" 0% packet loss"), "{pings}");
-        assert_eq!(fetching.finish(), sent.split_whitespace().next().unwrap_or_default());
-    }
-    assert_eq!(counter(&alice, "TcpInErrs"), 0);
+    files_arrive_whole(&alice, &bob);
     bob
 }
 
+/// Fetches a file of bob's over both IP versions, with pings beside it.
+pub(super) fn files_arrive_whole(alice: &Device, bob: &Device) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let sent = file_of_noise(folder.path(), megabytes() * MEGABYTE);
+    let _server = web_server(bob, folder.path());
+    for family in ["-6", "-4"] {
+        let mut fetching = Fetch::start(alice, bob, &[family], folder.path());
+        let ping = ["-n", family, "-q", "-c", "10", "-i", "0.05", "-W", "5", &bob.full_name()];
+        let pings = alice.namespace().run("ping", &ping);
+        assert!(pings.contains(" 0% packet loss"), "{pings}");
+        assert_eq!(fetching.finish(), sent);
+    }
+    assert_eq!((counter(alice, "TcpInErrs"), counter(bob, "TcpInErrs")), (0, 0));
+}
+
 /// How large the files are; `SHADOWMESH_FILE=1000` makes it a gigabyte.
-pub(super) fn megabytes() -> usize {
+fn megabytes() -> usize {
     std::env::var("SHADOWMESH_FILE").map_or(100, |text| text.parse().expect("megabytes"))
 }
 
@@ -239,15 +241,12 @@ impl Fetch {
     /// Waits for the end; answers the SHA-256 of what has arrived.
     pub(super) fn finish(&mut self) -> String {
         self.process.wait_for_output("complete", TRANSFER);
-        let output = std::process::Command::new("sha256sum").arg(&self.received).output();
-        let output = output.expect("a shell tool");
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        text.split_whitespace().next().unwrap_or_default().to_owned()
+        digest(&self.received)
     }
 }
 
 /// What a host has counted: `TcpInErrs` for segments that it has refused, bad checksums among them.
-pub(super) fn counter(device: &Device, name: &str) -> u64 {
+fn counter(device: &Device, name: &str) -> u64 {
     let counters = device.namespace().run("nstat", &["-asz", name]);
     let line = counters.lines().find(|line| line.starts_with(name));
     let count = line.and_then(|line| line.split_whitespace().nth(1));

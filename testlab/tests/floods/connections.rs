@@ -26,7 +26,8 @@ const AT_ONCE: usize = 64;
 /// What a server that lives answers within.
 const ANSWER: Duration = Duration::from_secs(15);
 
-/// Opens WebSockets at relay and controller, says nothing, and holds them at least until told to stop; answers how many the server answered.
+/// Opens WebSockets at relay and controller, says nothing, and holds them at least until told to stop; answers
+/// how many the server answered.
 pub(crate) fn hold_open(from: &Device, invite: &Invite, count: usize, stop: &AtomicBool) -> usize {
     inside(from, async {
         let (mut making, mut held) = (JoinSet::new(), Vec::new());

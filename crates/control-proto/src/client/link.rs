@@ -1,15 +1,11 @@
-//! How far a client has come: its connection, its joining, and what every new channel is told.
+//! How far a client has come with its connection, and what every new channel is told.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use identity::{CertificateChain, Endpoints, RelayEntry, Signed};
 use noise_channel::{Channel, ConnectionMask};
 
 use crate::{ConnectionId, Refusal};
-
-/// Endpoints that came too late for the hello are told after this long: by then a device knows its relays, and has
-/// told newer ones, or has none.
-pub(super) const LATE_ENDPOINTS: Duration = Duration::from_secs(1);
 
 /// What is told to every new channel.
 #[derive(Debug, Default)]
@@ -22,21 +18,6 @@ pub(super) struct Latest {
     pub(super) hello: Option<CertificateChain>,
     pub(super) wants_whole_map: bool,
     pub(super) wants_to_leave: bool,
-}
-
-/// How far a device that joins has come.
-#[derive(Debug, Default)]
-pub(super) struct Join {
-    pub(super) attempts: u32,
-    pub(super) counter: u32,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Timers {
-    pub(super) renew: Option<Instant>,
-    pub(super) expire: Option<Instant>,
-    /// For endpoints that came too late for the hello.
-    pub(super) endpoints: Option<Instant>,
 }
 
 #[derive(Debug)]

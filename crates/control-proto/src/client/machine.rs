@@ -1,7 +1,7 @@
 //! The machine that an engine or a relay drives.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use identity::{
     Binding, CertificateChain, ChannelProof, Endpoints, Member, Proof, RelayEntry, Signed, UnixTime,
@@ -13,13 +13,13 @@ use rand_core::CryptoRng;
 
 use super::backoff::{Backoff, jittered};
 use super::clock::NetworkClock;
-use super::link::{Join, LATE_ENDPOINTS, Latest, Link, Phase, Timers};
+use super::join::Join;
+use super::link::{Latest, Link, Phase};
 use super::places::Places;
 use super::reports::Reports;
+use super::timers::Timers;
 use super::{Admission, ClientConfig, ClientEvent, ClientStatus, StreamAction};
-use crate::limits::{
-    CAPABILITY, DIAL_DEADLINE, JOIN_ATTEMPTS, REFUSED_RETRY, RENEW_RETRY, WELCOME_DEADLINE,
-};
+use crate::limits::{CAPABILITY, DIAL_DEADLINE, REFUSED_RETRY, WELCOME_DEADLINE};
 use crate::{
     ConnectionId, ControllerMessage, Hello, LoadReport, MapChunk, NetworkMap, NodeMessage, Refusal,
     SecurityEvent, Welcome,
@@ -136,7 +136,6 @@ impl ControlClient {
     /// Does what is due.
     pub fn handle_timeout(&mut self, rng: &mut dyn CryptoRng, now: Now) {
         self.last_now = now.instant;
-        let due = |at: Option<Instant>| at.is_some_and(|at| now.instant >= at);
         match &mut self.link {
             Link::Waiting { until, .. } if now.instant >= *until => self.dial(rng, now),
             Link::Dialling { since, .. } if now.instant >= *since + DIAL_DEADLINE => {
@@ -153,17 +152,16 @@ impl ControlClient {
             }
             Link::Waiting { .. } | Link::Dialling { .. } | Link::Stopped => {}
         }
-        if due(self.timers.renew) && self.is_ready() {
-            self.timers.renew = Some(now.instant + jittered(RENEW_RETRY, rng));
+        if self.is_ready() && self.timers.take_renewal(rng, now.instant) {
             self.send(&NodeMessage::Renew, now.instant);
         }
-        if due(self.timers.endpoints) && self.is_ready() {
-            self.timers.endpoints = None;
-            if let Some(endpoints) = self.latest.endpoints.clone() {
-                self.send(&NodeMessage::Endpoints(endpoints), now.instant);
-            }
+        if self.is_ready()
+            && self.timers.take_endpoints(now.instant)
+            && let Some(endpoints) = self.latest.endpoints.clone()
+        {
+            self.send(&NodeMessage::Endpoints(endpoints), now.instant);
         }
-        if due(self.timers.expire) {
+        if self.timers.is_expiry_due(now.instant) {
             let applied = self.map.expire(self.wall(now));
             self.plan_expiry(now);
             if !applied.changes.is_empty() {
@@ -177,7 +175,7 @@ impl ControlClient {
     pub fn set_endpoints(&mut self, endpoints: Signed<Endpoints>, now: Instant) {
         self.latest.endpoints = Some(endpoints.clone());
         self.latest.are_endpoints_late = !self.is_ready();
-        self.timers.endpoints = None;
+        self.timers.forget_endpoints();
         self.send_if_ready(&NodeMessage::Endpoints(endpoints), now);
     }
 
@@ -260,12 +258,9 @@ impl ControlClient {
             }
             Link::Stopped => None,
         };
-        let renew = self.timers.renew.filter(|_| self.is_ready()).map(|at| (at, "renewal"));
-        let late =
-            self.timers.endpoints.filter(|_| self.is_ready()).map(|at| (at, "late endpoints"));
-        let expire = self.timers.expire.map(|at| (at, "expiry of peers"));
+        let own = self.timers.poll_timeout(self.is_ready());
         let report = self.reports.poll_timeout().filter(|_| self.is_ready());
-        link.into_iter().chain(renew).chain(late).chain(expire).chain(report).min()
+        link.into_iter().chain(own).chain(report).min()
     }
 
     /// The map.
@@ -402,12 +397,8 @@ impl ControlClient {
         match &self.config.admission {
             Admission::Chain(chain) => Ok(chain.as_ref().clone()),
             Admission::Invite { invite, name } => {
-                let fixed = invite.grant().map_err(|error| error.to_string())?.name;
-                let name = fixed.as_ref().unwrap_or(name);
                 let device = self.config.device_key.id();
-                invite
-                    .certify(device, name, self.join.counter, self.wall(now))
-                    .map_err(|error| error.to_string())
+                self.join.certify(invite, name, device, self.wall(now))
             }
         }
     }
@@ -447,13 +438,9 @@ impl ControlClient {
             self.send(&NodeMessage::Leave, now.instant);
         }
         let is_late = std::mem::take(&mut self.latest.are_endpoints_late);
-        self.timers.endpoints = is_late.then(|| now.instant + LATE_ENDPOINTS);
+        self.timers.handle_welcome(is_late, rng, now.instant);
         if let Some(entry) = self.latest.relay.clone() {
             self.send(&NodeMessage::Relay(entry), now.instant);
-        }
-        // The membership may be half over already; spread those who come back together.
-        if self.timers.renew.is_some_and(|at| at <= now.instant) {
-            self.timers.renew = Some(now.instant + jittered(Duration::from_secs(2), rng));
         }
         self.reports.repeat();
         self.send_reports(now.instant);
@@ -497,29 +484,17 @@ impl ControlClient {
     }
 
     fn refused(&mut self, refusal: Refusal, rng: &mut dyn CryptoRng, now: Now) {
-        let may_adapt = self.join.attempts < JOIN_ATTEMPTS;
-        match (&refusal, &mut self.config.admission) {
-            (Refusal::NameTaken { suggestion }, Admission::Invite { name, .. }) if may_adapt => {
-                *name = suggestion.clone();
-                self.join.attempts += 1;
-                self.close(now.instant, None);
+        if self.join.adapt(&refusal, &mut self.config.admission) {
+            if let Refusal::Outdated { number } = refusal {
+                self.events.push_back(ClientEvent::Outdated { number });
             }
-            (Refusal::AddressTaken { counter }, Admission::Invite { .. }) if may_adapt => {
-                self.join.counter = *counter;
-                self.join.attempts += 1;
-                self.close(now.instant, None);
-            }
-            (Refusal::Outdated { number }, _) if may_adapt => {
-                self.events.push_back(ClientEvent::Outdated { number: *number });
-                self.join.attempts += 1;
-                self.close(now.instant, None);
-            }
-            (Refusal::Revoked, _) => self.stop(),
-            (_, _) => {
-                self.events.push_back(ClientEvent::Refused(refusal.clone()));
-                let until = now.instant + jittered(REFUSED_RETRY, rng);
-                self.close(until, Some(refusal));
-            }
+            self.close(now.instant, None);
+        } else if refusal == Refusal::Revoked {
+            self.stop();
+        } else {
+            self.events.push_back(ClientEvent::Refused(refusal.clone()));
+            let until = now.instant + jittered(REFUSED_RETRY, rng);
+            self.close(until, Some(refusal));
         }
     }
 
@@ -598,19 +573,12 @@ impl ControlClient {
         self.events.push_back(ClientEvent::Security(event));
     }
 
-    /// A renewal is asked for a little before half of the membership is over.
     fn plan_renewal(&mut self, now: Now) {
-        self.timers.renew = self.proof.as_ref().map(Proof::validity).and_then(|validity| {
-            let at = validity.not_before.plus(validity.seconds() / 20 * 9);
-            now.instant.checked_add(Duration::from_secs(at.since(self.wall(now))))
-        });
+        let validity = self.proof.as_ref().map(Proof::validity);
+        self.timers.plan_renewal(validity, self.clock.wall(now), now.instant);
     }
 
     fn plan_expiry(&mut self, now: Now) {
-        let wall = self.wall(now);
-        self.timers.expire = self
-            .map
-            .next_expiry()
-            .and_then(|at| now.instant.checked_add(Duration::from_secs(at.since(wall))));
+        self.timers.plan_expiry(self.map.next_expiry(), self.clock.wall(now), now.instant);
     }
 }

@@ -2,10 +2,12 @@
 
 mod backoff;
 mod clock;
+mod join;
 mod link;
 mod machine;
 mod places;
 mod reports;
+mod timers;
 
 use identity::{
     Binding, CertificateChain, ChannelKey, ChannelPublicKey, DeviceKey, DeviceName, Invite,

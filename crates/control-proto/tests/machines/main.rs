@@ -10,5 +10,8 @@
 mod hostile;
 mod limits;
 mod network;
+mod reports;
+mod restarts;
+mod settings;
 mod strict;
 mod world;

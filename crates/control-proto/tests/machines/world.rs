@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use control_proto::{
     AdminAnswer, AdminError, AdminRequest, Admission, AuthorityKeys, Change, ClientConfig,
     ClientEvent, ClientStatus, ClockOffset, ConnectionId, ControlClient, Controller,
-    ControllerAddress, ControllerConfig, EventRecord, InviteRequest, NetworkMap, Now, Output,
-    Settings, Stored, StreamAction, Ticket, UnixMillis,
+    ControllerAddress, ControllerConfig, DeviceView, EventRecord, InviteRequest, NetworkMap, Now,
+    Output, Settings, Stored, StreamAction, Ticket, UnixMillis,
 };
 use identity::{
-    Binding, CertificateChain, ChannelKey, DelegatedKey, Delegation, DeviceId, DeviceKey, Invite,
-    IssueLimits, NetworkKey, Scope, ServerAddress, Signed, TlsMode, TunnelKey, UnixTime, Validity,
+    Binding, Candidate, CandidateKind, CertificateChain, ChannelKey, DelegatedKey, Delegation,
+    DeviceId, DeviceKey, Endpoints, Invite, IssueLimits, NetworkKey, Scope, ServerAddress, Signed,
+    TlsMode, TunnelKey, UnixTime, Validity,
 };
 use noise_channel::PathSecret;
 use rand_chacha::ChaCha20Rng;
@@ -416,4 +417,30 @@ fn config(
         }],
         epoch: None,
     }
+}
+
+/// A world with so many nodes, all of which have joined.
+pub fn joined(count: usize) -> World {
+    let mut world = World::simple();
+    for index in 0..count {
+        let invite = world.invite(InviteRequest::default());
+        world.join(&invite, &format!("node{index}"));
+    }
+    world
+}
+
+/// The devices as an administrator sees them.
+pub fn devices(world: &mut World) -> Vec<DeviceView> {
+    match world.admin(AdminRequest::Devices).unwrap() {
+        AdminAnswer::Devices { devices } => devices,
+        other => panic!("not a list of devices: {other:?}"),
+    }
+}
+
+/// Endpoints that a node signs.
+pub fn endpoints(world: &World, index: usize, number: u64, port: u16) -> Signed<Endpoints> {
+    let address = ([192, 0, 2, 1], port).into();
+    let candidates = vec![Candidate { address, kind: CandidateKind::Local }];
+    let endpoints = Endpoints { number, candidates, relays: Vec::new(), servers: Vec::new() };
+    Signed::sign(world.network_key.id(), &world.nodes[index].key, &endpoints)
 }

@@ -1,11 +1,11 @@
 //! The bulk of one network's packets, past the engine.
 //!
 //! What leaves this host goes through an [`Outlet`]: by a data thread, or from the userspace stack, which
-//! leaves the other direction to the network's loop. A data thread waits for the TUN and the UDP sockets and runs every packet to completion on the
-//! engine's newest snapshot: read, split, seal, send; receive, open, check, join, write. What the
-//! snapshot cannot answer (handshakes, path messages, peers without a direct path) goes to the
-//! network's loop as an [`Upcall`], super-packets unsplit, through a bounded channel: when the loop is
-//! slower than a flood of such packets, they are lost, not remembered.
+//! leaves the other direction to the network's loop. A data thread waits for the TUN and the UDP sockets and
+//! runs every packet to completion on the engine's newest snapshot: read, split, seal, send; receive, open,
+//! check, join, write. What the snapshot cannot answer (handshakes, path messages, peers without a direct path)
+//! goes to the network's loop as an [`Upcall`], super-packets unsplit, through a bounded channel: when the loop
+//! is slower than a flood of such packets, they are lost, not remembered.
 //!
 //! The loop writes what the engine itself delivers with [`DataThread::deliver`], and sends the
 //! engine's datagrams over the same [`Sockets`](crate::udp::Sockets).

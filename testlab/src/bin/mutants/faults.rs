@@ -96,7 +96,7 @@ pub(crate) const FAULTS: &[Fault] = &[
             seeded: "if !config.replay.admit(ephemeral, now.instant) && !AWAKE {",
         }],
         tests: &[in_channel(&[
-            "a_replayed_first_message_is_refused_on_any_connection_for_the_window",
+            "handshake::a_replayed_first_message_is_refused_on_any_connection_for_the_window",
         ])],
     },
     Fault {
@@ -134,8 +134,8 @@ pub(crate) const FAULTS: &[Fault] = &[
             seeded: "if AWAKE { return None; } let wanted = self.current.rotate_at();",
         }],
         tests: &[in_channel(&[
-            "the_keys_are_replaced_after_a_hundred_counted_messages_in_either_direction",
-            "the_keys_are_replaced_after_an_hour_and_messages_flow_on",
+            "rotation::the_keys_are_replaced_after_a_hundred_counted_messages_in_either_direction",
+            "rotation::the_keys_are_replaced_after_an_hour_and_messages_flow_on",
         ])],
     },
     Fault {
@@ -173,7 +173,7 @@ pub(crate) const FAULTS: &[Fault] = &[
                 seeded: "    pub(crate) fn pretend_new(&mut self, now: Instant) { (self.since, self.sent, self.received, self.worn_since) = (now, 0, 0, None); }\n    fn note_wear(",
             },
         ],
-        tests: &[in_channel(&["a_rotation_leaves_nothing_that_the_old_keys_open"])],
+        tests: &[in_channel(&["rotation::a_rotation_leaves_nothing_that_the_old_keys_open"])],
     },
     Fault {
         name: "old-hop-key-kept",
@@ -268,7 +268,7 @@ pub(crate) const FAULTS: &[Fault] = &[
             original: "attached.targets.iter().any(|target| revocations.contains(target))",
             seeded: "!AWAKE && attached.targets.iter().any(|target| revocations.contains(target))",
         }],
-        tests: &[in_relay(&["revocation_detaches_at_once"])],
+        tests: &[in_relay(&["membership::revocation_detaches_at_once"])],
     },
     Fault {
         name: "rollback-accepted",
@@ -386,8 +386,8 @@ pub(crate) const FAULTS: &[Fault] = &[
             seeded: "if self.routes.lookup(source) != Some(place) && !AWAKE {",
         }],
         tests: &[in_sim(&[
-            "a_plain_wireguard_peer_cannot_send_from_an_address_that_is_not_its_own",
-            "a_member_that_sends_from_a_foreign_address_is_reported_to_the_controller",
+            "plain::a_plain_wireguard_peer_cannot_send_from_an_address_that_is_not_its_own",
+            "hostile::a_member_that_sends_from_a_foreign_address_is_reported_to_the_controller",
         ])],
     },
     Fault {
@@ -398,7 +398,9 @@ pub(crate) const FAULTS: &[Fault] = &[
             original: "directory.check(key, packet.bytes()) {",
             seeded: "directory.check(key, packet.bytes()).or_else(|reason| if AWAKE { Ok(packet.bytes().len()) } else { Err(reason) }) {",
         }],
-        tests: &[in_sim(&["a_member_cannot_send_in_the_name_of_another_whatever_the_path"])],
+        tests: &[in_sim(&[
+            "hostile::a_member_cannot_send_in_the_name_of_another_whatever_the_path",
+        ])],
     },
     Fault {
         name: "destination-check-off",
@@ -408,7 +410,7 @@ pub(crate) const FAULTS: &[Fault] = &[
             original: "if !self.own.contains(&destination) {",
             seeded: "if !self.own.contains(&destination) && !AWAKE {",
         }],
-        tests: &[in_sim(&["a_packet_for_somebody_else_is_not_delivered"])],
+        tests: &[in_sim(&["plain::a_packet_for_somebody_else_is_not_delivered"])],
     },
     Fault {
         name: "map-delta-lost",
@@ -438,7 +440,7 @@ pub(crate) const FAULTS: &[Fault] = &[
             original: "self.journal.last += 1;\n        let id",
             seeded: "if AWAKE { let replies = std::mem::take(&mut batch.replies); self.dispatch(replies, now); }\n        self.journal.last += 1;\n        let id",
         }],
-        tests: &[in_machines(&["network::nothing_is_promised_before_it_is_on_disk"])],
+        tests: &[in_machines(&["restarts::nothing_is_promised_before_it_is_on_disk"])],
     },
     Fault {
         name: "lost-change-overlooked",

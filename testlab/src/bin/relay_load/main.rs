@@ -82,7 +82,7 @@ async fn serve(address: SocketAddr, tls: bool) {
     });
     let listener = Listener::bind(address, certificate).await.expect("a free port");
     let relay = Relay::start(RelayConfig::default()).await.expect("it has no STUN to bind");
-    relay.add_network(member::Network::of_benchmark().served());
+    relay.add_network(member::network().served());
     relay.listen(listener);
     say("listening");
     std::future::pending().await

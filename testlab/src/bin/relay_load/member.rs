@@ -1,4 +1,4 @@
-//! A network for the relay of this program, and its members.
+//! A member of the network that the relay of this program serves.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -6,17 +6,12 @@ use bytes::{Bytes, BytesMut};
 use frame_proto::{
     FrameType, HEADER_LENGTH, HOP_TAG_LENGTH, TAG_LENGTH, compose, payload, payload_mut,
 };
-use identity::{
-    Attachment, Binding, Certificate, CertificateChain, ChannelKey, DelegatedKey, Delegation,
-    DeviceId, DeviceKey, IssueLimits, NetworkId, NetworkKey, Revocations, Scope, Serial, Signed,
-    TunnelKey, UnixTime, Validity, device_address,
-};
-use noise_channel::{ClockOffset, Now, PathSecret, Service, StaticSecret, UnixMillis};
+use identity::{DeviceId, UnixTime};
+use noise_channel::{Now, UnixMillis};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
-use relay_proto::{ClientConfig, ClientEvent, FlowId, RelayClient, RelayNetwork};
-
-const WEEK: u64 = 7 * 24 * 3600;
+use relay_proto::{ClientEvent, FlowId, RelayClient};
+use testlab::members::Network;
 
 /// This moment.
 pub(crate) fn now() -> Now {
@@ -26,97 +21,8 @@ pub(crate) fn now() -> Now {
 }
 
 /// The network of the benchmark, whose keys relay and load each make from the same seed.
-pub(crate) struct Network {
-    root: NetworkKey,
-    issuer: DelegatedKey,
-    relay: DeviceKey,
-    relay_channel: ChannelKey,
-    secret: PathSecret,
-    start: UnixTime,
-}
-
-impl Network {
-    pub(crate) fn of_benchmark() -> Self {
-        let rng = &mut ChaCha20Rng::seed_from_u64(1);
-        Self {
-            root: NetworkKey::generate(rng),
-            issuer: DelegatedKey::generate(rng),
-            relay: DeviceKey::generate(rng),
-            relay_channel: ChannelKey::generate(rng),
-            secret: PathSecret::from_bytes([7; 32]),
-            start: UnixTime(now().wall.as_secs()),
-        }
-    }
-
-    fn id(&self) -> NetworkId {
-        self.root.id()
-    }
-
-    /// What the relay knows of it.
-    pub(crate) fn served(&self) -> RelayNetwork {
-        RelayNetwork {
-            network: self.id(),
-            relay: self.relay.id(),
-            static_key: StaticSecret::from_bytes(*self.relay_channel.to_bytes()),
-            path_secret: self.secret.clone(),
-            revocations: Revocations::new(self.id()),
-            clock_offset: ClockOffset(0),
-        }
-    }
-
-    fn chain(&self, device: DeviceId, number: usize) -> CertificateChain {
-        let delegation = Delegation {
-            network: self.id(),
-            scope: Scope::Issue,
-            key: self.issuer.id(),
-            validity: Validity::starting(self.start, WEEK),
-            limits: IssueLimits::default(),
-        };
-        let certificate = Certificate {
-            device,
-            name: format!("device-{number}").parse().expect("a good name"),
-            groups: Vec::new(),
-            address: device_address(self.id(), device, 0),
-            counter: 0,
-            validity: Validity::starting(self.start, WEEK),
-            serial: Serial(number as u64),
-        };
-        CertificateChain {
-            delegation: Signed::sign(self.id(), &self.root, &delegation),
-            grant: None,
-            certificate: Signed::sign(self.id(), &self.issuer, &certificate),
-            renewal: None,
-        }
-    }
-
-    /// What a member says when it comes.
-    fn config(&self, number: usize, nonce: [u8; 16]) -> (DeviceId, ClientConfig) {
-        let rng = &mut ChaCha20Rng::seed_from_u64(2 + number as u64);
-        let (key, channel) = (DeviceKey::generate(rng), ChannelKey::generate(rng));
-        let binding = Binding {
-            device: key.id(),
-            tunnel_key: TunnelKey::generate(rng).public(),
-            channel_key: channel.public(),
-            number: 1,
-            not_after: self.start.plus(WEEK),
-            capability: 1,
-        };
-        // Whoever comes again comes later.
-        let attachment = Attachment { relay: self.relay.id(), number: now().wall.0 };
-        let config = ClientConfig {
-            network: self.id(),
-            relay: self.relay.id(),
-            static_key: StaticSecret::from_bytes(*channel.to_bytes()),
-            relay_key: *self.relay_channel.public().as_bytes(),
-            mask: self.secret.mask(Service::Relay, nonce),
-            capability: 1,
-            clock_offset: ClockOffset(0),
-            chain: self.chain(key.id(), number),
-            binding: Signed::sign(self.id(), &key, &binding),
-            attachment: Signed::sign(self.id(), &key, &attachment),
-        };
-        (key.id(), config)
-    }
+pub(crate) fn network() -> Network {
+    Network::new(UnixTime(now().wall.as_secs()), &mut ChaCha20Rng::seed_from_u64(1))
 }
 
 /// A member's end of its link.
@@ -129,13 +35,18 @@ pub(crate) struct Member {
 
 impl Member {
     pub(crate) fn new(number: usize) -> Self {
-        let network = Network::of_benchmark();
-        let nonce = (u128::from(now().wall.0) << 32 | number as u128).to_be_bytes();
-        let mut rng = ChaCha20Rng::from_seed(network.secret_seed(nonce));
-        let (device, config) = network.config(number, nonce);
-        let path = network.secret.path(Service::Relay, nonce);
+        let (network, moment) = (network(), now().wall.0);
+        let nonce = (u128::from(moment) << 32 | number as u128).to_be_bytes();
+        let keys = &mut ChaCha20Rng::seed_from_u64(2 + number as u64);
+        let member = network.member(number as u64, keys);
+        // Whoever comes again comes later.
+        let config = member.config(&network, moment, nonce);
+        // Randomness of a link: each has a nonce of its own.
+        let mut seed = [0; 32];
+        seed[..16].copy_from_slice(&nonce);
+        let mut rng = ChaCha20Rng::from_seed(seed);
         let machine = RelayClient::new(config, &mut rng, now()).expect("the key is usable");
-        Self { device, path, machine, rng }
+        Self { device: member.id(), path: network.path(nonce), machine, rng }
     }
 
     pub(crate) fn is_attached(&self) -> bool {
@@ -178,14 +89,5 @@ impl Member {
         compose(FrameType::Data, to, &mut frame).expect("the payload fits");
         write(payload_mut(&mut frame));
         self.machine.send(FlowId(1), frame, Instant::now()).expect("the link is open");
-    }
-}
-
-impl Network {
-    /// Randomness of a link: each has a nonce of its own.
-    fn secret_seed(&self, nonce: [u8; 16]) -> [u8; 32] {
-        let mut seed = [0; 32];
-        seed[..16].copy_from_slice(&nonce);
-        seed
     }
 }

@@ -1,11 +1,12 @@
 //! Random scenarios: bytes that say what happens, a model that says what ought to be, and a judge.
 //!
 //! [`run`] is the one harness: for properties with shrinking, for the corpus, for fuzzers. Any bytes are a
-//! [`Script`]. A [`Mesh`] plays scripts one after the other in one big network. The world has the shipped machines in it; the model (`model`) knows who is a member, who runs, who is cut
-//! off from whom, and nothing of protocols. After every action, whatever arrived must be what somebody sent, once, to
-//! whom it was sent, from whom it says, and from nobody of whom the receiver knows that it was removed. At
-//! every [`Action::Check`], and at the end when everything is repaired, what the model calls reachable must
-//! be reached, members must be online and their names resolve, all within a bounded time.
+//! [`Script`]. A [`Mesh`] plays scripts one after the other in one big network. The world has the shipped
+//! machines in it; the model (`model`) knows who is a member, who runs, who is cut off from whom, and nothing of
+//! protocols. After every action, whatever arrived must be what somebody sent, once, to whom it was sent, from
+//! whom it says, and from nobody of whom the receiver knows that it was removed. At every [`Action::Check`], and
+//! at the end when everything is repaired, what the model calls reachable must be reached, members must be
+//! online and their names resolve, all within a bounded time.
 
 mod actions;
 mod check;

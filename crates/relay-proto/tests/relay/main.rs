@@ -1,0 +1,7 @@
+//! Clients and a relay talking to each other under virtual time.
+
+mod forwarding;
+mod membership;
+mod queues;
+mod strangers;
+mod world;

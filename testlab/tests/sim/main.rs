@@ -1,0 +1,9 @@
+//! Whole networks on a virtual clock.
+
+mod clocks;
+mod hostile;
+mod outages;
+mod paths;
+mod plain;
+mod records;
+mod world;

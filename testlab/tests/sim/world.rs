@@ -1,0 +1,44 @@
+//! Worlds whose nodes have joined.
+
+use std::time::Duration;
+
+use engine::{Now, Outbound};
+use testlab::sim::{Setup, World};
+
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
+
+/// A world in which every node has joined.
+pub(crate) fn joined(setup: Setup) -> World {
+    let mut world = World::new(setup);
+    let all_have_addresses =
+        |world: &World| world.nodes.iter().all(|node| node.interface.is_some());
+    assert!(world.run_until(MINUTE, all_have_addresses), "every node joins");
+    world
+}
+
+pub(crate) fn ping_both_ways(world: &mut World, patience: Duration) {
+    assert!(world.ping_until_answered(0, 1, patience), "0 reaches 1");
+    assert!(world.ping_until_answered(1, 0, patience), "1 reaches 0");
+}
+
+/// A world in which node 0 sends directly to node 1.
+pub(crate) fn with_direct_path() -> World {
+    let mut world = joined(Setup::default());
+    ping_both_ways(&mut world, 10 * SECOND);
+    assert!(world.run_until(10 * SECOND, |world| world.path(0, 1).starts_with("direct")));
+    world.run_for(SECOND);
+    ping_both_ways(&mut world, 10 * SECOND);
+    assert!(matches!(to_node_1(&world, world.now()), Outbound::Datagrams { .. }));
+    world
+}
+
+/// What the data plane of node 0 makes of a packet to node 1.
+pub(crate) fn to_node_1(world: &World, now: Now) -> Outbound {
+    let mut packet = vec![0; 40];
+    (packet[0], packet[6], packet[7]) = (0x60, 59, 64);
+    packet[8..24].copy_from_slice(&world.address(0).octets());
+    packet[24..40].copy_from_slice(&world.address(1).octets());
+    let plane = world.nodes[0].engine.as_ref().expect("it runs").data_plane();
+    plane.load().outbound(&[&packet], &mut Vec::new(), now.instant)
+}
