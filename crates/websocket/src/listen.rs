@@ -39,16 +39,12 @@ impl Listener {
     /// Listens on an address, with TLS when there is a certificate. Port 0 takes a free one.
     ///
     /// # Errors
-    /// When the address cannot be bound, and with [`io::ErrorKind::InvalidInput`] when certificate
-    /// and key do not belong together.
+    /// When the address cannot be bound.
     pub async fn bind(
         address: SocketAddr,
         certificate: Option<ServerCertificate>,
     ) -> io::Result<Self> {
-        let tls = certificate
-            .map(ServerCertificate::into_config)
-            .transpose()
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let tls = certificate.map(ServerCertificate::into_config);
         let tcp = TcpListener::bind(address).await?;
         let (pending, oldest_first) = (JoinSet::new(), VecDeque::new());
         Ok(Self { tcp, tls, front: Arc::default(), pending, oldest_first })

@@ -13,6 +13,7 @@ mod log;
 mod output;
 mod passphrase;
 mod stop;
+mod values;
 
 use std::ffi::OsString;
 use std::path::Path;
