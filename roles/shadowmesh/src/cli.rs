@@ -169,6 +169,9 @@ pub(crate) struct ListenSettings {
     /// Private key of the certificate (PEM)
     #[arg(long, requires = "tls_certificate", value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) tls_key: Option<PathBuf>,
+    /// Listen without TLS: what the streams carry is encrypted in any case, but looks like nothing that the web knows
+    #[arg(long, conflicts_with_all = ["tls_certificate", "tls_key"])]
+    pub(crate) no_tls: bool,
     #[command(flatten)]
     pub(crate) front: FrontSettings,
 }

@@ -47,14 +47,15 @@ pub(crate) struct ServerSettings {
     hosts: Vec<Host>,
     tls_certificate: Option<PathBuf>,
     tls_key: Option<PathBuf>,
+    no_tls: bool,
     front: FrontSettings,
 }
 
 impl From<ServerSettings> for ListenSettings {
     fn from(settings: ServerSettings) -> Self {
-        let ServerSettings { network: _, listen, hosts, tls_certificate, tls_key, front } =
+        let ServerSettings { network: _, listen, hosts, tls_certificate, tls_key, no_tls, front } =
             settings;
-        Self { listen, hosts, tls_certificate, tls_key, front }
+        Self { listen, hosts, tls_certificate, tls_key, no_tls, front }
     }
 }
 

@@ -82,7 +82,7 @@ pub(crate) async fn prepare(wanted: Wanted) -> Result<Prepared, Failure> {
     }
     let has_front = !front.hosts.is_empty();
     let tls = match certificate {
-        _ if plain => TlsEnd::Nowhere,
+        _ if plain && !has_front => TlsEnd::Nowhere,
         Some(_) if has_front => {
             let text = "TLS ends at the front: give either that or a certificate for this listener";
             return Err(Failure::new(Exit::Usage, text));

@@ -235,7 +235,7 @@ async fn drain(memberships: &[Membership]) {
 /// What the command line asks for, and the file where it is silent.
 pub(super) fn wanted(asked: ListenSettings, file: ListenSettings) -> Result<Wanted, Failure> {
     Ok(Wanted {
-        plain: false,
+        plain: asked.no_tls || (asked.tls_certificate.is_none() && file.no_tls),
         listen: asked.listen.or(file.listen),
         hosts: if asked.hosts.is_empty() { file.hosts } else { asked.hosts },
         certificate: both(asked.tls_certificate, asked.tls_key)?

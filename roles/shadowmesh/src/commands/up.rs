@@ -19,7 +19,7 @@ use super::serve;
 use crate::cli::{FrontSettings, Global, ListenSettings, UpArgs, UpListenArgs, UpMode};
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
-use crate::listen::{Wanted, prepare};
+use crate::listen::prepare;
 use crate::output::{WARN, note, styled};
 use crate::stop;
 use crate::values::Host;
@@ -121,9 +121,10 @@ async fn open(wanted: &node::Listen, keys: &FileKeystore) -> Result<Option<Liste
         hosts: hosts.map_err(|error| Failure::new(Exit::Usage, error))?,
         tls_certificate: wanted.tls_certificate.clone(),
         tls_key: wanted.tls_key.clone(),
+        no_tls: !wanted.tls,
         front: FrontSettings::default(),
     };
-    let asked = Wanted { plain: !wanted.tls, ..serve::wanted(asked, ListenSettings::default())? };
+    let asked = serve::wanted(asked, ListenSettings::default())?;
     let opened = prepare(asked).await?.listen(&serve::tls_key(keys, TLS_KEY)?).await?;
     let follows_host = wanted.hosts.is_empty();
     info!(address = %opened.address, tls = wanted.tls, "taking streams of peers");
