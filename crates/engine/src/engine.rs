@@ -10,6 +10,7 @@ use identity::{
     Binding, DeviceId, Endpoints, NetworkId, RelayEntry, ServerAddress, Signed, UnixTime,
 };
 use noise_channel::{Now, PathSecret, StaticSecret};
+use packet::{Offload, Segments};
 use path::{ProbeBudget, StunClient, stun};
 use rand_core::CryptoRng;
 use wireguard_proto::{Interface, InterfaceConfig, LoadLimits, PrivateKey, Tai64N};
@@ -223,7 +224,8 @@ impl Engine {
 
     fn send_directly(&mut self, packet: &[u8], cx: &mut Context<'_>) {
         let mut payload = Vec::new();
-        let outbound = self.plane.load().outbound(&[packet], &mut payload, cx.instant());
+        let Ok(single) = Segments::plan(&Offload::default(), packet) else { return };
+        let outbound = self.plane.load().outbound((&single, 0..1), &mut payload, cx.instant());
         match outbound {
             Outbound::Datagrams { to, notice, .. } => {
                 self.output.transmits.push_back(Transmit { to, payload });
