@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
+use control_proto::limits::MAX_INVITES_AT_ONCE;
 use ipnet::IpNet;
 use serde::Deserialize;
 
@@ -170,7 +171,7 @@ pub(crate) struct ListenSettings {
     #[arg(long, requires = "tls_certificate", value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) tls_key: Option<PathBuf>,
     /// Listen without TLS: what the streams carry is encrypted in any case, but looks like nothing that the web knows
-    #[arg(long, conflicts_with_all = ["tls_certificate", "tls_key"])]
+    #[arg(long, conflicts_with_all = ["tls_certificate", "tls_key", "front"])]
     pub(crate) no_tls: bool,
     #[command(flatten)]
     pub(crate) front: FrontSettings,
@@ -297,8 +298,8 @@ pub(crate) enum InviteCommand {
         /// How long it may be used: 90s, 30m, 24h, 7d
         #[arg(long, default_value = "24h", value_parser = duration)]
         expires: Duration,
-        /// How many invites to make, one for each device
-        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
+        /// How many invites to make, one for each device; 100 at most
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_INVITES_AT_ONCE)))]
         uses: u16,
         /// Whether the device waits until it is approved; the network's setting otherwise
         #[arg(long, value_name = "true|false")]

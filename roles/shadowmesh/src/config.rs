@@ -204,6 +204,18 @@ mod tests {
                 ..NodeSettings::default()
             }
         );
+        let text_of = |part: &str| {
+            let (_, after) = uncommented.split_once(&format!("\n{part}:\n")).expect("it is there");
+            after.lines().take_while(|line| !line.starts_with(char::is_alphabetic)).collect()
+        };
+        let settings = ["listen", "hosts", "tls-certificate", "tls-key", "no-tls", "front"];
+        let front = ["hosts", "certificate", "trusted", "page"];
+        for part in ["server", "relay"] {
+            let text: String = text_of(part);
+            for setting in settings.iter().chain(&front) {
+                assert!(text.contains(&format!(" {setting}:")), "{setting} of {part}");
+            }
+        }
         for setting in ["state-dir", "log", "log-format", "node", "server", "relay"] {
             assert!(text.contains(&format!("{setting}:")), "{setting} is documented");
         }

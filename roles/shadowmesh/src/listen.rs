@@ -82,11 +82,16 @@ pub(crate) async fn prepare(wanted: Wanted) -> Result<Prepared, Failure> {
     }
     let has_front = !front.hosts.is_empty();
     let tls = match certificate {
-        _ if plain && !has_front => TlsEnd::Nowhere,
-        Some(_) if has_front => {
-            let text = "TLS ends at the front: give either that or a certificate for this listener";
+        Some(_) if has_front || plain => {
+            let text =
+                "TLS ends in one place: give a certificate for this listener, a front, or no-tls";
             return Err(Failure::new(Exit::Usage, text));
         }
+        None if has_front && plain => {
+            let text = "TLS ends at the front: without it there is no front to name";
+            return Err(Failure::new(Exit::Usage, text));
+        }
+        None if plain => TlsEnd::Nowhere,
         Some((chain, key)) => TlsEnd::Certified(certified(&chain, &key)?),
         None if has_front => TlsEnd::Front(front.hosts, front_tls(front.certificate.as_deref())?),
         None => TlsEnd::SelfSigned,
@@ -293,6 +298,8 @@ mod tests {
             front(None, Some(&missing)),
             front(None, Some(&most)),
             Wanted { certificate: pair.clone(), ..front(None, None) },
+            Wanted { plain: true, ..front(None, None) },
+            Wanted { plain: true, certificate: pair.clone(), ..behind(FrontSettings::default()) },
             Wanted { certificate: pair, ..behind(FrontSettings::default()) },
         ] {
             let failure = prepare(wrong.clone()).await.expect_err("it cannot be used");

@@ -234,13 +234,21 @@ async fn drain(memberships: &[Membership]) {
 
 /// What the command line asks for, and the file where it is silent.
 pub(super) fn wanted(asked: ListenSettings, file: ListenSettings) -> Result<Wanted, Failure> {
+    let asked_tls = asked.tls_certificate.is_some() || !asked.front.hosts.is_empty();
+    let mut front = file.front;
+    if asked.no_tls {
+        (front.hosts, front.certificate) = (Vec::new(), None);
+    }
     Ok(Wanted {
-        plain: asked.no_tls || (asked.tls_certificate.is_none() && file.no_tls),
+        plain: asked.no_tls || (!asked_tls && file.no_tls),
         listen: asked.listen.or(file.listen),
         hosts: if asked.hosts.is_empty() { file.hosts } else { asked.hosts },
-        certificate: both(asked.tls_certificate, asked.tls_key)?
-            .or(both(file.tls_certificate, file.tls_key)?),
-        front: asked.front.or(file.front),
+        certificate: both(asked.tls_certificate, asked.tls_key)?.or(both(
+            file.tls_certificate,
+            file.tls_key,
+        )?
+        .filter(|_| !asked.no_tls)),
+        front: asked.front.or(front),
     })
 }
 

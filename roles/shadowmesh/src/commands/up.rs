@@ -95,8 +95,8 @@ async fn run(
                 running.await;
                 Ok(())
             }
-            // The controller may come back; everything else is final.
-            Err(failure) if failure.exit == Exit::Timeout => {
+            // The controller may come back, and clocks are set; everything else is final.
+            Err(failure) if matches!(failure.exit, Exit::Timeout | Exit::Clock) => {
                 note(&failure);
                 running.await;
                 Ok(())
@@ -119,8 +119,8 @@ async fn open(wanted: &node::Listen, keys: &FileKeystore) -> Result<Option<Liste
     let asked = ListenSettings {
         listen: wanted.address,
         hosts: hosts.map_err(|error| Failure::new(Exit::Usage, error))?,
-        tls_certificate: wanted.tls_certificate.clone(),
-        tls_key: wanted.tls_key.clone(),
+        tls_certificate: wanted.tls_certificate.clone().filter(|_| wanted.tls),
+        tls_key: wanted.tls_key.clone().filter(|_| wanted.tls),
         no_tls: !wanted.tls,
         front: FrontSettings::default(),
     };
