@@ -19,6 +19,7 @@ use crate::io::{ConnectionState, EngineEvent, Transmit};
 use crate::peer::Peer;
 use crate::peers::{announced, own_candidates};
 use crate::relay_event::RelayEvent;
+use crate::timers::Step;
 
 impl Engine {
     /// Where this device listens for WebSocket connections of its peers, if it does.
@@ -227,9 +228,11 @@ impl Engine {
             self.alarms.tally(device, what, count, now);
         }
         self.alarms.handle_timeout(now);
-        if self.schedule.was_set(UnixTime(cx.now.wall.as_secs())) {
+        match self.schedule.was_set(UnixTime(cx.now.wall.as_secs())) {
+            Some(Step::Ahead) => self.handle_waking(cx),
             // What the clock lacks was learned before; only a new channel tells it.
-            self.control.client_mut().reconnect(now);
+            Some(Step::Back) => self.control.client_mut().reconnect(now),
+            None => {}
         }
         let wall = self.wall(cx.now);
         if self.schedule.has_stepped(wall) {
@@ -247,6 +250,17 @@ impl Engine {
             self.alarms.note_freshness(seconds, now);
         }
         self.renew_binding(cx);
+    }
+
+    /// The device may have been asleep for longer than anybody remembers it: relays, translators, and peers, whose
+    /// sessions have ended while ours seem young.
+    fn handle_waking(&mut self, cx: &mut Context<'_>) {
+        let now = cx.instant();
+        self.begin_anew(now);
+        let live = self.wireguard.tunnels().filter(|tunnel| tunnel.session(now).is_some());
+        for peer in live.map(|tunnel| *tunnel.peer()).collect::<Vec<_>>() {
+            self.wireguard.initiate(&peer, cx.rng, now);
+        }
     }
 
     /// How many seconds ago the list of revocations was last known to be current; nothing before there is

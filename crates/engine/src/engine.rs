@@ -347,15 +347,18 @@ impl Engine {
         self.drain(&mut Context { rng, now });
     }
 
-    /// The network underneath has changed, or the device has woken up: everything is dialled and
-    /// probed anew.
+    /// The network underneath has changed: everything is dialled and probed anew. That the device has woken up shows
+    /// in its wall clock.
     pub fn handle_network_change(&mut self, rng: &mut dyn CryptoRng, now: Now) {
-        let mut cx = Context { rng, now };
-        self.control.client_mut().reconnect(now.instant);
-        self.relays.handle_network_change(&mut self.streams, now.instant);
-        self.stun.handle_network_change(now.instant);
-        self.for_each_peer(|peer| peer.agent.handle_network_change(now.instant));
-        self.drain(&mut cx);
+        self.begin_anew(now.instant);
+        self.drain(&mut Context { rng, now });
+    }
+
+    pub(crate) fn begin_anew(&mut self, now: Instant) {
+        self.control.client_mut().reconnect(now);
+        self.relays.handle_network_change(&mut self.streams, now);
+        self.stun.handle_network_change(now);
+        self.for_each_peer(|peer| peer.agent.handle_network_change(now));
     }
 
     /// Pings a peer over all its paths; each answer is an [`EngineEvent::Pong`].

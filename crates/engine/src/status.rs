@@ -52,6 +52,11 @@ pub struct EngineStatus {
     /// `address-dependent` or `address-and-port-dependent`, or `none` if there is no translator; nothing if
     /// too few servers have answered.
     pub mapping: Option<String>,
+    /// Whom what is in front of IPv4 lets in: `address-dependent at most` or `address-and-port-dependent`; nothing as long as it is not
+    /// known.
+    pub filtering: Option<String>,
+    /// The same of IPv6.
+    pub filtering_ipv6: Option<String>,
     /// From one new port of the translator to the next, if it was found to count.
     pub port_step: Option<i16>,
     /// The one at which the router forwards to this device.
@@ -159,6 +164,7 @@ impl Engine {
         let own = client.map().peer(self.own.end.device).map(|peer| &peer.member);
         let (connection, connection_detail) = connection_text(&self.connection());
         let clock_offset = clock_offset(self.saved.clock_offset());
+        let [filtering, filtering_ipv6] = self.stun.filtering();
         let stale = self.revocations_age(now).filter(|_| self.alarms.is_stale());
         EngineStatus {
             network: self.own.network_name.to_string(),
@@ -179,6 +185,8 @@ impl Engine {
             candidates: self.settings.local.iter().map(|candidate| candidate.address).collect(),
             reflexive: self.stun.reflexive().into_iter().collect(),
             mapping: self.mapping_text(),
+            filtering: filtering.map(|filtering| filtering.to_string()),
+            filtering_ipv6: filtering_ipv6.map(|filtering| filtering.to_string()),
             port_step: self.underlay.surveys.found().map(|found| found.step),
             mapped: self.underlay.mapped,
             udp: self.settings.path.udp,

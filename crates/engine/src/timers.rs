@@ -27,6 +27,15 @@ const CLOCK_STEP: u64 = 30;
 /// Changes of candidates are collected for this long before they are announced.
 const ANNOUNCE_DELAY: Duration = Duration::from_millis(50);
 
+/// Where this device's own clock went at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Set, or gone on while the device was asleep.
+    Ahead,
+    /// Set.
+    Back,
+}
+
 /// The engine's own deadlines.
 #[derive(Debug)]
 pub(crate) struct Schedule {
@@ -76,8 +85,9 @@ impl Schedule {
     }
 
     /// Whether this device's own clock was set since the last tick, or the device was asleep.
-    pub(crate) fn was_set(&mut self, local: UnixTime) -> bool {
-        self.local.replace(local).is_some_and(|before| is_step(before, local))
+    pub(crate) fn was_set(&mut self, local: UnixTime) -> Option<Step> {
+        let before = self.local.replace(local).filter(|before| is_step(*before, local))?;
+        Some(if before < local { Step::Ahead } else { Step::Back })
     }
 
     /// The data plane no longer says what is true.

@@ -36,7 +36,7 @@
 //!
 //! - [`stun`]: binding requests and responses (RFC 8489), for clients and servers
 //! - [`StunClient`]: finds and keeps our own reflexive addresses, and tells how they come about ([`Mapping`],
-//!   [`PortSequence`])
+//!   [`PortSequence`]) and who gets in there ([`Filtering`])
 
 #![forbid(unsafe_code)]
 
@@ -45,6 +45,7 @@ mod budget;
 mod calls;
 mod candidate;
 mod disco;
+mod filtering;
 mod frames;
 mod guesses;
 mod io;
@@ -61,6 +62,7 @@ pub use agent::{DEMOTE_AFTER, PROBE_AFTER, PathAgent};
 pub use budget::ProbeBudget;
 pub use candidate::{Candidate, CandidateFilter, CandidateKind, MAX_CANDIDATES, order};
 pub use disco::{DecodeError, Message, PROBE_PAYLOAD, TransactionId};
+pub use filtering::Filtering;
 pub use io::{PathConfig, PathEvent, RemoteStatus, Transmit};
 pub use relay_choice::{RelayChange, RelayChoice};
 pub use remote::Rank;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rand_core::CryptoRng;
 
 use crate::candidate::canonical;
+use crate::filtering::{FilterTest, Filtering};
 use crate::stun;
 use crate::survey::{FreshSocket, PortSurvey};
 use crate::translator::{Mapping, PortSequence};
@@ -26,13 +27,15 @@ const REFRESH: Duration = Duration::from_secs(25);
 /// A server that said nothing is asked again after this.
 const RETRY: Duration = Duration::from_secs(60);
 
-/// Asks every server in turn and reports our reflexive addresses, and when asked to, what ports the
-/// translator gives to mappings made now.
+/// Asks every server in turn and reports our reflexive addresses and who gets in there, and when asked to, what
+/// ports the translator gives to mappings made now.
 #[derive(Debug, Default)]
 pub struct StunClient {
     servers: BTreeMap<SocketAddr, Server>,
     transmits: VecDeque<(SocketAddr, Vec<u8>)>,
     survey: PortSurvey,
+    /// Of IPv4, and of IPv6.
+    filters: [FilterTest; 2],
     /// What the answers say together: every packet asks for it, and they hardly ever change.
     mapping: Option<Mapping>,
 }
@@ -71,6 +74,7 @@ impl StunClient {
 
     /// Asks all servers anew because this device's network changed.
     pub fn handle_network_change(&mut self, now: Instant) {
+        self.filters.iter_mut().for_each(FilterTest::handle_network_change);
         for server in self.servers.values_mut() {
             *server =
                 Server { next: now, attempt: 0, request: None, reflexive: None, latency: None };
@@ -80,7 +84,10 @@ impl StunClient {
 
     /// Takes a datagram for which [`stun::is_stun`] holds; true if our reflexive addresses changed.
     pub fn handle_response(&mut self, from: SocketAddr, datagram: &[u8], now: Instant) -> bool {
-        if self.survey.handle_response(from, datagram) {
+        let mut filters = self.filters.iter_mut();
+        if self.survey.handle_response(from, datagram)
+            || filters.any(|test| test.handle_response(from, datagram, now))
+        {
             return false;
         }
         let Some((transaction, reflexive)) = stun::parse_response(datagram) else { return false };
@@ -97,12 +104,14 @@ impl StunClient {
             reflexive: Some(reflexive),
             latency: Some(now.saturating_duration_since(sent)),
         };
+        self.filters[family(from)].handle_answering(now);
         self.compare();
         changed
     }
 
     /// Sends what is due; true if our reflexive addresses changed because a server fell silent.
     pub fn handle_timeout(&mut self, rng: &mut dyn CryptoRng, now: Instant) -> bool {
+        self.test_filters(rng, now);
         let mut changed = false;
         for (address, server) in &mut self.servers {
             if server.next > now {
@@ -132,6 +141,18 @@ impl StunClient {
         changed
     }
 
+    /// Lets nothing disturb a survey, which looks at mappings as well.
+    fn test_filters(&mut self, rng: &mut dyn CryptoRng, now: Instant) {
+        if self.is_surveying() {
+            return;
+        }
+        for (index, test) in self.filters.iter_mut().enumerate() {
+            let answering = self.servers.iter().filter(|(_, server)| server.reflexive.is_some());
+            let answering = answering.map(|(address, _)| *address);
+            test.handle_timeout(answering.filter(|address| family(*address) == index), rng, now);
+        }
+    }
+
     /// The next request to send, with its destination.
     #[must_use]
     pub fn poll_transmit(&mut self) -> Option<(SocketAddr, Vec<u8>)> {
@@ -152,7 +173,9 @@ impl StunClient {
     /// What is to be sent from one new socket. Answers to that socket are for [`Self::handle_response`].
     #[must_use]
     pub fn poll_fresh_socket(&mut self) -> Option<FreshSocket> {
-        self.survey.poll_socket()
+        let filters = &mut self.filters;
+        let tests = || filters.iter_mut().find_map(FilterTest::poll_socket);
+        self.survey.poll_socket().or_else(tests)
     }
 
     /// How the survey ended: with the way in which ports are counted, if they are.
@@ -165,12 +188,21 @@ impl StunClient {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
         let requests = self.servers.values().map(|server| (server.next, "STUN request"));
-        requests.chain(self.survey.poll_timeout().map(|at| (at, "port survey"))).min()
+        let survey = self.survey.poll_timeout();
+        let tests = self.filters.iter().filter_map(FilterTest::poll_timeout);
+        // They wait for a survey to end.
+        let tests = tests.map(|at| (survey.map_or(at, |end| end.max(at)), "filter test"));
+        requests.chain(survey.map(|at| (at, "port survey"))).chain(tests).min()
     }
 
     /// For which destinations the translator uses the same port, if two servers have answered.
     pub fn mapping(&self) -> Option<Mapping> {
         self.mapping
+    }
+
+    /// Whom the translator or firewall in front of IPv4 lets in, and the one in front of IPv6, as far as that is known.
+    pub fn filtering(&self) -> [Option<Filtering>; 2] {
+        self.filters.each_ref().map(FilterTest::found)
     }
 
     fn compare(&mut self) {
@@ -190,4 +222,9 @@ impl StunClient {
     ) -> impl Iterator<Item = (SocketAddr, Option<SocketAddr>, Option<Duration>)> + '_ {
         self.servers.iter().map(|(address, server)| (*address, server.reflexive, server.latency))
     }
+}
+
+/// Which of the tests is about a server's addresses.
+fn family(server: SocketAddr) -> usize {
+    usize::from(canonical(server).is_ipv6())
 }

@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use path::{DecodeError, Message, PROBE_PAYLOAD, PortSequence, StunClient, TransactionId, stun};
+use path::{
+    DecodeError, Message, PROBE_PAYLOAD, PortSequence, StunClient, TransactionId, stun, stun::Port,
+};
 use proptest::prelude::*;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -105,6 +107,40 @@ fn a_request_with_an_unknown_required_attribute_gets_error_420() {
 }
 
 #[test]
+fn an_answer_from_the_other_port_is_no_longer_than_its_request() {
+    for client in ["203.0.113.7:4242", "[2001:db8::7]:4242"].map(address) {
+        let request = stun::binding_request_for_other_port([9; 12]);
+        let (port, answer) = stun::answer_from_two_ports(&request, client).unwrap();
+        assert_eq!(port, Port::Other);
+        assert_eq!(stun::parse_response(&answer).unwrap(), ([9; 12], client));
+        assert!(answer.len() <= request.len());
+
+        let mut bare = stun::binding_request([9; 12]);
+        bare[3] = 8;
+        bare.extend([0, 3, 0, 4, 0, 0, 0, 2]);
+        assert_eq!(stun::answer_from_two_ports(&bare, client), None, "it would grow");
+        let (port, answer) =
+            stun::answer_from_two_ports(&stun::binding_request([9; 12]), client).unwrap();
+        assert_eq!(port, Port::Asked);
+        assert_eq!(stun::parse_response(&answer).unwrap(), ([9; 12], client));
+    }
+}
+
+#[test]
+fn what_a_server_cannot_change_is_refused_from_where_it_was_asked() {
+    let client = address("203.0.113.7:4242");
+    let request = stun::binding_request_for_other_port([9; 12]);
+    let refusal = Some(stun::Reply::Error([9; 12]));
+    assert_eq!(stun::answer(&request, client).and_then(|reply| stun::parse_reply(&reply)), refusal);
+    for flags in [4, 6] {
+        let mut request = request.clone();
+        request[27] = flags;
+        let (port, answer) = stun::answer_from_two_ports(&request, client).unwrap();
+        assert_eq!((port, stun::parse_reply(&answer)), (Port::Asked, refusal), "another address");
+    }
+}
+
+#[test]
 fn a_response_is_not_answered() {
     let request = stun::binding_request([1; 12]);
     let response = stun::answer(&request, address("192.0.2.1:1")).unwrap();
@@ -143,6 +179,7 @@ proptest! {
     fn any_bytes_never_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..1_400)) {
         let _ = Message::decode(&bytes);
         let _ = stun::answer(&bytes, address("192.0.2.1:1"));
+        let _ = stun::answer_from_two_ports(&bytes, address("192.0.2.1:1"));
         let _ = stun::parse_response(&bytes);
         if bytes.len() >= 20 {
             bytes[0] = 0x01;
@@ -152,6 +189,7 @@ proptest! {
             bytes[4..8].copy_from_slice(&[0x21, 0x12, 0xa4, 0x42]);
             let _ = stun::parse_response(&bytes);
             bytes[0] = 0x00;
+            let _ = stun::answer_from_two_ports(&bytes, address("192.0.2.1:1"));
             let _ = stun::answer(&bytes, address("192.0.2.1:1"));
         }
     }

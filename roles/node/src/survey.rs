@@ -1,9 +1,9 @@
 //! Sockets that are used once: what the translator in front of this device does with new ones shows how it
-//! counts ports.
+//! counts ports, and whom it lets in.
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
 
@@ -37,7 +37,7 @@ impl Surveyor {
         Self { mark, sender, answers }
     }
 
-    /// Sends IPv4 datagrams from a new socket, in order, and waits for as many answers.
+    /// Sends datagrams of one family from a new socket, in order, and waits for as many answers.
     pub(crate) fn ask(&self, datagrams: &[Transmit]) {
         match self.send(datagrams) {
             Ok(socket) => {
@@ -55,7 +55,10 @@ impl Surveyor {
     }
 
     fn send(&self, datagrams: &[Transmit]) -> io::Result<UdpSocket> {
-        let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        let is_ipv6 = datagrams.first().is_some_and(|datagram| datagram.to.is_ipv6());
+        let any: IpAddr =
+            if is_ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+        let socket = std::net::UdpSocket::bind((any, 0))?;
         if self.mark != 0 {
             SockRef::from(&socket).set_mark(self.mark)?;
         }
@@ -67,13 +70,15 @@ impl Surveyor {
     }
 }
 
-/// Hands on one answer of each that was asked, and nothing else.
+/// Hands on one answer for each question, from whatever port of the host that was asked, and nothing else.
 async fn collect(socket: UdpSocket, sender: mpsc::Sender<Answer>, mut asked: Vec<SocketAddr>) {
     let mut buffer = [0; MAX_ANSWER];
     while !asked.is_empty() {
         // A closed port somewhere is no answer, but the next datagram may be one.
         let Ok((length, from)) = socket.recv_from(&mut buffer).await else { continue };
-        let Some(index) = asked.iter().position(|server| *server == from) else { continue };
+        let Some(index) = asked.iter().position(|server| server.ip() == from.ip()) else {
+            continue;
+        };
         asked.swap_remove(index);
         // What the loop does not take in time is lost, as on the way.
         let _ = sender.try_send((from, buffer[..length].to_vec()));

@@ -101,6 +101,8 @@ pub(crate) fn netcheck(engine: EngineStatus, state: Membership) -> Netcheck {
         relays: relays.collect(),
         reflexive: engine.reflexive,
         mapping: engine.mapping,
+        filtering: engine.filtering,
+        filtering_ipv6: engine.filtering_ipv6,
         port_step: engine.port_step,
         mapped: mapped.into_iter().collect(),
         local,

@@ -63,7 +63,7 @@ impl Relay {
     /// # Errors
     /// When an address for STUN cannot be bound.
     pub async fn start(config: RelayConfig) -> io::Result<Self> {
-        let mut addresses = Vec::new();
+        let mut sockets = Vec::new();
         let mut tasks = Tasks::default();
         let more = config.more_stun.into_iter().map(|address| (address, true));
         for (address, may_fail) in
@@ -76,13 +76,21 @@ impl Relay {
                 }
                 bound => bound?,
             };
-            addresses.push(socket.local_addr()?);
+            sockets.push((socket.local_addr()?, Arc::new(socket)));
+        }
+        for (address, socket) in &sockets {
+            let is_other = |(other, _): &&(SocketAddr, Arc<UdpSocket>)| {
+                other.ip() == address.ip() && other != address
+            };
+            let other = sockets.iter().find(is_other).map(|(_, other)| Arc::clone(other));
+            let socket = Arc::clone(socket);
             tasks.spawn(async move {
-                if let Err(error) = stun::serve(socket).await {
+                if let Err(error) = stun::serve(socket, other).await {
                     warn!(%error, "STUN has stopped");
                 }
             });
         }
+        let addresses: Vec<_> = sockets.into_iter().map(|(address, _)| address).collect();
         let shared = Arc::new(Shared::new(config.limits, config.capture));
         tasks.spawn(run_timers(Arc::downgrade(&shared), Arc::clone(&shared.timer)));
         Ok(Self { shared, tasks: Arc::new(tasks), stun: addresses.into() })

@@ -1,11 +1,13 @@
-//! A STUN server (RFC 8489): tells clients the address that they come from.
+//! A STUN server (RFC 8489): tells clients the address that they come from, and whether its other port gets through to
+//! them (RFC 5780).
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use path::stun;
+use path::stun::{self, Port};
 use tokio::net::UdpSocket;
 
 /// Answers that one source prefix gets in a second: enough for an office behind one address, and
@@ -21,8 +23,8 @@ const SOURCES: usize = 4_096;
 /// Budgets are for this long.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// Answers binding requests on a socket until the task is dropped.
-pub(crate) async fn serve(socket: UdpSocket) -> io::Result<()> {
+/// Answers binding requests on a socket until the task is dropped, from the other one if that is asked for.
+pub(crate) async fn serve(socket: Arc<UdpSocket>, other: Option<Arc<UdpSocket>>) -> io::Result<()> {
     let mut budget = Budget::new(Instant::now());
     let mut buffer = [0; stun::MAX_MESSAGE];
     loop {
@@ -36,10 +38,19 @@ pub(crate) async fn serve(socket: UdpSocket) -> io::Result<()> {
         if !stun::is_stun(datagram) || !budget.allow(source, Instant::now()) {
             continue;
         }
-        if let Some(answer) = stun::answer(datagram, source) {
-            // An answer that cannot be sent now is asked for again.
-            let _ = socket.try_send_to(&answer, source);
-        }
+        let (from, answer) = match &other {
+            Some(other) => match stun::answer_from_two_ports(datagram, source) {
+                Some((Port::Asked, answer)) => (&socket, answer),
+                Some((Port::Other, answer)) => (other, answer),
+                None => continue,
+            },
+            None => match stun::answer(datagram, source) {
+                Some(answer) => (&socket, answer),
+                None => continue,
+            },
+        };
+        // An answer that cannot be sent now is asked for again.
+        let _ = from.try_send_to(&answer, source);
     }
 }
 

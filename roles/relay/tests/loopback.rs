@@ -343,6 +343,29 @@ async fn stun_tells_both_kinds_of_clients_their_address() {
 }
 
 #[tokio::test]
+async fn a_stun_server_with_two_ports_answers_from_the_other_one_if_it_is_asked_to() {
+    let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    for more_stun in [vec![free], Vec::new()] {
+        let config = RelayConfig { stun: vec![free], more_stun, ..RelayConfig::default() };
+        let relay = Relay::start(config).await.unwrap();
+        let servers = relay.stun_addresses();
+        let socket = UdpSocket::bind(free).await.unwrap();
+        let request = path::stun::binding_request_for_other_port([4; 12]);
+        for (server, other) in servers.iter().zip(servers.iter().rev()) {
+            socket.send_to(&request, server).await.unwrap();
+            let mut buffer = [0; 1_280];
+            let received = timeout(DEADLINE, socket.recv_from(&mut buffer)).await.unwrap();
+            let (length, from) = received.unwrap();
+            let reply = path::stun::parse_reply(&buffer[..length]).unwrap();
+            let seen = path::stun::Reply::Address([4; 12], socket.local_addr().unwrap());
+            let refused = path::stun::Reply::Error([4; 12]);
+            let expected = if servers.len() == 2 { (*other, seen) } else { (*server, refused) };
+            assert_eq!((from, reply), expected);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_second_port_for_stun_is_used_if_it_is_free() {
     let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let taken = UdpSocket::bind(free).await.unwrap().local_addr().unwrap();

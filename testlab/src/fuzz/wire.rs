@@ -9,7 +9,7 @@ use noise_channel::{
     Service, StaticSecret,
 };
 use packet::{Coalescer, Merging, Offload, Packet, Segments, build};
-use path::{Message, stun};
+use path::{Message, stun, stun::Port};
 use wireguard_proto::{Interface, InterfaceConfig, LoadLimits, PeerConfig, PrivateKey, Tai64N};
 
 use super::{HERE, NETWORK, now, parts, rng};
@@ -79,6 +79,9 @@ pub(super) fn disco(bytes: &[u8]) {
         assert_eq!(Message::decode(&message.encode()).as_ref(), Ok(&message));
     }
     let _ = stun::parse_response(bytes);
+    if let Some((Port::Other, answer)) = stun::answer_from_two_ports(bytes, HERE) {
+        assert!(answer.len() <= bytes.len());
+    }
     if let Some(answer) = stun::answer(bytes, HERE) {
         assert_eq!(stun::parse_response(&answer).map(|(_, address)| address), Some(HERE));
     }

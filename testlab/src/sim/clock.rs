@@ -144,7 +144,7 @@ impl World {
         }
     }
 
-    fn hosts(&self) -> impl Iterator<Item = HostId> + use<> {
+    pub(super) fn hosts(&self) -> impl Iterator<Item = HostId> + use<> {
         let relays = (0..self.relays.len()).map(HostId::Relay);
         let nodes = (0..self.nodes.len()).map(HostId::Node);
         let plain = (0..self.plain.len()).map(HostId::Plain);

@@ -1,10 +1,11 @@
 //! What happens between the hosts: datagrams and streams on their way.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use control_proto::ConnectionId;
 use engine::StreamId;
+use path::stun::{self, Port};
 
 use super::hosts::{NodeHost, RelayHost};
 use super::trace::{Traced, kind_of};
@@ -12,23 +13,20 @@ use super::underlay::{Flight, HostId, INTERNET, SiteId};
 use super::wire::Quality;
 use super::world::World;
 
-/// From one end of a stream to the other.
-const STREAM_LATENCY: Duration = Duration::from_millis(10);
-/// A shell gives up a dial after this long.
-const DIAL_PATIENCE: Duration = Duration::from_secs(10);
-
 /// One stream between a client and a server.
 #[derive(Clone, Debug)]
 pub(super) struct Wire {
     pub(super) client: Client,
     pub(super) server: Server,
-    path: String,
+    pub(super) path: String,
     pub(super) accepted: Option<Accepted>,
     /// Whether it belongs to an address that its client has no more: nothing gets through, and
     /// neither end hears of it.
     pub(super) dead: bool,
     /// When it was dialled.
-    since: Instant,
+    pub(super) since: Instant,
+    /// When the latest arrives that is on its way to the client, and to the server: nothing overtakes it.
+    pub(super) latest: [Instant; 2],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,20 +56,61 @@ pub(super) enum Accepted {
 
 #[derive(Debug)]
 pub(super) enum Delivery {
-    Datagram { sender: HostId, flight: Flight, payload: Vec<u8> },
-    Connect { wire: u64 },
-    Connected { wire: u64 },
-    ToServer { wire: u64, message: Vec<u8> },
-    ToClient { wire: u64, message: Vec<u8> },
-    ClosedByServer { wire: u64 },
-    ClosedByClient { wire: u64 },
+    Datagram {
+        sender: HostId,
+        flight: Flight,
+        payload: Vec<u8>,
+    },
+    /// A dial, after so many that met a cut.
+    Connect {
+        wire: u64,
+        tries: usize,
+    },
+    Connected {
+        wire: u64,
+    },
+    ToServer {
+        wire: u64,
+        message: Vec<u8>,
+    },
+    ToClient {
+        wire: u64,
+        message: Vec<u8>,
+    },
+    ClosedByServer {
+        wire: u64,
+    },
+    ClosedByClient {
+        wire: u64,
+    },
+    /// The client, or the server, has sent something that may still wait.
+    Unacknowledged {
+        wire: u64,
+        to_server: bool,
+    },
 }
 
 impl Delivery {
+    /// The wire over which it goes, and whether to its server: what shares both stays in order.
+    pub(super) fn flow(&self) -> Option<(u64, bool)> {
+        self.wire().map(|wire| (wire, self.goes_to_server()))
+    }
+
+    fn goes_to_server(&self) -> bool {
+        match self {
+            Self::Connect { .. } | Self::ToServer { .. } | Self::ClosedByClient { .. } => true,
+            Self::Datagram { .. }
+            | Self::Unacknowledged { .. }
+            | Self::Connected { .. }
+            | Self::ToClient { .. }
+            | Self::ClosedByServer { .. } => false,
+        }
+    }
+
     fn wire(&self) -> Option<u64> {
         match self {
-            Self::Datagram { .. } => None,
-            Self::Connect { wire }
+            Self::Datagram { .. } | Self::Unacknowledged { .. } => None,
+            Self::Connect { wire, .. }
             | Self::Connected { wire }
             | Self::ToServer { wire, .. }
             | Self::ToClient { wire, .. }
@@ -84,21 +123,21 @@ impl Delivery {
 impl World {
     pub(super) fn deliver(&mut self, delivery: Delivery) {
         let wire = delivery.wire().and_then(|wire| self.wires.get(&wire));
-        if wire.is_some_and(|wire| wire.dead && wire.accepted.is_some()) {
-            return;
-        }
         if wire.is_some_and(|wire| self.is_held(wire)) {
-            return self.held.push(delivery);
+            return self.hold(delivery);
         }
         match delivery {
             Delivery::Datagram { sender, flight, payload } => {
                 self.deliver_datagram(sender, flight, payload);
             }
-            Delivery::Connect { wire } => self.accept(wire),
+            Delivery::Connect { wire, tries } => self.dial(wire, tries),
             Delivery::Connected { wire } => self.at_client(wire, Client::opened),
             Delivery::ToClient { wire, message } => {
                 self.note_wire(wire, false, message.len());
                 self.at_client(wire, |client, world| client.message(&message, world));
+                if self.wires.get(&wire).is_some_and(|wire| wire.client == Client::Gone) {
+                    self.later(Delivery::ClosedByClient { wire });
+                }
             }
             Delivery::ClosedByServer { wire } => {
                 self.at_client(wire, Client::closed);
@@ -107,29 +146,16 @@ impl World {
             Delivery::ToServer { wire, message } => {
                 self.note_wire(wire, true, message.len());
                 self.at_server(wire, Some(message));
+                let accepted = self.wires.get(&wire).and_then(|wire| wire.accepted);
+                if accepted == Some(Accepted::Gone) {
+                    self.later(Delivery::ClosedByServer { wire });
+                }
             }
             Delivery::ClosedByClient { wire } => {
                 self.at_server(wire, None);
                 self.wires.remove(&wire);
             }
-        }
-    }
-
-    /// Whether one end of a stream cannot be reached now: TCP waits, and tries again.
-    fn is_held(&self, wire: &Wire) -> bool {
-        let (client, server) = (wire.client.host(), wire.server.host());
-        let sleeps = |host| matches!(host, HostId::Node(index) if self.nodes[index].asleep);
-        // What was dialled in vain is told by the client's own system.
-        let is_told_by_itself = wire.accepted.is_none();
-        client.is_some_and(|client| {
-            sleeps(client) || sleeps(server) || (!is_told_by_itself && self.is_cut(client, server))
-        })
-    }
-
-    /// Delivers what waited for a cut to heal or a host to wake.
-    pub(super) fn release(&mut self) {
-        for delivery in std::mem::take(&mut self.held) {
-            self.agenda.insert(self.now.instant, delivery);
+            Delivery::Unacknowledged { wire, to_server } => self.give_up(wire, to_server),
         }
     }
 
@@ -147,9 +173,12 @@ impl World {
         self.note(sender, Some(host), kind_of(&payload), payload.len());
         match host {
             HostId::Relay(index) => {
-                if let Some(answer) = path::stun::answer(&payload, from) {
-                    let stun = self.relays[index].stun;
-                    self.send_datagram(host, stun, from, answer);
+                if let Some((port, answer)) = stun::answer_from_two_ports(&payload, from) {
+                    let by = match port {
+                        Port::Asked => to,
+                        Port::Other => self.relays[index].other_port(to),
+                    };
+                    self.send_datagram(host, by, from, answer);
                 }
             }
             HostId::Plain(index) => {
@@ -170,7 +199,7 @@ impl World {
     /// The host that takes datagrams at an address.
     fn host_at(&self, site: SiteId, to: SocketAddr) -> Option<HostId> {
         if site == INTERNET {
-            let is_stun = |relay: &RelayHost| relay.running && relay.stun == to;
+            let is_stun = |relay: &RelayHost| relay.running && relay.stun.contains(&to);
             if let Some(index) = self.relays.iter().position(is_stun) {
                 return Some(HostId::Relay(index));
             }
@@ -185,7 +214,7 @@ impl World {
         self.nodes.iter().position(is_there).map(HostId::Node)
     }
 
-    fn accept(&mut self, number: u64) {
+    pub(super) fn accept(&mut self, number: u64) {
         let Some(wire) = self.wires.get(&number).cloned() else { return };
         let source = match wire.client {
             Client::Node(node, _) => self.nodes[node].address.ip(),
@@ -226,17 +255,17 @@ impl World {
             Some(_) => Delivery::Connected { wire: number },
             None => Delivery::ClosedByServer { wire: number },
         };
-        self.agenda.insert(self.now.instant + STREAM_LATENCY, delivery);
+        self.later(delivery);
     }
 
-    fn at_client(&mut self, wire: u64, act: impl FnOnce(Client, &mut Self)) {
+    pub(super) fn at_client(&mut self, wire: u64, act: impl FnOnce(Client, &mut Self)) {
         if let Some(client) = self.wires.get(&wire).map(|wire| wire.client) {
             act(client, self);
         }
     }
 
     /// A message, or the end, for the server of a wire.
-    fn at_server(&mut self, wire: u64, message: Option<Vec<u8>>) {
+    pub(super) fn at_server(&mut self, wire: u64, message: Option<Vec<u8>>) {
         let Some(Wire { server, accepted: Some(accepted), .. }) = self.wires.get(&wire) else {
             return;
         };
@@ -322,35 +351,15 @@ impl World {
         self.note(from, Some(to), "stream", len);
     }
 
-    /// Opens a stream. What is dialled over a cut fails in the end.
-    pub(super) fn connect(&mut self, client: Client, server: Server, path: String) {
-        let (wire, since) = (self.next_number(), self.now.instant);
-        self.wires.insert(wire, Wire { client, server, path, accepted: None, dead: false, since });
-        let is_far = match (client, server) {
-            (Client::Node(node, _), Server::Node(host)) => !self.may_dial(node, host),
-            (_, Server::Controller | Server::Relay(_) | Server::Node(_)) => false,
-        };
-        if is_far || client.host().is_some_and(|client| self.is_cut(client, server.host())) {
-            let at = self.now.instant + DIAL_PATIENCE;
-            self.agenda.insert(at, Delivery::ClosedByServer { wire });
-        } else {
-            self.later(Delivery::Connect { wire });
-        }
-    }
-
     /// How many streams of others a node that listens has.
     pub fn streams_to(&self, node: usize) -> usize {
         self.wires.values().filter(|wire| wire.server == Server::Node(node)).count()
     }
 
     /// Whether nothing stands before a node that would keep another's streams out.
-    fn may_dial(&self, node: usize, host: usize) -> bool {
+    pub(super) fn may_dial(&self, node: usize, host: usize) -> bool {
         let site = self.nodes[host].site;
         site == INTERNET || site == self.nodes[node].site
-    }
-
-    pub(super) fn later(&mut self, delivery: Delivery) {
-        self.agenda.insert(self.now.instant + STREAM_LATENCY, delivery);
     }
 
     pub(super) fn wire_of_client(&self, client: Client) -> Option<u64> {
@@ -393,48 +402,10 @@ impl World {
             .find(|(_, wire)| (wire.server, wire.accepted) == end)
             .map(|(number, _)| *number)
     }
-
-    /// Cuts in the middle what was dialled so long ago, as some content delivery networks do.
-    pub fn cut_streams_older_than(&mut self, age: Duration) {
-        let old = |wire: &&Wire| self.now.instant >= wire.since + age;
-        let wires = self.wires.iter().filter(|(_, wire)| old(wire));
-        for wire in wires.map(|(number, _)| *number).collect::<Vec<_>>() {
-            self.at_server(wire, None);
-            self.at_client(wire, Client::closed);
-            self.wires.remove(&wire);
-        }
-    }
-
-    /// One end of these wires is gone: the other end hears of it.
-    pub(super) fn break_wires(&mut self, broken: impl Fn(&Wire) -> bool) {
-        let mut deliveries = Vec::new();
-        for (wire, state) in self.wires.iter_mut().filter(|(_, wire)| broken(wire)) {
-            let gone = match state.client {
-                Client::Node(index, _) => self.nodes[index].engine.is_none(),
-                Client::Relay(index, _) => !self.relays[index].running,
-                Client::Gone => true,
-            };
-            let server_gone = match state.server {
-                Server::Controller => self.controller.machine.is_none(),
-                Server::Relay(index) => !self.relays[index].running,
-                Server::Node(index) => self.nodes[index].engine.is_none(),
-            };
-            if server_gone {
-                state.accepted = state.accepted.map(|_| Accepted::Gone);
-            }
-            if gone {
-                state.client = Client::Gone;
-                deliveries.push(Delivery::ClosedByClient { wire: *wire });
-            } else {
-                deliveries.push(Delivery::ClosedByServer { wire: *wire });
-            }
-        }
-        deliveries.into_iter().for_each(|delivery| self.later(delivery));
-    }
 }
 
 impl Server {
-    fn host(self) -> HostId {
+    pub(super) fn host(self) -> HostId {
         match self {
             Self::Controller => HostId::Controller,
             Self::Relay(index) => HostId::Relay(index),
@@ -444,7 +415,7 @@ impl Server {
 }
 
 impl Client {
-    fn host(self) -> Option<HostId> {
+    pub(super) fn host(self) -> Option<HostId> {
         match self {
             Self::Node(index, _) => Some(HostId::Node(index)),
             Self::Relay(index, _) => Some(HostId::Relay(index)),
@@ -490,7 +461,7 @@ impl Client {
         }
     }
 
-    fn closed(self, world: &mut World) {
+    pub(super) fn closed(self, world: &mut World) {
         let now = world.now;
         match self {
             Self::Node(index, stream) => {

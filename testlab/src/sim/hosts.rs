@@ -1,7 +1,7 @@
 //! Hosts: the machines with what a shell would do for them.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use control_proto::{
@@ -90,8 +90,8 @@ pub struct RelayHost {
     pub client: ControlClient,
     /// What serves its clients.
     pub server: RelayServer,
-    /// Where it answers STUN.
-    pub stun: SocketAddr,
+    /// Where it answers STUN: at two ports of each of its addresses.
+    pub stun: [SocketAddr; 4],
     /// Frames' bytes that it sent to its clients, as they were on the wire.
     pub sent_bytes: u64,
     pub(crate) running: bool,
@@ -123,13 +123,15 @@ impl RelayHost {
             capability: CAPABILITY.into(),
         };
         let name = format!("relay-{index}");
-        let stun =
-            SocketAddr::from(([203, 0, 113, u8::try_from(index + 1).unwrap_or(u8::MAX)], 3478));
+        let number = u8::try_from(index + 1).unwrap_or(u8::MAX);
+        let ipv4 = IpAddr::from([203, 0, 113, number]);
+        let ipv6 = IpAddr::from([0x2001, 0xdb8, 0xfeed, 0, 0, 0, 0, u16::from(number)]);
+        let stun = [(ipv4, 3478), (ipv4, 3479), (ipv6, 3478), (ipv6, 3479)].map(SocketAddr::from);
         let entry = RelayEntry {
             device,
             channel_key: channel_key.public(),
             servers: vec![server(&name)],
-            stun: vec![stun],
+            stun: stun.to_vec(),
             region: "sim".to_owned(),
         };
         let config = ClientConfig {
@@ -169,6 +171,12 @@ impl RelayHost {
             network,
             full_disk: None,
         }
+    }
+
+    /// Its other port beside one where it answers STUN.
+    pub(crate) fn other_port(&self, asked: SocketAddr) -> SocketAddr {
+        let is_other = |stun: &SocketAddr| stun.ip() == asked.ip() && *stun != asked;
+        self.stun.into_iter().find(is_other).expect("it answers at two ports of each address")
     }
 
     /// Lets the disk take nothing more, or again: then what the process knows is written down.
@@ -319,8 +327,8 @@ impl NodeHost {
         source.filter(|_| !self.udp_blocked)
     }
 
-    /// An IPv4 socket that was not used before.
-    pub(crate) fn open_socket(&mut self) -> SocketAddr {
+    /// A socket that was not used before and can send to another's address.
+    pub(crate) fn open_socket(&mut self, to: SocketAddr) -> SocketAddr {
         let port = self
             .fresh_ports
             .back()
@@ -329,12 +337,15 @@ impl NodeHost {
             self.fresh_ports.pop_front();
         }
         self.fresh_ports.push_back(port);
-        SocketAddr::new(self.address.ip(), port)
+        let own = self.address6.filter(|_| to.is_ipv6()).unwrap_or(self.address);
+        SocketAddr::new(own.ip(), port)
     }
 
     /// Whether it takes datagrams there.
     pub(crate) fn listens_at(&self, to: SocketAddr) -> bool {
-        let is_fresh = to.ip() == self.address.ip() && self.fresh_ports.contains(&to.port());
+        let is_own = |own: SocketAddr| own.ip() == to.ip();
+        let is_fresh = (is_own(self.address) || self.address6.is_some_and(is_own))
+            && self.fresh_ports.contains(&to.port());
         self.address == to || self.address6 == Some(to) || is_fresh
     }
 

@@ -13,7 +13,7 @@
 //! - [`Underlay`], [`Nat`]: sites, translators and firewalls; [`Quality`]: how datagrams fare
 //! - [`Pair`]: the way of bulk between two nodes, machine by machine
 //! - `hosts`, `plain`: a node, a relay, a controller and a WireGuard peer around their machines
-//! - `shell`, `delivery`, `wire`: what machines want done, and what happens between hosts
+//! - `shell`, `delivery`, `streams`, `wire`: what machines want done, and what happens between hosts
 //! - [`scenario`]: bytes that say what happens, and a model that says what ought to be
 //! - `trace`: the last messages, for whoever looks for a fault
 
@@ -26,6 +26,7 @@ mod pair;
 mod plain;
 pub mod scenario;
 mod shell;
+mod streams;
 mod timers;
 mod trace;
 mod underlay;

@@ -123,7 +123,8 @@ impl World {
                     self.send_datagram(HostId::Node(index), from, transmit.to, transmit.payload);
                 }
             } else if let Some(datagrams) = engine.poll_fresh_socket() {
-                let from = self.nodes[index].open_socket();
+                let Some(first) = datagrams.first() else { continue };
+                let from = self.nodes[index].open_socket(first.to);
                 for Transmit { to, payload } in datagrams {
                     if self.nodes[index].source(to).is_some() {
                         self.send_datagram(HostId::Node(index), from, to, payload);

@@ -7,8 +7,12 @@ use std::time::{Duration, Instant};
 use rand_chacha::ChaCha20Rng;
 use rand_core::Rng;
 
-/// How one direction between two hosts treats datagrams. Streams see only the latency: TCP hides
-/// the rest, at the cost of time.
+/// What TCP waits at least before it sends again what was lost (RFC 6298 allows less than its second, and
+/// Linux takes 200 ms).
+pub(super) const RETRANSMIT: Duration = Duration::from_millis(200);
+
+/// How one direction between two hosts treats what is sent. Streams are only late: TCP hides the
+/// rest, at the cost of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quality {
     /// Least time from one end to the other.
@@ -34,6 +38,18 @@ impl Quality {
         duplication_permille: 0,
         corruption_permille: 0,
         mtu: 1_500,
+    };
+
+    /// Streams that nothing holds up, of ten milliseconds.
+    pub const STREAM: Self = Self { latency: Duration::from_millis(10), ..Self::GOOD };
+
+    /// Links as between two homes of one continent: a round trip takes 50 ms and a bit, and one datagram in a
+    /// hundred is lost.
+    pub const HOME: Self = Self {
+        latency: Duration::from_millis(25),
+        jitter: Duration::from_millis(5),
+        loss_permille: 10,
+        ..Self::GOOD
     };
 
     /// A bad mobile connection: one datagram in ten is lost, most are out of order.
@@ -82,6 +98,17 @@ impl Quality {
         (0..copies).map(|_| now + self.latency + self.random_jitter(rng)).collect()
     }
 
+    /// How long a message of a stream takes, if nothing before it takes longer.
+    pub fn delay(&self, rng: &mut ChaCha20Rng) -> Duration {
+        let is_even = self.jitter.is_zero() && self.loss_permille == 0;
+        if is_even {
+            return self.latency;
+        }
+        let is_lost = permille(rng) < self.loss_permille;
+        let again = if is_lost { RETRANSMIT + self.latency } else { Duration::ZERO };
+        self.latency + self.random_jitter(rng) + again
+    }
+
     fn random_jitter(&self, rng: &mut ChaCha20Rng) -> Duration {
         let nanos = u64::try_from(self.jitter.as_nanos()).unwrap_or(u64::MAX - 1);
         Duration::from_nanos(rng.next_u64() % (nanos + 1))
@@ -115,6 +142,11 @@ impl<T> Agenda<T> {
     /// When the next thing happens.
     pub fn next(&self) -> Option<Instant> {
         self.entries.keys().next().map(|(at, _)| *at)
+    }
+
+    /// Takes all things of a kind, in order.
+    pub fn take(&mut self, is_taken: impl Fn(&T) -> bool) -> Vec<T> {
+        self.entries.extract_if(.., |_, entry| is_taken(entry)).map(|(_, entry)| entry).collect()
     }
 
     /// Takes the next thing if it is due.

@@ -35,11 +35,14 @@ pub struct Setup {
     pub nodes: usize,
     /// How datagrams fare between any two hosts.
     pub quality: Quality,
+    /// How streams fare.
+    pub streams: Quality,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { seed: 1, relays: 2, nodes: 2, quality: Quality::GOOD }
+        let (quality, streams) = (Quality::GOOD, Quality::STREAM);
+        Self { seed: 1, relays: 2, nodes: 2, quality, streams }
     }
 }
 
@@ -67,12 +70,16 @@ pub struct World {
     pub plain: Vec<PlainHost>,
     /// How datagrams fare between any two hosts.
     pub quality: Quality,
+    /// How streams fare.
+    pub streams: Quality,
     /// What lies between hosts.
     pub underlay: Underlay,
     /// The packets that reached applications of nodes.
     pub arrivals: Vec<Arrival>,
+    /// Streams that were dialled.
+    pub dials: u64,
     pub(super) cuts: BTreeSet<(HostId, HostId)>,
-    pub(super) held: Vec<Delivery>,
+    pub(super) held: Vec<(Instant, Delivery)>,
     pub(super) timers: Timers,
     pub(super) trace: Trace,
     pub(super) start: Instant,
@@ -97,8 +104,10 @@ impl World {
             nodes: Vec::new(),
             plain: Vec::new(),
             quality: setup.quality,
+            streams: setup.streams,
             underlay: Underlay::default(),
             arrivals: Vec::new(),
+            dials: 0,
             cuts: BTreeSet::new(),
             held: Vec::new(),
             timers: Timers::default(),
@@ -434,6 +443,12 @@ impl World {
     /// Cuts two hosts off from each other: datagrams are lost, streams wait, nothing is dialled.
     pub fn cut(&mut self, one: HostId, other: HostId) {
         self.cuts.insert((one.min(other), one.max(other)));
+    }
+
+    /// Cuts a host off from everybody.
+    pub fn cut_off(&mut self, host: HostId) {
+        let others: Vec<_> = self.hosts().filter(|other| *other != host).collect();
+        others.into_iter().for_each(|other| self.cut(host, other));
     }
 
     /// Ends all cuts.

@@ -84,8 +84,7 @@ fn ports_that_both_routers_count_are_guessed_within_5_s() {
         bob.wait_for_path(&alice, "direct", GUESSING);
         assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
         for (nat, device) in [(left, alice), (right, bob)] {
-            let check: Value =
-                serde_json::from_slice(&device.ask(&["netcheck"]).stdout).expect("JSON");
+            let check = netcheck(&device);
             let (mapping, step) = if matches!(nat, Nat::SymmetricSequential) {
                 ("address-and-port-dependent", Value::from(1))
             } else {
@@ -93,6 +92,31 @@ fn ports_that_both_routers_count_are_guessed_within_5_s() {
             };
             assert_eq!((&check["mapping"], &check["port_step"]), (&mapping.into(), &step));
         }
+    }
+}
+
+/// What a device says of its surroundings.
+pub(crate) fn netcheck(device: &Device) -> Value {
+    serde_json::from_slice(&device.ask(&["netcheck"]).stdout).unwrap_or_default()
+}
+
+#[test]
+fn netcheck_tells_whom_a_router_lets_in() {
+    let mut lab = Lab::new();
+    let nats = [Nat::FullCone, Nat::AddressRestricted, Nat::PortRestricted, Nat::Symmetric];
+    let homes = nats.map(|nat| {
+        let mut home = Home::new(&mut lab, nat, &format!("{nat:?}").to_lowercase());
+        home.device.up(&[&lab.invite(&[])]);
+        home
+    });
+    for home in &homes {
+        let found = wait_for("the filtering to be known", PATIENCE, || {
+            netcheck(&home.device)["filtering"].as_str().map(str::to_owned)
+        });
+        let by_port = matches!(home.nat, Nat::PortRestricted | Nat::Symmetric);
+        let expected =
+            if by_port { "address-and-port-dependent" } else { "address-dependent at most" };
+        assert_eq!(found, expected, "{:?}", home.nat);
     }
 }
 

@@ -6,4 +6,5 @@ mod outages;
 mod paths;
 mod plain;
 mod records;
+mod surroundings;
 mod world;

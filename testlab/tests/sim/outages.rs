@@ -122,6 +122,32 @@ fn a_device_that_sleeps_for_a_while_raises_no_alarm() {
 }
 
 #[test]
+fn a_device_that_slept_for_ten_minutes_is_answered_within_two_seconds_whoever_asks() {
+    for (asks, udp_blocked) in [(0, false), (0, true), (1, false), (1, true)] {
+        let mut world = joined(Setup::default());
+        world.nodes[0].udp_blocked = udp_blocked;
+        world.run_for(5 * SECOND);
+        ping_both_ways(&mut world, 10 * SECOND);
+        world.run_for(5 * SECOND);
+        ping_both_ways(&mut world, SECOND);
+        world.put_to_sleep(0);
+        world.run_for(10 * MINUTE);
+        world.wake_up(0);
+        let mut waited = Duration::ZERO;
+        let mut numbers = Vec::new();
+        let is_answered = |world: &World, numbers: &[Option<u64>]| {
+            numbers.iter().any(|number| world.is_answered(asks, *number))
+        };
+        while !is_answered(&world, &numbers) {
+            assert!(waited < 2 * SECOND, "{asks} asks, UDP blocked: {udp_blocked}");
+            numbers.push(world.ping(asks, 1 - asks));
+            world.run_for(SECOND / 10);
+            waited += SECOND / 10;
+        }
+    }
+}
+
+#[test]
 fn where_streams_are_cut_at_one_age_they_are_replaced_before() {
     const AGE: Duration = Duration::from_secs(60);
     const PAUSE: Duration = Duration::from_millis(100);

@@ -176,6 +176,13 @@ pub struct Netcheck {
     /// `none`; nothing if too few STUN servers have answered.
     #[serde(default)]
     pub mapping: Option<String>,
+    /// Whom what is in front of this device's IPv4 lets in: `address-dependent at most` or `address-and-port-dependent`, as RFC
+    /// 4787 calls it; nothing if no server could tell yet.
+    #[serde(default)]
+    pub filtering: Option<String>,
+    /// The same of IPv6.
+    #[serde(default)]
+    pub filtering_ipv6: Option<String>,
     /// From one new port of that translator to the next, if it counts them; peers can then guess the next.
     #[serde(default)]
     pub port_step: Option<i16>,

@@ -60,6 +60,8 @@ impl Node {
                 udp: false,
                 reflexive: Vec::new(),
                 mapping: None,
+                filtering: None,
+                filtering_ipv6: None,
                 port_step: None,
                 mapped: Vec::new(),
                 local: Vec::new(),
@@ -72,6 +74,8 @@ impl Node {
                     all.controller &= one.controller;
                     all.reflexive.extend(one.reflexive);
                     all.mapping = all.mapping.or(one.mapping);
+                    all.filtering = all.filtering.or(one.filtering);
+                    all.filtering_ipv6 = all.filtering_ipv6.or(one.filtering_ipv6);
                     all.port_step = all.port_step.or(one.port_step);
                     all.mapped.extend(one.mapped);
                     all.local.extend(one.local);

@@ -107,6 +107,11 @@ pub(crate) async fn netcheck(client: &Client, as_json: bool) -> Result<(), Failu
     if let Some(mapping) = &check.mapping {
         line(format_args!("translator   {}", translator(mapping, check.port_step)));
     }
+    for (family, filtering) in [("IPv4", &check.filtering), ("IPv6", &check.filtering_ipv6)] {
+        if let Some(filtering) = filtering {
+            line(format_args!("filter       {family}: {filtering}"));
+        }
+    }
     for address in &check.mapped {
         line(format_args!("mapped       {address}"));
     }

@@ -70,8 +70,8 @@ pub(super) struct Run {
 
 impl Run {
     fn new(layout: &Layout) -> Self {
-        let setup =
-            Setup { seed: layout.seed, relays: layout.relays, nodes: 0, quality: layout.quality };
+        let (seed, relays, quality) = (layout.seed, layout.relays, layout.quality);
+        let setup = Setup { seed, relays, nodes: 0, quality, ..Setup::default() };
         let mut world = World::new(setup);
         let mut model = Model::new(layout.relays);
         let mut last = None;

@@ -2,6 +2,8 @@
 //!
 //! `SHADOWMESH_BLESS=1` writes them anew.
 
+mod failover;
+
 use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
