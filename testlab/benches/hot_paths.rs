@@ -115,11 +115,10 @@ fn sealing_and_opening(criterion: &mut Criterion) {
     let (from, now) = (pair.first_address(), pair.now());
     let planes = [0, 1].map(|node| pair.data_plane(node));
     let (offload, packet) = pair.super_packet(PARTS);
-    let parts = parts_of(&offload, &packet);
-    let slices: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+    let segments = Segments::plan(&offload, &packet).expect("it fits");
     let seal = |out: &mut Vec<u8>| {
-        out.clear();
-        match planes[0].load().outbound(&slices, out, now) {
+        let all = (&segments, 0..segments.count());
+        match planes[0].load().outbound(all, out, now) {
             Outbound::Datagrams { datagram_len, .. } => datagram_len,
             Outbound::ToEngine | Outbound::NoRoute => panic!("there is a session"),
         }

@@ -65,19 +65,14 @@ fn a_super_packet_over_the_direct_way_allocates_at_neither_end() {
     let (from, now) = (pair.first_address(), pair.now());
     let planes = [0, 1].map(|node| pair.data_plane(node));
     let (offload, packet) = pair.super_packet(PARTS);
-    let (mut parts, mut sealed) = (vec![0; 1 << 16], Vec::new());
-    let mut send = |sealed: &mut Vec<u8>| {
+    let mut sealed = Vec::new();
+    let send = |sealed: &mut Vec<u8>| {
         let segments = Segments::plan(&offload, &packet).expect("it fits");
-        let mut slices: [&[u8]; PARTS as usize] = [&[]; PARTS as usize];
-        let mut rest = &mut parts[..];
-        for (index, slice) in slices.iter_mut().enumerate() {
-            let (part, after) = rest.split_at_mut(segments.length(index));
-            segments.write(index, part);
-            (*slice, rest) = (part, after);
-        }
-        sealed.clear();
-        let outbound = planes[0].load().outbound(&slices, sealed, now);
-        let Outbound::Datagrams { datagram_len, .. } = outbound else { panic!("{outbound:?}") };
+        let outbound = planes[0].load().outbound((&segments, 0..PARTS as usize), sealed, now);
+        let Outbound::Datagrams { len, datagram_len, .. } = outbound else {
+            panic!("{outbound:?}")
+        };
+        assert_eq!(len, sealed.len(), "nothing else is in there");
         datagram_len
     };
     let receive = |sealed: &mut [u8], length: usize| {

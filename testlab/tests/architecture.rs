@@ -174,6 +174,26 @@ fn packets_frames_and_messages_are_sealed_by_one_crate() {
     }
 }
 
+#[test]
+fn a_table_of_contents_names_every_module() {
+    for package in members(&metadata()) {
+        let file = package.manifest_path.with_file_name("src").join("lib.rs");
+        let Ok(text) = std::fs::read_to_string(file) else { continue };
+        let rows: Vec<_> = text.lines().filter(|line| line.starts_with("//! |")).collect();
+        if rows.is_empty() {
+            continue;
+        }
+        let modules = text.lines().filter_map(|line| {
+            let line = line.strip_prefix("pub ").unwrap_or(line);
+            line.strip_prefix("mod ")?.strip_suffix(';')
+        });
+        for module in modules {
+            let name = format!("`{module}`");
+            assert!(rows.iter().any(|row| row.contains(&name)), "{name} of {}", package.name);
+        }
+    }
+}
+
 fn rust_files(folder: &Path) -> Vec<std::path::PathBuf> {
     let mut files = Vec::new();
     let mut open = vec![folder.to_owned()];

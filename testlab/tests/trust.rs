@@ -53,7 +53,7 @@ impl Lab {
                 tunnel: TunnelKey::generate(&mut rng),
                 channel: ChannelKey::generate(&mut rng),
             },
-            saved: None,
+            saved: engine::SavedState::default(),
             udp: false,
             loopback: false,
             mtu: DEFAULT_MTU,

@@ -38,6 +38,7 @@
 //! | `owner` | invites and signatures of the network's owner, in strict mode |
 //! | `admin` | requests and views of administrators |
 //! | `event`, `repeats` | security events and the audit trail; equal events are told once a minute |
+//! | `text` | what JSON has as text |
 //! | [`limits`] | every limit as data |
 
 #![forbid(unsafe_code)]

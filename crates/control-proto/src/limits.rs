@@ -16,10 +16,10 @@ pub const CHUNK_BYTES: usize = 32 * 1024;
 /// Largest encoded map item: a chain of 16 KiB, a binding and endpoints.
 pub const MAX_ITEM: usize = 24 * 1024;
 
-/// Largest network map on disk: ten thousand devices (O8) of four kilobytes, with room.
+/// Largest network map on disk: ten thousand devices of four kilobytes, with room.
 pub const MAX_MAP: usize = 128 * 1024 * 1024;
 
-/// Devices of one network, members and pending (O8).
+/// Devices of one network, members and pending.
 pub const MAX_DEVICES: usize = 10_000;
 
 /// Plain WireGuard peers of one network; every node looks at all of them.
@@ -116,10 +116,10 @@ pub const MAX_FLOORS: usize = 2 * MAX_DEVICES;
 /// frame.
 pub const MAX_GOSSIP: usize = 64;
 
-/// How often a relay reports its load (N3).
+/// How often a relay reports its load.
 pub const LOAD_REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
-/// A relay is unhealthy after two missing reports (N3), with ten seconds for the way.
+/// A relay is unhealthy after two missing reports, with ten seconds for the way.
 pub const LOAD_REPORT_DEADLINE: Duration = Duration::from_secs(130);
 
 /// Removed map items that are remembered; a node that was away for longer gets the whole map.

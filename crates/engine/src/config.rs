@@ -24,6 +24,15 @@ impl fmt::Debug for DeviceSecrets {
     }
 }
 
+/// The newest [`EngineEvent::Save`](crate::EngineEvent::Save) of each part.
+#[derive(Clone, Debug, Default)]
+pub struct SavedState {
+    /// What is the device's own.
+    pub own: Option<Vec<u8>>,
+    /// The map.
+    pub map: Option<Vec<u8>>,
+}
+
 /// What an engine starts with.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
@@ -34,8 +43,8 @@ pub struct EngineConfig {
     pub name: DeviceName,
     /// The device's keys.
     pub secrets: DeviceSecrets,
-    /// The newest [`EngineEvent::Save`](crate::EngineEvent::Save), if there ever was one.
-    pub saved: Option<Vec<u8>>,
+    /// What was to be saved last, if there ever was anything.
+    pub saved: SavedState,
     /// Whether there is a UDP socket.
     pub udp: bool,
     /// Whether peers may be dialled on loopback addresses: for networks on one machine.

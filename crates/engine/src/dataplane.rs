@@ -7,11 +7,13 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use packet::Segments;
 use wireguard_proto::{
     MessageKind, OpenError, PublicKey, Session, TRANSPORT_HEADER_LEN, TRANSPORT_OVERHEAD,
     padded_len, receiver_index,
@@ -162,11 +164,13 @@ pub enum Way {
 /// What became of packets from this device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outbound {
-    /// Sealed datagrams were appended to the buffer, each `datagram_len` bytes but the last, which
-    /// may be shorter: one `UDP_SEGMENT` send.
+    /// Sealed datagrams stand in the buffer, each `datagram_len` bytes but the last, which may be
+    /// shorter: one `UDP_SEGMENT` send.
     Datagrams {
         /// Where to.
         to: SocketAddr,
+        /// Length of all.
+        len: usize,
         /// Length of each datagram but the last.
         datagram_len: usize,
         /// What the engine must be told, if anything.
@@ -263,22 +267,28 @@ impl DataPlane {
         }
     }
 
-    /// Seals the packets of one super-packet (one destination, equal lengths but for the last)
-    /// for the direct path, appending to `out`.
+    /// Seals some `parts` of a packet or super-packet for the direct path, each written where it is sealed: at the
+    /// beginning of `out`, which grows to what that takes and never shrinks.
     ///
-    /// `segments` are complete IP packets of at most the tunnel's MTU.
-    pub fn outbound(&self, segments: &[&[u8]], out: &mut Vec<u8>, now: Instant) -> Outbound {
-        let place = segments.first().and_then(|packet| self.directory.place_of(packet));
+    /// No part is longer than the tunnel's MTU.
+    pub fn outbound(
+        &self,
+        (segments, parts): (&Segments<'_>, Range<usize>),
+        out: &mut Vec<u8>,
+        now: Instant,
+    ) -> Outbound {
+        let place = self.directory.place_of(segments.whole());
         let Some(place) = place else { return Outbound::NoRoute };
         let Some(peer) = self.peers.get(&place) else { return Outbound::ToEngine };
         let Some((session, to)) = &peer.direct else { return Outbound::ToEngine };
-        let Some(wake) = seal((session, &peer.counters), segments, out, self.mtu, now) else {
+        let first = segments.length(parts.start);
+        let with = (&**session, &*peer.counters);
+        let Some((len, wake)) = seal(with, (segments, parts), out, self.mtu, now) else {
             return Outbound::ToEngine;
         };
-        let first = segments.first().map_or(0, |packet| packet.len());
         let datagram_len = TRANSPORT_OVERHEAD + padded_len(first, self.mtu);
         let notice = wake.then_some(Notice { peer: peer.key, from: None });
-        Outbound::Datagrams { to: *to, datagram_len, notice }
+        Outbound::Datagrams { to: *to, len, datagram_len, notice }
     }
 
     /// Opens one datagram in place and checks where its packet comes from and goes to.
@@ -324,28 +334,34 @@ impl DataPlane {
     }
 }
 
-/// Seals packets with the session of the direct path, appending to `out`; answers whether the engine
-/// must look at the peer, or nothing if the session has ended.
+/// Seals parts of a packet with the session of the direct path, at the beginning of `out`; answers how many bytes that
+/// gave and whether the engine must look at the peer, or nothing if the session has ended.
 pub(crate) fn seal(
     (session, counters): (&Session, &PeerCounters),
-    packets: &[&[u8]],
+    (segments, parts): (&Segments<'_>, Range<usize>),
     out: &mut Vec<u8>,
     mtu: usize,
     now: Instant,
-) -> Option<bool> {
-    let numbers = session.reserve(u32::try_from(packets.len()).ok()?, now).ok()?;
-    let before = out.len();
-    let mut payload = 0;
-    for (packet, number) in packets.iter().zip(numbers) {
-        payload += packet.len() as u64;
-        let start = out.len();
-        out.resize(start + TRANSPORT_OVERHEAD + padded_len(packet.len(), mtu), 0);
-        let message = &mut out[start..];
-        message[TRANSPORT_HEADER_LEN..TRANSPORT_HEADER_LEN + packet.len()].copy_from_slice(packet);
+) -> Option<(usize, bool)> {
+    let count = parts.len();
+    let numbers = session.reserve(u32::try_from(count).ok()?, now).ok()?;
+    let (mut used, mut payload) = (0, 0);
+    for (part, number) in parts.zip(numbers) {
+        let (len, start) = (segments.length(part), used);
+        let padded = padded_len(len, mtu);
+        used += TRANSPORT_OVERHEAD + padded;
+        if out.len() < used {
+            out.resize(used, 0);
+        }
+        let message = &mut out[start..used];
+        let (packet, padding) = message[TRANSPORT_HEADER_LEN..][..padded].split_at_mut(len);
+        segments.write(part, packet);
+        padding.fill(0);
         session.seal(number, message);
+        payload += len as u64;
     }
-    counters.count_sent(packets.len() as u64, payload);
-    Some(session.record_sent((out.len() - before) as u64, true, now))
+    counters.count_sent(count as u64, payload);
+    Some((used, session.record_sent(used as u64, true, now)))
 }
 
 impl PeerCounters {

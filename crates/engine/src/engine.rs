@@ -9,7 +9,8 @@ use control_proto::{Admission, ClientConfig, ControlClient, NetworkMap, limits::
 use identity::{
     Binding, DeviceId, Endpoints, NetworkId, RelayEntry, ServerAddress, Signed, UnixTime,
 };
-use noise_channel::{Now, PathSecret, StaticSecret};
+use noise_channel::{ClockOffset, Now, PathSecret, StaticSecret};
+use packet::{Offload, Segments};
 use path::{ProbeBudget, StunClient, stun};
 use rand_core::CryptoRng;
 use wireguard_proto::{Interface, InterfaceConfig, LoadLimits, PrivateKey, Tai64N};
@@ -20,7 +21,7 @@ use crate::context::Context;
 use crate::control::Control;
 use crate::dataplane::{DataPlaneHandle, Inbound, Notice, Outbound, Way};
 use crate::host_packet::HostPacket;
-use crate::io::{EngineEvent, InterfaceSettings, StreamCommand, StreamId, Transmit};
+use crate::io::{EngineEvent, InterfaceSettings, StatePart, StreamCommand, StreamId, Transmit};
 use crate::peers::{PeerSettings, Peers, overlay};
 use crate::psk::End;
 use crate::relays::{RelaySettings, Relays};
@@ -28,7 +29,7 @@ use crate::saved::Saved;
 use crate::statements::current_binding;
 use crate::streams::{Owner, Streams};
 use crate::surveys::Surveys;
-use crate::timers::{REKEY_AFTER_BYTES, Schedule};
+use crate::timers::{REKEY_AFTER_BYTES, SAVE_DELAY, Schedule};
 use crate::via::Via;
 
 /// One network on one device.
@@ -110,7 +111,8 @@ impl Engine {
     /// An engine that joins, or comes back to, the network of the invite.
     pub fn new(config: EngineConfig, rng: &mut dyn CryptoRng, now: Now) -> Self {
         let network = config.invite.network;
-        let mut saved = config.saved.as_deref().and_then(Saved::from_bytes).unwrap_or_default();
+        let own = config.saved.own.as_deref();
+        let mut saved = own.and_then(Saved::from_bytes).unwrap_or_default();
         let wall = saved.wall(now);
         let last_timestamp = saved.timestamp();
         let since_epoch = Duration::from_millis(wall.0);
@@ -122,12 +124,9 @@ impl Engine {
             capability: CAPABILITY.into(),
         };
         let (binding, binding_ends) = current_binding(&mut saved, &config.secrets, network, now);
-        let map = saved
-            .map
-            .take()
-            .and_then(|bytes| {
-                NetworkMap::from_bytes(network, &bytes, UnixTime(wall.as_secs())).ok()
-            })
+        let map = config.saved.map.as_deref();
+        let map = map
+            .and_then(|bytes| NetworkMap::from_bytes(network, bytes, UnixTime(wall.as_secs())).ok())
             .map_or_else(|| NetworkMap::new(network), |(map, _)| map);
         let client = client_config(&config, &saved, binding);
         let settings = PeerSettings::new(overlay(network, &map), config.udp, config.loopback);
@@ -137,9 +136,13 @@ impl Engine {
             static_key: StaticSecret::from_bytes(*config.secrets.channel.to_bytes()),
             path_secret: PathSecret::from_bytes(*config.invite.path_secret.0),
         };
+        let mut client = ControlClient::new(client, map, now);
+        if let Some(least) = saved.least_time() {
+            client.handle_least_time(least, now.instant);
+        }
         let mut engine = Self {
-            control: Control::new(ControlClient::new(client, map, now)),
-            relays: Relays::new(relays, saved.clock_offset()),
+            control: Control::new(client),
+            relays: Relays::new(relays, ClockOffset::between(now.wall, wall)),
             streams: Streams::default(),
             wireguard: Interface::new(
                 InterfaceConfig {
@@ -176,6 +179,8 @@ impl Engine {
         };
         let mut cx = Context { rng, now };
         engine.adopt_map(&mut cx);
+        // What was read is on the disk, and what could not be read is not to be replaced by nothing.
+        engine.schedule.take_save_map(now.instant + SAVE_DELAY);
         engine.schedule.save_now(now.instant);
         engine.drain(&mut cx);
         engine
@@ -223,7 +228,8 @@ impl Engine {
 
     fn send_directly(&mut self, packet: &[u8], cx: &mut Context<'_>) {
         let mut payload = Vec::new();
-        let outbound = self.plane.load().outbound(&[packet], &mut payload, cx.instant());
+        let Ok(single) = Segments::plan(&Offload::default(), packet) else { return };
+        let outbound = self.plane.load().outbound((&single, 0..1), &mut payload, cx.instant());
         match outbound {
             Outbound::Datagrams { to, notice, .. } => {
                 self.output.transmits.push_back(Transmit { to, payload });
@@ -496,6 +502,9 @@ impl Engine {
         if self.schedule.take_save(cx.instant()) {
             self.save();
         }
+        if self.schedule.take_save_map(cx.instant()) {
+            self.save_map();
+        }
     }
 
     /// Tells whoever runs this device, and whoever runs the network, what was noticed.
@@ -509,15 +518,20 @@ impl Engine {
     /// Asks for the state to be kept now, without waiting for further changes: for a clean stop.
     pub fn flush(&mut self) {
         self.save();
+        self.save_map();
     }
 
     fn save(&mut self) {
-        self.saved.chain = self.control.client().chain().cloned();
-        self.saved.map = Some(self.control.client().map().to_bytes().into());
-        let bytes = self.saved.to_bytes();
-        self.saved.map = None;
-        self.schedule.saved(bytes.len());
-        self.output.events.push_back(EngineEvent::Save(bytes));
+        let client = self.control.client();
+        self.saved.chain = client.chain().cloned();
+        self.saved.set_least_time(client.least_time(self.schedule.last_now()));
+        self.output.events.push_back(EngineEvent::Save(StatePart::Own, self.saved.to_bytes()));
+    }
+
+    fn save_map(&mut self) {
+        let bytes = self.control.client().map().to_bytes();
+        self.schedule.map_saved(bytes.len());
+        self.output.events.push_back(EngineEvent::Save(StatePart::Map, bytes));
     }
 }
 

@@ -64,6 +64,15 @@ pub enum Purpose {
     Peer(DeviceId),
 }
 
+/// What of the state is saved by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StatePart {
+    /// Membership, binding, numbers and times: a few kilobytes, of which nothing is to be had again.
+    Own,
+    /// The map: up to megabytes, which a controller has as well.
+    Map,
+}
+
 /// Something that the shell acts upon or shows.
 #[derive(Clone, Debug, PartialEq)]
 pub enum EngineEvent {
@@ -72,8 +81,8 @@ pub enum EngineEvent {
     /// The zone for the stub resolver changed; read [`Engine::zone`](crate::Engine::zone).
     ZoneChanged,
     /// Keep these bytes in the keystore and give them to the next
-    /// [`EngineConfig`](crate::EngineConfig). The newest replaces all before it.
-    Save(Vec<u8>),
+    /// [`EngineConfig`](crate::EngineConfig). The newest of a part replaces all before it.
+    Save(StatePart, Vec<u8>),
     /// The state of the connection to the network changed.
     Connection(ConnectionState),
     /// A pong to [`Engine::handle_ping_request`](crate::Engine::handle_ping_request).

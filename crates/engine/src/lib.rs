@@ -34,9 +34,9 @@
 //! | `engine` | the coordinator and its public handlers |
 //! | `config`, `io` | what it starts with, what goes in and out |
 //! | `sync`, `peers`, `peer`, `plain` | the map turned into peers |
-//! | `introductions` | how many new keys are looked at |
+//! | `introductions`, `strangers` | how many new keys are looked at, and what waits for them |
 //! | `tunnels`, `traffic`, `frames`, `host_packet`, `psk`, `via` | packets, sessions, frames |
-//! | `discovery` | paths, candidates, announcements |
+//! | `discovery`, `surveys` | paths, candidates, announcements, how a translator counts |
 //! | `control`, `relays`, `relay_event`, `links`, `hosts`, `guests`, `streams`, `classes` | connections to controller, relays and peers, and who waits where |
 //! | `dataplane`, `routes` | what runs on data threads |
 //! | `alarms` | security events, counted and rate-limited |
@@ -82,15 +82,15 @@ mod traffic;
 mod tunnels;
 mod via;
 
-pub use config::{DEFAULT_MTU, DeviceSecrets, EngineConfig};
+pub use config::{DEFAULT_MTU, DeviceSecrets, EngineConfig, SavedState};
 pub use dataplane::{
     DataPlane, DataPlaneHandle, DropReason, Inbound, Notice, Outbound, PeerCounters, Way,
 };
 pub use engine::Engine;
 pub use host_packet::HostPacket;
 pub use io::{
-    ConnectionState, DialTarget, EngineEvent, InterfaceSettings, Purpose, StreamCommand, StreamId,
-    Transmit,
+    ConnectionState, DialTarget, EngineEvent, InterfaceSettings, Purpose, StatePart, StreamCommand,
+    StreamId, Transmit,
 };
 pub use noise_channel::{Now, UnixMillis};
 pub use routes::Routes;

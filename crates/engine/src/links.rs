@@ -13,9 +13,11 @@ use crate::io::StreamId;
 /// Ages are the same if they differ by no more than this, or by a fiftieth.
 const ACCURACY: Duration = Duration::from_secs(1);
 /// What ends sooner is a fault, and no rule of whoever is in between.
-const SHORTEST: Duration = Duration::from_secs(10);
-/// A connection that was to take the place of another did not come about: the next attempt.
+const SHORTEST: Duration = Duration::from_secs(30);
+/// A connection that was to take the place of another did not come about: the next attempt, later each time.
 const RENEW_AGAIN: Duration = Duration::from_secs(2);
+/// The connection that was in use before is closed after this, should the relay not do so.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// A connection, and what speaks over it once it is open.
 #[derive(Debug)]
@@ -46,9 +48,11 @@ pub(crate) struct Link {
     pub(crate) next: Option<Line>,
     /// Was in use before. Brings what is still in flight, until the relay closes it.
     last: Option<Line>,
+    last_ends: Option<Instant>,
     lifetime: Lifetime,
-    /// When to dial `next`.
+    /// When to dial `next`, and how often that was in vain.
     pub(crate) renew_at: Option<Instant>,
+    pub(crate) renew_failures: u32,
     pub(crate) failures: u32,
     pub(crate) retry_at: Option<Instant>,
     pub(crate) waiting: VecDeque<(FlowId, BytesMut)>,
@@ -98,6 +102,8 @@ impl Link {
                 new.take_over(old);
             }
             unneeded = std::mem::replace(&mut self.last, before).map(|line| line.stream);
+            self.last_ends = Some(now + LINGER);
+            self.renew_failures = 0;
         }
         if let Some(line) = &mut self.line {
             line.since = Some(now);
@@ -106,24 +112,48 @@ impl Link {
         unneeded
     }
 
+    /// Somebody else ended a connection: if it was in use, its age may be a rule.
+    pub(crate) fn handle_cut(&mut self, stream: StreamId, now: Instant) {
+        let line = self.line.as_ref().filter(|line| line.stream == stream);
+        if let Some(since) = line.and_then(|line| line.since) {
+            self.lifetime.observe(now.saturating_duration_since(since));
+        }
+    }
+
     /// A connection is gone. Answers whether frames have no way now.
     pub(crate) fn handle_closed(&mut self, stream: StreamId, now: Instant) -> bool {
         if self.is_in_use(stream) {
-            if self.next.is_some() {
-                // The relay may let go of it before it says that it has the next one.
-                self.line = self.next.take();
-                return false;
+            let Some(mut next) = self.next.take_if(|next| next.client.is_some()) else {
+                return true;
+            };
+            let old = self.line.as_mut().and_then(|line| line.client.as_mut());
+            if let (Some(new), Some(old)) = (&mut next.client, old) {
+                new.take_over(old);
             }
-            if let Some(since) = self.line.as_ref().and_then(|line| line.since) {
-                self.lifetime.observe(now.saturating_duration_since(since));
-            }
-            return true;
+            self.line = Some(next);
+            return false;
         }
         if self.next.take_if(|next| next.stream == stream).is_some() {
-            self.renew_at = Some(now + RENEW_AGAIN);
+            let since = self.line.as_ref().and_then(|line| line.since);
+            let is_refuted = since.is_some_and(|since| self.lifetime.is_refuted(since, now));
+            self.lifetime = if is_refuted { Lifetime::default() } else { self.lifetime };
+            let pause = RENEW_AGAIN.saturating_mul(1 << self.renew_failures.min(5));
+            self.renew_at = (!is_refuted).then_some(now + pause);
+            self.renew_failures += 1;
         }
         self.last.take_if(|last| last.stream == stream);
         false
+    }
+
+    /// The connection that was in use before, if it should have ended by now.
+    pub(crate) fn take_overdue(&mut self, now: Instant) -> Option<StreamId> {
+        self.last_ends.take_if(|at| *at <= now)?;
+        self.last.take().map(|last| last.stream)
+    }
+
+    /// When the next connection is to be dialled, or the last one to be closed.
+    pub(crate) fn poll_renewal(&self) -> Option<Instant> {
+        [self.renew_at, self.last_ends].into_iter().flatten().min()
     }
 
     /// Ends all its connections.
@@ -135,7 +165,7 @@ impl Link {
 
 /// How old connections to one place become before somebody in between cuts them: content delivery networks and load
 /// balancers do so at a fixed age, whatever goes over them.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Lifetime {
     last: Option<Duration>,
     known: Option<Duration>,
@@ -150,6 +180,11 @@ impl Lifetime {
         let last = self.last.replace(age);
         let same = |last: &Duration| last.abs_diff(age) <= ACCURACY.max(age / 50);
         self.known = last.filter(same).map(|last| last.min(age));
+    }
+
+    /// Whether a connection that stands since then has outlived what others had.
+    fn is_refuted(&self, since: Instant, now: Instant) -> bool {
+        self.known.is_some_and(|known| now > since + known * 11 / 10)
     }
 
     /// When one that begins now is to be replaced.
@@ -171,7 +206,7 @@ mod tests {
             lifetime.renewal(now).map(|at| at - now)
         };
         assert_eq!(after(seconds(100)), None);
-        assert_eq!(after(seconds(3)), None, "a fault");
+        assert_eq!(after(seconds(29)), None, "a fault");
         assert_eq!(after(Duration::from_millis(100_900)), Some(seconds(90)));
         assert_eq!(after(seconds(40)), None, "it was chance");
         assert_eq!(after(seconds(3_600)), None);

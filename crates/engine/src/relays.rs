@@ -33,7 +33,6 @@ const VISIT: Duration = Duration::from_secs(300);
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 /// The longest wait.
 const RETRY_LONGEST: Duration = Duration::from_secs(60);
-
 /// A peer that listens is dialled this long after there is traffic for it that no datagrams carry: most find
 /// a direct path sooner, and the relay has the first packets (RFC 8305 section 5).
 const STAGGER: Duration = Duration::from_millis(250);
@@ -345,10 +344,12 @@ impl Relays {
         streams: &mut Streams,
         cx: &mut Context<'_>,
     ) {
-        let client = self.client_mut((relay, stream));
-        if client.is_some_and(|client| client.is_rotating()) {
+        if self.client_mut((relay, stream)).is_some_and(|client| client.is_rotating()) {
             let lost = SecurityEvent::RotationFailed { device: Some(relay) };
             self.events.push_back(RelayEvent::Alarm(lost));
+        }
+        if let Some(link) = self.links.get_mut(&relay) {
+            link.handle_cut(stream, cx.instant());
         }
         self.end((relay, stream), streams, cx);
     }
@@ -386,6 +387,10 @@ impl Relays {
                     self.drain((relay, stream), streams, cx);
                 }
             }
+            let link = self.links.get_mut(&relay);
+            if let Some(overdue) = link.and_then(|link| link.take_overdue(cx.instant())) {
+                streams.close(overdue);
+            }
             self.end_visit(relay, streams, cx.instant());
             self.dial_if_due(relay, streams, cx);
         }
@@ -410,7 +415,7 @@ impl Relays {
             .flat_map(|(relay, link)| {
                 let client = |line: &Option<Line>| line.as_ref()?.client.as_ref()?.poll_timeout();
                 let retry = link.retry_at.map(|at| (at, "dial a relay"));
-                let renewal = link.renew_at.map(|at| (at, "renew a connection to a relay"));
+                let renewal = link.poll_renewal().map(|at| (at, "renew a connection to a relay"));
                 let visit = link
                     .used
                     .filter(|_| !self.homes.contains(relay))
@@ -448,7 +453,8 @@ impl Relays {
         if !is_due(link.retry_at) && !is_renewal {
             return;
         }
-        let server = servers[link.failures as usize % servers.len()].clone();
+        let failures = link.failures + if is_renewal { link.renew_failures } else { 0 };
+        let server = servers[failures as usize % servers.len()].clone();
         let is_relay = self.entries.contains_key(&relay);
         let mut nonce = [0; 16];
         cx.rng.fill_bytes(&mut nonce);
@@ -481,9 +487,8 @@ impl Relays {
     }
 
     fn forget(&mut self, relay: DeviceId, streams: &mut Streams) {
-        let link = self.links.remove(&relay);
-        link.into_iter()
-            .for_each(|mut link| link.take_streams().for_each(|stream| streams.close(stream)));
+        let mut link = self.links.remove(&relay).unwrap_or_default();
+        link.take_streams().for_each(|stream| streams.close(stream));
     }
 
     /// Ends one connection of a link, and the link with the last one that frames may go over.

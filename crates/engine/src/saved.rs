@@ -1,7 +1,6 @@
-//! What a node remembers between runs.
+//! What a node remembers between runs of its own; the map is remembered apart, since it is large and can be had again.
 
 use identity::{Binding, CertificateChain, Signed};
-use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 use noise_channel::{ClockOffset, Now, UnixMillis};
 use wireguard_proto::Tai64N;
@@ -13,7 +12,7 @@ const RESERVED_SECONDS: u64 = 600;
 /// one, and one that shows the end of time would leave no numbers.
 const LATEST: u64 = 1 << 43;
 
-/// Everything that must survive a restart. Sessions never do.
+/// Everything beside the map that must survive a restart. Sessions never do.
 #[derive(Clone, Debug, Default, Encode, Decode)]
 #[cbor(array)]
 pub(crate) struct Saved {
@@ -25,10 +24,8 @@ pub(crate) struct Saved {
     /// The binding in use.
     #[n(2)]
     pub(crate) binding: Option<Signed<Binding>>,
-    /// The signed map.
-    #[n(3)]
-    pub(crate) map: Option<ByteVec>,
     /// No WireGuard timestamp beyond this one was sent.
+    // Index 3 is free.
     #[cbor(n(4), with = "minicbor::bytes")]
     timestamp: [u8; 12],
     /// What to add to the local clock.
@@ -37,6 +34,9 @@ pub(crate) struct Saved {
     /// The highest number of any statement that the device signed about itself.
     #[n(6)]
     pub(crate) number: u64,
+    /// The least that the network's time can be, in Unix milliseconds.
+    #[n(7)]
+    least_time: Option<u64>,
 }
 
 impl Saved {
@@ -85,9 +85,18 @@ impl Saved {
         self.number = self.number.max(used.min(LATEST));
     }
 
-    /// The network's time.
+    /// The network's time: not before what it was known to be at least, when this was saved.
     pub(crate) fn wall(&self, now: Now) -> UnixMillis {
-        now.wall.with_offset(self.clock_offset())
+        let local = now.wall.with_offset(self.clock_offset());
+        self.least_time().map_or(local, |least| local.max(least))
+    }
+
+    pub(crate) fn least_time(&self) -> Option<UnixMillis> {
+        self.least_time.map(UnixMillis)
+    }
+
+    pub(crate) fn set_least_time(&mut self, least: Option<UnixMillis>) {
+        self.least_time = least.map(|least| least.0);
     }
 }
 

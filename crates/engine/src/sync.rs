@@ -41,6 +41,8 @@ impl Engine {
                 ClientEvent::Removed => self.retire(cx),
                 ClientEvent::ClockWrong { offset } => {
                     self.saved.set_clock_offset(offset);
+                    let least = self.control.client().least_time(cx.instant());
+                    self.saved.set_least_time(least);
                     self.relays.guests.set_clock_offset(offset);
                     let wall = Duration::from_millis(cx.now.wall.with_offset(offset).0);
                     self.wireguard.set_wall_clock(wall, cx.instant());
@@ -97,10 +99,10 @@ impl Engine {
             self.schedule.publish_directory();
             self.output.events.push_back(EngineEvent::ZoneChanged);
         }
-        if has_moved || changes.relays || !changes.revoked.is_empty() {
-            self.schedule.save_soon(cx.instant());
+        if has_moved || changes.relays || changes.trust {
+            self.schedule.save_map_soon(cx.instant());
         } else {
-            self.schedule.save_in_time(cx.instant());
+            self.schedule.save_map_in_time(cx.instant());
         }
         self.report_interface(cx.now);
     }

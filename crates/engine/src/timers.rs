@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use identity::UnixTime;
 
-/// Bytes in both directions after which a session is made anew (T6).
+/// Bytes in both directions after which a session is made anew.
 pub(crate) const REKEY_AFTER_BYTES: u64 = 1 << 30;
 /// Seconds for which a binding counts: long enough for peers to survive a week without a
 /// controller.
@@ -16,9 +16,9 @@ const TICK_BUSY: Duration = Duration::from_millis(250);
 const TICK_IDLE: Duration = Duration::from_secs(1);
 /// Traffic this long ago counts as none.
 const BUSY_FOR: Duration = Duration::from_secs(10);
-/// Changes of the state are collected for this long before they are saved.
-const SAVE_DELAY: Duration = Duration::from_secs(1);
-/// What can be had again from the controller is saved at a hundred kilobytes a second at most: the state
+/// Changes are collected for this long before they are saved.
+pub(crate) const SAVE_DELAY: Duration = Duration::from_secs(1);
+/// What can be had again from the controller is saved at a hundred kilobytes a second at most: the map
 /// of a large network is megabytes, and somebody in it moves all the time.
 const SAVE_BYTES_PER_SECOND: u64 = 100_000;
 /// Seconds by which a wall clock moves between two ticks only when somebody sets it, or when the
@@ -42,7 +42,8 @@ pub(crate) struct Schedule {
     tick: Instant,
     busy_until: Option<Instant>,
     save: Option<Instant>,
-    /// How long it takes to save so much as the last time at the pace that there is for it.
+    save_map: Option<Instant>,
+    /// How long it takes to save so large a map as the last time at the pace that there is for it.
     save_pause: Duration,
     announce: Option<Instant>,
     dirty: bool,
@@ -58,6 +59,7 @@ impl Schedule {
             tick: now,
             busy_until: None,
             save: Some(now),
+            save_map: None,
             save_pause: Duration::ZERO,
             announce: None,
             dirty: true,
@@ -107,22 +109,10 @@ impl Schedule {
         std::mem::take(&mut self.dirty)
     }
 
+    /// For what is this device's own.
     pub(crate) fn save_soon(&mut self, now: Instant) {
-        self.save_by(now + SAVE_DELAY);
-    }
-
-    /// For what can be had again, and changes often where there is much of it.
-    pub(crate) fn save_in_time(&mut self, now: Instant) {
-        self.save_by(now + SAVE_DELAY.max(self.save_pause));
-    }
-
-    fn save_by(&mut self, at: Instant) {
+        let at = now + SAVE_DELAY;
         self.save = Some(self.save.map_or(at, |before| before.min(at)));
-    }
-
-    /// So much was saved.
-    pub(crate) fn saved(&mut self, bytes: usize) {
-        self.save_pause = Duration::from_millis(bytes as u64 * 1_000 / SAVE_BYTES_PER_SECOND);
     }
 
     /// For what is not to be had again: an invite counts once, and so does a number, whatever the clock says later.
@@ -132,6 +122,29 @@ impl Schedule {
 
     pub(crate) fn take_save(&mut self, now: Instant) -> bool {
         take_due(&mut self.save, now)
+    }
+
+    /// For what the device must not forget of the network, such as who was removed.
+    pub(crate) fn save_map_soon(&mut self, now: Instant) {
+        self.save_map_by(now + SAVE_DELAY);
+    }
+
+    /// For what can be had again, and changes often where there is much of it.
+    pub(crate) fn save_map_in_time(&mut self, now: Instant) {
+        self.save_map_by(now + SAVE_DELAY.max(self.save_pause));
+    }
+
+    fn save_map_by(&mut self, at: Instant) {
+        self.save_map = Some(self.save_map.map_or(at, |before| before.min(at)));
+    }
+
+    /// A map of so many bytes was saved.
+    pub(crate) fn map_saved(&mut self, bytes: usize) {
+        self.save_pause = Duration::from_millis(bytes as u64 * 1_000 / SAVE_BYTES_PER_SECOND);
+    }
+
+    pub(crate) fn take_save_map(&mut self, now: Instant) -> bool {
+        take_due(&mut self.save_map, now)
     }
 
     pub(crate) fn announce_soon(&mut self, now: Instant) {
@@ -164,9 +177,10 @@ impl Schedule {
 
     pub(crate) fn poll_timeout(&self) -> (Instant, &'static str) {
         let tick = (self.tick, "look at traffic and expiry");
-        let save = self.save.map(|at| (at, "save the state"));
+        let save = self.save.map(|at| (at, "save what is this device's own"));
+        let save_map = self.save_map.map(|at| (at, "save the map"));
         let announce = self.announce.map(|at| (at, "announce endpoints"));
-        [save, announce].into_iter().flatten().fold(tick, Ord::min)
+        [save, save_map, announce].into_iter().flatten().fold(tick, Ord::min)
     }
 }
 
@@ -188,33 +202,31 @@ mod tests {
 
     const MEGABYTE: usize = 1_000_000;
 
-    fn idle_schedule(now: Instant) -> Schedule {
-        let mut schedule = Schedule::new(now, UnixTime(0));
-        assert!(schedule.take_save(now), "the first state is saved at once");
-        schedule
-    }
-
     #[test]
-    fn the_larger_the_state_the_longer_changes_of_the_network_are_collected() {
+    fn the_larger_the_map_the_longer_changes_of_the_network_are_collected() {
         let start = Instant::now();
         for (bytes, pause) in [(1_000, SAVE_DELAY), (11 * MEGABYTE, Duration::from_secs(110))] {
-            let mut schedule = idle_schedule(start);
-            schedule.saved(bytes);
-            schedule.save_in_time(start);
-            schedule.save_in_time(start + pause / 2);
-            assert!(!schedule.take_save(start + pause - Duration::from_millis(1)));
-            assert!(schedule.take_save(start + pause));
-            assert!(!schedule.take_save(start + 2 * pause), "once for both changes");
+            let mut schedule = Schedule::new(start, UnixTime(0));
+            schedule.map_saved(bytes);
+            schedule.save_map_in_time(start);
+            schedule.save_map_in_time(start + pause / 2);
+            assert!(!schedule.take_save_map(start + pause - Duration::from_millis(1)));
+            assert!(schedule.take_save_map(start + pause));
+            assert!(!schedule.take_save_map(start + 2 * pause), "once for both changes");
         }
     }
 
     #[test]
     fn what_is_not_to_be_had_again_does_not_wait_for_what_is() {
         let start = Instant::now();
-        let mut schedule = idle_schedule(start);
-        schedule.saved(11 * MEGABYTE);
-        schedule.save_in_time(start);
+        let mut schedule = Schedule::new(start, UnixTime(0));
+        assert!(schedule.take_save(start), "the first state is saved at once");
+        schedule.map_saved(11 * MEGABYTE);
+        schedule.save_map_in_time(start);
         schedule.save_soon(start);
         assert!(schedule.take_save(start + SAVE_DELAY));
+        assert!(!schedule.take_save_map(start + SAVE_DELAY));
+        schedule.save_map_soon(start);
+        assert!(schedule.take_save_map(start + SAVE_DELAY));
     }
 }

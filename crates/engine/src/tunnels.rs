@@ -8,6 +8,7 @@ use bytes::BytesMut;
 use control_proto::{SecurityEvent, TunnelRefusal};
 use frame_proto::{FrameType, OffloadHeader, parse, payload_mut};
 use identity::{DeviceId, RevocationTarget};
+use packet::{Offload, Segments};
 use path::{Message, Path};
 use wireguard_proto::{Dropped, Event, MessageKind, OpenError, PublicKey, Received, Session};
 
@@ -117,14 +118,15 @@ impl Engine {
     ) {
         let key = *session.peer();
         let Some(traffic) = self.peers.traffic(&key) else { return };
-        let mut payload = Vec::new();
+        let (mut payload, mtu) = (Vec::new(), self.own.mtu);
         let with = (&**session, &*traffic.counters);
-        if seal(with, &[packet], &mut payload, self.own.mtu, cx.instant()) == Some(true) {
+        let Ok(single) = Segments::plan(&Offload::default(), packet) else { return };
+        let sealed = seal(with, (&single, 0..1), &mut payload, mtu, cx.instant());
+        let Some((_, wake)) = sealed else { return };
+        if wake {
             self.wireguard.handle_activity(&key, cx.rng, cx.now.instant);
         }
-        if !payload.is_empty() {
-            self.output.transmits.push_back(Transmit { to, payload });
-        }
+        self.output.transmits.push_back(Transmit { to, payload });
     }
 
     /// A datagram that the data plane does not know: a handshake, disco, or noise.

@@ -33,6 +33,8 @@
 //! | `revocation` | what does not count any more |
 //! | `record`, `entry`, `server` | numbered records, and what they are about |
 //! | `invite` | joining |
+//! | `traffic` | rules for what waits |
+//! | `encoding` | how bytes become types, and text |
 //! | `address` | prefixes and interface identifiers |
 
 #![forbid(unsafe_code)]

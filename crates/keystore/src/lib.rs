@@ -31,7 +31,7 @@ pub use file::{FileKeystore, write_private_file};
 pub use seal::{open_with_passphrase, seal_with_passphrase};
 
 /// The longest secret that a keystore takes, in bytes: a node keeps its whole network map here.
-pub const MAX_SECRET: usize = 64 << 20;
+pub const MAX_SECRET: usize = 128 << 20;
 
 /// A place that keeps named secrets.
 ///

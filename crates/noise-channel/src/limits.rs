@@ -11,13 +11,13 @@ pub const MESSAGE_OVERHEAD: usize = 17;
 /// Largest payload of one message, in bytes.
 pub const MAX_PAYLOAD: usize = MAX_MESSAGE - MESSAGE_OVERHEAD;
 
-/// A handshake that is not over by then fails (T2).
+/// A handshake that is not over by then fails.
 pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(30);
 
-/// How far the initiator's wall clock may be from the responder's (T2).
+/// How far the initiator's wall clock may be from the responder's.
 pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
 
-/// How long a first message is remembered (T2); more than twice the clock tolerance, after which its
+/// How long a first message is remembered; more than twice the clock tolerance, after which its
 /// time is refused anyhow.
 pub const REPLAY_WINDOW: Duration = Duration::from_secs(300);
 
@@ -25,13 +25,13 @@ pub const REPLAY_WINDOW: Duration = Duration::from_secs(300);
 /// megabytes when full.
 pub const REPLAY_CAPACITY: usize = 32_768;
 
-/// Age at which the initiator replaces the keys (T2).
+/// Age at which the initiator replaces the keys.
 pub const ROTATE_AFTER: Duration = Duration::from_secs(3_600);
 
-/// Counted messages in one direction at which the initiator replaces the keys (T2).
+/// Counted messages in one direction at which the initiator replaces the keys.
 pub const ROTATE_AFTER_MESSAGES: u32 = 100;
 
-/// A rotation that is not agreed by then is abandoned, reported and tried again (T2).
+/// A rotation that is not agreed by then is abandoned, reported and tried again.
 pub const ROTATION_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Pause between an abandoned rotation and the next attempt.
@@ -46,7 +46,7 @@ pub const HARD_STOP_MESSAGES: u32 = 200;
 /// How long messages may be held back at the hard stop before the channel fails.
 pub const HOLD_BACK_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Bytes that may be held back at the hard stop: the largest network map, with room.
+/// Bytes that may be held back at the hard stop. A network map is not among them: it goes out as far as the keys reach.
 pub const HOLD_BACK_BYTES: usize = 16 * 1024 * 1024;
 
 /// An idle channel sends something by then: content delivery networks cut idle connections after

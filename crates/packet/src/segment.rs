@@ -47,6 +47,12 @@ impl<'a> Segments<'a> {
         Ok(Self { packet: view.bytes(), kind: Kind::Split(Split { layout, size, count }) })
     }
 
+    /// The packet or super-packet that is split.
+    #[must_use]
+    pub fn whole(&self) -> &'a [u8] {
+        self.packet
+    }
+
     /// How many parts there are, at least one.
     #[must_use]
     pub fn count(&self) -> usize {

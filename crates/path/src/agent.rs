@@ -219,7 +219,11 @@ impl PathAgent {
             Path::Relay | Path::Stream | Path::None => self.frames.path(),
         };
         let is_usable = match path {
-            Path::Direct(address) => self.config.udp && self.config.filter.permits(address),
+            Path::Direct(address) => {
+                let was_narrow =
+                    self.remotes.get_mut(address).is_some_and(|remote| remote.was_narrow());
+                self.config.udp && self.config.filter.permits(address) && !was_narrow
+            }
             Path::Relay | Path::Stream => true,
             Path::None => false,
         };
@@ -446,10 +450,14 @@ impl PathAgent {
 
     /// Leaves a path on which full packets get lost though small ones arrive.
     fn check_full_packets(&mut self, now: Instant) {
-        let Path::Direct(address) = self.chosen else { return };
-        let Some(remote) = self.remotes.get_mut(address) else { return };
-        if remote.is_narrow(now) {
-            remote.disprove();
+        let (chosen, mut is_chosen) = (self.chosen, false);
+        for (address, remote) in self.remotes.all_mut() {
+            if remote.is_narrow(now) && (remote.is_proven() || chosen == Path::Direct(address)) {
+                remote.find_narrow();
+                is_chosen |= chosen == Path::Direct(address);
+            }
+        }
+        if is_chosen {
             self.choose_again(Reason::Narrow, now);
         }
     }

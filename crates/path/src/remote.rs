@@ -66,6 +66,7 @@ pub(crate) struct Remote {
     next: Option<Instant>,
     /// Whether our translator may have a mapping for it.
     mapped: bool,
+    was_narrow: bool,
 }
 
 #[derive(Debug)]
@@ -86,6 +87,7 @@ impl Remote {
             burst: None,
             next: None,
             mapped: false,
+            was_narrow: false,
         }
     }
 
@@ -119,9 +121,20 @@ impl Remote {
 
     /// Whether probes, which are as long as full packets, get no answers any more.
     pub(crate) fn is_narrow(&self, now: Instant) -> bool {
-        let is_lost = |probe: &Probe| !probe.answered && now >= probe.sent + LOST_AFTER;
-        let latest = || self.probes.iter().rev().take(NARROW_AFTER);
-        latest().count() == NARROW_AFTER && latest().all(is_lost)
+        let is_open = |probe: &&Probe| !probe.answered && now < probe.sent + LOST_AFTER;
+        let latest = || self.probes.iter().rev().skip_while(is_open).take(NARROW_AFTER);
+        latest().count() == NARROW_AFTER && latest().all(|probe| !probe.answered)
+    }
+
+    /// Whether full packets did not pass when they were tried last.
+    pub(crate) fn was_narrow(&self) -> bool {
+        self.was_narrow
+    }
+
+    /// Full packets do not pass any more.
+    pub(crate) fn find_narrow(&mut self) {
+        self.disprove();
+        self.was_narrow = true;
     }
 
     /// Starts a burst unless one is running.
@@ -196,6 +209,7 @@ impl Remote {
             None => sample,
         });
         self.proven = true;
+        self.was_narrow = false;
         self.heard = Some(now);
         self.burst = None;
         self.next = Some(now + KEEP_ALIVE);

@@ -23,6 +23,7 @@
 //! | [`journal`] | what was changed and has to be undone |
 //! | [`resolver`] | making a stub the system's resolver |
 //! | [`process`] | namespaces, capabilities, limits, becoming a daemon |
+//! | `linux` | what is behind all that on this system |
 //!
 //! Linux only for now: each other system is one more folder beside `linux/`.
 

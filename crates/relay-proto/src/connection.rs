@@ -13,7 +13,7 @@ use crate::fair::Bounds;
 use crate::limits::{ATTACH_DEADLINE, CONTROL_RATE, FIRST_MESSAGE_DEADLINE, UNREACHABLE_RATE};
 use crate::link::Link;
 use crate::message::{Attach, Refusal};
-use crate::serving::{CloseReason, Limits};
+use crate::serving::{CloseReason, ConnectionId, Limits};
 
 /// Where a connection is in its life.
 pub(crate) enum Stage {
@@ -35,6 +35,8 @@ pub(crate) struct Attached {
     /// What of its chain can be revoked.
     pub(crate) targets: Vec<RevocationTarget>,
     pub(crate) not_after: UnixTime,
+    /// The connection that the device had when it attached by this one.
+    pub(crate) before: Option<ConnectionId>,
 }
 
 /// One connection with all that it may use.
@@ -131,6 +133,7 @@ impl Connection {
             binding: binding.number,
             targets: attach.chain.targets(),
             not_after: member.not_after,
+            before: None,
         })
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// A connection that has not attached by then is closed: as long as a handshake may take (T2).
+/// A connection that has not attached by then is closed: as long as a handshake may take.
 pub const ATTACH_DEADLINE: Duration = noise_channel::limits::HANDSHAKE_DEADLINE;
 
 /// A connection on which nothing came by then is closed: a client speaks first, at once.
@@ -18,7 +18,7 @@ pub(crate) const ATTACH_CHANCE: Duration = Duration::from_secs(3);
 /// relay, each a moment after the one before.
 pub(crate) const STRANGERS_PER_PATH: usize = 4;
 
-/// How often a relay reports its load (N3).
+/// How often a relay reports its load.
 pub const LOAD_REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What a client queues for its relay. One flow gets at most half of it, which takes the bursts of a sender
@@ -26,13 +26,13 @@ pub const LOAD_REPORT_INTERVAL: Duration = Duration::from_secs(60);
 /// CoDel.
 pub const CLIENT_QUEUE_BYTES: usize = 8_000_000;
 
-/// Messages beside data that may wait for a client, which are never dropped: more than its own rate
-/// lets it cause in ten seconds.
-pub(crate) const CONTROL_QUEUE: usize = 256;
-
 /// How many frames that may be. Their receivers refuse a frame that 1,024 of its session overtake, and
 /// flows overtake each other in the queue.
 pub const CLIENT_QUEUE_FRAMES: usize = 512;
+
+/// Messages beside data that may wait for a client, which are never dropped: more than its own rate
+/// lets it cause in ten seconds.
+pub(crate) const CONTROL_QUEUE: usize = 256;
 
 /// Devices of all networks whose numbers a relay remembers: six megabytes.
 pub(crate) const MAX_REMEMBERED: usize = 65_536;

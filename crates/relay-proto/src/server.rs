@@ -205,9 +205,16 @@ impl RelayServer {
         while let Some(id) = self.timers.pop_due(now.instant) {
             let Some(connection) = self.connections.get_mut(&id) else { continue };
             let ended = connection.deadline().filter(|(at, _)| now.instant >= *at);
-            if let Some((_, reason)) = ended {
-                self.close(id, reason);
-                continue;
+            match ended {
+                Some((_, CloseReason::Refused(refusal))) => {
+                    self.refuse(id, refusal, now.instant);
+                    continue;
+                }
+                Some((_, reason)) => {
+                    self.close(id, reason);
+                    continue;
+                }
+                None => {}
             }
             let now = self.networks.get(&connection.network).map_or(now, |entry| entry.time(now));
             let wall = UnixTime(now.wall.as_secs());
@@ -393,7 +400,7 @@ impl RelayServer {
             Some(entry) => connection.verify(attach, &entry.revocations, now),
             None => Err(Refusal::NetworkRemoved),
         };
-        let attached = match verified {
+        let mut attached = match verified {
             Ok(attached) => attached,
             Err(refusal) => return self.refuse(id, refusal, now.instant),
         };
@@ -402,7 +409,8 @@ impl RelayServer {
         if !self.newest.admit(place, attached.binding, attached.number) {
             return self.refuse(id, Refusal::Superseded, now.instant);
         }
-        if let Some(old) = self.attached.get(&place).copied() {
+        attached.before = self.attached.get(&place).copied();
+        if let Some(old) = attached.before {
             self.supersede(old, id, now.instant);
         }
         let Some(connection) = self.connections.get_mut(&id) else { return };
@@ -417,20 +425,23 @@ impl RelayServer {
         self.events.push_back(ServerEvent::Attached { connection: id, network, device });
     }
 
-    /// Passes a frame on, with the sender in place of the receiver.
     /// A device has a newer connection: what waits for it goes out over that. What is still on its way here over the
-    /// old one is forwarded, for as long as that takes.
+    /// old one is forwarded, for as long as that takes; one that was old already ends.
     fn supersede(&mut self, old: ConnectionId, new: ConnectionId, now: Instant) {
         let Some(mut older) = self.connections.remove(&old) else { return };
         if let Some(newer) = self.connections.get_mut(&new) {
             newer.link.outbound.take_over(&mut older.link.outbound);
         }
-        older.link.send(&Message::Refused(Refusal::Superseded), MessageClass::Heartbeat, now);
         older.ends = Some(now + LINGER);
+        let before = older.attached().and_then(|attached| attached.before);
         self.connections.insert(old, older);
+        if let Some(before) = before {
+            self.refuse(before, Refusal::Superseded, now);
+        }
         self.touch(old, now);
     }
 
+    /// Passes a frame on, with the sender in place of the receiver.
     fn forward(&mut self, id: ConnectionId, receiver: DeviceId, mut frame: BytesMut, now: Instant) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let Some(sender) = connection.attached().map(|attached| attached.device) else { return };

@@ -5,7 +5,7 @@ use std::{
     time::SystemTime,
 };
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use ipnet::IpNet;
 
 /// What is shown where there is no page: word for word what the most common web server says.
@@ -15,18 +15,37 @@ const NOT_FOUND: &str = "<html>\r\n<head><title>404 Not Found</title></head>\r\n
 /// The most proxies of a chain whose word is read.
 const MAX_PROXIES: usize = 8;
 
+/// The longest page of a [`Front`], in bytes: it is in memory, and every stranger is shown it.
+pub const MAX_PAGE: usize = 1 << 20;
+
+/// A page has more than [`MAX_PAGE`] bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a page has at most {MAX_PAGE} bytes")]
+pub struct PageTooLong;
+
 /// Proxies whose word is believed, and the page for everybody who asks for no known path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Front {
-    /// Addresses of proxies whose `X-Forwarded-For` tells where a client comes from.
-    pub trusted: Vec<IpNet>,
-    /// HTML that is shown at every other path; without it there is nothing at any.
-    pub page: Option<Bytes>,
+    trusted: Vec<IpNet>,
+    page: Option<Bytes>,
 }
 
 impl Front {
-    /// Where a client comes from: the last in the chain of proxies whom no trusted one vouches for.
-    pub(crate) fn client<'f>(
+    /// Proxies at these addresses, whose `X-Forwarded-For` tells where a client comes from, and HTML of
+    /// at most [`MAX_PAGE`] bytes that is shown at every other path; without it there is nothing at any.
+    ///
+    /// # Errors
+    /// [`PageTooLong`].
+    pub fn new(trusted: Vec<IpNet>, page: Option<Bytes>) -> Result<Self, PageTooLong> {
+        if page.as_ref().is_some_and(|page| page.len() > MAX_PAGE) {
+            return Err(PageTooLong);
+        }
+        Ok(Self { trusted, page })
+    }
+
+    /// Where a client comes from: the last in the chain of proxies whom no trusted one vouches for. The
+    /// chain is what `X-Forwarded-For` says, the nearest proxy's word last.
+    pub fn client<'f>(
         &self,
         connection: SocketAddr,
         forwarded_for: impl DoubleEndedIterator<Item = &'f str>,
@@ -44,10 +63,10 @@ impl Front {
     }
 
     /// The whole answer to a request for anything else than a known path.
-    pub(crate) fn answer(&self, now: SystemTime) -> Vec<u8> {
+    pub(crate) fn answer(&self, now: SystemTime) -> impl Buf {
         let (status, body) = match &self.page {
-            Some(page) => ("200 OK", &page[..]),
-            None => ("404 Not Found", NOT_FOUND.as_bytes()),
+            Some(page) => ("200 OK", page.clone()),
+            None => ("404 Not Found", Bytes::from_static(NOT_FOUND.as_bytes())),
         };
         let head = format!(
             "HTTP/1.1 {status}\r\nServer: nginx\r\nDate: {}\r\nContent-Type: text/html\r\n\
@@ -55,7 +74,7 @@ impl Front {
             httpdate::fmt_http_date(now),
             body.len()
         );
-        [head.as_bytes(), body].concat()
+        Bytes::from(head).chain(body)
     }
 }
 
@@ -67,11 +86,13 @@ fn address(text: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn client(trusted: &[&str], connection: &str, forwarded_for: &str) -> String {
         let trusted = trusted.iter().map(|network| network.parse().unwrap()).collect();
-        let front = Front { trusted, page: None };
+        let front = Front::new(trusted, None).unwrap();
         let connection = SocketAddr::new(connection.parse().unwrap(), 7);
         front.client(connection, forwarded_for.split(',').map(str::trim)).ip().to_string()
     }
@@ -90,13 +111,64 @@ mod tests {
     }
 
     #[test]
+    fn a_page_has_an_end() {
+        let front = |length| Front::new(Vec::new(), Some(vec![b'a'; length].into()));
+        assert!(front(MAX_PAGE).is_ok());
+        assert_eq!(front(MAX_PAGE + 1), Err(PageTooLong));
+    }
+
+    #[test]
     fn the_answer_has_the_length_it_says() {
         for page in [None, Some(Bytes::from_static(b"<h1>It works</h1>"))] {
-            let answer = Front { trusted: Vec::new(), page }.answer(SystemTime::UNIX_EPOCH);
-            let answer = String::from_utf8(answer).unwrap();
+            let front = Front::new(Vec::new(), page).unwrap();
+            let mut answer = front.answer(SystemTime::UNIX_EPOCH);
+            let answer = answer.copy_to_bytes(answer.remaining());
+            let answer = String::from_utf8(answer.into()).unwrap();
             let (head, body) = answer.split_once("\r\n\r\n").unwrap();
             assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())));
             assert!(head.contains("Date: Thu, 01 Jan 1970 00:00:00 GMT"));
+        }
+    }
+
+    fn networks() -> impl Strategy<Value = Vec<IpNet>> {
+        let network = any::<(IpAddr, u8)>().prop_map(|(address, length)| {
+            let all = if address.is_ipv4() { 33 } else { 129 };
+            IpNet::new(address, length % all).unwrap()
+        });
+        prop::collection::vec(network, 0..4)
+    }
+
+    /// What a header may name: addresses with and without a port, and anything else.
+    fn named() -> impl Strategy<Value = Vec<String>> {
+        let one = prop_oneof![
+            any::<IpAddr>().prop_map(|address| address.to_string()),
+            any::<SocketAddr>().prop_map(|address| address.to_string()),
+            any::<String>(),
+        ];
+        prop::collection::vec(one, 0..2 * MAX_PROXIES)
+    }
+
+    proptest! {
+        #[test]
+        fn nobody_says_where_he_comes_from(
+            mut trusted in networks(),
+            trusts_named: Vec<bool>,
+            named in named(),
+            forged in named(),
+            connection: SocketAddr,
+            trusts_connection: bool,
+        ) {
+            let chosen = named.iter().zip(&trusts_named).filter(|(_, trusts)| **trusts);
+            trusted.extend(chosen.filter_map(|(named, _)| address(named)).map(IpNet::from));
+            trusted.extend(trusts_connection.then(|| IpNet::from(connection.ip())));
+            let front = Front::new(trusted, None).unwrap();
+            let from = |chain: &[&[String]]| {
+                front.client(connection, chain.concat().iter().map(String::as_str))
+            };
+            let client = from(&[&named]);
+            prop_assert_eq!(client.port(), connection.port());
+            prop_assert!(client == connection || front.trusts(connection.ip()));
+            prop_assert!(front.trusts(client.ip()) || from(&[&forged, &named]) == client);
         }
     }
 }

@@ -37,7 +37,7 @@ mod transport;
 pub mod upgrade;
 
 pub use dial::{AttemptError, Detour, DialError, Endpoint, dial};
-pub use front::Front;
+pub use front::{Front, MAX_PAGE, PageTooLong};
 pub use listen::{Listener, Upgrade};
 pub use message::{Receiver, Sender, WebSocket, WebSocketError};
 pub use proxy::{Proxy, ProxyError};

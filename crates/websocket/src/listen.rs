@@ -5,6 +5,7 @@ use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Duration}
 use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::Semaphore,
     task::{AbortHandle, JoinSet},
     time::{sleep, timeout},
 };
@@ -22,6 +23,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// So many connections may be before their request at a time; a further one displaces the oldest.
 const MAX_PENDING: usize = 1024;
+/// So many strangers may be reading what they are answered at a time; a further one gets no answer.
+const MAX_REFUSALS: usize = 1024;
 /// Without file descriptors there is no point in asking for a connection again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -31,6 +34,7 @@ pub struct Listener {
     tcp: TcpListener,
     tls: Option<Arc<ServerConfig>>,
     front: Arc<Front>,
+    refusals: Arc<Semaphore>,
     pending: JoinSet<Option<Upgrade>>,
     oldest_first: VecDeque<AbortHandle>,
 }
@@ -39,19 +43,16 @@ impl Listener {
     /// Listens on an address, with TLS when there is a certificate. Port 0 takes a free one.
     ///
     /// # Errors
-    /// When the address cannot be bound, and with [`io::ErrorKind::InvalidInput`] when certificate
-    /// and key do not belong together.
+    /// When the address cannot be bound.
     pub async fn bind(
         address: SocketAddr,
         certificate: Option<ServerCertificate>,
     ) -> io::Result<Self> {
-        let tls = certificate
-            .map(ServerCertificate::into_config)
-            .transpose()
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let tls = certificate.map(ServerCertificate::into_config);
         let tcp = TcpListener::bind(address).await?;
         let (pending, oldest_first) = (JoinSet::new(), VecDeque::new());
-        Ok(Self { tcp, tls, front: Arc::default(), pending, oldest_first })
+        let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
+        Ok(Self { tcp, tls, front: Arc::default(), refusals, pending, oldest_first })
     }
 
     /// The same behind proxies, or with a page of its own.
@@ -99,9 +100,16 @@ impl Listener {
         }
         let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
         let (tls, front) = (self.tls.clone(), Arc::clone(&self.front));
+        let refusals = Arc::clone(&self.refusals);
         let handle = self.pending.spawn(async move {
-            match timeout(REQUEST_TIMEOUT, read_upgrade(tcp, remote, tls, front)).await {
-                Ok(Ok(upgrade)) => upgrade,
+            match timeout(REQUEST_TIMEOUT, read_request(tcp, remote, tls, &front)).await {
+                Ok(Ok(asked)) => asked.map(|(transport, request, remote)| Upgrade {
+                    transport,
+                    request,
+                    remote,
+                    front,
+                    refusals,
+                }),
                 Ok(Err(error)) => {
                     debug!(%remote, %error, "no request");
                     None
@@ -116,12 +124,13 @@ impl Listener {
     }
 }
 
-async fn read_upgrade(
+/// The request of a client, and where that comes from; nothing if it does not ask for an upgrade.
+async fn read_request(
     tcp: TcpStream,
     remote: SocketAddr,
     tls: Option<Arc<ServerConfig>>,
-    front: Arc<Front>,
-) -> Result<Option<Upgrade>, UpgradeError> {
+    front: &Front,
+) -> Result<Option<(Transport, Request, SocketAddr)>, UpgradeError> {
     transport::prepare(&tcp)?;
     let mut transport = match tls {
         None => Transport::plain(tcp),
@@ -130,10 +139,10 @@ async fn read_upgrade(
     match upgrade::read_request(&mut transport).await {
         Ok(Some(request)) => {
             let remote = front.client(remote, request.forwarded_for());
-            Ok(Some(Upgrade { transport, request, remote, front }))
+            Ok(Some((transport, request, remote)))
         }
         Ok(None) | Err(UpgradeError::Malformed) => {
-            upgrade::reject(&mut transport, &front).await?;
+            upgrade::reject(&mut transport, front).await?;
             Ok(None)
         }
         Err(error @ (UpgradeError::Io(_) | UpgradeError::Status(_))) => Err(error),
@@ -147,6 +156,7 @@ pub struct Upgrade {
     request: Request,
     remote: SocketAddr,
     front: Arc<Front>,
+    refusals: Arc<Semaphore>,
 }
 
 impl Upgrade {
@@ -173,8 +183,9 @@ impl Upgrade {
         Ok(WebSocket::server(self.transport))
     }
 
-    /// Answers as any web server does when there is nothing at a path.
+    /// Answers as any web server does when there is nothing at a path, unless it does so a thousand times already.
     pub async fn reject_not_found(mut self) {
+        let Ok(_turn) = self.refusals.try_acquire() else { return };
         // The client is of no interest to us any more, so neither is a failure to tell it.
         let _ = timeout(ANSWER_TIMEOUT, upgrade::reject(&mut self.transport, &self.front)).await;
     }

@@ -60,10 +60,9 @@ pub fn generate_key() -> Zeroizing<Vec<u8>> {
     Zeroizing::new(key.serialize_der())
 }
 
-/// A server's certificate chain with its private key.
+/// A server's certificate chain with its private key, which belong together.
 pub struct ServerCertificate {
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
+    config: Arc<ServerConfig>,
     pin: SpkiPin,
 }
 
@@ -77,7 +76,8 @@ impl ServerCertificate {
     /// Reads a certificate chain, the server's own first, and its private key from PEM text.
     ///
     /// # Errors
-    /// When either holds none of what it should, or the chain begins with an unreadable certificate.
+    /// When either holds none of what it should, the chain begins with an unreadable certificate, or
+    /// the key belongs to another one.
     pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, CertificateError> {
         let chain: Vec<_> = CertificateDer::pem_slice_iter(chain)
             .collect::<Result<_, _>>()
@@ -106,7 +106,15 @@ impl ServerCertificate {
     ) -> Result<Self, CertificateError> {
         let first = chain.first().ok_or(CertificateError::Chain)?;
         let pin = SpkiPin::of(first).map_err(|_| CertificateError::Chain)?;
-        Ok(Self { chain, key, pin })
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&TLS13])
+            .expect("the provider has TLS 1.3 suites")
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .map_err(|_| CertificateError::Mismatch)?;
+        config.max_early_data_size = 0;
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        Ok(Self { config: Arc::new(config), pin })
     }
 
     /// What a client pins to know this server.
@@ -115,16 +123,8 @@ impl ServerCertificate {
         self.pin
     }
 
-    pub(crate) fn into_config(self) -> Result<Arc<ServerConfig>, CertificateError> {
-        let mut config = ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&TLS13])
-            .expect("the provider has TLS 1.3 suites")
-            .with_no_client_auth()
-            .with_single_cert(self.chain, self.key)
-            .map_err(|_| CertificateError::Mismatch)?;
-        config.max_early_data_size = 0;
-        config.alpn_protocols = vec![ALPN.to_vec()];
-        Ok(Arc::new(config))
+    pub(crate) fn into_config(self) -> Arc<ServerConfig> {
+        self.config
     }
 }
 

@@ -38,7 +38,7 @@ impl Request {
     }
 
     /// What the `X-Forwarded-For` headers name, the nearest proxy's word last.
-    pub(crate) fn forwarded_for(&self) -> impl DoubleEndedIterator<Item = &str> {
+    pub fn forwarded_for(&self) -> impl DoubleEndedIterator<Item = &str> {
         self.forwarded_for.iter().flat_map(|value| value.split(',')).map(str::trim)
     }
 
@@ -114,7 +114,7 @@ pub(crate) async fn accept(transport: &mut Transport, request: &Request) -> io::
 
 /// Tells the client what a web server tells that knows nothing of WebSocket.
 pub(crate) async fn reject(transport: &mut Transport, front: &Front) -> io::Result<()> {
-    transport.write_all(&front.answer(SystemTime::now())).await?;
+    transport.write_all_buf(&mut front.answer(SystemTime::now())).await?;
     transport.flush().await?;
     transport.shutdown().await
 }

@@ -20,6 +20,7 @@
 //! | `driver`, `keeper` | the loop around the machine, the way to the disk |
 //! | `supervisor` | a new machine for one whose change could not be kept |
 //! | `admin` | administration over a unix socket, and its client |
+//! | `clock` | time and randomness of the operating system |
 
 #![forbid(unsafe_code)]
 

@@ -18,8 +18,8 @@
 //! | `node` | starting, joining, leaving, stopping |
 //! | `join` | waiting for a network's answer |
 //! | `network` | the event loop of one network |
-//! | `streams`, `door`, `udp`, `survey`, `mark`, `underlay`, `ready` | the underlay |
-//! | `fault` | why connections fail, and what to do |
+//! | `streams`, `door`, `detour`, `udp`, `survey`, `mapping`, `mark`, `underlay`, `ready` | the underlay |
+//! | `fault`, `error` | why connections fail and a node does not start, and what to do |
 //! | `host`, `interface`, `data`, `userspace` | where packets go on this host |
 //! | `directory`, `names` | by which names, and making them the system's |
 //! | `memory` | what is kept between runs |

@@ -1,20 +1,22 @@
 //! What the node keeps in its keystore.
 //!
 //! `network-ID` holds a device's keys and the invite of one network, written once before anything is
-//! sent; `state-ID` holds what the engine wants to remember, replaced as a whole; `port-ID` holds the UDP
-//! port of the last run.
+//! sent; `state-ID` and `map-ID` hold what the engine wants to remember, each replaced as a whole; `port-ID` holds
+//! the UDP port of the last run.
 
 use std::fmt;
 
-use engine::DeviceSecrets;
+use engine::{DeviceSecrets, SavedState, StatePart};
 use identity::{ChannelKey, DeviceKey, DeviceName, Invite, NetworkId, TunnelKey};
 use keystore::{Keystore, KeystoreError};
 use minicbor::{Decode, Encode};
 use rand_core::CryptoRng;
+use tracing::warn;
 use zeroize::{Zeroize, Zeroizing};
 
 const NETWORK_PREFIX: &str = "network-";
 const STATE_PREFIX: &str = "state-";
+const MAP_PREFIX: &str = "map-";
 const PORT_PREFIX: &str = "port-";
 
 /// A device's place in one network.
@@ -109,17 +111,26 @@ pub(crate) fn places(keys: &dyn Keystore) -> Result<Vec<Place>, MemoryError> {
 pub(crate) fn load_state(
     keys: &dyn Keystore,
     network: NetworkId,
-) -> Result<Option<Vec<u8>>, MemoryError> {
-    Ok(keys.load(&secret_name(STATE_PREFIX, network))?.map(|bytes| bytes.to_vec()))
+) -> Result<SavedState, MemoryError> {
+    let load = |part| {
+        let found = keys.load(&state_name(part, network));
+        found.map(|found| found.map(|bytes| bytes.to_vec()))
+    };
+    let map = load(StatePart::Map).unwrap_or_else(|error| {
+        warn!(%network, %error, "the map that was kept cannot be read; the controller has another");
+        None
+    });
+    Ok(SavedState { own: load(StatePart::Own)?, map })
 }
 
 /// Remembers for the engine of a network; it is durable on return.
 pub(crate) fn store_state(
     keys: &dyn Keystore,
     network: NetworkId,
-    state: &[u8],
+    part: StatePart,
+    bytes: &[u8],
 ) -> Result<(), MemoryError> {
-    Ok(keys.store(&secret_name(STATE_PREFIX, network), state)?)
+    Ok(keys.store(&state_name(part, network), bytes)?)
 }
 
 /// The UDP port of the last run.
@@ -141,7 +152,16 @@ pub(crate) fn store_port(
 pub(crate) fn forget(keys: &dyn Keystore, network: NetworkId) -> Result<(), MemoryError> {
     keys.remove(&secret_name(NETWORK_PREFIX, network))?;
     keys.remove(&secret_name(PORT_PREFIX, network))?;
+    keys.remove(&secret_name(MAP_PREFIX, network))?;
     Ok(keys.remove(&secret_name(STATE_PREFIX, network))?)
+}
+
+fn state_name(part: StatePart, network: NetworkId) -> String {
+    let prefix = match part {
+        StatePart::Own => STATE_PREFIX,
+        StatePart::Map => MAP_PREFIX,
+    };
+    secret_name(prefix, network)
 }
 
 fn secret_name(prefix: &str, network: NetworkId) -> String {

@@ -18,6 +18,7 @@
 //! | `membership` | a relay that is a member by an invite |
 //! | `map_keeper` | when its map is written down |
 //! | `secrets` | what a member keeps between runs |
+//! | `draining` | stopping without anybody noticing |
 //! | `stun` | the STUN server |
 //! | `capture` | what arrived, for those who want to look for plaintext in it |
 //! | `cpu` | processor use |

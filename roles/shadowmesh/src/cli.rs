@@ -1,17 +1,19 @@
 //! The commands and their arguments.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
-use identity::{ParseTrafficRuleError, TrafficRule};
+use control_proto::limits::MAX_INVITES_AT_ONCE;
 use ipnet::IpNet;
-use serde::{Deserialize, Deserializer, de::Error};
-use websocket::{Proxy, ProxyError};
+use serde::Deserialize;
 
 use crate::exit;
+use crate::values::{
+    Host, HostPort, Place, Traffic, duration, forward, network, networks, proxy, publish,
+};
 
 /// A private network that its owners control from end to end.
 #[derive(Debug, Parser)]
@@ -132,24 +134,45 @@ pub(crate) enum Command {
 /// Arguments of `serve` and `controller`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ServerArgs {
-    /// Address and port for WebSocket; port 443 as root if free, 8443 otherwise
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    pub(crate) listen: Option<SocketAddr>,
-    /// Name or address by which others reach this host, as written into invites; may be repeated
-    #[arg(long = "host", value_name = "HOST")]
-    pub(crate) hosts: Vec<String>,
     /// Name of the network that the first start creates; this host's name otherwise
     #[arg(long, value_name = "NAME")]
     pub(crate) network: Option<String>,
     /// The network that the first start creates is strict: its controller cannot admit devices by itself
     #[arg(long)]
     pub(crate) strict: bool,
-    /// Certificate chain (PEM); self-signed and pinned by the invite otherwise
+    #[command(flatten)]
+    pub(crate) listener: ListenSettings,
+}
+
+/// Arguments of `relay`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RelayArgs {
+    /// Invite for a network to serve, or `-` to read it from standard input; none serves the networks joined before
+    #[arg(env = "SHADOWMESH_INVITE", hide_env_values = true)]
+    pub(crate) invite: Option<String>,
+    #[command(flatten)]
+    pub(crate) listener: ListenSettings,
+}
+
+/// Where a server listens and how others reach it: on the command line, and in the configuration.
+#[derive(Clone, Debug, Default, PartialEq, Args, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct ListenSettings {
+    /// Address and port for WebSocket, and for STUN on UDP; port 443 as root if free, 8443 otherwise
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Name or address by which others reach this host, as written into invites and records; may be repeated
+    #[arg(long = "host", value_name = "HOST")]
+    pub(crate) hosts: Vec<Host>,
+    /// Certificate chain (PEM); self-signed and pinned by invites and records otherwise
     #[arg(long, requires = "tls_key", value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) tls_certificate: Option<PathBuf>,
     /// Private key of the certificate (PEM)
     #[arg(long, requires = "tls_certificate", value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) tls_key: Option<PathBuf>,
+    /// Listen without TLS: what the streams carry is encrypted in any case, but looks like nothing that the web knows
+    #[arg(long, conflicts_with_all = ["tls_certificate", "tls_key", "front"])]
+    pub(crate) no_tls: bool,
     #[command(flatten)]
     pub(crate) front: FrontSettings,
 }
@@ -161,7 +184,7 @@ pub(crate) struct FrontSettings {
     /// Name of a reverse proxy or CDN that ends TLS for this listener, with a port where it is not 443; may be repeated. The
     /// listener itself then speaks plain HTTP
     #[arg(id = "front", long, value_name = "HOST[:PORT]", conflicts_with_all = ["tls_certificate", "tls_key"])]
-    pub(crate) hosts: Vec<String>,
+    pub(crate) hosts: Vec<HostPort>,
     /// Certificate of --front (PEM), which is pinned; for one that no public authority has signed
     #[arg(long = "front-certificate", requires = "front", value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) certificate: Option<PathBuf>,
@@ -169,7 +192,7 @@ pub(crate) struct FrontSettings {
     #[arg(long = "trusted-proxy", value_name = "PREFIX", value_parser = network)]
     #[serde(deserialize_with = "networks")]
     pub(crate) trusted: Vec<IpNet>,
-    /// HTML that is shown to everybody who is no client; without it there is nothing at any path
+    /// HTML, at most 1 MiB, that is shown to everybody who is no client; without it there is nothing at any path
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) page: Option<PathBuf>,
 }
@@ -185,28 +208,6 @@ impl FrontSettings {
         let trusted = if self.trusted.is_empty() { others.trusted } else { self.trusted };
         Self { hosts, certificate, trusted, page: self.page.or(others.page) }
     }
-}
-
-/// Arguments of `relay`.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct RelayArgs {
-    /// Invite for a network to serve, or `-` to read it from standard input; none serves the networks joined before
-    #[arg(env = "SHADOWMESH_INVITE", hide_env_values = true)]
-    pub(crate) invite: Option<String>,
-    /// Address and port for WebSocket and STUN; port 443 as root if free, 8443 otherwise
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    pub(crate) listen: Option<SocketAddr>,
-    /// Name or address by which others reach this host; may be repeated
-    #[arg(long = "host", value_name = "HOST")]
-    pub(crate) hosts: Vec<String>,
-    /// Certificate chain (PEM); self-signed and pinned by the relay's record otherwise
-    #[arg(long, requires = "tls_key", value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) tls_certificate: Option<PathBuf>,
-    /// Private key of the certificate (PEM)
-    #[arg(long, requires = "tls_certificate", value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) tls_key: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) front: FrontSettings,
 }
 
 /// Arguments of `up`.
@@ -261,7 +262,7 @@ pub(crate) struct UpListenArgs {
     pub(crate) address: Option<SocketAddr>,
     /// Name or address by which peers reach what --listen opens; may be repeated
     #[arg(long = "host", value_name = "HOST")]
-    pub(crate) hosts: Vec<String>,
+    pub(crate) hosts: Vec<Host>,
     /// Certificate chain (PEM) for --listen; self-signed and pinned otherwise
     #[arg(long, requires = "tls_key", value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) tls_certificate: Option<PathBuf>,
@@ -297,8 +298,8 @@ pub(crate) enum InviteCommand {
         /// How long it may be used: 90s, 30m, 24h, 7d
         #[arg(long, default_value = "24h", value_parser = duration)]
         expires: Duration,
-        /// How many invites to make, one for each device
-        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
+        /// How many invites to make, one for each device; 100 at most
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_INVITES_AT_ONCE)))]
         uses: u16,
         /// Whether the device waits until it is approved; the network's setting otherwise
         #[arg(long, value_name = "true|false")]
@@ -428,11 +429,11 @@ pub(crate) enum NetworkCommand {
         #[arg(long, value_parser = duration)]
         validity: Option<Duration>,
         /// Where nodes find the controller, or `auto` for where it listens; may be repeated
-        #[arg(long = "controller", value_name = "HOST:PORT", value_parser = place)]
+        #[arg(long = "controller", value_name = "HOST:PORT")]
         controllers: Vec<Place>,
         /// How traffic waits where other traffic waits too, by its ports; may be repeated, and the first rule that fits counts.
         /// `none` takes all rules away
-        #[arg(long, value_name = "tcp|udp/PORT[-PORT]=interactive|bulk|background", value_parser = traffic)]
+        #[arg(long, value_name = "tcp|udp/PORT[-PORT]=interactive|bulk|background")]
         traffic: Vec<Traffic>,
         /// How many entries each of the logs keeps
         #[arg(long, value_name = "NUMBER")]
@@ -479,24 +480,6 @@ pub(crate) enum LogCommand {
     Verify,
 }
 
-/// Where nodes find a controller.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// Where it listens.
-    Listening,
-    /// At this host and port.
-    At(String, u16),
-}
-
-/// A rule for traffic, or the word that there is none.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Traffic {
-    /// All traffic waits as it is marked, or by what its flow sends.
-    Unruled,
-    /// As this rule says.
-    Rule(TrafficRule),
-}
-
 /// Arguments of `wireguard`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct WireguardArgs {
@@ -515,76 +498,6 @@ pub(crate) struct DemoArgs {
     pub(crate) once: bool,
 }
 
-fn traffic(text: &str) -> Result<Traffic, ParseTrafficRuleError> {
-    if text == "none" {
-        return Ok(Traffic::Unruled);
-    }
-    text.parse().map(Traffic::Rule)
-}
-
-/// Reads a prefix, or an address as the prefix of it alone.
-fn network(text: &str) -> Result<IpNet, String> {
-    let address = || text.parse().map(IpAddr::into);
-    text.parse().or_else(|_| address()).map_err(|_| format!("{text:?} is no address or prefix"))
-}
-
-fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
-    let texts = Vec::<String>::deserialize(deserializer)?;
-    texts.iter().map(|text| network(text)).collect::<Result<_, _>>().map_err(D::Error::custom)
-}
-
-/// Reads `90s`, `30m`, `24h` or `7d`.
-fn duration(text: &str) -> Result<Duration, String> {
-    const SYNTAX: &str = "a number and s, m, h or d, for instance 24h";
-    let unit = text.chars().last().ok_or(SYNTAX)?;
-    let seconds: u64 = match unit {
-        's' => 1,
-        'm' => 60,
-        'h' => 3_600,
-        'd' => 86_400,
-        _ => return Err(SYNTAX.to_owned()),
-    };
-    let number: u64 = text[..text.len() - unit.len_utf8()].parse().map_err(|_| SYNTAX)?;
-    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(|| "too long".to_owned())
-}
-
-fn place(text: &str) -> Result<Place, String> {
-    const SYNTAX: &str = "for instance vpn.example.org:443, [2001:db8::1]:443 or auto";
-    if text == "auto" {
-        return Ok(Place::Listening);
-    }
-    let (host, port) = text.rsplit_once(':').ok_or(SYNTAX)?;
-    let port = port.parse().map_err(|_| SYNTAX)?;
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    match bare {
-        Some(v6) if v6.parse::<Ipv6Addr>().is_ok() => Ok(Place::At(v6.to_owned(), port)),
-        None if !host.is_empty() && !host.contains(':') => Ok(Place::At(host.to_owned(), port)),
-        Some(_) | None => Err(SYNTAX.to_owned()),
-    }
-}
-
-/// A proxy's URL, unchanged if it is one.
-fn proxy(text: &str) -> Result<String, ProxyError> {
-    text.parse::<Proxy>().map(|_| text.to_owned())
-}
-
-fn publish(text: &str) -> Result<node::Publish, String> {
-    const SYNTAX: &str = "for instance 80=127.0.0.1:8080";
-    let (port, to) = text.split_once('=').ok_or(SYNTAX)?;
-    let port = port.parse().map_err(|_| SYNTAX)?;
-    Ok(node::Publish { port, to: to.parse().map_err(|_| SYNTAX)? })
-}
-
-fn forward(text: &str) -> Result<node::Forward, String> {
-    const SYNTAX: &str = "for instance 127.0.0.1:2222=nas.home.alt:22";
-    let (listen, to) = text.split_once('=').ok_or(SYNTAX)?;
-    let forward = node::Forward { listen: listen.parse().map_err(|_| SYNTAX)?, to: to.to_owned() };
-    if forward.target().is_none() {
-        return Err(SYNTAX.to_owned());
-    }
-    Ok(forward)
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -597,35 +510,18 @@ mod tests {
     }
 
     #[test]
-    fn durations_have_a_unit_and_do_not_overflow() {
-        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
-        assert_eq!(duration("7d"), Ok(Duration::from_secs(7 * 86_400)));
-        for wrong in
-            ["", "7", "d", "1y", "-1h", "99999999999999999999d", "18446744073709551615d", "1é"]
-        {
-            assert!(duration(wrong).is_err(), "{wrong}");
+    fn what_is_no_host_is_refused_before_anything_is_made() {
+        let takes =
+            |arguments: &[&str]| Cli::try_parse_from([&["shadowmesh"], arguments].concat()).is_ok();
+        for (wrong, right) in [
+            (["serve", "--front", "mesh.example.org:https"], "mesh.example.org:8443"),
+            (["relay", "--front", "[mesh.example.org]"], "[2001:db8::1]"),
+            (["controller", "--host", "mesh.example.org:443"], "mesh.example.org"),
+            (["up", "--host", "mesh_example"], "2001:db8::1"),
+        ] {
+            let [command, option, text] = wrong;
+            assert!(!takes(&wrong), "{command} {option} {text}");
+            assert!(takes(&[command, option, right]), "{command} {option} {right}");
         }
-    }
-
-    #[test]
-    fn places_of_a_controller_have_a_port_and_brackets_where_needed() {
-        assert_eq!(place("auto"), Ok(Place::Listening));
-        assert_eq!(place("a.example:443"), Ok(Place::At("a.example".to_owned(), 443)));
-        assert_eq!(place("[2001:db8::1]:443"), Ok(Place::At("2001:db8::1".to_owned(), 443)));
-        for wrong in ["a.example", ":443", "a.example:", "2001:db8::1:443", "[a.example]:443"] {
-            assert!(place(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn published_ports_and_forwards_name_both_ends() {
-        let published = publish("80=127.0.0.1:8080").expect("both ends");
-        assert_eq!(
-            (published.port, published.to),
-            (80, "127.0.0.1:8080".parse().expect("an address"))
-        );
-        assert!(publish("80").is_err());
-        assert!(forward("127.0.0.1:2222=nas.home.alt:22").is_ok());
-        assert!(forward("127.0.0.1:2222=nas.home.alt").is_err());
     }
 }

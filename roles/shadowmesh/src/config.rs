@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use node::NodeSettings;
 use serde::Deserialize;
 
-use crate::cli::{FrontSettings, Global, LogFormat};
+use crate::cli::{FrontSettings, Global, ListenSettings, LogFormat};
 use crate::exit::{Exit, Failure};
+use crate::values::Host;
 
 /// Larger than any sensible configuration.
 const MAX_FILE: u64 = 1 << 20;
@@ -35,38 +36,27 @@ pub struct Config {
     pub(crate) relay: ListenSettings,
 }
 
-/// Settings of a controller, alone or with its relay.
+/// Settings of a controller, alone or with its relay: [`ListenSettings`] and more. Every setting is here itself, since
+/// serde forgets where in the file a mistake is in what is flattened.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct ServerSettings {
     /// Name of the network that the first start creates.
     pub(crate) network: Option<String>,
-    /// Address and port for WebSocket and STUN.
-    pub(crate) listen: Option<SocketAddr>,
-    /// Names and addresses by which others reach this host.
-    pub(crate) hosts: Vec<String>,
-    /// Certificate chain (PEM).
-    pub(crate) tls_certificate: Option<PathBuf>,
-    /// Private key (PEM).
-    pub(crate) tls_key: Option<PathBuf>,
-    /// What stands before it.
-    pub(crate) front: FrontSettings,
+    listen: Option<SocketAddr>,
+    hosts: Vec<Host>,
+    tls_certificate: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    no_tls: bool,
+    front: FrontSettings,
 }
 
-/// Settings of a listener.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub(crate) struct ListenSettings {
-    /// Address and port for WebSocket and STUN.
-    pub(crate) listen: Option<SocketAddr>,
-    /// Names and addresses by which others reach this host.
-    pub(crate) hosts: Vec<String>,
-    /// Certificate chain (PEM).
-    pub(crate) tls_certificate: Option<PathBuf>,
-    /// Private key (PEM).
-    pub(crate) tls_key: Option<PathBuf>,
-    /// What stands before it.
-    pub(crate) front: FrontSettings,
+impl From<ServerSettings> for ListenSettings {
+    fn from(settings: ServerSettings) -> Self {
+        let ServerSettings { network: _, listen, hosts, tls_certificate, tls_key, no_tls, front } =
+            settings;
+        Self { listen, hosts, tls_certificate, tls_key, no_tls, front }
+    }
 }
 
 impl Config {
@@ -180,6 +170,15 @@ mod tests {
     }
 
     #[test]
+    fn a_mistake_is_shown_where_it_is() {
+        for part in ["server", "relay"] {
+            let text = format!("{part}:\n  hosts: [a]\n  front:\n    hosts: ['a:b']\n");
+            let error = Config::parse(&text).expect_err("no port");
+            assert!(error.contains("line 4 column 13"), "{error}");
+        }
+    }
+
+    #[test]
     fn the_documented_example_shows_every_setting_with_its_default() {
         let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../../packaging/config.example.yaml");
         let text = std::fs::read_to_string(example).expect("the example is part of the project");
@@ -205,6 +204,18 @@ mod tests {
                 ..NodeSettings::default()
             }
         );
+        let text_of = |part: &str| {
+            let (_, after) = uncommented.split_once(&format!("\n{part}:\n")).expect("it is there");
+            after.lines().take_while(|line| !line.starts_with(char::is_alphabetic)).collect()
+        };
+        let settings = ["listen", "hosts", "tls-certificate", "tls-key", "no-tls", "front"];
+        let front = ["hosts", "certificate", "trusted", "page"];
+        for part in ["server", "relay"] {
+            let text: String = text_of(part);
+            for setting in settings.iter().chain(&front) {
+                assert!(text.contains(&format!(" {setting}:")), "{setting} of {part}");
+            }
+        }
         for setting in ["state-dir", "log", "log-format", "node", "server", "relay"] {
             assert!(text.contains(&format!("{setting}:")), "{setting} is documented");
         }

@@ -1,4 +1,17 @@
 //! The shadowmesh command: see `docs/cli.md`. The program is [`main`] and nothing else.
+//!
+//! A command reads arguments and configuration, runs a role or asks one that runs, and ends with an exit code that says
+//! who is at fault. Roles are libraries of their own; what is here speaks with people.
+//!
+//! | module | what |
+//! |---|---|
+//! | `cli`, `values` | commands, arguments, and their texts |
+//! | `config` | the configuration file, and where things lie |
+//! | `commands` | what each command does |
+//! | `demo` | a whole network on this machine |
+//! | `listen` | where a server listens, and how others reach it |
+//! | `exit`, `output`, `passphrase` | errors, answers, questions |
+//! | `log`, `clock`, `stop` | log lines, time, signals |
 
 #![forbid(unsafe_code)]
 
@@ -13,6 +26,7 @@ mod log;
 mod output;
 mod passphrase;
 mod stop;
+mod values;
 
 use std::ffi::OsString;
 use std::path::Path;

@@ -1,24 +1,23 @@
 //! Where a server listens, and under which addresses others reach it.
 
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use control_proto::limits::MAX_PLACES;
 use identity::{ServerAddress, TlsMode};
-use tokio::net::{UdpSocket, lookup_host};
-use websocket::{Front, Listener, ServerCertificate, SpkiPin};
+use tokio::net::{TcpListener, UdpSocket, lookup_host};
+use websocket::{Front, Listener, MAX_PAGE, ServerCertificate, SpkiPin};
 
 use crate::cli::FrontSettings;
 use crate::exit::{Exit, Failure};
+use crate::values::{HTTPS_PORT, Host, HostPort};
 
-/// Like any web server, where the privileges allow it.
-const HTTPS_PORT: u16 = 443;
 /// Needs no privileges.
 const DEFAULT_PORT: u16 = 8443;
-/// A certificate chain, a key and a page are far smaller.
-const MAX_FILE: u64 = 1 << 20;
+/// The most bytes of a file: a certificate chain and a key are far smaller than a page may be.
+const MAX_FILE: usize = MAX_PAGE;
 
 /// Where this host reaches a listener on all addresses: one on all of IPv6 takes IPv4 as well.
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -29,7 +28,7 @@ pub(crate) struct Wanted {
     /// Address and port; the defaults otherwise.
     pub(crate) listen: Option<SocketAddr>,
     /// Names and addresses by which others reach this host; its own addresses otherwise.
-    pub(crate) hosts: Vec<String>,
+    pub(crate) hosts: Vec<Host>,
     /// Certificate chain and key (PEM); self-signed otherwise.
     pub(crate) certificate: Option<(PathBuf, PathBuf)>,
     /// Whether there is no TLS at all.
@@ -52,142 +51,150 @@ pub(crate) struct Listening {
     pub(crate) from_here: ServerAddress,
 }
 
-/// Listens as wanted; `key` is the private key of the self-signed certificate (PKCS #8).
-pub(crate) async fn listen(wanted: &Wanted, key: &[u8]) -> Result<Listening, Failure> {
-    let port = match wanted.listen {
-        Some(address) => address.port(),
-        None => free_default_port().await,
-    };
-    let address = wanted.listen.unwrap_or_else(|| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)));
-    let hosts =
-        if wanted.hosts.is_empty() { own_addresses(address.ip())? } else { wanted.hosts.clone() };
-    let has_front = !wanted.front.hosts.is_empty();
-    let (certificate, tls) = if wanted.plain || has_front {
-        (None, TlsMode::Plain)
-    } else {
-        let (certificate, tls) = certificate(wanted, key, &hosts)?;
-        (Some(certificate), tls)
-    };
-    let listener = match Listener::bind(address, certificate).await {
-        Ok(listener) => listener,
-        Err(source) => return Err(not_bound(address, &source)),
-    };
-    let listener = listener.with_front(front(&wanted.front)?);
-    let address = listener.local_addr().map_err(|source| not_bound(address, &source))?;
-    let own = servers(&hosts, wanted.hosts.is_empty(), address.port(), tls).await;
-    // Who hides behind a front does not say where it is, unless it names this host.
-    let answers_stun = !has_front || !wanted.hosts.is_empty();
-    let reachable =
-        own.iter().filter(|_| answers_stun).flat_map(|server| server.addresses.iter().copied());
-    let stun = reachable.collect();
-    let servers = if has_front { front_servers(&wanted.front).await? } else { own };
-    let here = if address.ip().is_unspecified() { LOOPBACK } else { address.ip() };
-    let host = hosts.first().cloned().unwrap_or_else(|| here.to_string());
-    let from_here = ServerAddress { host, port: address.port(), addresses: vec![here], tls };
-    Ok(Listening { listener, address, servers, stun, from_here })
+/// A listener that can be opened: whatever is read of files for it makes sense.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    listen: Option<SocketAddr>,
+    hosts: Vec<Host>,
+    tls: TlsEnd,
+    front: Front,
 }
 
-fn front(settings: &FrontSettings) -> Result<Front, Failure> {
-    let page =
-        settings.page.as_ref().map(|file| read(file).map_err(|error| unusable(file, &error)));
-    Ok(Front { trusted: settings.trusted.clone(), page: page.transpose()?.map(Into::into) })
+/// Where TLS ends.
+#[derive(Debug)]
+enum TlsEnd {
+    /// There is none.
+    Nowhere,
+    /// At what stands before the listener, whose certificate is judged so.
+    Front(Vec<HostPort>, TlsMode),
+    /// At the listener, with a certificate that a public authority has signed.
+    Certified(ServerCertificate),
+    /// At the listener, with a certificate of its own.
+    SelfSigned,
+}
+
+/// Reads what is wanted, and tries the port, before anything is made that a failure would leave behind.
+pub(crate) async fn prepare(wanted: Wanted) -> Result<Prepared, Failure> {
+    let Wanted { listen, hosts, certificate, plain, front } = wanted;
+    if let Some(address) = listen {
+        let bound = TcpListener::bind(address).await;
+        bound.map_err(|source| not_bound(address, &source))?;
+    }
+    let has_front = !front.hosts.is_empty();
+    let tls = match certificate {
+        Some(_) if has_front || plain => {
+            let text =
+                "TLS ends in one place: give a certificate for this listener, a front, or no-tls";
+            return Err(Failure::new(Exit::Usage, text));
+        }
+        None if has_front && plain => {
+            let text = "TLS ends at the front: without it there is no front to name";
+            return Err(Failure::new(Exit::Usage, text));
+        }
+        None if plain => TlsEnd::Nowhere,
+        Some((chain, key)) => TlsEnd::Certified(certified(&chain, &key)?),
+        None if has_front => TlsEnd::Front(front.hosts, front_tls(front.certificate.as_deref())?),
+        None => TlsEnd::SelfSigned,
+    };
+    let page = front.page.as_deref().map(read).transpose()?.map(Into::into);
+    let front = Front::new(front.trusted, page)
+        .map_err(|error| Failure::new(Exit::Usage, format!("--page: {error}")))?;
+    Ok(Prepared { listen, hosts, tls, front })
+}
+
+impl Prepared {
+    /// Listens; `key` is the private key of the self-signed certificate (PKCS #8).
+    pub(crate) async fn listen(self, key: &[u8]) -> Result<Listening, Failure> {
+        let port = match self.listen {
+            Some(address) => address.port(),
+            None => free_default_port().await,
+        };
+        let address =
+            self.listen.unwrap_or_else(|| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)));
+        let is_named = !self.hosts.is_empty();
+        let hosts = if is_named {
+            self.hosts.iter().map(ToString::to_string).collect()
+        } else {
+            own_addresses(address.ip())?
+        };
+        let (certificate, tls, front) = match self.tls {
+            TlsEnd::Nowhere => (None, TlsMode::Plain, None),
+            TlsEnd::Front(front, tls) => (None, TlsMode::Plain, Some((front, tls))),
+            TlsEnd::Certified(certificate) => (Some(certificate), TlsMode::WebPki, None),
+            TlsEnd::SelfSigned => {
+                let certificate = self_signed(key, &hosts)?;
+                let pin = TlsMode::Pin(certificate.pin().0);
+                (Some(certificate), pin, None)
+            }
+        };
+        let listener = Listener::bind(address, certificate).await;
+        let listener = listener.map_err(|source| not_bound(address, &source))?;
+        let listener = listener.with_front(self.front);
+        let address = listener.local_addr().map_err(|source| not_bound(address, &source))?;
+        let own = servers(&hosts, !is_named, address.port(), tls).await;
+        // Who hides behind a front does not say where it is, unless it names this host.
+        let answers_stun = front.is_none() || is_named;
+        let reachable =
+            own.iter().filter(|_| answers_stun).flat_map(|server| server.addresses.iter().copied());
+        let stun = reachable.collect();
+        let servers = match front {
+            None => own,
+            Some((front, tls)) => front_servers(front, tls).await,
+        };
+        let here = if address.ip().is_unspecified() { LOOPBACK } else { address.ip() };
+        let host = hosts.first().cloned().unwrap_or_else(|| here.to_string());
+        let from_here = ServerAddress { host, port: address.port(), addresses: vec![here], tls };
+        Ok(Listening { listener, address, servers, stun, from_here })
+    }
 }
 
 /// How others reach what stands before the listener.
-async fn front_servers(settings: &FrontSettings) -> Result<Vec<ServerAddress>, Failure> {
-    let tls = match &settings.certificate {
-        None => TlsMode::WebPki,
-        Some(file) => {
-            let pem = read(file).map_err(|error| unusable(file, &error))?;
-            TlsMode::Pin(SpkiPin::of_pem(&pem).map_err(|error| unusable(file, &error))?.0)
-        }
-    };
+async fn front_servers(front: Vec<HostPort>, tls: TlsMode) -> Vec<ServerAddress> {
     let mut all = Vec::new();
-    for (host, port) in settings.hosts.iter().map(|host| front_host(host)) {
+    for HostPort { host, port } in front {
+        let host = host.to_string();
         let addresses = addresses(&host, port).await;
         all.push(ServerAddress { host, port, addresses, tls });
     }
-    Ok(all)
+    all
 }
 
-/// Host and port of a front: `relay.example.org`, `relay.example.org:8443`, `192.0.2.1` or `[2001:db8::1]:8443`.
-fn front_host(text: &str) -> (String, u16) {
-    let bare = |host: &str| host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    if text.parse::<IpAddr>().is_ok() {
-        return (text.to_owned(), HTTPS_PORT);
-    }
-    match text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?))) {
-        Some((host, port)) => (bare(host), port),
-        None => (bare(text), HTTPS_PORT),
-    }
+/// How the certificate of a front is judged, which is in this file if no public authority has signed it.
+fn front_tls(certificate: Option<&Path>) -> Result<TlsMode, Failure> {
+    let Some(file) = certificate else { return Ok(TlsMode::WebPki) };
+    let pin = SpkiPin::of_pem(&read(file)?).map_err(|error| unusable(file, &error))?;
+    Ok(TlsMode::Pin(pin.0))
 }
 
-/// Finds out whether [`listen`] would succeed, before anything is made that a failure would leave behind.
-pub(crate) async fn check(wanted: &Wanted) -> Result<(), Failure> {
-    let is_host = |host: &String| {
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-.:".contains(&byte);
-        !host.is_empty() && host.len() <= 253 && host.bytes().all(plain)
-    };
-    let fronts = wanted.front.hosts.iter().map(|host| front_host(host).0);
-    if let Some(host) = wanted.hosts.iter().cloned().chain(fronts).find(|host| !is_host(host)) {
-        let text = format!("{host:?} is no host: give a name or an address, without a port");
-        return Err(Failure::new(Exit::Usage, text));
-    }
-    if let Some(address) = wanted.listen {
-        let bound = tokio::net::TcpListener::bind(address).await;
-        bound.map_err(|source| not_bound(address, &source))?;
-    }
-    if wanted.certificate.is_some() && !wanted.front.hosts.is_empty() {
-        let text = "TLS ends at the front: give either that or a certificate for this listener";
-        return Err(Failure::new(Exit::Usage, text));
-    }
-    if wanted.certificate.is_some() {
-        certificate(wanted, &[], &[])?;
-    }
-    front(&wanted.front)?;
-    front_servers(&wanted.front).await?;
-    Ok(())
+fn certified(chain: &Path, key: &Path) -> Result<ServerCertificate, Failure> {
+    let certificate = ServerCertificate::from_pem(&read(chain)?, &read(key)?);
+    certificate.map_err(|error| unusable(chain, &error))
 }
 
-fn certificate(
-    wanted: &Wanted,
-    key: &[u8],
-    hosts: &[String],
-) -> Result<(ServerCertificate, TlsMode), Failure> {
-    match &wanted.certificate {
-        Some((chain_file, key_file)) => {
-            let chain = read(chain_file).map_err(|error| unusable(chain_file, &error))?;
-            let key = read(key_file).map_err(|error| unusable(key_file, &error))?;
-            let certificate = ServerCertificate::from_pem(&chain, &key);
-            Ok((certificate.map_err(|error| unusable(chain_file, &error))?, TlsMode::WebPki))
-        }
-        None => {
-            let certificate = ServerCertificate::self_signed(key, hosts.to_vec());
-            let certificate = certificate
-                .map_err(|error| Failure::new(Exit::Usage, format!("--host: {error}")))?;
-            let pin = TlsMode::Pin(certificate.pin().0);
-            Ok((certificate, pin))
-        }
-    }
+fn self_signed(key: &[u8], hosts: &[String]) -> Result<ServerCertificate, Failure> {
+    let certificate = ServerCertificate::self_signed(key, hosts.to_vec());
+    certificate.map_err(|error| Failure::new(Exit::Usage, format!("--host: {error}")))
 }
 
 fn unusable(what: &Path, error: &dyn std::fmt::Display) -> Failure {
     Failure::new(Exit::Usage, format!("{}: {error}", what.display()))
 }
 
-fn read(file: &Path) -> io::Result<Vec<u8>> {
-    if fs::metadata(file)?.len() > MAX_FILE {
-        return Err(io::Error::other("too large for a certificate, key or page"));
+fn read(file: &Path) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    let most = MAX_FILE as u64 + 1;
+    let read = File::open(file).and_then(|open| open.take(most).read_to_end(&mut bytes));
+    if read.map_err(|error| unusable(file, &error))? > MAX_FILE {
+        return Err(unusable(file, &"it has more than 1 MiB: give a smaller one"));
     }
-    fs::read(file)
+    Ok(bytes)
 }
 
 /// Port 443 if this process may take it and it is free, 8443 otherwise.
 async fn free_default_port() -> u16 {
     let is_free = async |port| {
         let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
-        tokio::net::TcpListener::bind(address).await.is_ok()
-            && UdpSocket::bind(address).await.is_ok()
+        TcpListener::bind(address).await.is_ok() && UdpSocket::bind(address).await.is_ok()
     };
     if is_free(HTTPS_PORT).await { HTTPS_PORT } else { DEFAULT_PORT }
 }
@@ -245,4 +252,58 @@ fn not_bound(address: SocketAddr, source: &io::Error) -> Failure {
         "choose another with --listen"
     };
     Failure::new(Exit::Host, format!("cannot listen at {address}: {source}; {advice}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn behind(front: FrontSettings) -> Wanted {
+        let listen = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        Wanted { listen, front, ..Wanted::default() }
+    }
+
+    #[tokio::test]
+    async fn what_stands_in_front_is_what_others_are_told() {
+        let hosts = vec!["192.0.2.1:8443".parse().unwrap(), "2001:db8::1".parse().unwrap()];
+        let prepared = prepare(behind(FrontSettings { hosts, ..FrontSettings::default() })).await;
+        let listening = prepared.unwrap().listen(&[]).await.unwrap();
+        let told: Vec<String> = listening.servers.iter().map(ToString::to_string).collect();
+        assert_eq!(told, ["wss://192.0.2.1:8443", "wss://[2001:db8::1]:443"]);
+        assert_eq!(listening.servers[0].addresses, ["192.0.2.1".parse::<IpAddr>().unwrap()]);
+        assert_eq!(listening.stun, [] as [IpAddr; 0], "nobody says where it is");
+        assert_eq!(listening.from_here.to_string(), format!("ws://{}", listening.address));
+    }
+
+    #[tokio::test]
+    async fn files_that_cannot_be_used_are_found_before_anything_is_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, length: usize| {
+            let file = folder.path().join(name);
+            std::fs::write(&file, vec![b'a'; length]).unwrap();
+            file
+        };
+        let (most, more) = (file("most", MAX_FILE), file("more", MAX_FILE + 1));
+        let front = |page: Option<&PathBuf>, certificate: Option<&PathBuf>| {
+            let hosts = vec!["mesh.example.org".parse().unwrap()];
+            let (page, certificate) = (page.cloned(), certificate.cloned());
+            behind(FrontSettings { hosts, page, certificate, ..FrontSettings::default() })
+        };
+        assert!(prepare(front(Some(&most), None)).await.is_ok());
+        let missing = folder.path().join("missing");
+        let pair = Some((most.clone(), most.clone()));
+        for wrong in [
+            front(Some(&more), None),
+            front(Some(&missing), None),
+            front(None, Some(&missing)),
+            front(None, Some(&most)),
+            Wanted { certificate: pair.clone(), ..front(None, None) },
+            Wanted { plain: true, ..front(None, None) },
+            Wanted { plain: true, certificate: pair.clone(), ..behind(FrontSettings::default()) },
+            Wanted { certificate: pair, ..behind(FrontSettings::default()) },
+        ] {
+            let failure = prepare(wrong.clone()).await.expect_err("it cannot be used");
+            assert_eq!(failure.exit, Exit::Usage, "{wrong:?}");
+        }
+    }
 }

@@ -18,6 +18,10 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`uapi`] | the text protocol that `wg` speaks |
+//! | `device`, `remote`, `allowed_ips` | the interface, where peers are, whose packets are whose |
+//! | `worker`, `inbound`, `outbound` | the data thread, and both directions through it |
+//! | `sockets`, `mtu` | UDP, and what fits the interface |
+//! | `control` | the UAPI socket and the signals |
 
 #![forbid(unsafe_code)]
 

@@ -8,8 +8,8 @@ use control_proto::{
 };
 use identity::{
     Binding, CertificateChain, DeviceId, DeviceName, Endpoints, GroupName, Invite, Ipv4Prefix,
-    NetworkId, NetworkName, Record, RelayEntry, Revocations, Signed, SignerId, TunnelPublicKey,
-    UlaPrefix, UnixTime,
+    NetworkId, NetworkName, Record, RelayEntry, Revocations, Signed, SignerId, TrafficRule,
+    TunnelPublicKey, UlaPrefix, UnixTime,
 };
 use node::Forward;
 use websocket::Proxy;
@@ -83,6 +83,7 @@ pub(super) fn text(bytes: &[u8]) {
     stays::<NetworkName>(&text);
     stays::<UlaPrefix>(&text);
     stays::<Ipv4Prefix>(&text);
+    stays::<TrafficRule>(&text);
     if let Ok(proxy) = text.parse::<Proxy>() {
         assert!(!proxy.host().is_empty());
         assert!(proxy.address().is_none_or(|address| address.port() == proxy.port()));

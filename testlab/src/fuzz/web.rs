@@ -1,14 +1,15 @@
 //! WebSocket in both directions, and the proxy of the userspace mode.
 
 use std::cell::RefCell;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::iter::once;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use netstack::proxy::{http, socks};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
-use websocket::upgrade::{UpgradeError, parse_request, parse_response, response_status};
-use websocket::{Endpoint, Listener, MAX_MESSAGE, Tls, WebSocket, dial};
+use websocket::upgrade::{Request, UpgradeError, parse_request, parse_response, response_status};
+use websocket::{Endpoint, Front, Listener, MAX_MESSAGE, Tls, WebSocket, dial};
 
 /// The example of RFC 6455 section 1.3.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -44,6 +45,7 @@ pub(super) fn upgrade(bytes: &[u8]) {
         let again = parse_request(&bytes[..used]).ok().flatten();
         assert_eq!(again.map(|(again, used)| (again == request, used)), Some((true, used)));
         if let Some(request) = request {
+            client(&request);
             let answer = request.answer();
             let ours = bytes.windows(KEY.len()).any(|window| window == KEY.as_bytes());
             match parse_response(answer.as_bytes(), KEY) {
@@ -66,6 +68,25 @@ pub(super) fn upgrade(bytes: &[u8]) {
         let head = &bytes[..used];
         assert!(head.windows(ACCEPT.len()).any(|window| window == ACCEPT), "it knows the key");
     }
+}
+
+/// Where a request says that it comes from, to listeners that trust some of the proxies that it names.
+fn client(request: &Request) {
+    let peer = SocketAddr::from(([192, 0, 2, 9], 443));
+    let named = request.forwarded_for().filter_map(|named| named.parse().ok());
+    let others: Vec<IpAddr> = named.filter(|named| *named != peer.ip()).collect();
+    let listener = |trusted: &[IpAddr]| {
+        let trusted = trusted.iter().copied().map(Into::into).collect();
+        Front::new(trusted, None).expect("there is no page")
+    };
+    let client = listener(&others).client(peer, request.forwarded_for());
+    assert_eq!(client, peer, "whom nobody trusts is himself");
+    let some: Vec<IpAddr> = others.iter().copied().step_by(2).chain([peer.ip()]).collect();
+    let client = listener(&some).client(peer, request.forwarded_for());
+    let forged = once("198.51.100.7").chain(request.forwarded_for());
+    let forged = listener(&some).client(peer, forged);
+    assert_eq!(client.port(), peer.port());
+    assert!(client == forged || some.contains(&client.ip()), "nobody says where he comes from");
 }
 
 /// Both ends, on ports that live as long as the thread.

@@ -8,7 +8,9 @@ use control_proto::{
     Admission, AuthorityKeys, ClientConfig, ControlClient, Controller, ControllerConfig,
     EventRecord, NetworkMap, SecurityEvent, Settings, Stored, limits::CAPABILITY,
 };
-use engine::{DEFAULT_MTU, DeviceSecrets, Engine, EngineConfig, InterfaceSettings, Now};
+use engine::{
+    DEFAULT_MTU, DeviceSecrets, Engine, EngineConfig, InterfaceSettings, Now, SavedState, StatePart,
+};
 use identity::{
     Binding, CertificateChain, ChannelKey, DelegatedKey, Delegation, DeviceId, DeviceKey, Invite,
     IssueLimits, NetworkKey, RelayEntry, Scope, ServerAddress, Signed, TlsMode, TunnelKey,
@@ -254,7 +256,7 @@ pub struct NodeHost {
     /// What its engine has found that somebody should know of, and when in the world's time.
     pub alarms: Vec<(Duration, SecurityEvent)>,
     config: EngineConfig,
-    saved: Option<Vec<u8>>,
+    saved: SavedState,
     disk: NodeDisk,
 }
 
@@ -263,7 +265,7 @@ pub struct NodeHost {
 enum NodeDisk {
     Takes,
     /// It does not; the process tries again with the last that it had to save.
-    Full(Option<Vec<u8>>),
+    Full(SavedState),
 }
 
 impl NodeHost {
@@ -296,12 +298,12 @@ impl NodeHost {
                 invite,
                 name: format!("node-{index}").parse().expect("a label"),
                 secrets,
-                saved: None,
+                saved: SavedState::default(),
                 udp: true,
                 loopback: false,
                 mtu: DEFAULT_MTU,
             },
-            saved: None,
+            saved: SavedState::default(),
             disk: NodeDisk::Takes,
         }
     }
@@ -383,10 +385,14 @@ impl NodeHost {
         self.config.secrets.tunnel.clone()
     }
 
-    pub(crate) fn save(&mut self, bytes: Vec<u8>) {
-        match &mut self.disk {
-            NodeDisk::Takes => self.saved = Some(bytes),
-            NodeDisk::Full(unsaved) => *unsaved = Some(bytes),
+    pub(crate) fn save(&mut self, part: StatePart, bytes: Vec<u8>) {
+        let state = match &mut self.disk {
+            NodeDisk::Takes => &mut self.saved,
+            NodeDisk::Full(unsaved) => unsaved,
+        };
+        match part {
+            StatePart::Own => state.own = Some(bytes),
+            StatePart::Map => state.map = Some(bytes),
         }
     }
 
@@ -394,7 +400,7 @@ impl NodeHost {
     pub(crate) fn stop(&mut self) {
         self.engine = None;
         if let NodeDisk::Full(unsaved) = &mut self.disk {
-            *unsaved = None;
+            *unsaved = SavedState::default();
         }
     }
 
@@ -406,15 +412,19 @@ impl NodeHost {
     pub(crate) fn fill_disk(&mut self, full: bool) {
         match std::mem::replace(&mut self.disk, NodeDisk::Takes) {
             disk @ NodeDisk::Full(_) if full => self.disk = disk,
-            NodeDisk::Full(unsaved) => self.saved = unsaved.or(self.saved.take()),
-            NodeDisk::Takes if full => self.disk = NodeDisk::Full(None),
+            NodeDisk::Full(unsaved) => {
+                let before = std::mem::take(&mut self.saved);
+                self.saved =
+                    SavedState { own: unsaved.own.or(before.own), map: unsaved.map.or(before.map) };
+            }
+            NodeDisk::Takes if full => self.disk = NodeDisk::Full(SavedState::default()),
             NodeDisk::Takes => {}
         }
     }
 
     /// Loses what was saved, but not the keys.
     pub fn forget(&mut self) {
-        self.saved = None;
+        self.saved = SavedState::default();
     }
 
     /// The invite by which it joins.

@@ -136,7 +136,7 @@ impl World {
                 packet.split(|part| self.handle_application(index, part));
             } else if let Some(event) = engine.poll_event() {
                 match event {
-                    EngineEvent::Save(bytes) => self.nodes[index].save(bytes),
+                    EngineEvent::Save(part, bytes) => self.nodes[index].save(part, bytes),
                     EngineEvent::Interface(settings) => {
                         self.nodes[index].interface = Some(settings);
                     }

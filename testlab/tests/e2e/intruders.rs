@@ -8,7 +8,7 @@ use identity::{
     NetworkId, NetworkKey, Scope, Serial, Signed, UnixTime, Validity, device_address,
 };
 use keystore::{FileKeystore, Keystore};
-use minicbor::bytes::{ByteArray, ByteVec};
+use minicbor::bytes::ByteArray;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use testlab::netns::wait_for;
@@ -21,16 +21,9 @@ const DAY: u64 = 86_400;
 
 /// `network-ID` on disk: invite, name, device key, tunnel key, channel key.
 type Place = (Invite, String, ByteArray<32>, ByteArray<32>, ByteArray<32>);
-/// `state-ID` on disk: format, chain, binding, map, timestamp, clock offset, number.
-type State = (
-    u8,
-    Option<CertificateChain>,
-    Option<Signed<Binding>>,
-    Option<ByteVec>,
-    ByteArray<12>,
-    i64,
-    u64,
-);
+/// `state-ID` on disk: format, chain, binding, nothing, timestamp, clock offset, number.
+type State =
+    (u8, Option<CertificateChain>, Option<Signed<Binding>>, Option<bool>, ByteArray<12>, i64, u64);
 
 #[test]
 fn a_device_with_a_forged_certificate_gets_nothing() {
@@ -160,10 +153,13 @@ impl Siege {
         place.4 = (*identity::ChannelKey::generate(&mut self.rng).to_bytes()).into();
         (state.1, state.2) = (Some(chain), None);
         let keys = keystore(host);
-        for (entry, bytes) in
-            [("network", minicbor::to_vec(&place)), ("state", minicbor::to_vec(&state))]
-        {
-            let bytes = bytes.expect("writing to memory cannot fail");
+        let written = "writing to memory cannot fail";
+        let (place, state) = (minicbor::to_vec(&place), minicbor::to_vec(&state));
+        for (entry, bytes) in [
+            ("network", place.expect(written)),
+            ("state", state.expect(written)),
+            ("map", stored(&self.alice, "map-").1),
+        ] {
             keys.store(&format!("{entry}-{}", self.network), &bytes).expect("the disk takes it");
         }
     }

@@ -51,3 +51,16 @@ fn a_device_that_lost_its_memory_and_has_a_slow_clock_comes_back() {
     let mut events = world.controller.events.iter();
     assert!(!events.any(|record| is_alarm(&record.event)), "{:?}", world.controller.events);
 }
+
+#[test]
+fn a_clock_that_is_set_back_before_a_start_keeps_no_member_out_while_the_controller_is_away() {
+    let mut world = joined(Setup::default());
+    world.run_for(5 * SECOND);
+    ping_both_ways(&mut world, 10 * SECOND);
+    world.stop_controller();
+    world.stop_node(1);
+    world.set_clock(1, -30 * 24 * 3_600_000);
+    world.run_for(SECOND);
+    world.start_node(1);
+    ping_both_ways(&mut world, 30 * SECOND);
+}

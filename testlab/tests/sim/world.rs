@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use engine::{Now, Outbound};
+use packet::{Offload, Segments};
 use testlab::sim::{Setup, World};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
@@ -40,5 +41,6 @@ pub(crate) fn to_node_1(world: &World, now: Now) -> Outbound {
     packet[8..24].copy_from_slice(&world.address(0).octets());
     packet[24..40].copy_from_slice(&world.address(1).octets());
     let plane = world.nodes[0].engine.as_ref().expect("it runs").data_plane();
-    plane.load().outbound(&[&packet], &mut Vec::new(), now.instant)
+    let single = Segments::plan(&Offload::default(), &packet).expect("it is a packet");
+    plane.load().outbound((&single, 0..1), &mut Vec::new(), now.instant)
 }

@@ -1,5 +1,7 @@
 //! The network's time, as far as this device can know it.
 
+use std::time::Instant;
+
 use identity::UnixTime;
 use noise_channel::{ClockOffset, Now, UnixMillis};
 
@@ -35,11 +37,20 @@ impl NetworkClock {
         self.agreed = Some(Now { wall: now.wall.with_offset(self.offset), ..now });
     }
 
+    /// An earlier run knew that it is at least so late.
+    pub(super) fn handle_memory(&mut self, least: UnixMillis, now: Instant) {
+        self.agreed = Some(Now { instant: now, wall: least });
+    }
+
+    /// The least that the network's time can be, if anybody has ever said.
+    pub(super) fn least(&self, now: Instant) -> Option<UnixMillis> {
+        let agreed = self.agreed?;
+        Some(agreed.after(now.saturating_duration_since(agreed.instant)).wall)
+    }
+
     pub(super) fn wall(&self, now: Now) -> UnixTime {
         let local = now.wall.with_offset(self.offset);
-        let least = self.agreed.map_or(local, |agreed| {
-            agreed.after(now.instant.saturating_duration_since(agreed.instant)).wall
-        });
+        let least = self.least(now.instant).unwrap_or(local);
         UnixTime(local.max(least).as_secs())
     }
 }

@@ -7,7 +7,7 @@ use identity::{
     Binding, CertificateChain, ChannelProof, Endpoints, Member, Proof, RelayEntry, Signed, UnixTime,
 };
 use noise_channel::{
-    Channel, ChannelEvent, InitiatorConfig, MessageClass, Now, Service, StaticSecret,
+    Channel, ChannelEvent, InitiatorConfig, MessageClass, Now, Service, StaticSecret, UnixMillis,
 };
 use rand_core::CryptoRng;
 
@@ -307,6 +307,18 @@ impl ControlClient {
     #[must_use]
     pub fn wall(&self, now: Now) -> UnixTime {
         self.clock.wall(now)
+    }
+
+    /// The least that the network's time can be, to be remembered for [`Self::handle_least_time`]; nothing before a controller
+    /// has agreed to any.
+    #[must_use]
+    pub fn least_time(&self, now: Instant) -> Option<UnixMillis> {
+        self.clock.least(now)
+    }
+
+    /// What an earlier run of this device knew of the network's time.
+    pub fn handle_least_time(&mut self, least: UnixMillis, now: Instant) {
+        self.clock.handle_memory(least, now);
     }
 
     fn dial(&mut self, rng: &mut dyn CryptoRng, now: Now) {

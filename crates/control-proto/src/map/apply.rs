@@ -200,13 +200,15 @@ impl NetworkMap {
     fn take_item(&mut self, item: &MapItem, now: UnixTime, applied: &mut Applied) -> Taken {
         match item {
             MapItem::Delegation(signed) => {
-                self.authorities.add(signed).map(drop).map_err(|e| Skip::delegation(&e))
+                let is_new = self.authorities.add(signed).map_err(|e| Skip::delegation(&e))?;
+                applied.changes.trust |= is_new;
+                Ok(())
             }
-            MapItem::Epoch(signed) => self
-                .authorities
-                .advance_epoch(signed)
-                .map(drop)
-                .map_err(|e| Skip::forged("epoch", &e)),
+            MapItem::Epoch(signed) => {
+                let advanced = self.authorities.advance_epoch(signed);
+                applied.changes.trust |= advanced.map_err(|e| Skip::forged("epoch", &e))?;
+                Ok(())
+            }
             MapItem::Revocation(_, signed) => self.take_revocation(signed, now, applied),
             MapItem::Freshness(signed) => self
                 .revocations
@@ -308,6 +310,7 @@ impl NetworkMap {
         let newly =
             self.revocations.apply(signed, &self.authorities).map_err(|e| Skip::revocation(&e))?;
         let Some(target) = newly else { return Ok(()) };
+        applied.changes.trust = true;
         let hit: Vec<_> = self
             .peers
             .iter()

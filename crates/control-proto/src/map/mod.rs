@@ -84,6 +84,8 @@ pub struct MapChanges {
     pub peers: BTreeSet<DeviceId>,
     /// Devices that were revoked just now.
     pub revoked: BTreeSet<DeviceId>,
+    /// Whether it is known of further keys or epochs whether they count, or count no more.
+    pub trust: bool,
     /// Whether relays or their health changed.
     pub relays: bool,
     /// Whether the network's settings or its controllers changed.
@@ -103,6 +105,7 @@ impl MapChanges {
     pub fn merge(&mut self, other: Self) {
         self.peers.extend(other.peers);
         self.revoked.extend(other.revoked);
+        self.trust |= other.trust;
         self.relays |= other.relays;
         self.info |= other.info;
         self.records |= other.records;

@@ -42,14 +42,24 @@ fn the_newest_attachment_wins_and_evicts() {
     let new = world.open(&network, network.config(&alice, 6));
     let late = world.open(&network, network.config(&alice, 5));
     assert_eq!(world.take_events(new), [ClientEvent::Attached { capability: 5 }]);
-    assert_eq!(
-        world.take_events(old),
-        [ClientEvent::Attached { capability: 5 }, ClientEvent::Refused(Refusal::Superseded)]
-    );
+    assert_eq!(world.take_events(old), [ClientEvent::Attached { capability: 5 }]);
     assert_eq!(world.take_events(late), [ClientEvent::Refused(Refusal::Superseded)]);
     world.server.handle_closed(old, world.now.instant);
     world.send(b, frame(alice.key.id(), b"x"));
     assert_eq!(world.take_events(new), [ClientEvent::Frame(frame(bob.key.id(), b"x"))]);
+}
+
+#[test]
+fn a_device_that_attaches_again_and_again_has_one_older_connection_at_a_time() {
+    let network = Network::new(1);
+    let alice = network.member(1);
+    let mut world = World::new(&[&network], Limits::default());
+    let all: Vec<_> =
+        (1..=5).map(|number| world.open(&network, network.config(&alice, number))).collect();
+    for older in &all[..3] {
+        assert_eq!(world.closed(*older), Some(CloseReason::Refused(Refusal::Superseded)));
+    }
+    assert_eq!([world.closed(all[3]), world.closed(all[4])], [None, None]);
 }
 
 #[test]
@@ -72,9 +82,9 @@ fn a_newer_connection_gets_what_waits_and_what_is_on_its_way_over_the_older_one_
     assert_eq!(world.take_events(b), [ClientEvent::Frame(frame(alice.key.id(), b"late"))]);
     world.client(old).stuck = false;
     world.run(Duration::from_millis(1_900));
-    assert_eq!(world.take_events(old), [ClientEvent::Refused(Refusal::Superseded)]);
     assert_eq!(world.closed(old), None);
     world.run(Duration::from_millis(200));
+    assert_eq!(world.take_events(old), [ClientEvent::Refused(Refusal::Superseded)]);
     assert_eq!(world.closed(old), Some(CloseReason::Refused(Refusal::Superseded)));
     world.send(b, frame(alice.key.id(), b"x"));
     assert_eq!(world.take_events(new), [ClientEvent::Frame(frame(bob.key.id(), b"x"))]);

@@ -1,10 +1,10 @@
 //! The way of packets from this host into one network.
 
-use std::time::Instant;
+use std::{ops::Range, time::Instant};
 
 use bytes::BytesMut;
 use engine::{DataPlane, DataPlaneHandle, HostPacket, Outbound, Way};
-use packet::{Offload, Segments, offload::MAX_HEADER};
+use packet::{Offload, Segments};
 use platform::{tun::MAX_PACKET, udp::MAX_SEGMENTS};
 use tracing::trace;
 
@@ -28,19 +28,13 @@ pub(crate) struct Outlet {
 pub(crate) struct Buffers {
     /// A packet or super-packet as the host gave it, with the room of a [`HostPacket`] around it.
     packet: BytesMut,
-    /// Its parts, back to back, each with the headers.
-    parts: Vec<u8>,
-    /// Their sealed datagrams, back to back.
+    /// The sealed datagrams of its parts, back to back.
     sealed: Vec<u8>,
 }
 
 impl Buffers {
     pub(crate) fn new() -> Self {
-        Self {
-            packet: packet_buffer(),
-            parts: vec![0; MAX_PACKET + MAX_SEGMENTS * MAX_HEADER],
-            sealed: Vec::with_capacity(2 * MAX_PACKET),
-        }
+        Self { packet: packet_buffer(), sealed: Vec::with_capacity(2 * MAX_PACKET) }
     }
 
     /// Where the host's next packet or super-packet goes.
@@ -79,38 +73,36 @@ impl Outlet {
             }
             Way::None => return trace!("no device has this address"),
         }
-        let Buffers { packet, parts, sealed } = buffers;
+        let Buffers { packet, sealed } = buffers;
         let Ok(segments) = Segments::plan(offload, &packet[HostPacket::HEADROOM..][..length])
         else {
             return trace!(?offload, length, "the host's offload header does not fit its packet");
         };
         for first in (0..segments.count()).step_by(MAX_SEGMENTS) {
-            let mut slices: [&[u8]; MAX_SEGMENTS] = [&[]; MAX_SEGMENTS];
-            let mut rest = &mut parts[..];
-            let indices = first..segments.count().min(first + MAX_SEGMENTS);
-            let count = indices.len();
-            for (slice, index) in slices.iter_mut().zip(indices) {
-                let (part, after) = rest.split_at_mut(segments.length(index));
-                segments.write(index, part);
-                (*slice, rest) = (part, after);
-            }
-            self.send_parts(&plane, &slices[..count], sealed);
+            let parts = first..segments.count().min(first + MAX_SEGMENTS);
+            self.send_parts(&plane, (&segments, parts), sealed);
         }
     }
 
     /// Seals and sends as many parts as one send takes.
-    fn send_parts(&self, plane: &DataPlane, parts: &[&[u8]], sealed: &mut Vec<u8>) {
-        sealed.clear();
-        match plane.outbound(parts, sealed, Instant::now()) {
-            Outbound::Datagrams { to, datagram_len, notice } => {
+    fn send_parts(
+        &self,
+        plane: &DataPlane,
+        (segments, parts): (&Segments<'_>, Range<usize>),
+        sealed: &mut Vec<u8>,
+    ) {
+        match plane.outbound((segments, parts.clone()), sealed, Instant::now()) {
+            Outbound::Datagrams { to, len, datagram_len, notice } => {
                 let segment = u16::try_from(datagram_len).ok();
-                self.sockets.send(to, sealed, segment);
+                self.sockets.send(to, &sealed[..len], segment);
                 self.upcalls.tell(notice);
             }
             Outbound::ToEngine => {
                 for part in parts {
-                    let Some(_room) = self.upcalls.room(part.len()) else { return };
-                    self.upcalls.send(Upcall::Packet { packet: HostPacket::single(part), _room });
+                    let Some(_room) = self.upcalls.room(segments.length(part)) else { return };
+                    let mut bytes = vec![0; segments.length(part)];
+                    segments.write(part, &mut bytes);
+                    self.upcalls.send(Upcall::Packet { packet: HostPacket::single(&bytes), _room });
                 }
             }
             Outbound::NoRoute => trace!("no device has this address"),

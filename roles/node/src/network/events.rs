@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use engine::{ConnectionState, EngineEvent, InterfaceSettings};
+use engine::{ConnectionState, EngineEvent, InterfaceSettings, StatePart};
 use identity::DeviceId;
 use tracing::{debug, info, warn};
 
@@ -49,7 +49,7 @@ impl Network {
         match event {
             EngineEvent::Interface(settings) => self.configure(settings),
             EngineEvent::ZoneChanged => self.publish(),
-            EngineEvent::Save(state) => self.save(&state),
+            EngineEvent::Save(part, bytes) => self.save(part, &bytes),
             EngineEvent::Connection(state) => self.handle_connection(&state),
             EngineEvent::Pong { peer, path, latency } => {
                 self.handle_pong(peer, &path.to_string(), latency);
@@ -130,9 +130,9 @@ impl Network {
         }
     }
 
-    fn save(&mut self, state: &[u8]) {
-        let result = memory::store_state(self.node.keys.as_ref(), self.id, state);
-        self.saving.note(&self.name, result, self.clock.now().instant);
+    fn save(&mut self, part: StatePart, bytes: &[u8]) {
+        let result = memory::store_state(self.node.keys.as_ref(), self.id, part, bytes);
+        self.saving.note(&self.name, (part, result), self.clock.now().instant);
     }
 
     fn handle_connection(&mut self, state: &ConnectionState) {

@@ -8,11 +8,12 @@ use identity::NetworkName;
 use super::owner::KEY_PASSPHRASE;
 use super::serve::network_folder;
 use super::{admin, owner};
-use crate::cli::{NetworkCommand, Place, Traffic};
+use crate::cli::NetworkCommand;
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::listen::addresses;
 use crate::output::line;
+use crate::values::{HostPort, Place, Traffic};
 use crate::{clock, passphrase};
 
 /// The passphrase of a backup.
@@ -88,7 +89,8 @@ async fn places(wanted: Vec<Place>) -> Option<Vec<ControllerPlace>> {
     let is_asked = !wanted.is_empty();
     let mut places = Vec::new();
     for place in wanted {
-        let Place::At(host, port) = place else { return Some(Vec::new()) };
+        let Place::At(HostPort { host, port }) = place else { return Some(Vec::new()) };
+        let host = host.to_string();
         let addresses = addresses(&host, port).await;
         places.push(ControllerPlace { host, port, addresses });
     }

@@ -9,7 +9,7 @@ use platform::journal::Journal;
 
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
-use crate::output::{BAD, BOLD, DIM, GOOD, WARN, bytes, json, line, rough, styled, table};
+use crate::output::{BAD, BOLD, DIM, GOOD, WARN, bytes, json, line, note, rough, styled, table};
 
 /// How long `ping` rests between two.
 const PING_INTERVAL: Duration = Duration::from_millis(500);
@@ -57,7 +57,7 @@ pub(crate) async fn ping(
                 if failure.exit != Exit::Timeout {
                     return Err(failure);
                 }
-                line(styled(WARN, &failure.message));
+                note(styled(WARN, &failure.message));
                 last = Some(failure);
             }
         }

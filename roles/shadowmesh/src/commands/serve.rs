@@ -21,10 +21,10 @@ use zeroize::Zeroizing;
 
 use super::admin::created;
 use super::owner::{self, KEY_PASSPHRASE};
-use crate::cli::{RelayArgs, ServerArgs};
-use crate::config::{Config, ListenSettings};
+use crate::cli::{ListenSettings, RelayArgs, ServerArgs};
+use crate::config::Config;
 use crate::exit::{Exit, Failure};
-use crate::listen::{Listening, Wanted, check, listen};
+use crate::listen::{Listening, Wanted, prepare};
 use crate::output::{BOLD, line, note, styled};
 use crate::{clock, passphrase, stop};
 
@@ -76,31 +76,14 @@ impl Server {
         capture: Option<Capture>,
     ) -> Result<Self, Failure> {
         let folder = network_folder(&config);
-        let settings = config.server.clone();
         let wanted_mode = if args.strict { Mode::Strict } else { Mode::Simple };
-        let wanted = wanted(
-            ListenSettings {
-                listen: args.listen,
-                hosts: args.hosts,
-                tls_certificate: args.tls_certificate,
-                tls_key: args.tls_key,
-                front: args.front,
-            },
-            ListenSettings {
-                listen: settings.listen,
-                hosts: settings.hosts,
-                tls_certificate: settings.tls_certificate,
-                tls_key: settings.tls_key,
-                front: settings.front,
-            },
-        )?;
-        check(&wanted).await?;
+        let prepared = prepare(wanted(args.listener, config.server.clone().into())?).await?;
         let found = folder.secrets()?;
         let first_start = found.is_none();
         let (secrets, owner) = match found {
             Some(secrets) => (secrets, None),
             None => {
-                let name = args.network.or(settings.network);
+                let name = args.network.or(config.server.network.clone());
                 create_network(&folder, name, wanted_mode, &config).await?
             }
         };
@@ -109,7 +92,7 @@ impl Server {
             let text = "the network here is not strict, and its controller holds all keys: leave --strict out, or create a network elsewhere";
             return Err(Failure::new(Exit::Usage, text));
         }
-        let listening = listen(&wanted, &secrets.tls_key).await?;
+        let listening = prepared.listen(&secrets.tls_key).await?;
         let controller = Controller::start(controller::Config {
             folder,
             servers: listening.servers.clone(),
@@ -210,18 +193,10 @@ pub(crate) async fn relay(args: RelayArgs, config: Config) -> Result<(), Failure
     let stop = stop::requested().map_err(|error| Failure::new(Exit::Host, error.to_string()))?;
     let invite = args.invite.as_deref().map(super::up::read_invite).transpose()?;
     let invite = invite.map(|text| relay_invite(&text)).transpose()?;
-    let asked = ListenSettings {
-        listen: args.listen,
-        hosts: args.hosts,
-        tls_certificate: args.tls_certificate,
-        tls_key: args.tls_key,
-        front: args.front,
-    };
-    let wanted = wanted(asked, config.relay.clone())?;
-    check(&wanted).await?;
+    let prepared = prepare(wanted(args.listener, config.relay.clone())?).await?;
     let keystore = relay_keystore(&config)?;
     let _only_one = only_relay(&config)?;
-    let listening = listen(&wanted, &tls_key(&keystore, RELAY_TLS_KEY)?).await?;
+    let listening = prepared.listen(&tls_key(&keystore, RELAY_TLS_KEY)?).await?;
     let relay = start_relay(&listening, None).await?;
     let name = super::network::label(&platform::process::host_name());
     let membership = membership_config(&relay, &listening, keystore, &name)?;
@@ -259,13 +234,21 @@ async fn drain(memberships: &[Membership]) {
 
 /// What the command line asks for, and the file where it is silent.
 pub(super) fn wanted(asked: ListenSettings, file: ListenSettings) -> Result<Wanted, Failure> {
+    let asked_tls = asked.tls_certificate.is_some() || !asked.front.hosts.is_empty();
+    let mut front = file.front;
+    if asked.no_tls {
+        (front.hosts, front.certificate) = (Vec::new(), None);
+    }
     Ok(Wanted {
-        plain: false,
+        plain: asked.no_tls || (!asked_tls && file.no_tls),
         listen: asked.listen.or(file.listen),
         hosts: if asked.hosts.is_empty() { file.hosts } else { asked.hosts },
-        certificate: both(asked.tls_certificate, asked.tls_key)?
-            .or(both(file.tls_certificate, file.tls_key)?),
-        front: asked.front.or(file.front),
+        certificate: both(asked.tls_certificate, asked.tls_key)?.or(both(
+            file.tls_certificate,
+            file.tls_key,
+        )?
+        .filter(|_| !asked.no_tls)),
+        front: asked.front.or(front),
     })
 }
 

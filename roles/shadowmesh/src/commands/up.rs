@@ -16,12 +16,13 @@ use websocket::Proxy;
 use zeroize::Zeroizing;
 
 use super::serve;
-use crate::cli::{FrontSettings, Global, UpArgs, UpListenArgs, UpMode};
-use crate::config::{Config, ListenSettings};
+use crate::cli::{FrontSettings, Global, ListenSettings, UpArgs, UpListenArgs, UpMode};
+use crate::config::Config;
 use crate::exit::{Exit, Failure};
-use crate::listen::{Wanted, check, listen};
+use crate::listen::prepare;
 use crate::output::{WARN, note, styled};
 use crate::stop;
+use crate::values::Host;
 
 /// A node that was started has this long to answer.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
@@ -94,8 +95,8 @@ async fn run(
                 running.await;
                 Ok(())
             }
-            // The controller may come back; everything else is final.
-            Err(failure) if failure.exit == Exit::Timeout => {
+            // The controller may come back, and clocks are set; everything else is final.
+            Err(failure) if matches!(failure.exit, Exit::Timeout | Exit::Clock) => {
                 note(&failure);
                 running.await;
                 Ok(())
@@ -114,17 +115,18 @@ async fn open(wanted: &node::Listen, keys: &FileKeystore) -> Result<Option<Liste
     if wanted.address.is_none() {
         return Ok(None);
     }
+    let hosts: Result<Vec<Host>, String> = wanted.hosts.iter().map(|host| host.parse()).collect();
     let asked = ListenSettings {
         listen: wanted.address,
-        hosts: wanted.hosts.clone(),
-        tls_certificate: wanted.tls_certificate.clone(),
-        tls_key: wanted.tls_key.clone(),
+        hosts: hosts.map_err(|error| Failure::new(Exit::Usage, error))?,
+        tls_certificate: wanted.tls_certificate.clone().filter(|_| wanted.tls),
+        tls_key: wanted.tls_key.clone().filter(|_| wanted.tls),
+        no_tls: !wanted.tls,
         front: FrontSettings::default(),
     };
-    let asked = Wanted { plain: !wanted.tls, ..serve::wanted(asked, ListenSettings::default())? };
-    check(&asked).await?;
-    let opened = listen(&asked, &serve::tls_key(keys, TLS_KEY)?).await?;
-    let follows_host = asked.hosts.is_empty();
+    let asked = serve::wanted(asked, ListenSettings::default())?;
+    let opened = prepare(asked).await?.listen(&serve::tls_key(keys, TLS_KEY)?).await?;
+    let follows_host = wanted.hosts.is_empty();
     info!(address = %opened.address, tls = wanted.tls, "taking streams of peers");
     Ok(Some(Listening { listener: opened.listener, servers: opened.servers, follows_host }))
 }
@@ -180,7 +182,8 @@ fn settings(args: &UpArgs, file: NodeSettings) -> NodeSettings {
 }
 
 fn listen_settings(args: &UpListenArgs, file: node::Listen) -> node::Listen {
-    let hosts = if args.hosts.is_empty() { file.hosts } else { args.hosts.clone() };
+    let asked: Vec<String> = args.hosts.iter().map(ToString::to_string).collect();
+    let hosts = if asked.is_empty() { file.hosts } else { asked };
     let is_certified = args.tls_certificate.is_some();
     node::Listen {
         address: args.address.or(file.address),

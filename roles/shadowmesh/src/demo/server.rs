@@ -1,7 +1,7 @@
 //! Controller and relay in this process, so that what the relay receives can be searched.
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::{LOOK_AGAIN, failed};
-use crate::cli::{FrontSettings, ServerArgs};
+use crate::cli::{ListenSettings, ServerArgs};
 use crate::clock;
 use crate::commands::serve::{Parts, Server, network_folder};
 use crate::config::Config;
@@ -49,15 +49,12 @@ impl DemoServer {
             passphrase: PASSPHRASE,
         };
         network_folder(&config).create(new, &mut clock::rng(), clock::unix_time()).await?;
-        let args = ServerArgs {
+        let listener = ListenSettings {
             listen: Some((Ipv4Addr::LOCALHOST, 0).into()),
-            hosts: vec![Ipv4Addr::LOCALHOST.to_string()],
-            network: None,
-            strict: false,
-            tls_certificate: None,
-            tls_key: None,
-            front: FrontSettings::default(),
+            hosts: vec![IpAddr::from(Ipv4Addr::LOCALHOST).into()],
+            ..ListenSettings::default()
         };
+        let args = ServerArgs { network: None, strict: false, listener };
         let admin = AdminClient::new(config.controller_socket()?);
         let capture = Capture::with_limit(CAPTURE);
         let server = Server::start(args, config, Parts::All, Some(capture.clone())).await?;

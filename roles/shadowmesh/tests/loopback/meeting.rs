@@ -36,3 +36,15 @@ fn two_nodes_meet_by_invite_and_outlive_their_server() {
     network.ping("d", "nas");
     assert_eq!(network.fetch("d", "nas.home.alt"), PAGE);
 }
+
+#[test]
+fn nodes_without_udp_meet_over_a_server_without_tls() {
+    let (network, mut server, _) = Network::create(&["--no-tls"]);
+    let first = server.wait_for("shadowmesh up ");
+    let second = network.ask("server", &["invite", "create"]);
+    let mut nas = network.node("nas", &[&first, "--no-udp"]);
+    nas.wait_for("Joined home");
+    let mut b = network.node("b", &[&second, "--no-udp"]);
+    b.wait_for("Joined home");
+    network.ping("b", "nas");
+}

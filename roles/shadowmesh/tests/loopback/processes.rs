@@ -128,7 +128,7 @@ impl Network {
         let mut server = network.serve("server", more);
         server.wait_for("under the passphrase");
         let passphrase = server.wait_for("  ");
-        let place = server.wait_for("wss://127.0.0.1:");
+        let place = server.wait_for("://127.0.0.1:");
         network.port = place.trim_end_matches('.').parse().expect("a port");
         (network, server, passphrase)
     }
@@ -166,7 +166,7 @@ impl Network {
             let files = std::fs::read_dir(folder).map_err(|error| error.to_string())?;
             let states = files
                 .filter_map(Result::ok)
-                .filter(|file| file.file_name().to_string_lossy().starts_with("state-"));
+                .filter(|file| file.file_name().to_string_lossy().starts_with("map-"));
             let holds =
                 |bytes: Vec<u8>| bytes.windows(name.len()).any(|part| part == name.as_bytes());
             let kept = states.filter_map(|file| std::fs::read(file.path()).ok()).any(holds);

@@ -56,16 +56,19 @@ fn in_turns<T>(
 
 /// Every implementation; the last is what the others are compared with.
 pub(crate) fn through_tunnels() -> Vec<Table> {
-    let (members, cut_off) = (Members::new(true, &[]), Members::new(false, &[]));
+    let members = Members::new(&[]);
     let (wss, ws) = (Members::over_stream(&[]), Members::over_stream(&["--no-tls"]));
-    let variants: [Variant<'_>; 11] = [
+    let (relay_wss, relay_ws) =
+        (Members::through_relay(&[]), Members::through_relay(&["--no-tls"]));
+    let variants: [Variant<'_>; 12] = [
         (Tunnel::BARE.name, &|measure| Tunnel::BARE.with(MTU, measure)),
         (Tunnel::LIMIT.name, &|measure| Tunnel::LIMIT.with(MTU, measure)),
         (Tunnel::OURS.name, &|measure| Tunnel::OURS.with(MTU, measure)),
         ("shadowmesh up, direct", &|measure| members.with(measure)),
         ("shadowmesh up, direct stream (WSS)", &|measure| wss.with(measure)),
         ("shadowmesh up, direct stream (WS)", &|measure| ws.with(measure)),
-        ("shadowmesh up, through the relay", &|measure| cut_off.with(measure)),
+        ("shadowmesh up, through the relay (WSS)", &|measure| relay_wss.with(measure)),
+        ("shadowmesh up, through the relay (WS)", &|measure| relay_ws.with(measure)),
         (Tunnel::WIREGUARD_GO.name, &|measure| Tunnel::WIREGUARD_GO.with(MTU, measure)),
         (Tunnel::NEBULA.name, &|measure| Tunnel::NEBULA.with(MTU, measure)),
         (Tunnel::BORINGTUN.name, &|measure| Tunnel::BORINGTUN.with(MTU, measure)),
@@ -78,9 +81,8 @@ pub(crate) fn through_tunnels() -> Vec<Table> {
         "Two namespaces joined by a veth (the members of a network: by a bridge), both ends and \
          iperf3 on the same {} cores, {SECONDS} s after 1 s of warm-up, {runs} runs in turns; idle, a ping every 2 ms. \
          Tunnels over UDP have an inner MTU of {MTU}, the network its own of 1280; the \
-         relay runs on the same cores, and its stream is WebSocket over TLS 1.3. Over a direct stream \
-         one end listens itself (WSS: over TLS 1.3, WS: without), and the other has no UDP. Processor time is \
-         that of the whole machine.",
+         relay runs on the same cores. WSS is WebSocket over TLS 1.3, WS without; over a direct stream \
+         one end listens itself, and the other has no UDP. Processor time is that of the whole machine.",
         cores()
     );
     let table = |(title, unit, digits, pick): &Column| Table {
@@ -146,7 +148,7 @@ fn beside<const N: usize>(title: &'static str, mtu: u16, tunnels: [Tunnel; N]) -
 pub(crate) fn in_userspace() -> Vec<Table> {
     // The port on which iperf3 listens at the other end.
     let forward = ["--mode", "userspace", "--forward", "127.0.0.1:5201=b.lab.alt:5201"];
-    let (members, inside) = (Members::new(true, &[]), Members::new(true, &forward));
+    let (members, inside) = (Members::new(&[]), Members::new(&forward));
     let folder = tempfile::tempdir().expect("a temporary folder");
     let through = |args: &'static [&'static str]| {
         let (folder, inside) = (folder.path(), &inside);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use testlab::netns::{Namespace, Process, shadowmesh, tool, wait_for, wire};
-use testlab::network::{Device, Lab};
+use testlab::network::{Device, Lab, server_address};
 use testlab::wireguard::End;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -68,17 +68,29 @@ pub(crate) struct Members {
 }
 
 impl Members {
-    /// Two members with a direct path, or with UDP forbidden; `up` is what the first starts with.
-    pub(crate) fn new(udp: bool, up: &[&str]) -> Self {
+    /// Two members with a direct path; `up` is what the first starts with.
+    pub(crate) fn new(up: &[&str]) -> Self {
         let mut lab = Lab::new();
-        let (mut a, b) = (lab.host("a"), lab.device("b"));
-        if !udp {
-            a.namespace().block_udp();
-        }
+        let a = lab.host("a");
+        Self::joined(lab, a, up, "direct")
+    }
+
+    /// Two members of which one has no UDP, and a relay; `serve` is what its server starts with.
+    pub(crate) fn through_relay(serve: &[&str]) -> Self {
+        let mut lab = Lab::without_server();
+        let address = server_address().to_string();
+        lab.start_server_with(&[&["--listen", "0.0.0.0:8443", "--host", &address], serve].concat());
+        let a = lab.host("a");
+        a.namespace().block_udp();
+        Self::joined(lab, a, &[], "relay")
+    }
+
+    fn joined(mut lab: Lab, mut a: Device, up: &[&str], path: &str) -> Self {
+        let b = lab.device("b");
         let invite = lab.invite(&[]);
         a.up(&[up, &[&invite]].concat());
         // From the second, which has a TUN interface and so something to send in any case.
-        b.wait_for_path(&a, if udp { "direct" } else { "relay" }, PATIENCE);
+        b.wait_for_path(&a, path, PATIENCE);
         Self { _lab: lab, a, b }
     }
 

@@ -261,6 +261,34 @@ pub(crate) const FAULTS: &[Fault] = &[
         }],
     },
     Fault {
+        name: "older-connection-cut-at-once",
+        breaks: "nothing is lost where a device replaces its connection to a relay",
+        edits: &[Edit {
+            file: "crates/relay-proto/src/server.rs",
+            original: "older.ends = Some(now + LINGER);",
+            seeded: "older.ends = Some(if AWAKE { now } else { now + LINGER });",
+        }],
+        tests: &[in_relay(&[
+            "membership::a_newer_connection_gets_what_waits_and_what_is_on_its_way_over_the_older_one_arrives",
+        ])],
+    },
+    Fault {
+        name: "narrow-path-kept",
+        breaks: "a path is left when it carries no packets of full size any more",
+        edits: &[Edit {
+            file: "crates/path/src/agent.rs",
+            original: "if remote.is_narrow(now) &&",
+            seeded: "if !AWAKE && remote.is_narrow(now) &&",
+        }],
+        tests: &[Suite {
+            package: "path",
+            target: "agents",
+            tests: &[
+                "a_path_that_becomes_too_narrow_for_full_packets_is_left_though_small_ones_pass",
+            ],
+        }],
+    },
+    Fault {
         name: "revoked-stays-at-relay",
         breaks: "a relay stops serving whoever is revoked",
         edits: &[Edit {
