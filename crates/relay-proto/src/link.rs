@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use bytes::BytesMut;
-use frame_proto::{FrameType, HOP_TAG_LENGTH, HopError, HopKey, HopOpener, payload};
+use frame_proto::{FrameType, HopError, HopKey, HopOpener, payload};
 use identity::DeviceId;
 use noise_channel::{
     Channel, ChannelError, ChannelEvent, ClockOffset, MessageClass, Now, UnixMillis,
@@ -94,7 +94,7 @@ impl Link {
             Err(error) => return self.events.push_back(LinkEvent::Failed(error.into())),
         };
         self.channel.note_received(now.instant);
-        message.truncate(message.len() - HOP_TAG_LENGTH);
+        message.truncate(header.frame_length());
         match header.kind {
             FrameType::Control => self.handle_channel_message(payload(&message), rng, now),
             FrameType::Marker => {}
