@@ -8,8 +8,8 @@ use blake2::{Blake2s256, Digest};
 use bytes::{Bytes, BytesMut};
 use control_proto::SecurityEvent;
 use identity::{
-    Attachment, Binding, CertificateChain, ChannelPublicKey, DeviceId, NetworkId, RelayEntry,
-    ServerAddress, Signed,
+    Attachment, Binding, CertificateChain, ChannelPublicKey, DeviceId, NetworkId, Padding,
+    RelayEntry, ServerAddress, Signed,
 };
 use noise_channel::{ClockOffset, PathSecret, Service, StaticSecret};
 use relay_proto::{ClientConfig, ClientEvent, FlowId, RelayClient};
@@ -71,6 +71,7 @@ pub(crate) struct Relays {
     /// The peers that have come here.
     pub(crate) guests: Guests,
     pub(crate) classifier: Classifier,
+    padding: Padding,
     /// What a relay last asked to add to the local clock: many relays, and each after every change of the network
     /// underneath, ask for the same.
     asked: Option<ClockOffset>,
@@ -88,6 +89,7 @@ impl Relays {
             hosts: BTreeMap::new(),
             links: BTreeMap::new(),
             classifier: Classifier::default(),
+            padding: Padding::Off,
             asked: None,
             events: VecDeque::new(),
         }
@@ -260,6 +262,14 @@ impl Relays {
         }
     }
 
+    /// Takes over how the network wants messages to be filled up.
+    pub(crate) fn set_padding(&mut self, padding: Padding) {
+        self.padding = padding;
+        self.guests.set_padding(padding);
+        let lines = self.links.values_mut().flat_map(Link::lines_mut);
+        lines.filter_map(|line| line.client.as_mut()).for_each(|link| link.set_padding(padding));
+    }
+
     /// Sends a frame through a relay; dials there if need be.
     pub(crate) fn send(
         &mut self,
@@ -317,7 +327,8 @@ impl Relays {
             attachment,
         };
         match RelayClient::new(config, cx.rng, cx.now) {
-            Ok(client) => {
+            Ok(mut client) => {
+                client.set_padding(self.padding);
                 line.client = Some(client);
                 self.drain((relay, stream), streams, cx);
             }

@@ -2,6 +2,7 @@
 
 mod forwarding;
 mod membership;
+mod padding;
 mod queues;
 mod strangers;
 mod world;
