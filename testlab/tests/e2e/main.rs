@@ -5,6 +5,7 @@ mod fronts;
 mod intruders;
 mod mappings;
 mod narrowing;
+mod observers;
 mod own_streams;
 mod proxies;
 mod stream;

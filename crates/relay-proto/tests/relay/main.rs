@@ -2,6 +2,7 @@
 
 mod forwarding;
 mod membership;
+mod observers;
 mod padding;
 mod queues;
 mod strangers;
