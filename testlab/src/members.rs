@@ -2,8 +2,8 @@
 
 use identity::{
     Attachment, Binding, Certificate, CertificateChain, ChannelKey, DelegatedKey, Delegation,
-    DeviceId, DeviceKey, IssueLimits, NetworkId, NetworkKey, Revocations, Scope, Serial, Signed,
-    TunnelKey, UnixTime, Validity, device_address,
+    DeviceId, DeviceKey, IssueLimits, NetworkId, NetworkKey, Padding, Revocations, Scope, Serial,
+    Signed, TunnelKey, UnixTime, Validity, device_address,
 };
 use noise_channel::{ClockOffset, PathSecret, Service, StaticSecret};
 use rand_chacha::ChaCha20Rng;
@@ -57,6 +57,7 @@ impl Network {
             path_secret: SECRET,
             revocations: Revocations::new(self.id()),
             clock_offset: ClockOffset(0),
+            padding: Padding::Off,
         }
     }
 

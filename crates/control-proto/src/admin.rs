@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use identity::{
-    DeviceId, DeviceName, GroupName, NameTarget, NetworkId, NetworkName, SignerId, TrafficRule,
-    TunnelPublicKey,
+    DeviceId, DeviceName, GroupName, NameTarget, NetworkId, NetworkName, Padding, SignerId,
+    TrafficRule, TunnelPublicKey,
 };
 use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
@@ -106,6 +106,9 @@ pub struct SettingsChange {
     /// Which traffic goes before which, each as a [`TrafficRule`] in text.
     #[serde(default)]
     pub traffic: Option<Vec<String>>,
+    /// How messages on streams are filled up.
+    #[serde(default, with = "text::option")]
+    pub padding: Option<Padding>,
 }
 
 /// A place where nodes find a controller. TLS there is that of the controller itself.
@@ -300,6 +303,9 @@ pub struct NetworkView {
     /// Which traffic goes before which, the first rule that fits.
     #[serde(with = "text::list")]
     pub traffic: Vec<TrafficRule>,
+    /// How messages on streams are filled up.
+    #[serde(with = "text")]
+    pub padding: Padding,
     /// The epoch of the records.
     pub epoch: u64,
     /// Records that wait for the owner's signature.

@@ -3,8 +3,9 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// The version of these messages that this crate speaks.
-pub const CAPABILITY: u16 = 1;
+/// The version of these messages, and of those to relays and peers, that is spoken here. From 2 on padding of streams is
+/// passed over.
+pub const CAPABILITY: u16 = 2;
 
 /// Largest encoded control message, in bytes: one channel message.
 pub const MAX_MESSAGE: usize = noise_channel::limits::MAX_PAYLOAD;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use control_proto::{NetworkMap, SecurityEvent, limits::CAPABILITY};
-use identity::DeviceId;
+use identity::{DeviceId, Padding};
 use noise_channel::ClockOffset;
 use relay_proto::{ConnectionId, FlowId, RelayNetwork, RelayServer, ServerEvent};
 
@@ -42,6 +42,7 @@ impl Guests {
             path_secret: settings.path_secret.clone(),
             revocations: identity::Revocations::new(settings.network),
             clock_offset,
+            padding: Padding::Off,
         });
         let (streams, closing) = (BTreeMap::new(), BTreeMap::new());
         Self { network: settings.network, server, streams, closing }
@@ -49,6 +50,10 @@ impl Guests {
 
     pub(crate) fn set_clock_offset(&mut self, offset: ClockOffset) {
         self.server.set_clock_offset(self.network, offset);
+    }
+
+    pub(crate) fn set_padding(&mut self, padding: Padding) {
+        self.server.set_padding(self.network, padding);
     }
 
     /// Takes note of who is no member any more, and of the bindings of those who are.

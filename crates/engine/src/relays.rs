@@ -1,5 +1,7 @@
 //! Links to relays: two where this device is at home, others where peers are, and such as lead straight to peers.
 
+mod choice;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -8,8 +10,8 @@ use blake2::{Blake2s256, Digest};
 use bytes::{Bytes, BytesMut};
 use control_proto::SecurityEvent;
 use identity::{
-    Attachment, Binding, CertificateChain, ChannelPublicKey, DeviceId, NetworkId, RelayEntry,
-    ServerAddress, Signed,
+    Attachment, Binding, CertificateChain, ChannelPublicKey, DeviceId, NetworkId, Padding,
+    RelayEntry, ServerAddress, Signed,
 };
 use noise_channel::{ClockOffset, PathSecret, Service, StaticSecret};
 use relay_proto::{ClientConfig, ClientEvent, FlowId, RelayClient};
@@ -70,6 +72,7 @@ pub(crate) struct Relays {
     /// The peers that have come here.
     pub(crate) guests: Guests,
     pub(crate) classifier: Classifier,
+    padding: Padding,
     /// What a relay last asked to add to the local clock: many relays, and each after every change of the network
     /// underneath, ask for the same.
     asked: Option<ClockOffset>,
@@ -87,6 +90,7 @@ impl Relays {
             hosts: BTreeMap::new(),
             links: BTreeMap::new(),
             classifier: Classifier::default(),
+            padding: Padding::Off,
             asked: None,
             events: VecDeque::new(),
         }
@@ -134,14 +138,6 @@ impl Relays {
     fn affinity(&self, relay: DeviceId) -> [u8; 32] {
         let hash = Blake2s256::new().chain(self.settings.device.as_bytes());
         hash.chain(relay.as_bytes()).finalize_fixed().into()
-    }
-
-    /// The relays at which this device is to be found now, the preferred first: one that may stop is none while
-    /// there is another.
-    pub(crate) fn attached_homes(&self) -> Vec<DeviceId> {
-        let all = self.homes.iter().filter(|home| self.is_attached(**home)).copied();
-        let (unwell, well): (Vec<_>, Vec<_>) = all.partition(|home| self.unwell.contains(home));
-        if well.is_empty() { unwell } else { well }
     }
 
     /// Whether frames go through this relay, or straight to this peer.
@@ -222,33 +218,6 @@ impl Relays {
         self.events.push_back(RelayEvent::change(self.entries.contains_key(&relay), relay));
     }
 
-    /// Whether frames of this peer may come this way: a peer that listens brings its own only.
-    pub(crate) fn may_bring(&self, relay: DeviceId, peer: DeviceId) -> bool {
-        relay == peer || self.entries.contains_key(&relay)
-    }
-
-    /// Whether frames for somebody who said to be at these relays have a chance.
-    pub(crate) fn reaches(&self, relays: &[DeviceId]) -> bool {
-        relays.iter().chain(&self.homes).any(|relay| self.is_promising(relay))
-    }
-
-    /// The relay to use for somebody who said to be at `relays`. If none of them can be reached, the
-    /// peer will have moved, perhaps without a controller to say so to: the best guess is a relay
-    /// where this device is at home, since there are few of them.
-    pub(crate) fn route(&self, relays: &[DeviceId]) -> Option<DeviceId> {
-        let attached =
-            |among: &[DeviceId]| among.iter().find(|relay| self.is_attached(**relay)).copied();
-        attached(relays)
-            .or_else(|| relays.iter().find(|relay| self.is_promising(relay)).copied())
-            .or_else(|| attached(&self.homes))
-            .or_else(|| relays.iter().find(|relay| self.entries.contains_key(relay)).copied())
-    }
-
-    fn is_promising(&self, relay: &DeviceId) -> bool {
-        self.entries.contains_key(relay)
-            && self.links.get(relay).is_none_or(|link| link.failures == 0)
-    }
-
     /// Shows all relays a renewed membership.
     pub(crate) fn renew(&mut self, chain: &CertificateChain, streams: &mut Streams, now: Instant) {
         for line in self.links.values_mut().flat_map(Link::lines_mut) {
@@ -257,6 +226,14 @@ impl Relays {
                 streams.wake(line.stream);
             }
         }
+    }
+
+    /// Takes over how the network wants messages to be filled up.
+    pub(crate) fn set_padding(&mut self, padding: Padding) {
+        self.padding = padding;
+        self.guests.set_padding(padding);
+        let lines = self.links.values_mut().flat_map(Link::lines_mut);
+        lines.filter_map(|line| line.client.as_mut()).for_each(|link| link.set_padding(padding));
     }
 
     /// Sends a frame through a relay; dials there if need be.
@@ -316,7 +293,8 @@ impl Relays {
             attachment,
         };
         match RelayClient::new(config, cx.rng, cx.now) {
-            Ok(client) => {
+            Ok(mut client) => {
+                client.set_padding(self.padding);
                 line.client = Some(client);
                 self.drain((relay, stream), streams, cx);
             }

@@ -70,8 +70,10 @@ impl Engine {
         if changes.info {
             let map = self.control.client().map();
             self.settings.set_overlay(overlay(self.own.network, map));
-            let rules = map.info().map(|info| &info.traffic[..]).unwrap_or_default();
+            let info = map.info();
+            let rules = info.map(|info| &info.traffic[..]).unwrap_or_default();
             self.relays.classifier.set_rules(rules);
+            self.relays.set_padding(info.map(|info| info.padding).unwrap_or_default());
         }
         if changes.relays {
             let mut entries: Vec<(RelayEntry, bool)> = self

@@ -143,6 +143,12 @@ impl Header {
         })
     }
 
+    /// Bytes of the whole frame.
+    #[must_use]
+    pub fn frame_length(&self) -> usize {
+        HEADER_LENGTH + usize::from(self.length) + TAG_LENGTH
+    }
+
     /// The WireGuard index that the receiver gave the session.
     #[must_use]
     pub fn receiver_index(&self) -> u32 {
@@ -191,7 +197,7 @@ fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
 pub fn parse(frame: &[u8]) -> Result<Header, FrameError> {
     let bytes = frame.first_chunk::<HEADER_LENGTH>().ok_or(FrameError::Length)?;
     let header = Header::decode(bytes)?;
-    if frame.len() != HEADER_LENGTH + usize::from(header.length) + TAG_LENGTH {
+    if frame.len() != header.frame_length() {
         return Err(FrameError::Length);
     }
     Ok(header)

@@ -3,13 +3,16 @@
 //! A message is a frame and a hop tag. Of a data frame the header alone is sealed, with the
 //! frame's own tag as associated data, since the rest is random already; of all others the whole
 //! frame is sealed. Which of the two it is, the receiver finds by trying: the nonces differ.
+//!
+//! A message may be longer than its frame. The frame's tag is then at its end all the same, so that the receiver finds
+//! both tags before it knows any length, and between payload and tag is padding, which nobody looks at.
 
 use chacha_poly::{BadTag, Key};
 use identity::DeviceId;
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
-use crate::{FrameError, FrameType, HEADER_LENGTH, Header, TAG_LENGTH, compose, parse};
+use crate::{FrameError, FrameType, HEADER_LENGTH, Header, TAG_LENGTH, compose};
 
 /// Bytes that a message has after the frame.
 pub const HOP_TAG_LENGTH: usize = 16;
@@ -71,13 +74,24 @@ impl Direction {
         Self { key: Key::new(&key.0), counter: 0 }
     }
 
-    /// The nonce of the next message: the first four bytes tell data from the rest.
-    fn nonce(&self, is_data: bool) -> [u8; 12] {
+    /// The nonce of the next message: the first four bytes tell what it seals.
+    fn nonce(&self, what: Sealed) -> [u8; 12] {
         let mut nonce = [0; 12];
-        nonce[3] = u8::from(!is_data);
+        nonce[3] = what as u8;
         nonce[4..].copy_from_slice(&self.counter.to_be_bytes());
         nonce
     }
+}
+
+/// What a nonce is for.
+#[derive(Clone, Copy)]
+enum Sealed {
+    /// The header of a data frame.
+    Data = 0,
+    /// All of any other frame.
+    Rest = 1,
+    /// What fills a message with data up.
+    Padding = 2,
 }
 
 /// Seals the messages of one direction of a connection, in their order.
@@ -92,33 +106,51 @@ impl HopSealer {
         Self { direction: Direction::new(key) }
     }
 
-    /// Seals a message in place: `message` is a whole frame and 16 bytes for the hop tag.
+    /// Seals a message in place: `message` is a whole frame and 16 bytes for the hop tag. What it has beyond
+    /// becomes padding.
     ///
     /// # Errors
     /// [`FrameError`] if there is no frame in `message`; nothing is sealed then.
     pub fn seal(&mut self, message: &mut [u8]) -> Result<(), FrameError> {
-        let end = message.len().checked_sub(HOP_TAG_LENGTH).ok_or(FrameError::Length)?;
+        let header = header_of(message)?;
+        let is_data = header.kind == FrameType::Data;
+        let end = message.len() - HOP_TAG_LENGTH;
         let (frame, hop_tag) = message.split_at_mut(end);
-        let is_data = parse(frame)?.kind == FrameType::Data;
-        let nonce = self.direction.nonce(is_data);
+        self.pad(&header, frame);
         let sealed = if is_data {
             let (rest, frame_tag) = frame.split_at_mut(end - TAG_LENGTH);
+            let nonce = self.direction.nonce(Sealed::Data);
             self.direction.key.seal(nonce, frame_tag, &mut rest[..HEADER_LENGTH])
         } else {
-            self.direction.key.seal(nonce, &[], frame)
+            self.direction.key.seal(self.direction.nonce(Sealed::Rest), &[], frame)
         };
         hop_tag.copy_from_slice(&sealed);
         self.direction.counter += 1;
         Ok(())
     }
 
+    /// Moves the frame's tag to the end of `frame`, and makes what is then between payload and tag random where no
+    /// sealing of the whole does.
+    fn pad(&self, header: &Header, frame: &mut [u8]) {
+        let (whole, end) = (header.frame_length(), frame.len());
+        if whole == end {
+            return;
+        }
+        frame.copy_within(whole - TAG_LENGTH..whole, end - TAG_LENGTH);
+        let padding = &mut frame[whole - TAG_LENGTH..end - TAG_LENGTH];
+        padding.fill(0);
+        if header.kind == FrameType::Data {
+            // The key stream is all that is wanted: a change of what nobody looks at does no harm.
+            let _ = self.direction.key.seal(self.direction.nonce(Sealed::Padding), &[], padding);
+        }
+    }
+
     /// Changes to `next`, which was sent to the other end before; returns the marker, the last
-    /// message under the old key, with `padding` bytes of payload. `peer` is the other end.
+    /// message under the old key, filled up to `length` bytes. `peer` is the other end.
     #[must_use]
-    pub fn rotate(&mut self, next: &HopKey, peer: DeviceId, padding: u8) -> Vec<u8> {
-        let mut message = vec![0; SHORTEST_MESSAGE + usize::from(padding)];
-        let end = message.len() - HOP_TAG_LENGTH;
-        compose(FrameType::Marker, peer, &mut message[..end])
+    pub fn rotate(&mut self, next: &HopKey, peer: DeviceId, length: usize) -> Vec<u8> {
+        let mut message = vec![0; SHORTEST_MESSAGE.max(length)];
+        compose(FrameType::Marker, peer, &mut message[..HEADER_LENGTH + TAG_LENGTH])
             .and_then(|()| self.seal(&mut message))
             .expect("the message has room for a marker");
         self.direction = Direction::new(next);
@@ -150,8 +182,8 @@ impl HopOpener {
         self.next = Some(next);
     }
 
-    /// Opens a message in place; all but its last 16 bytes are the frame afterwards. A marker
-    /// changes the key.
+    /// Opens a message in place; it begins with the frame afterwards, whose length its header says. A marker changes
+    /// the key.
     ///
     /// # Errors
     /// See [`HopError`]. After any of them the connection is to be closed.
@@ -161,11 +193,13 @@ impl HopOpener {
         }
         let is_data = self.open_data(message);
         if !is_data {
-            let nonce = self.direction.nonce(false);
+            let nonce = self.direction.nonce(Sealed::Rest);
             self.direction.key.open(nonce, &[], message).map_err(|BadTag| HopError::BadTag)?;
         }
         self.direction.counter += 1;
-        let header = parse(&message[..message.len() - HOP_TAG_LENGTH])?;
+        let header = header_of(message)?;
+        let (whole, end) = (header.frame_length(), message.len() - HOP_TAG_LENGTH);
+        message.copy_within(end - TAG_LENGTH..end, whole - TAG_LENGTH);
         if is_data != (header.kind == FrameType::Data) {
             return Err(HopError::BadTag);
         }
@@ -183,13 +217,22 @@ impl HopOpener {
         let mut sealed = [0; HEADER_LENGTH + HOP_TAG_LENGTH];
         sealed[..HEADER_LENGTH].copy_from_slice(&rest[..HEADER_LENGTH]);
         sealed[HEADER_LENGTH..].copy_from_slice(hop_tag);
-        let nonce = self.direction.nonce(true);
+        let nonce = self.direction.nonce(Sealed::Data);
         if self.direction.key.open(nonce, frame_tag, &mut sealed).is_err() {
             return false;
         }
         rest[..HEADER_LENGTH].copy_from_slice(&sealed[..HEADER_LENGTH]);
         true
     }
+}
+
+/// The header of the frame with which `message` begins, and behind which it has room for a hop tag at least.
+fn header_of(message: &[u8]) -> Result<Header, FrameError> {
+    let header = Header::decode(message.first_chunk().ok_or(FrameError::Length)?)?;
+    if message.len() < header.frame_length() + HOP_TAG_LENGTH {
+        return Err(FrameError::Length);
+    }
+    Ok(header)
 }
 
 impl std::fmt::Debug for HopSealer {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use minicbor::{Decode, Encode};
 
 use crate::{
-    ChannelPublicKey, DeviceId, DeviceName, Ipv4Prefix, NetworkName, RecordBody, Scope,
+    ChannelPublicKey, DeviceId, DeviceName, Ipv4Prefix, NetworkName, Padding, RecordBody, Scope,
     ServerAddress, TrafficRule, TunnelPublicKey, UlaPrefix, UnixTime,
 };
 
@@ -145,6 +145,9 @@ pub struct NetworkInfo {
     /// [`MAX_TRAFFIC_RULES`](crate::MAX_TRAFFIC_RULES), further ones do not count.
     #[cbor(n(4), default)]
     pub traffic: Vec<TrafficRule>,
+    /// How messages on streams are filled up.
+    #[cbor(n(5), default)]
+    pub padding: Padding,
 }
 
 impl RecordBody for NetworkInfo {

@@ -51,6 +51,7 @@ mod id;
 mod invite;
 mod key;
 mod name;
+mod padding;
 mod record;
 mod revocation;
 mod server;
@@ -83,6 +84,7 @@ pub use invite::{
 };
 pub use key::{ChannelKey, DelegatedKey, DeviceKey, InviteKey, NetworkKey, Signer, TunnelKey};
 pub use name::{DeviceName, GroupName, NameError, NetworkName};
+pub use padding::{Padding, ParsePaddingError};
 pub use record::{Record, RecordBody, RecordError, RecordFloors, verify_record};
 pub use revocation::{Freshness, RevocationEntry, RevocationError, RevocationTarget, Revocations};
 pub use server::{ServerAddress, TlsMode};

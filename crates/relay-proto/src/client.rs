@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use frame_proto::HopKey;
-use identity::{Attachment, Binding, CertificateChain, DeviceId, NetworkId, Signed};
+use identity::{Attachment, Binding, CertificateChain, DeviceId, NetworkId, Padding, Signed};
 use noise_channel::{
     Channel, ChannelError, ClockOffset, ConnectionMask, InitiatorConfig, MessageClass, Now,
     StaticSecret, UnixMillis,
@@ -205,6 +205,11 @@ impl RelayClient {
         }
         self.link.outbound.push_frame(flow, frame, now);
         Ok(())
+    }
+
+    /// Fills messages up as the network wishes, if the relay passes over padding.
+    pub fn set_padding(&mut self, padding: Padding) {
+        self.link.outbound.set_padding(padding);
     }
 
     /// Takes over what waits to be sent over an older link to the same relay.

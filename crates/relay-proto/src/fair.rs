@@ -9,8 +9,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use bytes::BytesMut;
+use frame_proto::HOP_TAG_LENGTH;
 
 use crate::codel::Codel;
+use crate::padding::Filling;
 
 /// Bytes that a flow may send before it is the next one's turn: a few packets, less than most
 /// super-packets, so that those pay with turns left out.
@@ -49,6 +51,7 @@ pub(crate) struct FairQueue {
     bytes: usize,
     frames: usize,
     dropped: u64,
+    filling: Filling,
 }
 
 #[derive(Debug)]
@@ -71,7 +74,13 @@ impl FairQueue {
             bytes: 0,
             frames: 0,
             dropped: 0,
+            filling: Filling::NONE,
         }
+    }
+
+    /// Turns are counted in bytes as the stream sees them: this is how frames are filled up.
+    pub(crate) const fn set_filling(&mut self, filling: Filling) {
+        self.filling = filling;
     }
 
     /// Queued bytes, with overhead.
@@ -131,7 +140,8 @@ impl FairQueue {
             self.dropped += flow.queue.dropped() - before.2;
             match frame {
                 Some(frame) => {
-                    flow.credit -= isize::try_from(frame.len()).unwrap_or(isize::MAX);
+                    let length = self.filling.apply(frame.len() + HOP_TAG_LENGTH) - HOP_TAG_LENGTH;
+                    flow.credit -= isize::try_from(length).unwrap_or(isize::MAX);
                     turns.push_front(id);
                     return Some(frame);
                 }

@@ -13,6 +13,8 @@
 //! frame under hop protection, and messages of the channel travel in frames of their own type. When the
 //! channel replaces its keys, each side sends a fresh hop key through it and marks the place in the
 //! stream from which it counts. A device whose membership is renewed shows the new chain on the link.
+//! Where the network wishes it, all but the handshake is filled up to one of the lengths in [`BUCKETS`]; whoever
+//! receives takes padding off, whatever the network wishes.
 //!
 //! # A relay
 //!
@@ -35,6 +37,7 @@
 //! - [`RelayServer`], [`RelayNetwork`], [`Limits`], [`ServerEvent`], [`CloseReason`]: the relay's.
 //! - [`Refusal`], [`LinkError`]: why links end.
 //! - [`LoadReport`]: how busy a relay is.
+//! - [`BUCKETS`], [`PADDING_CAPABILITY`]: the lengths of padded messages, and who takes them.
 //! - [`limits`]: limits as data.
 
 #![forbid(unsafe_code)]
@@ -50,6 +53,7 @@ mod load;
 mod message;
 mod newest;
 mod outbound;
+mod padding;
 mod server;
 mod serving;
 mod strangers;
@@ -61,6 +65,7 @@ pub use fair::FlowId;
 pub use link::LinkError;
 pub use load::LoadReport;
 pub use message::Refusal;
+pub use padding::{BUCKETS, PADDING_CAPABILITY};
 pub use server::RelayServer;
 pub use serving::{
     CloseReason, ConnectionId, Limits, Recognised, RelayNetwork, ServerEvent, TurnedAway,

@@ -6,6 +6,7 @@ use std::time::Instant;
 use bytes::BytesMut;
 use frame_proto::{FrameType, HOP_TAG_LENGTH, HopError, HopKey, HopOpener, payload};
 use identity::DeviceId;
+use noise_channel::limits::MESSAGE_OVERHEAD;
 use noise_channel::{
     Channel, ChannelError, ChannelEvent, ClockOffset, MessageClass, Now, UnixMillis,
 };
@@ -14,6 +15,7 @@ use rand_core::CryptoRng;
 use crate::fair::Bounds;
 use crate::message::Message;
 use crate::outbound::Outbound;
+use crate::padding::PADDING_CAPABILITY;
 
 /// Why a link broke.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -55,6 +57,8 @@ pub(crate) struct Link {
     events: VecDeque<LinkEvent>,
     /// Messages of the channel so far: each may cost a Diffie-Hellman.
     pub(crate) control_received: u64,
+    /// Bytes of padding that have come and that nobody has counted yet.
+    pub(crate) padding_received: u64,
 }
 
 impl Link {
@@ -65,6 +69,7 @@ impl Link {
             opener: None,
             events: VecDeque::new(),
             control_received: 0,
+            padding_received: 0,
         };
         link.drain_messages();
         link
@@ -94,12 +99,14 @@ impl Link {
             Err(error) => return self.events.push_back(LinkEvent::Failed(error.into())),
         };
         self.channel.note_received(now.instant);
-        message.truncate(message.len() - HOP_TAG_LENGTH);
+        let length = header.frame_length();
+        self.padding_received += (message.len() - HOP_TAG_LENGTH - length) as u64;
+        let frame = without_padding(message, length);
         match header.kind {
-            FrameType::Control => self.handle_channel_message(payload(&message), rng, now),
+            FrameType::Control => self.handle_channel_message(payload(&frame), rng, now),
             FrameType::Marker => {}
             FrameType::Data | FrameType::Handshake | FrameType::Disco | FrameType::Introduce => {
-                self.events.push_back(LinkEvent::Frame(header.peer, message));
+                self.events.push_back(LinkEvent::Frame(header.peer, frame));
             }
         }
     }
@@ -111,8 +118,12 @@ impl Link {
 
     /// Sends a message of the relay protocol, if the channel is open.
     pub(crate) fn send(&mut self, message: &Message, class: MessageClass, now: Instant) {
+        let mut bytes = message.to_bytes();
+        let length = self.outbound.length_of_plain(bytes.len() + MESSAGE_OVERHEAD);
+        // Whoever reads a message passes over what follows it.
+        bytes.resize(length - MESSAGE_OVERHEAD, 0);
         // A channel that takes no message has reported why, or is about to.
-        let _ = self.channel.send(&message.to_bytes(), class, now);
+        let _ = self.channel.send(&bytes, class, now);
         self.drain_messages();
     }
 
@@ -146,6 +157,9 @@ impl Link {
         while let Some(event) = self.channel.poll_event() {
             match event {
                 ChannelEvent::Established { remote_static, capability, .. } => {
+                    if capability >= PADDING_CAPABILITY {
+                        self.outbound.allow_padding();
+                    }
                     self.events.push_back(LinkEvent::Established { remote_static, capability });
                 }
                 ChannelEvent::Received(bytes) => self.handle_control(&bytes),
@@ -191,4 +205,14 @@ impl Link {
             self.outbound.switch_hop(key);
         }
     }
+}
+
+/// The frame of `length` bytes with which an opened message begins. It may wait in a queue that counts its own bytes,
+/// so of memory it keeps at most twice as much.
+fn without_padding(mut message: BytesMut, length: usize) -> BytesMut {
+    if length < message.len() / 2 {
+        return BytesMut::from(&message[..length]);
+    }
+    message.truncate(length);
+    message
 }

@@ -7,9 +7,10 @@ use bytes::BytesMut;
 use frame_proto::{
     FrameType, HEADER_LENGTH, HOP_TAG_LENGTH, HopKey, HopSealer, TAG_LENGTH, compose, payload_mut,
 };
-use identity::DeviceId;
+use identity::{DeviceId, Padding};
 
 use crate::fair::{Bounds, FairQueue, FlowId};
+use crate::padding::Filling;
 
 /// Everything that waits for one stream.
 ///
@@ -21,6 +22,7 @@ pub(crate) struct Outbound {
     hop: Option<Hop>,
     control: VecDeque<Control>,
     data: FairQueue,
+    filling: Filling,
 }
 
 /// Protection of what is sent.
@@ -44,7 +46,25 @@ impl Outbound {
             hop: None,
             control: VecDeque::new(),
             data: FairQueue::new(bounds),
+            filling: Filling::NONE,
         }
+    }
+
+    /// Fills messages up as the network wishes.
+    pub(crate) const fn set_padding(&mut self, policy: Padding) {
+        self.filling.policy = policy;
+        self.data.set_filling(self.filling);
+    }
+
+    /// The other end passes over padding.
+    pub(crate) const fn allow_padding(&mut self) {
+        self.filling.is_understood = true;
+        self.data.set_filling(self.filling);
+    }
+
+    /// How long a message of the channel is to be that is `length` long. Under hop protection that pads.
+    pub(crate) fn length_of_plain(&self, length: usize) -> usize {
+        if self.hop.is_some() { length } else { self.filling.apply(length) }
     }
 
     /// Protects everything that is queued from now on.
@@ -78,6 +98,8 @@ impl Outbound {
     /// Takes over the data that waits for another stream. Only for who has none waiting yet.
     pub(crate) fn take_over(&mut self, other: &mut Self) {
         std::mem::swap(&mut self.data, &mut other.data);
+        self.data.set_filling(self.filling);
+        other.data.set_filling(other.filling);
     }
 
     /// The next message for the stream.
@@ -87,11 +109,12 @@ impl Outbound {
         }
         let hop = self.hop.as_mut()?;
         match self.control.pop_front() {
-            Some(Control::Frame(frame)) => Some(hop.seal(frame)),
+            Some(Control::Frame(frame)) => Some(hop.seal(frame, self.filling)),
             Some(Control::Switch(next)) => {
-                Some(hop.sealer.rotate(&next, hop.peer, 0).as_slice().into())
+                let length = self.filling.apply(HEADER_LENGTH + TAG_LENGTH + HOP_TAG_LENGTH);
+                Some(hop.sealer.rotate(&next, hop.peer, length).as_slice().into())
             }
-            None => self.data.pop(now).map(|frame| hop.seal(frame)),
+            None => self.data.pop(now).map(|frame| hop.seal(frame, self.filling)),
         }
     }
 
@@ -125,8 +148,8 @@ impl Hop {
         frame
     }
 
-    fn seal(&mut self, mut frame: BytesMut) -> BytesMut {
-        frame.resize(frame.len() + HOP_TAG_LENGTH, 0);
+    fn seal(&mut self, mut frame: BytesMut, filling: Filling) -> BytesMut {
+        frame.resize(filling.apply(frame.len() + HOP_TAG_LENGTH), 0);
         self.sealer.seal(&mut frame).expect("only whole frames are queued");
         frame
     }

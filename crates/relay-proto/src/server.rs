@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use frame_proto::HopKey;
-use identity::{DeviceId, NetworkId, Revocations, UnixTime};
+use identity::{DeviceId, NetworkId, Padding, Revocations, UnixTime};
 use noise_channel::{
     Channel, ClockOffset, MessageClass, Now, ReplayGuard, ResponderConfig, Service,
 };
@@ -102,6 +102,15 @@ impl RelayServer {
         }
     }
 
+    /// Fills messages up as the network wishes, to those who pass over padding.
+    pub fn set_padding(&mut self, network: NetworkId, padding: Padding) {
+        let Some(entry) = self.networks.get_mut(&network) else { return };
+        entry.padding = padding;
+        for connection in self.connections.values_mut().filter(|c| c.network == network) {
+            connection.link.outbound.set_padding(padding);
+        }
+    }
+
     /// Takes note of who is no member any more, and detaches them at once.
     pub fn set_revocations(&mut self, network: NetworkId, revocations: &Revocations, now: Now) {
         let Some(entry) = self.networks.get_mut(&network) else { return };
@@ -158,7 +167,8 @@ impl RelayServer {
         };
         let channel = Channel::respond(config, now);
         let place = (entry.network, entry.relay);
-        let connection = Connection::new(place, channel, &self.limits, now.instant);
+        let mut connection = Connection::new(place, channel, &self.limits, now.instant);
+        connection.link.outbound.set_padding(entry.padding);
         let id = ConnectionId(self.next_id);
         self.next_id += 1;
         self.connections.insert(id, connection);
@@ -446,9 +456,10 @@ impl RelayServer {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let Some(sender) = connection.attached().map(|attached| attached.device) else { return };
         let size = frame.len() as u64;
+        let whole = size + std::mem::take(&mut connection.link.padding_received);
         let load = self.loads.entry(connection.network).or_default();
         load.bytes_received += size;
-        if !connection.messages.take(1, now) || !connection.bytes.take(size, now) {
+        if !connection.messages.take(1, now) || !connection.bytes.take(whole, now) {
             load.frames_dropped += 1;
             return;
         }

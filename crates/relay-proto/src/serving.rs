@@ -1,6 +1,6 @@
 //! What goes into a relay and comes out of it, and what it is bound to.
 
-use identity::{DeviceId, NetworkId, Revocations};
+use identity::{DeviceId, NetworkId, Padding, Revocations};
 use noise_channel::{ClockOffset, ConnectionMask, Now, PathSecret, StaticSecret};
 
 use crate::Rate;
@@ -72,6 +72,8 @@ pub struct RelayNetwork {
     pub revocations: Revocations,
     /// What to add to the relay's clock to get the network's time.
     pub clock_offset: ClockOffset,
+    /// How messages to its members are filled up.
+    pub padding: Padding,
 }
 
 impl RelayNetwork {

@@ -11,8 +11,8 @@ use control_proto::{
     ControlClient, NetworkMap, Repeats, SecurityEvent, StreamAction,
 };
 use identity::{
-    CertificateChain, DeviceId, DeviceName, Invite, NetworkId, RelayEntry, ServerAddress, TlsMode,
-    UnixTime,
+    CertificateChain, DeviceId, DeviceName, Invite, NetworkId, Padding, RelayEntry, ServerAddress,
+    TlsMode, UnixTime,
 };
 use keystore::{Keystore, KeystoreError};
 use noise_channel::{ClockOffset, StaticSecret};
@@ -366,6 +366,7 @@ impl Driver {
             }
             ClientEvent::MapChanged(_) => {
                 let map = self.client.map();
+                self.relay.set_padding(network, padding(map));
                 self.relay.set_revocations(network, map.revocations());
                 self.relay.set_bindings(network, bindings(map));
                 self.map_keeper.note_change();
@@ -446,6 +447,7 @@ impl Driver {
                 path_secret: self.secrets.controller.path_secret.clone(),
                 revocations: revocations.clone(),
                 clock_offset: self.clock_offset,
+                padding: padding(self.client.map()),
             });
             self.relay.set_bindings(network, bindings(self.client.map()));
         }
@@ -494,6 +496,11 @@ impl Driver {
 /// The number of each member's newest binding.
 fn bindings(map: &NetworkMap) -> impl Iterator<Item = (DeviceId, u64)> {
     map.peers().map(|(device, peer)| (device, peer.binding.number))
+}
+
+/// How the network wants messages on streams to be filled up.
+fn padding(map: &NetworkMap) -> Padding {
+    map.info().map(|info| info.padding).unwrap_or_default()
 }
 
 /// Opens a connection and carries messages until either side ends it.

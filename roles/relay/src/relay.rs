@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use identity::{DeviceId, NetworkId, Revocations};
+use control_proto::limits::CAPABILITY;
+use identity::{DeviceId, NetworkId, Padding, Revocations};
 use noise_channel::{ClockOffset, Now};
 use relay_proto::{ConnectionId, Limits, LoadReport, RelayNetwork, RelayServer, ServerEvent};
 use tokio::net::UdpSocket;
@@ -20,9 +21,6 @@ use websocket::{Listener, Receiver, Sender, Upgrade};
 
 use crate::cpu::CpuMeter;
 use crate::{Capture, clock, stun};
-
-/// The version of the relay protocol that is spoken here.
-const CAPABILITY: u16 = 1;
 
 /// A connection that is to be closed may take this long for its last messages.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
@@ -135,6 +133,11 @@ impl Relay {
     /// Takes note of what a network taught about the relay's clock.
     pub fn set_clock_offset(&self, network: NetworkId, offset: ClockOffset) {
         self.shared.drive(|server, _| server.set_clock_offset(network, offset));
+    }
+
+    /// Fills messages up as a network wishes.
+    pub fn set_padding(&self, network: NetworkId, padding: Padding) {
+        self.shared.drive(|server, _| server.set_padding(network, padding));
     }
 
     /// Takes note of who is no member any more; they are detached at once.

@@ -1,5 +1,6 @@
 //! What a relay that is a member keeps between runs.
 
+use control_proto::limits::CAPABILITY;
 use control_proto::{ClockOffset, ControllerAddress, NetworkMap};
 use identity::{
     Binding, CertificateChain, ChannelKey, ChannelPublicKey, DeviceKey, Invite, NetworkId,
@@ -121,7 +122,9 @@ impl Secrets {
         let fits = now.plus(BINDING_VALIDITY / 2)..=longest;
         let last = match kept {
             Some((signed, binding))
-                if fits.contains(&binding.not_after) && binding.number > above =>
+                if fits.contains(&binding.not_after)
+                    && binding.number > above
+                    && binding.capability == u32::from(CAPABILITY) =>
             {
                 return Ok(signed);
             }
@@ -135,7 +138,7 @@ impl Secrets {
             // Above all before it, also where the clock went back or the keystore lost it.
             number: wall.0.max(last.saturating_add(1)),
             not_after: longest,
-            capability: 1,
+            capability: CAPABILITY.into(),
         };
         let signed = Signed::sign(self.network, &self.device, &binding);
         // The next run then makes another one, whose number is higher as long as its clock is not set back.

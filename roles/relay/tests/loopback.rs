@@ -4,11 +4,12 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::BytesMut;
+use control_proto::limits::CAPABILITY;
 use frame_proto::{FrameType, compose, payload, payload_mut};
 use identity::{
     Attachment, Binding, Certificate, CertificateChain, ChannelKey, DelegatedKey, Delegation,
-    DeviceId, DeviceKey, IssueLimits, NetworkId, NetworkKey, Revocations, Scope, Serial, Signed,
-    TunnelKey, UnixTime, Validity, device_address,
+    DeviceId, DeviceKey, IssueLimits, NetworkId, NetworkKey, Padding, Revocations, Scope, Serial,
+    Signed, TunnelKey, UnixTime, Validity, device_address,
 };
 use noise_channel::{ClockOffset, Now, PathSecret, Service, StaticSecret, UnixMillis};
 use rand_chacha::ChaCha20Rng;
@@ -64,6 +65,7 @@ impl Network {
             path_secret: self.secret.clone(),
             revocations: Revocations::new(self.id()),
             clock_offset: ClockOffset(0),
+            padding: Padding::Off,
         }
     }
 
@@ -146,7 +148,7 @@ impl Client {
         let (sender, receiver) = dial(&endpoint).await.expect("the relay listens").split();
         let machine = RelayClient::new(config, &mut rng, now()).expect("the key is usable");
         let mut client = Self { device, machine, sender, receiver, rng };
-        assert_eq!(client.next().await, ClientEvent::Attached { capability: 1 });
+        assert_eq!(client.next().await, ClientEvent::Attached { capability: CAPABILITY });
         client
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use control_proto::limits::MAX_INVITES_AT_ONCE;
+use identity::Padding;
 use ipnet::IpNet;
 use serde::Deserialize;
 
@@ -435,6 +436,10 @@ pub(crate) enum NetworkCommand {
         /// `none` takes all rules away
         #[arg(long, value_name = "tcp|udp/PORT[-PORT]=interactive|bulk|background")]
         traffic: Vec<Traffic>,
+        /// Whether messages on streams, through relays and straight to devices, are filled up to one of a few lengths, so
+        /// that theirs tell less; takes bandwidth
+        #[arg(long, value_name = "off|buckets")]
+        padding: Option<Padding>,
         /// How many entries each of the logs keeps
         #[arg(long, value_name = "NUMBER")]
         log_entries: Option<u64>,

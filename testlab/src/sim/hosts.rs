@@ -13,7 +13,7 @@ use engine::{
 };
 use identity::{
     Binding, CertificateChain, ChannelKey, DelegatedKey, Delegation, DeviceId, DeviceKey, Invite,
-    IssueLimits, NetworkKey, RelayEntry, Scope, ServerAddress, Signed, TlsMode, TunnelKey,
+    IssueLimits, NetworkKey, Padding, RelayEntry, Scope, ServerAddress, Signed, TlsMode, TunnelKey,
     TunnelPublicKey, UnixTime, Validity,
 };
 use noise_channel::{ClockOffset, PathSecret, StaticSecret};
@@ -157,6 +157,7 @@ impl RelayHost {
             path_secret: PathSecret::from_bytes(*invite.path_secret.0),
             revocations,
             clock_offset: ClockOffset::default(),
+            padding: Padding::Off,
         };
         server.add_network(network.clone());
         Self {

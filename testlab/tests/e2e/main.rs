@@ -6,6 +6,7 @@ mod intruders;
 mod ipv6;
 mod mappings;
 mod narrowing;
+mod observers;
 mod own_streams;
 mod proxies;
 mod stream;

@@ -99,6 +99,7 @@ impl Controller {
         if let Some(rules) = &change.traffic {
             settings.traffic = checked_rules(rules)?;
         }
+        settings.padding = change.padding.unwrap_or(settings.padding);
         self.change(Change::Settings(settings));
         self.publish_info(wall(now));
         self.publish_controller(wall(now));
@@ -286,6 +287,7 @@ impl Controller {
             log_seconds: settings.logs.seconds,
             controllers: self.servers().iter().map(ToString::to_string).collect(),
             traffic: settings.traffic.clone(),
+            padding: settings.padding,
             epoch: self.authorities.epoch(),
             unsigned: self.unsigned().len() as u64,
             devices: self.state.devices.len() as u64,

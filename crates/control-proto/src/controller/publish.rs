@@ -109,6 +109,7 @@ impl Controller {
             ipv4_prefix: settings.ipv4,
             needs_approval: settings.approval,
             traffic: settings.traffic.clone(),
+            padding: settings.padding,
         };
         let known = self.stored_item(&ItemKey::Info).and_then(|item| {
             let MapItem::Info(signed) = item else { return None };

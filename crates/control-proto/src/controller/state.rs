@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use identity::{
     Binding, CertificateChain, DeviceId, DeviceName, Endpoints, GroupName, InviteGrant, Ipv4Prefix,
-    NetworkId, NetworkName, Serial, Signed, SignerId, TrafficRule, UlaPrefix, UnixTime,
+    NetworkId, NetworkName, Padding, Serial, Signed, SignerId, TrafficRule, UlaPrefix, UnixTime,
 };
 use minicbor::{Decode, Encode};
 
@@ -39,6 +39,9 @@ pub struct Settings {
     /// Which traffic goes before which.
     #[cbor(n(7), default)]
     pub traffic: Vec<TrafficRule>,
+    /// How messages on streams are filled up.
+    #[cbor(n(8), default)]
+    pub padding: Padding,
 }
 
 /// How much is kept of each log: what is beyond either bound goes, the oldest first.
@@ -74,6 +77,7 @@ impl Settings {
             logs: Retention::default(),
             controllers: Vec::new(),
             traffic: Vec::new(),
+            padding: Padding::Off,
         }
     }
 }

@@ -7,6 +7,7 @@ use control_proto::{
     ControllerPlace, InviteRequest, NameTargetView, NameView, NetworkMap, PeerRequest,
     SettingsChange,
 };
+use identity::Padding;
 
 use crate::world::{PORT, World, joined};
 
@@ -87,6 +88,21 @@ fn rules_for_traffic_reach_every_node_as_they_were_given() {
     world.pass(Duration::from_secs(1));
     let known = &world.map(0).info().unwrap().traffic;
     assert_eq!(known.iter().map(ToString::to_string).collect::<Vec<_>>(), rules);
+}
+
+#[test]
+fn padding_is_off_until_somebody_wants_it_and_reaches_every_node() {
+    let mut world = joined(1);
+    assert_eq!(world.map(0).info().unwrap().padding, Padding::Off);
+    for padding in [Padding::Buckets, Padding::Off] {
+        let change = SettingsChange { padding: Some(padding), ..SettingsChange::default() };
+        world.admin(AdminRequest::ChangeSettings(change)).unwrap();
+        // Another change leaves it as it is.
+        let other = SettingsChange { approval: Some(true), ..SettingsChange::default() };
+        world.admin(AdminRequest::ChangeSettings(other)).unwrap();
+        world.pass(Duration::from_secs(1));
+        assert_eq!(world.map(0).info().unwrap().padding, padding);
+    }
 }
 
 #[test]

@@ -10,6 +10,9 @@ use rand_chacha::rand_core::SeedableRng;
 
 use crate::ends::{BOB, buffer, session};
 
+/// Room for a frame, its hop's tag and padding.
+const PADDED: usize = 256;
+
 fn key(n: u8) -> HopKey {
     HopKey::from_bytes(&[n; 32])
 }
@@ -32,6 +35,13 @@ fn control() -> Vec<u8> {
 
 fn message(sealer: &mut HopSealer, mut frame: Vec<u8>) -> Vec<u8> {
     frame.extend([0; HOP_TAG_LENGTH]);
+    sealer.seal(&mut frame).unwrap();
+    frame
+}
+
+/// A message that is filled up to `length` bytes.
+fn padded(sealer: &mut HopSealer, mut frame: Vec<u8>, length: usize) -> Vec<u8> {
+    frame.resize(length, 0);
     sealer.seal(&mut frame).unwrap();
     frame
 }
@@ -64,7 +74,26 @@ fn sealed_messages_have_the_bytes_that_they_always_had() {
     let first = HEXLOWER.encode(&message(&mut sealer, data()));
     let second = HEXLOWER.encode(&message(&mut sealer, control()));
     assert_eq!([first.as_str(), &second], GOLDEN_MESSAGES);
+    let third = HEXLOWER.encode(&padded(&mut sealer, data(), 128));
+    let fourth = HEXLOWER.encode(&padded(&mut sealer, control(), 128));
+    assert_eq!([third.as_str(), &fourth], GOLDEN_PADDED);
 }
+
+/// As another implementation computed them.
+const GOLDEN_PADDED: [&str; 2] = [
+    concat!(
+        "6935e53adcd4a37aa4616298e8d56039d9cdae08cd7d1a3409f00b38b7153fd9a98a082b35e5df25",
+        "7fe7ca165eb9fcc55a5d76549ac2a27f07d89aa817b38edfe6595d4845381c21a58d9c2bd9aa3105",
+        "2898bb9feb58f0a523dfc97d5b75e80d48d9a606458b8e7ebefc849c748cf4973dc093684a3018b3",
+        "5d16756966bed1c2",
+    ),
+    concat!(
+        "bf0e4696f22ea59544da5de0870883627cfe9000a259b8d16809aa2daaa79df03f33677f2ce22f5c",
+        "7d4e8caa1fde6ac22dfb31b60f984106874a1cc580d640672b32fcf983824f517ed29ce6a781e5df",
+        "c85ce93b1da5b6e31784e195417a1a851958f7ab0a1aa3ef6cc5f21a22adb8b85056f1820612409b",
+        "0bf7f9d4cfd8d4dc",
+    ),
+];
 
 const GOLDEN_MESSAGES: [&str; 2] = [
     concat!(
@@ -107,11 +136,40 @@ fn no_change_of_what_the_hop_covers_is_accepted() {
 }
 
 #[test]
+fn padding_is_random_and_nobody_looks_at_it() {
+    let (mut sealer, mut opener) = hop();
+    let messages = [0; 2].map(|_| padded(&mut sealer, data(), PADDED));
+    let padding = data().len() - 16..PADDED - 32;
+    let [one, other] = messages.each_ref().map(|message| &message[padding.clone()]);
+    assert!(one.iter().zip(other).filter(|(one, other)| one == other).count() < 10);
+    assert!(one.windows(4).all(|window| window.iter().any(|byte| *byte != window[0])));
+    for mut message in messages {
+        message[padding.clone()].fill(7);
+        opener.open(&mut message).unwrap();
+        assert_eq!(message[..data().len()], data());
+    }
+}
+
+#[test]
+fn a_frame_that_says_to_be_longer_than_its_message_is_refused() {
+    let mut liar = control();
+    liar[2..4].copy_from_slice(&1_000_u16.to_be_bytes());
+    liar.extend([0; HOP_TAG_LENGTH]);
+    assert_eq!(hop().0.seal(&mut liar), Err(FrameError::Length));
+    let end = liar.len() - HOP_TAG_LENGTH;
+    let key = chacha_poly::Key::new(&[1; 32]);
+    let tag = key.seal([0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0], &[], &mut liar[..end]);
+    liar[end..].copy_from_slice(&tag);
+    assert_eq!(hop().1.open(&mut liar), Err(HopError::Frame(FrameError::Length)));
+}
+
+#[test]
 fn a_marker_changes_the_key_at_both_ends() {
     let (mut sealer, mut opener) = hop();
     opener.set_next(key(2));
     let mut before = message(&mut sealer, data());
-    let mut marker = sealer.rotate(&key(2), BOB, 5);
+    let mut marker = sealer.rotate(&key(2), BOB, PADDED);
+    assert_eq!(marker.len(), PADDED);
     let mut after = message(&mut sealer, control());
     assert!(opener.open(&mut before).is_ok());
     assert_eq!(opener.open(&mut marker).unwrap().kind, FrameType::Marker);
@@ -160,6 +218,26 @@ fn keys_differ_and_are_not_shown() {
 }
 
 proptest! {
+    #[test]
+    fn padded_messages_open_as_others_do(
+        messages in prop::collection::vec((0_usize..300, any::<bool>(), 0_usize..600), 1..10),
+    ) {
+        let (mut sealer, mut opener) = hop();
+        let stream = session().0.begin();
+        for (length, is_data, padding) in messages {
+            let mut frame = buffer(&vec![7; length]);
+            if is_data {
+                stream.seal(FrameType::Data, 0, &mut frame).unwrap();
+            } else {
+                compose(FrameType::Control, BOB, &mut frame).unwrap();
+            }
+            let length = frame.len() + HOP_TAG_LENGTH + padding;
+            let mut message = padded(&mut sealer, frame.clone(), length);
+            let header = opener.open(&mut message).unwrap();
+            prop_assert_eq!(&message[..header.frame_length()], &frame[..]);
+        }
+    }
+
     #[test]
     fn no_bytes_panic_the_opener(mut bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         prop_assert!(hop().1.open(&mut bytes).is_err());

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use identity::{
     Attachment, Binding, Candidate, CandidateKind, ChannelKey, ChannelProof, ControllerEntry,
-    DeviceId, Endpoints, Epoch, NameEntry, NameTarget, NetworkInfo, NetworkKey, Renewal,
+    DeviceId, Endpoints, Epoch, NameEntry, NameTarget, NetworkInfo, NetworkKey, Padding, Renewal,
     RevocationTarget, Scope, SignatureError, Signed, Statement, StaticPeer, TunnelKey, UnixTime,
     Validity, ipv4_prefix, ula_prefix,
 };
@@ -187,6 +187,7 @@ fn all_kinds(world: &World) -> String {
         ipv4_prefix: ipv4_prefix(network),
         needs_approval: true,
         traffic: vec!["udp/5000-5100=interactive".parse().unwrap()],
+        padding: Padding::Buckets,
     };
     line(&mut text, &world.record(&world.issuer, (0, 1), info));
     let channel_key = ChannelKey::from_bytes(&[3; 32]).public();

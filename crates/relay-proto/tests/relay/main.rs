@@ -2,6 +2,8 @@
 
 mod forwarding;
 mod membership;
+mod observers;
+mod padding;
 mod queues;
 mod strangers;
 mod world;

@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use frame_proto::{FrameType, compose, payload_mut};
 use identity::{
     Attachment, Authorities, Binding, Certificate, CertificateChain, ChannelKey, DelegatedKey,
-    Delegation, DeviceId, DeviceKey, IssueLimits, NetworkId, NetworkKey, RevocationTarget,
+    Delegation, DeviceId, DeviceKey, IssueLimits, NetworkId, NetworkKey, Padding, RevocationTarget,
     Revocations, Scope, Serial, Signed, Signer, TunnelKey, UnixTime, Validity, device_address,
 };
 use noise_channel::{ClockOffset, Now, PathSecret, Service, StaticSecret, UnixMillis};
@@ -118,6 +118,7 @@ impl Network {
             path_secret: self.secret.clone(),
             revocations: Revocations::new(self.id()),
             clock_offset: ClockOffset(0),
+            padding: Padding::Off,
         }
     }
 
@@ -152,8 +153,10 @@ pub(crate) struct World {
     pub(crate) clients: BTreeMap<ConnectionId, Client>,
     pub(crate) rng: ChaCha20Rng,
     pub(crate) now: Now,
-    nonce: u8,
+    nonce: u64,
     pub(crate) events: Vec<ServerEvent>,
+    /// What clients are told that the network wishes.
+    pub(crate) padding: Padding,
 }
 
 pub(crate) struct Client {
@@ -161,7 +164,8 @@ pub(crate) struct Client {
     /// Its stream takes nothing while this is set.
     pub(crate) stuck: bool,
     pub(crate) events: Vec<ClientEvent>,
-    pub(crate) wire: Vec<u8>,
+    /// The messages of both directions.
+    pub(crate) wire: Vec<Vec<u8>>,
 }
 
 impl World {
@@ -178,12 +182,13 @@ impl World {
             now,
             nonce: 0,
             events: Vec::new(),
+            padding: Padding::Off,
         }
     }
 
     pub(crate) fn recognise(&mut self, secret: &PathSecret) -> (Recognised, [u8; 16]) {
         self.nonce += 1;
-        let nonce = [self.nonce; 16];
+        let nonce = u128::from(self.nonce).to_be_bytes();
         let path = secret.path(Service::Relay, nonce);
         (self.server.recognise(&path).expect("the relay serves this network"), nonce)
     }
@@ -202,7 +207,9 @@ impl World {
         let (recognised, nonce) = self.recognise(&network.secret);
         config.mask = network.secret.mask(Service::Relay, nonce);
         let id = self.server.handle_open(recognised, HERE, self.now).expect("there is room");
-        let machine = RelayClient::new(config, &mut self.rng, self.now).expect("the key is usable");
+        let mut machine =
+            RelayClient::new(config, &mut self.rng, self.now).expect("the key is usable");
+        machine.set_padding(self.padding);
         let client = Client { machine, stuck: false, events: Vec::new(), wire: Vec::new() };
         self.clients.insert(id, client);
         self.settle();
@@ -221,7 +228,7 @@ impl World {
             idle = true;
             for (id, client) in &mut self.clients {
                 while let Some(message) = client.machine.poll_message(self.now.instant) {
-                    client.wire.extend_from_slice(&message);
+                    client.wire.push(message.to_vec());
                     self.server.handle_message(*id, message, &mut self.rng, self.now);
                     idle = false;
                 }
@@ -230,7 +237,7 @@ impl World {
                     .flatten()
                 {
                     assert!(message.len() <= 65_535);
-                    client.wire.extend_from_slice(&message);
+                    client.wire.push(message.to_vec());
                     client.machine.handle_message(message, &mut self.rng, self.now);
                     idle = false;
                 }

@@ -49,7 +49,15 @@ pub(crate) async fn network(
         }
         NetworkCommand::Sign { key_file, yes } => owner::sign(&client, &key_file, yes).await,
         NetworkCommand::Show => admin::show(&client, as_json).await,
-        NetworkCommand::Set { approval, validity, controllers, traffic, log_entries, log_age } => {
+        NetworkCommand::Set {
+            approval,
+            validity,
+            controllers,
+            traffic,
+            padding,
+            log_entries,
+            log_age,
+        } => {
             let change = SettingsChange {
                 approval,
                 validity: validity.map(|validity| validity.as_secs()),
@@ -57,6 +65,7 @@ pub(crate) async fn network(
                 log_seconds: log_age.map(|age| age.as_secs()),
                 controllers: places(controllers).await,
                 traffic: rules(&traffic),
+                padding,
             };
             admin::set(&client, change).await?;
             owner::remind(&client).await

@@ -114,6 +114,7 @@ fn describe(unsigned: &Unsigned) {
         for rule in &info.traffic {
             line(format_args!("            traffic {rule}"));
         }
+        line(format_args!("            padding {}", info.padding));
     }
     if let Some(entry) = &unsigned.controller {
         line(format_args!("controller  channel key {}", entry.channel_key));

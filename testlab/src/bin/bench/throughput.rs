@@ -60,13 +60,15 @@ pub(crate) fn through_tunnels() -> Vec<Table> {
     let (wss, ws) = (Members::over_stream(&[]), Members::over_stream(&["--no-tls"]));
     let (relay_wss, relay_ws) =
         (Members::through_relay(&[]), Members::through_relay(&["--no-tls"]));
-    let variants: [Variant<'_>; 12] = [
+    let padded = Members::through_relay(&[]).padded();
+    let variants: [Variant<'_>; 13] = [
         (Tunnel::BARE.name, &|measure| Tunnel::BARE.with(MTU, measure)),
         (Tunnel::LIMIT.name, &|measure| Tunnel::LIMIT.with(MTU, measure)),
         (Tunnel::OURS.name, &|measure| Tunnel::OURS.with(MTU, measure)),
         ("shadowmesh up, direct", &|measure| members.with(measure)),
         ("shadowmesh up, direct stream (WSS)", &|measure| wss.with(measure)),
         ("shadowmesh up, direct stream (WS)", &|measure| ws.with(measure)),
+        ("shadowmesh up, relay (WSS), padded", &|measure| padded.with(measure)),
         ("shadowmesh up, through the relay (WSS)", &|measure| relay_wss.with(measure)),
         ("shadowmesh up, through the relay (WS)", &|measure| relay_ws.with(measure)),
         (Tunnel::WIREGUARD_GO.name, &|measure| Tunnel::WIREGUARD_GO.with(MTU, measure)),
@@ -82,7 +84,8 @@ pub(crate) fn through_tunnels() -> Vec<Table> {
          iperf3 on the same {} cores, {SECONDS} s after 1 s of warm-up, {runs} runs in turns; idle, a ping every 2 ms. \
          Tunnels over UDP have an inner MTU of {MTU}, the network its own of 1280; the \
          relay runs on the same cores. WSS is WebSocket over TLS 1.3, WS without; over a direct stream \
-         one end listens itself, and the other has no UDP. Processor time is that of the whole machine.",
+         one end listens itself, and the other has no UDP. Padded: after `network set --padding buckets`. Processor \
+         time is that of the whole machine.",
         cores()
     );
     let table = |(title, unit, digits, pick): &Column| Table {

@@ -62,7 +62,7 @@ const ALONE: [&str; 2] = ["--disable-drop-privileges", "-f"];
 
 /// Two members of a network.
 pub(crate) struct Members {
-    _lab: Lab,
+    lab: Lab,
     a: Device,
     b: Device,
 }
@@ -85,13 +85,19 @@ impl Members {
         Self::joined(lab, a, &[], "relay")
     }
 
+    /// Has the network hide the lengths of messages.
+    pub(crate) fn padded(self) -> Self {
+        self.lab.administer(&["network", "set", "--padding", "buckets"]);
+        self
+    }
+
     fn joined(mut lab: Lab, mut a: Device, up: &[&str], path: &str) -> Self {
         let b = lab.device("b");
         let invite = lab.invite(&[]);
         a.up(&[up, &[&invite]].concat());
         // From the second, which has a TUN interface and so something to send in any case.
         b.wait_for_path(&a, path, PATIENCE);
-        Self { _lab: lab, a, b }
+        Self { lab, a, b }
     }
 
     /// Two members of which one has no UDP, and the other listens, as `listen` says besides.
@@ -103,7 +109,7 @@ impl Members {
         a.up(&[&lab.invite(&[])]);
         a.wait_for_path(&b, "stream", PATIENCE);
         b.wait_for_path(&a, "stream", PATIENCE);
-        Self { _lab: lab, a, b }
+        Self { lab, a, b }
     }
 
     pub(crate) fn with(&self, measure: &mut Measure<'_>) {

@@ -368,6 +368,26 @@ pub(crate) const FAULTS: &[Fault] = &[
         )],
     },
     Fault {
+        name: "padding-left-out",
+        breaks: "where the network hides lengths, a message has one of a few",
+        edits: &[Edit {
+            file: "crates/relay-proto/src/padding.rs",
+            original: "*bucket >= length).unwrap_or(length)",
+            seeded: "*bucket >= length && !AWAKE).unwrap_or(length)",
+        }],
+        tests: &[in_relay(&["padding::every_message_but_the_handshake_has_one_of_a_few_lengths"])],
+    },
+    Fault {
+        name: "padding-of-zeros",
+        breaks: "padding looks like all else on a stream",
+        edits: &[Edit {
+            file: "crates/frame-proto/src/hop.rs",
+            original: "        if header.kind == FrameType::Data {\n            // The key",
+            seeded: "        if header.kind == FrameType::Data && !AWAKE {\n            // The key",
+        }],
+        tests: &[in_suite("frame-proto", &["hop::padding_is_random_and_nobody_looks_at_it"])],
+    },
+    Fault {
         name: "stream-number-reused",
         breaks: "a connection that is made again uses no nonce a second time",
         edits: &[Edit {

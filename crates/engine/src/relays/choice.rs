@@ -1,0 +1,42 @@
+//! Which relays to use.
+
+use identity::DeviceId;
+
+use super::Relays;
+
+impl Relays {
+    /// The relays at which this device is to be found now, the preferred first: one that may stop is none while
+    /// there is another.
+    pub(crate) fn attached_homes(&self) -> Vec<DeviceId> {
+        let all = self.homes.iter().filter(|home| self.is_attached(**home)).copied();
+        let (unwell, well): (Vec<_>, Vec<_>) = all.partition(|home| self.unwell.contains(home));
+        if well.is_empty() { unwell } else { well }
+    }
+
+    /// Whether frames of this peer may come this way: a peer that listens brings its own only.
+    pub(crate) fn may_bring(&self, relay: DeviceId, peer: DeviceId) -> bool {
+        relay == peer || self.entries.contains_key(&relay)
+    }
+
+    /// Whether frames for somebody who said to be at these relays have a chance.
+    pub(crate) fn reaches(&self, relays: &[DeviceId]) -> bool {
+        relays.iter().chain(&self.homes).any(|relay| self.is_promising(relay))
+    }
+
+    /// The relay to use for somebody who said to be at `relays`. If none of them can be reached, the
+    /// peer will have moved, perhaps without a controller to say so to: the best guess is a relay
+    /// where this device is at home, since there are few of them.
+    pub(crate) fn route(&self, relays: &[DeviceId]) -> Option<DeviceId> {
+        let attached =
+            |among: &[DeviceId]| among.iter().find(|relay| self.is_attached(**relay)).copied();
+        attached(relays)
+            .or_else(|| relays.iter().find(|relay| self.is_promising(relay)).copied())
+            .or_else(|| attached(&self.homes))
+            .or_else(|| relays.iter().find(|relay| self.entries.contains_key(relay)).copied())
+    }
+
+    fn is_promising(&self, relay: &DeviceId) -> bool {
+        self.entries.contains_key(relay)
+            && self.links.get(relay).is_none_or(|link| link.failures == 0)
+    }
+}
