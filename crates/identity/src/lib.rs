@@ -33,7 +33,7 @@
 //! | `revocation` | what does not count any more |
 //! | `record`, `entry`, `server` | numbered records, and what they are about |
 //! | `invite` | joining |
-//! | `traffic` | rules for what waits |
+//! | `traffic`, `padding` | rules for what waits, and for lengths |
 //! | `encoding` | how bytes become types, and text |
 //! | `address` | prefixes and interface identifiers |
 
