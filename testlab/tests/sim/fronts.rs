@@ -60,7 +60,7 @@ fn hours_behind(front: Front) {
         if world.elapsed() >= next {
             asked.push((world.elapsed(), world.ping(0, 1)));
             let hours = (world.elapsed() - begin).as_secs() / 3_600;
-            next += if hours % 2 == 0 { STEADY } else { SPARSE };
+            next += if hours.is_multiple_of(2) { STEADY } else { SPARSE };
         }
         world.run_for(SECOND);
         let number = front.cut(&mut world);
