@@ -62,7 +62,7 @@ fn a_certificate_that_expires_ends_the_tunnel_in_the_same_call() {
     let end = engine.map().peer(peer).unwrap().member.not_after;
     let wall = UnixMillis(end.0 * 1_000 - 1);
     engine.handle_timeout(&mut rng, Now { instant: now.instant + SECOND, wall });
-    let Outbound::Datagrams { .. } = to_node_1(&world, now) else { panic!("it is still valid") };
+    assert_ne!(to_node_1(&world, now), Outbound::NoRoute, "it is still valid");
     let engine = world.nodes[0].engine.as_mut().unwrap();
     let wall = UnixMillis(end.0 * 1_000);
     engine.handle_timeout(&mut rng, Now { instant: now.instant + 2 * SECOND, wall });
