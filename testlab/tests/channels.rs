@@ -80,7 +80,7 @@ fn a_rotation_that_stalls_is_recorded_and_tried_again_and_costs_no_packet() {
     let node = world.nodes[0].device;
     world.run_for(BEFORE_ROTATION);
     for server in [HostId::Controller, HostId::Relay(0), HostId::Relay(1)] {
-        world.cut(HostId::Node(0), server);
+        world.stall(HostId::Node(0), server);
     }
     // Long enough for the rotation, and too short for the silence to end the channels.
     talk(&mut world, 40 * SECOND);
@@ -102,7 +102,7 @@ fn a_rotation_that_stalls_is_recorded_and_tried_again_and_costs_no_packet() {
 fn when_given_up() -> Duration {
     let mut world = two_nodes(false);
     world.run_for(BEFORE_ROTATION);
-    world.cut(HostId::Node(0), HostId::Controller);
+    world.stall(HostId::Node(0), HostId::Controller);
     let given_up = |world: &World| {
         world.nodes[0]
             .alarms
@@ -120,7 +120,7 @@ fn a_connection_that_is_lost_in_mid_rotation_is_recorded_and_costs_no_packet() {
         let mut world = two_nodes(false);
         let node = world.nodes[0].device;
         world.run_for(BEFORE_ROTATION);
-        world.cut(HostId::Node(0), HostId::Controller);
+        world.stall(HostId::Node(0), HostId::Controller);
         world.run_for(at - world.elapsed());
         world.stop_controller();
         world.heal();
@@ -149,7 +149,10 @@ fn a_clock_that_goes_wrong_is_recorded_from_the_sixty_first_second_and_costs_no_
         world.start_controller();
         talk(&mut world, MINUTE);
         let events = world.controller.events.iter().map(|record| record.event.clone());
+        let mut events: Vec<_> = events.collect();
+        // A relay may find it out while the controller is away, and the controller afterwards.
+        events.dedup();
         let expected = recorded.map(|seconds| SecurityEvent::ClockSkew { seconds });
-        assert_eq!(events.collect::<Vec<_>>(), Vec::from_iter(expected), "{ahead}");
+        assert_eq!(events, Vec::from_iter(expected), "{ahead}");
     }
 }

@@ -88,7 +88,7 @@ impl World {
         let is_open = wire.accepted.is_some();
         client.is_some_and(|client| {
             let is_cut = is_open && (wire.dead || self.is_cut(client, server));
-            sleeps(client) || sleeps(server) || is_cut
+            sleeps(client) || sleeps(server) || is_cut || self.is_stalled(client, server)
         })
     }
 
@@ -96,13 +96,20 @@ impl World {
     pub(super) fn hold(&mut self, delivery: Delivery) {
         let is_first = !self.held.iter().any(|(_, other)| other.flow() == delivery.flow());
         let flow = delivery.flow().filter(|(wire, _)| {
-            is_first && self.wires.get(wire).is_some_and(|wire| wire.accepted.is_some())
+            is_first && self.wires.get(wire).is_some_and(|wire| self.is_unacknowledged(wire))
         });
         if let Some((wire, to_server)) = flow {
             let at = self.now.instant + ACKNOWLEDGED_WITHIN;
             self.agenda.insert(at, Delivery::Unacknowledged { wire, to_server });
         }
         self.held.push((self.now.instant, delivery));
+    }
+
+    /// Whether what waits on an open wire is acknowledged by nobody.
+    fn is_unacknowledged(&self, wire: &Wire) -> bool {
+        let server = wire.server.host();
+        let is_stalled = wire.client.host().is_some_and(|client| self.is_stalled(client, server));
+        wire.accepted.is_some() && !is_stalled
     }
 
     /// Ends a connection at one end if what that end sent still waits; the other hears of it when it sends something.

@@ -15,6 +15,14 @@ pub struct SiteId(usize);
 /// The site in the middle.
 pub const INTERNET: SiteId = SiteId(0);
 
+/// What does not get through between two hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cut {
+    Everything,
+    /// Their systems reach each other, and their programs do not.
+    Programs,
+}
+
 /// A host of the simulation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HostId {

@@ -1,6 +1,6 @@
 //! All hosts, the network between them, and the clock.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ use super::packets::{Echo, ipv6};
 use super::plain::PlainHost;
 use super::timers::Timers;
 use super::trace::Trace;
-use super::underlay::{HostId, INTERNET, SiteId, Underlay};
+use super::underlay::{Cut, HostId, INTERNET, SiteId, Underlay};
 use super::wire::{Agenda, Quality};
 
 /// What a world begins with.
@@ -78,7 +78,7 @@ pub struct World {
     pub arrivals: Vec<Arrival>,
     /// Streams that were dialled.
     pub dials: u64,
-    pub(super) cuts: BTreeSet<(HostId, HostId)>,
+    pub(super) cuts: BTreeMap<(HostId, HostId), Cut>,
     pub(super) held: Vec<(Instant, Delivery)>,
     pub(super) timers: Timers,
     pub(super) trace: Trace,
@@ -108,7 +108,7 @@ impl World {
             underlay: Underlay::default(),
             arrivals: Vec::new(),
             dials: 0,
-            cuts: BTreeSet::new(),
+            cuts: BTreeMap::new(),
             held: Vec::new(),
             timers: Timers::default(),
             trace: Trace::default(),
@@ -442,7 +442,13 @@ impl World {
 
     /// Cuts two hosts off from each other: datagrams are lost, streams wait, nothing is dialled.
     pub fn cut(&mut self, one: HostId, other: HostId) {
-        self.cuts.insert((one.min(other), one.max(other)));
+        self.cuts.insert((one.min(other), one.max(other)), Cut::Everything);
+    }
+
+    /// Lets what two hosts send each other over streams wait, as when a program takes nothing: their systems go on to
+    /// acknowledge it.
+    pub fn stall(&mut self, one: HostId, other: HostId) {
+        self.cuts.insert((one.min(other), one.max(other)), Cut::Programs);
     }
 
     /// Cuts a host off from everybody.
@@ -451,7 +457,7 @@ impl World {
         others.into_iter().for_each(|other| self.cut(host, other));
     }
 
-    /// Ends all cuts.
+    /// Ends all cuts and stalls.
     pub fn heal(&mut self) {
         self.cuts.clear();
         self.release();
@@ -459,7 +465,11 @@ impl World {
 
     /// Whether two hosts are cut off from each other.
     pub fn is_cut(&self, one: HostId, other: HostId) -> bool {
-        self.cuts.contains(&(one.min(other), one.max(other)))
+        self.cuts.get(&(one.min(other), one.max(other))) == Some(&Cut::Everything)
+    }
+
+    pub(super) fn is_stalled(&self, one: HostId, other: HostId) -> bool {
+        self.cuts.get(&(one.min(other), one.max(other))) == Some(&Cut::Programs)
     }
 
     /// The last messages as a Mermaid sequence diagram.
