@@ -21,9 +21,17 @@ const DAY: u64 = 86_400;
 
 /// `network-ID` on disk: invite, name, device key, tunnel key, channel key.
 type Place = (Invite, String, ByteArray<32>, ByteArray<32>, ByteArray<32>);
-/// `state-ID` on disk: format, chain, binding, nothing, timestamp, clock offset, number.
-type State =
-    (u8, Option<CertificateChain>, Option<Signed<Binding>>, Option<bool>, ByteArray<12>, i64, u64);
+/// `state-ID` on disk: format, chain, binding, nothing, timestamp, clock offset, number, least time.
+type State = (
+    u8,
+    Option<CertificateChain>,
+    Option<Signed<Binding>>,
+    Option<bool>,
+    ByteArray<12>,
+    i64,
+    u64,
+    Option<u64>,
+);
 
 #[test]
 fn a_device_with_a_forged_certificate_gets_nothing() {
