@@ -102,6 +102,7 @@ impl Siege {
         let mut lab = Lab::new();
         let (alice, bob) = (lab.device("alice"), lab.device("bob"));
         alice.wait_for_path(&bob, "direct", PATIENCE);
+        alice.wait_until_saved();
         let mut rng = ChaCha20Rng::from_seed([7; 32]);
         let intruder = DeviceKey::generate(&mut rng);
         let network = stored(&alice, "network-").0.parse().expect("the entry is named by the id");
