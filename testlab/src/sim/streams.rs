@@ -125,6 +125,8 @@ impl World {
             return;
         }
         self.held.retain(|(_, delivery)| !is_its(delivery));
+        // Nor does what was sent behind it arrive.
+        self.agenda.take(is_its);
         if to_server {
             self.at_client(number, Client::closed);
         } else {
