@@ -5,6 +5,8 @@
 //! [`DataPlaneHandle`] per batch and runs packets to completion on it. What the snapshot cannot
 //! answer goes back to the engine, which is also what a node with one thread does for everything.
 
+mod inbound;
+
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
@@ -15,8 +17,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use packet::Segments;
 use wireguard_proto::{
-    MessageKind, OpenError, PublicKey, Session, TRANSPORT_HEADER_LEN, TRANSPORT_OVERHEAD,
-    padded_len, receiver_index,
+    OpenError, PublicKey, Session, TRANSPORT_HEADER_LEN, TRANSPORT_OVERHEAD, padded_len,
 };
 
 use crate::routes::{Routes, addresses, packet_len};
@@ -106,19 +107,24 @@ impl Directory {
     /// Why it must not be delivered.
     pub(crate) fn check(&self, key: &PublicKey, packet: &[u8]) -> Result<usize, DropReason> {
         let place = self.places.get(key).ok_or(DropReason::ForeignSource)?;
-        self.check_place(*place, packet)
+        let ends = addresses(packet).ok_or(DropReason::NotIp)?;
+        self.check_ends(*place, ends)?;
+        packet_len(packet).ok_or(DropReason::NotIp)
     }
 
-    fn check_place(&self, place: Place, packet: &[u8]) -> Result<usize, DropReason> {
-        let len = packet_len(packet).ok_or(DropReason::NotIp)?;
-        let (source, destination) = addresses(packet).ok_or(DropReason::NotIp)?;
+    /// Whether the peer at `place` may send from the one address to the other.
+    fn check_ends(
+        &self,
+        place: Place,
+        (source, destination): (IpAddr, IpAddr),
+    ) -> Result<(), DropReason> {
         if self.routes.lookup(source) != Some(place) {
             return Err(DropReason::ForeignSource);
         }
         if !self.own.contains(&destination) {
             return Err(DropReason::ForeignDestination);
         }
-        Ok(len)
+        Ok(())
     }
 }
 
@@ -182,25 +188,17 @@ pub enum Outbound {
     NoRoute,
 }
 
-/// What became of a datagram from the network.
+/// What comes of datagrams from the network.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Inbound<'a> {
-    /// A packet for this device.
-    Packet {
-        /// The packet without padding, in place.
-        packet: &'a mut [u8],
-        /// What the engine must be told, if anything.
-        notice: Option<Notice>,
-    },
-    /// Nothing to deliver: a keepalive.
-    Empty {
-        /// What the engine must be told, if anything.
-        notice: Option<Notice>,
-    },
+    /// A packet for this device, without padding, in place.
+    Packet(&'a mut [u8]),
     /// Only the engine can deal with it: [`Engine::handle_datagram`](crate::Engine::handle_datagram).
     /// The bytes are untouched.
     ToEngine(&'a mut [u8]),
-    /// It is worth nothing.
+    /// The engine must be told.
+    Notice(Notice),
+    /// One is worth nothing.
     Dropped(DropReason),
 }
 
@@ -290,48 +288,6 @@ impl DataPlane {
         let notice = wake.then_some(Notice { peer: peer.key, from: None });
         Outbound::Datagrams { to: *to, len, datagram_len, notice }
     }
-
-    /// Opens one datagram in place and checks where its packet comes from and goes to.
-    pub fn inbound<'a>(
-        &self,
-        from: SocketAddr,
-        datagram: &'a mut [u8],
-        now: Instant,
-    ) -> Inbound<'a> {
-        if MessageKind::of(datagram) != Some(MessageKind::Transport) {
-            return Inbound::ToEngine(datagram);
-        }
-        let entry = receiver_index(datagram).and_then(|index| self.sessions.get(&index));
-        let Some((session, peer)) = entry else { return Inbound::ToEngine(datagram) };
-        let bytes = datagram.len() as u64;
-        let payload = match session.open(datagram, now) {
-            Ok(payload) => payload,
-            Err(error) => {
-                peer.counters.count_refused(error);
-                return Inbound::Dropped(error.into());
-            }
-        };
-        let wake = session.record_received(bytes, !payload.is_empty(), now);
-        let moved = peer.direct.as_ref().is_none_or(|(_, chosen)| *chosen != from);
-        if !moved {
-            peer.counters.received_on_chosen.fetch_add(1, Relaxed);
-        }
-        let notice =
-            (wake || moved).then_some(Notice { peer: peer.key, from: moved.then_some(from) });
-        if payload.is_empty() {
-            return Inbound::Empty { notice };
-        }
-        match self.directory.check_place(peer.place, payload) {
-            Ok(len) => {
-                peer.counters.count_received(1, len as u64);
-                Inbound::Packet { packet: &mut payload[..len], notice }
-            }
-            Err(reason) => {
-                peer.counters.count_undeliverable(reason);
-                Inbound::Dropped(reason)
-            }
-        }
-    }
 }
 
 /// Seals parts of a packet with the session of the direct path, at the beginning of `out`; answers how many bytes that
@@ -370,10 +326,10 @@ impl PeerCounters {
         self.sent_bytes.fetch_add(bytes, Relaxed);
     }
 
-    fn count_refused(&self, error: OpenError) {
+    fn count_refused(&self, error: OpenError, packets: u64) {
         match error {
-            OpenError::Replayed => drop(self.replayed.fetch_add(1, Relaxed)),
-            OpenError::NotAuthentic => drop(self.forged.fetch_add(1, Relaxed)),
+            OpenError::Replayed => drop(self.replayed.fetch_add(packets, Relaxed)),
+            OpenError::NotAuthentic => drop(self.forged.fetch_add(packets, Relaxed)),
             OpenError::Malformed | OpenError::Ended => {}
         }
     }

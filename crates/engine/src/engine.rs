@@ -202,15 +202,12 @@ impl Engine {
             return self.drain(&mut cx);
         }
         let plane = self.plane.load();
-        match plane.inbound(from, datagram, now.instant) {
-            Inbound::Packet { packet, notice } => {
-                self.output.packets.push_back(HostPacket::single(packet));
-                self.take_notice(notice, &mut cx);
-            }
-            Inbound::Empty { notice } => self.take_notice(notice, &mut cx),
+        plane.inbound(from, [datagram], now.instant, |inbound| match inbound {
+            Inbound::Packet(packet) => self.output.packets.push_back(HostPacket::single(packet)),
             Inbound::ToEngine(datagram) => self.receive_datagram(from, datagram, &mut cx),
+            Inbound::Notice(notice) => self.take_notice(notice, &mut cx),
             Inbound::Dropped(_) => {}
-        }
+        });
         self.drain(&mut cx);
     }
 
@@ -234,7 +231,7 @@ impl Engine {
             Outbound::Datagrams { to, notice, .. } => {
                 self.output.transmits.push_back(Transmit { to, payload });
                 self.schedule.traffic(cx.instant());
-                self.take_notice(notice, cx);
+                notice.into_iter().for_each(|notice| self.take_notice(notice, cx));
             }
             Outbound::ToEngine => self.send_packet(HostPacket::single(packet), cx),
             Outbound::NoRoute => {}
@@ -244,7 +241,7 @@ impl Engine {
     /// A data thread has something to tell.
     pub fn handle_notice(&mut self, notice: Notice, rng: &mut dyn CryptoRng, now: Now) {
         let mut cx = Context { rng, now };
-        self.take_notice(Some(notice), &mut cx);
+        self.take_notice(notice, &mut cx);
         self.drain(&mut cx);
     }
 

@@ -22,8 +22,7 @@ use crate::via::{Arrival, Via};
 
 impl Engine {
     /// Acts upon what a data thread, or the data plane in this thread, could not do by itself.
-    pub(crate) fn take_notice(&mut self, notice: Option<Notice>, cx: &mut Context<'_>) {
-        let Some(notice) = notice else { return };
+    pub(crate) fn take_notice(&mut self, notice: Notice, cx: &mut Context<'_>) {
         let device = self.peers.device_of(&notice.peer);
         match (device.and_then(|device| self.peers.touch(device)), notice.from) {
             (Some(peer), Some(from)) => {

@@ -7,6 +7,7 @@ use std::{
     path::PathBuf,
 };
 
+use bytes::BytesMut;
 use packet::{Merging, Offload};
 
 use crate::{Delivery, linux::tun as sys};
@@ -31,6 +32,14 @@ impl Device {
     /// duplicated, and the number stays open.
     pub fn inherited(number: i32) -> io::Result<Self> {
         sys::inherited(number).map(Self::Open)
+    }
+
+    /// Where further queues come from.
+    pub(crate) fn path(&self) -> Option<PathBuf> {
+        match self {
+            Self::Path(path) => Some(path.clone()),
+            Self::Open(_) => None,
+        }
     }
 }
 
@@ -89,7 +98,7 @@ pub enum TunError {
     },
 }
 
-/// An open TUN. Dropping it removes the interface.
+/// An open TUN, or one queue of it. Dropping the last removes the interface.
 ///
 /// All methods take `&self`, so one thread may read while another writes.
 #[derive(Debug)]
@@ -103,13 +112,20 @@ pub struct Tun {
 impl Tun {
     /// Makes or attaches the interface, in the calling thread's network namespace.
     pub fn open(config: TunConfig) -> Result<Self, TunError> {
-        let opened = sys::open(config.device, &config.name, config.offload)?;
-        let tun = Self {
-            fd: opened.fd,
-            name: opened.name,
-            virtio: opened.virtio,
-            merging: opened.merging,
-        };
+        Ok(Self::open_queues(config, 1)?.swap_remove(0))
+    }
+
+    /// The same with up to `count` queues, at least one: as many as the system gives.
+    ///
+    /// What the host sends is spread over the queues by flow, and a flow stays with the queue that was last written
+    /// to for the other direction of it.
+    pub fn open_queues(config: TunConfig, count: usize) -> Result<Vec<Self>, TunError> {
+        let queues = sys::open(config.device, &config.name, config.offload, count)?;
+        let queues: Vec<Self> = queues
+            .into_iter()
+            .map(|sys::Opened { fd, name, virtio, merging }| Self { fd, name, virtio, merging })
+            .collect();
+        let tun = &queues[0];
         let index = tun.index()?;
         let fault = |doing| move |source| TunError::Os { doing, source };
         if let Some(mtu) = config.mtu {
@@ -119,7 +135,7 @@ impl Tun {
             // Older systems have a fixed limit: sends are split in two there.
             let _ = crate::links::set_super_packet(index, SUPER_PACKET);
         }
-        Ok(tun)
+        Ok(queues)
     }
 
     /// Two ends joined in memory: what is written to one is read from the other, with its offload
@@ -162,10 +178,10 @@ impl Tun {
         sys::namespace(self.fd.as_fd())
     }
 
-    /// Reads one packet or super-packet to the start of `buffer`; none if nothing waits.
+    /// Appends one packet or super-packet to `buffer`; none if nothing waits.
     ///
-    /// A packet that `buffer` is too small for is cut: give [`MAX_PACKET`] bytes.
-    pub fn receive(&self, buffer: &mut [u8]) -> Result<Option<(Offload, usize)>, TunError> {
+    /// It is cut if the capacity of `buffer` has no room for it, which never grows: leave [`MAX_PACKET`] bytes.
+    pub fn receive(&self, buffer: &mut BytesMut) -> Result<Option<Offload>, TunError> {
         sys::receive(self.fd.as_fd(), self.virtio, buffer)
     }
 

@@ -36,13 +36,22 @@ pub struct UdpConfig {
     pub mark: u32,
     /// Size of the send and receive buffers to ask for, in bytes.
     pub buffer: usize,
+    /// Share the port with the other sockets of this user that were bound so: the system spreads what arrives
+    /// over them by sender (`SO_REUSEPORT`).
+    pub shared: bool,
 }
 
 impl UdpConfig {
     /// All IPv4 addresses.
     #[must_use]
     pub fn ipv4(port: u16) -> Self {
-        Self { address: Ipv4Addr::UNSPECIFIED.into(), port, mark: 0, buffer: SOCKET_BUFFER }
+        Self {
+            address: Ipv4Addr::UNSPECIFIED.into(),
+            port,
+            mark: 0,
+            buffer: SOCKET_BUFFER,
+            shared: false,
+        }
     }
 
     /// All IPv6 addresses, and only these.

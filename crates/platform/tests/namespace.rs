@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::BytesMut;
 use packet::{Packet, Segmentation, Segments, Transport, build};
 use platform::{
     Delivery, Interest, Poller, Tun, TunConfig, TunError,
@@ -44,14 +45,19 @@ fn wait(tun: &Tun) {
     assert!(poller.wait(Some(Duration::from_secs(5))).unwrap().count() > 0, "nothing came");
 }
 
+/// What waits there, if anything does.
+fn next(tun: &Tun) -> Option<(packet::Offload, BytesMut)> {
+    let mut buffer = BytesMut::with_capacity(MAX_PACKET);
+    tun.receive(&mut buffer).unwrap().map(|offload| (offload, buffer))
+}
+
 /// The next packet that `wanted` accepts.
 fn receive(tun: &Tun, wanted: impl Fn(&Packet<'_>) -> bool) -> (packet::Offload, Vec<u8>) {
-    let mut buffer = vec![0; MAX_PACKET];
     let deadline = Instant::now() + Duration::from_secs(10);
     while Instant::now() < deadline {
         wait(tun);
-        while let Some((offload, length)) = tun.receive(&mut buffer).unwrap() {
-            let packet = Packet::parse(&buffer[..length]).unwrap();
+        while let Some((offload, bytes)) = next(tun) {
+            let packet = Packet::parse(&bytes).unwrap();
             if wanted(&packet) {
                 return (offload, packet.bytes().to_vec());
             }
@@ -62,14 +68,13 @@ fn receive(tun: &Tun, wanted: impl Fn(&Packet<'_>) -> bool) -> (packet::Offload,
 
 /// Asks until there is an answer: an interface that has just come up loses what comes too early.
 fn answer_to(tun: &Tun, request: &[u8], from: IpAddr) -> Vec<u8> {
-    let mut buffer = vec![0; MAX_PACKET];
     let mut poller = Poller::new().unwrap();
     poller.add(tun, 0, Interest::Read).unwrap();
     for _ in 0..50 {
         assert_eq!(tun.send(&Default::default(), &[request]).unwrap(), Delivery::Sent);
         let _ = poller.wait(Some(Duration::from_millis(200))).unwrap().count();
-        while let Some((_, length)) = tun.receive(&mut buffer).unwrap() {
-            let packet = Packet::parse(&buffer[..length]).unwrap();
+        while let Some((_, bytes)) = next(tun) {
+            let packet = Packet::parse(&bytes).unwrap();
             if packet.destination() == from {
                 return packet.bytes().to_vec();
             }
@@ -100,11 +105,10 @@ fn the_host_echoes_what_is_written_to_the_tun() {
 
 /// Carries packets between two TUNs; split to single packets on the way, and joined again.
 fn shuttle(left: &Tun, right: &Tun, largest: &mut usize) {
-    let mut buffer = vec![0; MAX_PACKET];
     for (from, to) in [(left, right), (right, left)] {
-        while let Some((offload, length)) = from.receive(&mut buffer).unwrap() {
-            *largest = (*largest).max(length);
-            let plan = Segments::plan(&offload, &buffer[..length]).unwrap();
+        while let Some((offload, bytes)) = next(from) {
+            *largest = (*largest).max(bytes.len());
+            let plan = Segments::plan(&offload, &bytes).unwrap();
             let parts: Vec<Vec<u8>> = (0..plan.count())
                 .map(|index| {
                     let mut part = vec![0; plan.length(index)];
@@ -397,7 +401,7 @@ fn changes_of_mtu_and_addresses_are_seen_and_deletion_ends_the_tun() {
         assert!(!links::local_addresses().unwrap().iter().any(|one| one.address == address));
         links::remove(index).unwrap();
         wait(&tun);
-        assert!(matches!(tun.receive(&mut [0; 100]), Err(TunError::Gone)));
+        assert!(matches!(tun.receive(&mut BytesMut::new()), Err(TunError::Gone)));
         let sent = tun.send(&Default::default(), &[&[0x45; 20]]);
         assert!(matches!(sent, Err(TunError::Gone)));
         assert!(matches!(tun.current_name(), Err(TunError::Gone)));
@@ -470,10 +474,22 @@ fn a_pair_in_memory_carries_super_packets() {
     let offload =
         packet::Offload { segment_size: 1380, needs_checksum: true, ..Default::default() };
     assert_eq!(left.send(&offload, &[&packet[..40], &packet[40..]]).unwrap(), Delivery::Sent);
-    let mut buffer = vec![0; MAX_PACKET];
-    assert_eq!(right.receive(&mut buffer).unwrap(), Some((offload, packet.len())));
-    assert_eq!(buffer[..packet.len()], packet);
+    let mut buffer = BytesMut::with_capacity(3 + MAX_PACKET);
+    buffer.extend_from_slice(b"abc");
+    assert_eq!(right.receive(&mut buffer).unwrap(), Some(offload));
+    assert_eq!((&buffer[..3], &buffer[3..]), (&b"abc"[..], &packet[..]));
     assert_eq!(right.receive(&mut buffer).unwrap(), None);
     drop(left);
     assert!(matches!(right.receive(&mut buffer), Err(TunError::Gone)));
+    assert_eq!(buffer.len(), 3 + packet.len());
+}
+
+#[test]
+fn a_packet_that_there_is_no_room_for_is_cut_and_nothing_grows() {
+    let (left, right) = Tun::pair().unwrap();
+    let mut buffer = BytesMut::with_capacity(64);
+    let capacity = buffer.capacity();
+    assert_eq!(left.send(&Default::default(), &[&[0x45; 1_000]]).unwrap(), Delivery::Sent);
+    assert!(right.receive(&mut buffer).unwrap().is_some());
+    assert_eq!((buffer.len(), buffer.capacity()), (capacity, capacity));
 }

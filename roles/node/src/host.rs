@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use engine::{HostPacket, InterfaceSettings};
 
 use crate::{
-    data::{DataThread, Outlet},
+    data::{DataThreads, Outlet},
     directory::Directory,
     interface::Interface,
     udp::{Inbox, Sockets},
@@ -18,7 +18,7 @@ use crate::{
 pub(crate) enum HostPlan {
     /// The stack that all networks share; the loop itself has the UDP sockets.
     Userspace { way: StackWay, udp: Sockets },
-    /// An interface; a data thread works between it and the UDP sockets.
+    /// An interface; data threads work between its queues and the UDP sockets.
     Tun { interface: Interface, sockets: Sockets },
 }
 
@@ -48,7 +48,7 @@ pub(crate) struct TunHost {
     name: String,
     interface: Interface,
     sockets: Sockets,
-    thread: DataThread,
+    threads: DataThreads,
 }
 
 impl Host {
@@ -57,10 +57,9 @@ impl Host {
         match plan {
             HostPlan::Userspace { way, udp } => Ok(Self::Userspace { way, udp: Inbox::new(udp)? }),
             HostPlan::Tun { interface, sockets } => {
-                let tun = interface.tun();
-                let name = tun.name().to_owned();
-                let thread = DataThread::start(tun, outlet.clone())?;
-                Ok(Self::Tun(TunHost { name, interface, sockets, thread }))
+                let name = interface.name().to_owned();
+                let threads = DataThreads::start(interface.queues(), outlet)?;
+                Ok(Self::Tun(TunHost { name, interface, sockets, threads }))
             }
         }
     }
@@ -87,7 +86,7 @@ impl Host {
             Self::Userspace { way, .. } => packet.split(|part| {
                 let _ = way.packets.try_send(BytesMut::from(part));
             }),
-            Self::Tun(host) => host.thread.deliver(packet),
+            Self::Tun(host) => host.threads.deliver(packet),
         }
     }
 

@@ -14,27 +14,39 @@ use tracing::warn;
 /// An interface that ends, with its addresses and routes, when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Interface {
-    tun: Arc<Tun>,
+    /// At least one.
+    queues: Vec<Arc<Tun>>,
     index: u32,
     addresses: Vec<IpNet>,
     routes: Vec<IpNet>,
 }
 
 impl Interface {
-    /// Makes the interface, without addresses and down.
-    pub(crate) fn open(name: &str, device: &Path, mtu: u32) -> Result<Self, TunError> {
-        let tun = Tun::open(TunConfig {
+    /// Makes the interface with up to `queues` queues, without addresses and down.
+    pub(crate) fn open(
+        name: &str,
+        device: &Path,
+        mtu: u32,
+        queues: usize,
+    ) -> Result<Self, TunError> {
+        let config = TunConfig {
             device: Device::Path(device.to_owned()),
             mtu: Some(mtu),
             ..TunConfig::named(name)
-        })?;
-        let index = tun.index()?;
-        Ok(Self { tun: Arc::new(tun), index, addresses: Vec::new(), routes: Vec::new() })
+        };
+        let queues: Vec<_> = Tun::open_queues(config, queues)?.into_iter().map(Arc::new).collect();
+        let index = queues[0].index()?;
+        Ok(Self { queues, index, addresses: Vec::new(), routes: Vec::new() })
     }
 
-    /// Where its packets are read and written.
-    pub(crate) fn tun(&self) -> Arc<Tun> {
-        self.tun.clone()
+    /// Where its packets are read and written, at least one.
+    pub(crate) fn queues(&self) -> &[Arc<Tun>] {
+        &self.queues
+    }
+
+    /// Its name when it was made.
+    pub(crate) fn name(&self) -> &str {
+        self.queues[0].name()
     }
 
     /// Its index, by which the system's resolver knows it.
@@ -68,7 +80,7 @@ impl Interface {
 
     fn told(&self, what: &str, result: io::Result<()>) {
         if let Err(error) = result {
-            warn!(interface = self.tun.name(), %error, "{what} could not be set");
+            warn!(interface = self.name(), %error, "{what} could not be set");
         }
     }
 }
@@ -85,7 +97,8 @@ mod tests {
         namespace
             .run(|| {
                 let mut interface =
-                    Interface::open("shadow%d", Path::new("/dev/net/tun"), 1280).expect("a TUN");
+                    Interface::open("shadow%d", Path::new("/dev/net/tun"), 1280, 2).expect("a TUN");
+                assert_eq!(interface.queues().len(), 2);
                 let first = InterfaceSettings {
                     addresses: vec![
                         "fd00::1".parse().expect("one"),

@@ -1,6 +1,6 @@
 //! What may be set for a node.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, num::NonZero, path::PathBuf, thread::available_parallelism};
 
 use serde::{Deserialize, Deserializer, de::Error};
 use websocket::Proxy;
@@ -25,6 +25,35 @@ pub enum Mode {
     Userspace,
 }
 
+/// How many threads move the packets of an interface, each with a queue of it and a UDP socket of its own.
+///
+/// What one peer sends goes through one of them, and so does most of what goes to it. More of them help
+/// whoever has many busy peers and processors to spare: the programs that send and receive need some as well.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct DataThreads(Option<NonZero<u8>>);
+
+impl DataThreads {
+    /// Of processors, that many have a thread.
+    const SHARE: usize = 2;
+    /// More than that takes more memory than it moves packets, unless somebody knows better.
+    const MOST: usize = 8;
+
+    /// So many, 1 to 255.
+    #[must_use]
+    pub fn fixed(number: NonZero<u8>) -> Self {
+        Self(Some(number))
+    }
+
+    /// The number set, or one for each two processors that this process may use, 1 to 8.
+    pub(crate) fn number(self) -> usize {
+        let of_host = || {
+            let processors = available_parallelism().map_or(1, NonZero::get);
+            (processors / Self::SHARE).clamp(1, Self::MOST)
+        };
+        self.0.map_or_else(of_host, |number| number.get().into())
+    }
+}
+
 /// Settings of a node, with the defaults that suit most.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -39,6 +68,8 @@ pub struct NodeSettings {
     pub tun_path: PathBuf,
     /// The interface's MTU in bytes, at least 1280.
     pub mtu: u16,
+    /// Threads that move the packets of a network's interface.
+    pub data_threads: DataThreads,
     /// The UDP port, 0 for a free one. Further networks always take a free one.
     pub listen_port: u16,
     /// Whether the router is asked to forward a port to each network's UDP port.
@@ -81,6 +112,7 @@ impl Default for NodeSettings {
             interface: "shadowmesh".to_owned(),
             tun_path: PathBuf::from("/dev/net/tun"),
             mtu: 1280,
+            data_threads: DataThreads::default(),
             listen_port: 0,
             listen: Listen::default(),
             port_mapping: true,

@@ -21,11 +21,14 @@ const EAFNOSUPPORT: i32 = 97;
 /// which the system then chooses, as it does for strangers.
 const SOURCES: usize = 1_024;
 
-/// One socket for each IP family that the host has, on the same port. Clones are one.
+/// One socket for each IP family that the host has, on the same port; the same again for each further data thread.
+/// Clones are one.
 #[derive(Clone, Debug)]
 pub(crate) struct Sockets {
-    ipv4: Option<Arc<UdpSocket>>,
-    ipv6: Option<Arc<UdpSocket>>,
+    /// A pair for each thread; none for a node that does not use UDP.
+    pairs: Arc<[Pair]>,
+    /// Whose pair this is.
+    thread: usize,
     port: u16,
     mark: u32,
     sources: Arc<Sources>,
@@ -34,14 +37,14 @@ pub(crate) struct Sockets {
 impl Sockets {
     /// No sockets at all, for a node that does not use UDP.
     pub(crate) fn none() -> Self {
-        Self { ipv4: None, ipv6: None, port: 0, mark: 0, sources: Arc::default() }
+        Self { pairs: Arc::new([]), thread: 0, port: 0, mark: 0, sources: Arc::default() }
     }
 
-    /// Binds a port, 0 for a free one. `mark` is put on everything sent, 0 for none.
-    pub(crate) fn bind(port: u16, mark: u32) -> io::Result<Self> {
+    /// Binds a port, 0 for a free one, for so many threads. `mark` is put on everything sent, 0 for none.
+    pub(crate) fn bind(port: u16, mark: u32, threads: usize) -> io::Result<Self> {
         let mut last = io::Error::from(io::ErrorKind::AddrInUse);
         for _ in 0..PORT_ATTEMPTS {
-            match Self::bind_both(port, mark) {
+            match Self::bind_all(port, mark, threads) {
                 Ok(sockets) => return Ok(sockets),
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse && port == 0 => last = error,
                 Err(error) => return Err(error),
@@ -50,22 +53,27 @@ impl Sockets {
         Err(last)
     }
 
-    fn bind_both(port: u16, mark: u32) -> io::Result<Self> {
-        let open = |config: UdpConfig| available(UdpSocket::bind(&UdpConfig { mark, ..config }));
-        let ipv4 = open(UdpConfig::ipv4(port))?;
-        let taken = ipv4.as_ref().map_or(port, |socket| socket.local_address().port());
-        let ipv6 = open(UdpConfig::ipv6(taken))?;
-        let Some(one) = ipv4.as_ref().or(ipv6.as_ref()) else {
-            return Err(io::ErrorKind::Unsupported.into());
+    /// A pair that shares its port would join those of another process, so a pair of its own shows first
+    /// that the port is free.
+    fn bind_all(port: u16, mark: u32, threads: usize) -> io::Result<Self> {
+        let alone = Pair::bind(port, mark, false)?;
+        let Some(port) = alone.port() else { return Err(io::ErrorKind::Unsupported.into()) };
+        let pairs: Arc<[Pair]> = if threads > 1 {
+            drop(alone);
+            (0..threads).map(|_| Pair::bind(port, mark, true)).collect::<io::Result<_>>()?
+        } else {
+            Arc::new([alone])
         };
-        let port = one.local_address().port();
-        Ok(Self {
-            ipv4: ipv4.map(Arc::new),
-            ipv6: ipv6.map(Arc::new),
-            port,
-            mark,
-            sources: Arc::default(),
-        })
+        Ok(Self { pairs, thread: 0, port, mark, sources: Arc::default() })
+    }
+
+    /// The same for a thread, which gets a pair of its own; what arrives is spread over the pairs by sender.
+    pub(crate) fn for_thread(&self, thread: usize) -> Self {
+        Self { thread, ..self.clone() }
+    }
+
+    fn pair(&self) -> Option<&Pair> {
+        self.pairs.get(self.thread)
     }
 
     /// The port of both, if there are any.
@@ -78,18 +86,18 @@ impl Sockets {
         self.mark
     }
 
-    /// The sockets there are.
+    /// The sockets of this thread.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<UdpSocket>> {
-        self.ipv4.iter().chain(&self.ipv6)
+        self.pair().into_iter().flat_map(|pair| pair.ipv4.iter().chain(&pair.ipv6))
     }
 
     /// Sends datagrams, `segment` bytes each but the last, from the address of ours that the remote
     /// talks to. What cannot be sent is lost.
     pub(crate) fn send(&self, to: SocketAddr, bytes: &[u8], segment: Option<u16>) {
-        let socket = match to.ip() {
-            IpAddr::V4(_) => &self.ipv4,
-            IpAddr::V6(_) => &self.ipv6,
-        };
+        let socket = self.pair().and_then(|pair| match to.ip() {
+            IpAddr::V4(_) => pair.ipv4.as_ref(),
+            IpAddr::V6(_) => pair.ipv6.as_ref(),
+        });
         let Some(socket) = socket else { return };
         let source = self.sources.of(to);
         match socket.send(&Transmit { destination: to, source, segment, bytes }) {
@@ -107,6 +115,30 @@ impl Sockets {
     /// Lets the system choose the sources anew, as after a change of networks.
     pub(crate) fn forget_sources(&self) {
         self.sources.clear();
+    }
+}
+
+/// One socket for each IP family, on the same port.
+#[derive(Debug)]
+struct Pair {
+    ipv4: Option<Arc<UdpSocket>>,
+    ipv6: Option<Arc<UdpSocket>>,
+}
+
+impl Pair {
+    fn bind(port: u16, mark: u32, shared: bool) -> io::Result<Self> {
+        let open = |config: UdpConfig| {
+            available(UdpSocket::bind(&UdpConfig { mark, shared, ..config }).map(Arc::new))
+        };
+        let ipv4 = open(UdpConfig::ipv4(port))?;
+        let taken = ipv4.as_ref().map_or(port, |socket| socket.local_address().port());
+        let ipv6 = open(UdpConfig::ipv6(taken))?;
+        Ok(Self { ipv4, ipv6 })
+    }
+
+    /// The port of both, if the host has any IP family.
+    fn port(&self) -> Option<u16> {
+        self.ipv4.as_ref().or(self.ipv6.as_ref()).map(|socket| socket.local_address().port())
     }
 }
 
@@ -207,7 +239,7 @@ impl Inbox {
 }
 
 /// A family that the host does not have is no failure.
-fn available(bound: io::Result<UdpSocket>) -> io::Result<Option<UdpSocket>> {
+fn available(bound: io::Result<Arc<UdpSocket>>) -> io::Result<Option<Arc<UdpSocket>>> {
     match bound {
         Ok(socket) => Ok(Some(socket)),
         Err(error) if error.raw_os_error() == Some(EAFNOSUPPORT) => Ok(None),
@@ -239,16 +271,51 @@ mod tests {
     }
 
     fn inbox() -> Inbox {
-        Inbox::new(Sockets::bind(0, 0).expect("a free port")).expect("a runtime")
+        Inbox::new(Sockets::bind(0, 0, 1).expect("a free port")).expect("a runtime")
     }
 
     #[test]
     fn both_families_share_one_port() {
-        let sockets = Sockets::bind(0, 0).expect("a free port");
+        let sockets = Sockets::bind(0, 0, 1).expect("a free port");
         let port = sockets.port().expect("it is bound");
         assert!(sockets.all().all(|socket| socket.local_address().port() == port));
         assert!(sockets.all().count() > 0);
         assert_eq!(Sockets::none().port(), None);
+    }
+
+    #[test]
+    fn threads_share_a_port_and_keep_it_from_others() {
+        let sockets = Sockets::bind(0, 0, 3).expect("a free port");
+        let port = sockets.port().expect("it is bound");
+        for thread in 0..3 {
+            let own = sockets.for_thread(thread);
+            assert!(own.all().count() > 0);
+            assert!(own.all().all(|socket| socket.local_address().port() == port));
+        }
+        let again = Sockets::bind(port, 0, 3).expect_err("the port is taken");
+        assert_eq!(again.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn senders_are_spread_over_the_threads_and_each_stays_with_one() {
+        let sockets = Sockets::bind(0, 0, 2).expect("a free port");
+        let to = SocketAddr::from((Ipv4Addr::LOCALHOST, sockets.port().expect("it is bound")));
+        let senders: Vec<_> = (0..32).map(|_| Sockets::bind(0, 0, 1).expect("a port")).collect();
+        for sender in senders.iter().chain(&senders) {
+            sender.send(to, b"packet", None);
+        }
+        let mut seen = [(); 2].map(|()| Vec::new());
+        let mut batch = ReceiveBatch::new(1);
+        for (thread, seen) in seen.iter_mut().enumerate() {
+            for socket in sockets.for_thread(thread).all() {
+                while socket.receive(&mut batch).expect("it receives") {
+                    seen.extend(batch.datagrams().map(|datagram| datagram.remote.port()));
+                }
+            }
+        }
+        let [one, other] = &seen;
+        assert_eq!(one.len() + other.len(), 64);
+        assert!(!one.is_empty() && !other.is_empty() && one.iter().all(|it| !other.contains(it)));
     }
 
     #[tokio::test]

@@ -97,8 +97,9 @@ async fn carry(mut from_stack: mpsc::Receiver<BytesMut>, directory: Directory, m
             let Some(outlet) = pieces.first().and_then(|header| directory.outlet(header)) else {
                 return;
             };
-            let length = buffers.fill(pieces);
-            outlet.send(offload, length, &mut buffers);
+            let room = buffers.room();
+            pieces.iter().for_each(|piece| room.extend_from_slice(piece));
+            outlet.send(offload, &mut buffers);
         });
         packets.clear();
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use packet::{Coalescer, Offload, Packet, Segments};
 use platform::tun::MAX_PACKET;
 use platform::{Delivery, Interest, Poller, ReceiveBatch, Tun, TunError, Waker};
@@ -66,7 +67,7 @@ pub(crate) struct Worker {
     inbound: Inbound,
     outbound: Outbound,
     received: ReceiveBatch,
-    read: Vec<u8>,
+    read: BytesMut,
 }
 
 /// Why the data thread ended.
@@ -101,7 +102,7 @@ impl Worker {
             inbound: Inbound::default(),
             outbound: Outbound::new(),
             received: ReceiveBatch::new(RECEIVE_SLOTS),
-            read: vec![0; MAX_PACKET],
+            read: BytesMut::with_capacity(MAX_PACKET),
         };
         worker.watch_sockets()?;
         Ok((worker, Commands { sender, waker }))
@@ -157,8 +158,9 @@ impl Worker {
     fn read_tun(&mut self, now: Instant) -> Flow {
         let mtu = self.mtu.current(&self.tun, now);
         for _ in 0..READ_BATCH {
-            let (offload, len) = match self.tun.receive(&mut self.read) {
-                Ok(Some(read)) => read,
+            self.read.clear();
+            let offload = match self.tun.receive(&mut self.read) {
+                Ok(Some(offload)) => offload,
                 Ok(None) => break,
                 Err(TunError::Gone) => return Flow::Stop,
                 Err(error) => {
@@ -167,7 +169,7 @@ impl Worker {
                 }
             };
             let read = std::mem::take(&mut self.read);
-            self.route(offload, &read[..len], mtu, now);
+            self.route(offload, &read, mtu, now);
             self.read = read;
             if self.outbound.is_enough() {
                 self.flush();

@@ -9,6 +9,7 @@
 
 use std::net::SocketAddr;
 
+use bytes::BytesMut;
 use packet::{Coalescer, Offload, Packet, Segments};
 use platform::{
     Interest, Poller, ReceiveBatch, Transmit, Tun, TunConfig, TunError, UdpConfig, UdpSocket,
@@ -44,7 +45,7 @@ impl End {
         let mut poller = Poller::new().expect("a poller");
         poller.add(&self.tun, 0, Interest::Read).expect("it can be watched");
         poller.add(&self.socket, 1, Interest::Read).expect("it can be watched");
-        let mut packet = vec![0; MAX_PACKET];
+        let mut packet = BytesMut::with_capacity(MAX_PACKET);
         let mut datagrams = Vec::with_capacity(2 * MAX_PACKET);
         let mut batch = ReceiveBatch::new(RECEIVE_SLOTS);
         loop {
@@ -61,15 +62,16 @@ impl End {
         }
     }
 
-    fn send(&self, packet: &mut [u8], datagrams: &mut Vec<u8>) {
+    fn send(&self, packet: &mut BytesMut, datagrams: &mut Vec<u8>) {
         for _ in 0..READS {
-            let (offload, length) = match self.tun.receive(packet) {
-                Ok(Some(read)) => read,
+            packet.clear();
+            let offload = match self.tun.receive(packet) {
+                Ok(Some(offload)) => offload,
                 Ok(None) => return,
                 Err(TunError::Gone) => std::process::exit(0),
                 Err(error) => panic!("{error}"),
             };
-            let Ok(segments) = Segments::plan(&offload, &packet[..length]) else { continue };
+            let Ok(segments) = Segments::plan(&offload, packet) else { continue };
             for first in (0..segments.count()).step_by(MAX_SEGMENTS) {
                 datagrams.clear();
                 for index in first..segments.count().min(first + MAX_SEGMENTS) {

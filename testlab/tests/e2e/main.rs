@@ -10,6 +10,7 @@ mod observers;
 mod own_streams;
 mod proxies;
 mod stream;
+mod threads;
 mod translators;
 mod underlays;
 

@@ -246,7 +246,7 @@ impl Fetch {
 }
 
 /// What a host has counted: `TcpInErrs` for segments that it has refused, bad checksums among them.
-fn counter(device: &Device, name: &str) -> u64 {
+pub(super) fn counter(device: &Device, name: &str) -> u64 {
     let counters = device.namespace().run("nstat", &["-asz", name]);
     let line = counters.lines().find(|line| line.starts_with(name));
     let count = line.and_then(|line| line.split_whitespace().nth(1));

@@ -1,5 +1,6 @@
 //! Whole networks on a virtual clock.
 
+mod batches;
 mod clocks;
 mod fronts;
 mod hostile;

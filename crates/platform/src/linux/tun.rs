@@ -2,11 +2,12 @@
 
 use std::{
     io,
-    io::{IoSlice, IoSliceMut},
+    io::IoSlice,
     mem,
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
 };
 
+use bytes::BytesMut;
 use packet::{Merging, Offload};
 use rustix::{
     fs::{Mode, OFlags},
@@ -30,9 +31,15 @@ const TUNGETDEVNETNS: libc::c_ulong = 0x54e3;
 /// What has to be as it is for packets to be read as they are.
 const KIND: i32 = libc::IFF_TUN | libc::IFF_TAP | libc::IFF_NO_PI;
 const PLAIN: i32 = libc::IFF_TUN | libc::IFF_NO_PI;
-/// With which flags to try, in this order: a system may know of no virtio header. One queue, also where
-/// an interface was made for several: another process may have the others.
-const LADDER: [i32; 2] = [PLAIN | libc::IFF_VNET_HDR, PLAIN];
+/// With which flags to try, in this order: a system may know of no virtio header or of one queue only, and an
+/// interface that is there already may have one only. Where one queue is wanted, one is taken, also of an interface
+/// that was made for several: another process may have the others.
+const LADDER: [i32; 4] = [
+    PLAIN | libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE,
+    PLAIN | libc::IFF_VNET_HDR,
+    PLAIN | libc::IFF_MULTI_QUEUE,
+    PLAIN,
+];
 
 /// The virtio header, the packet's header, and 64 payloads.
 const MAX_PIECES: usize = 66;
@@ -44,19 +51,50 @@ pub(crate) struct Opened {
     pub(crate) merging: Merging,
 }
 
-pub(crate) fn open(device: Device, name: &str, offload: bool) -> Result<Opened, TunError> {
+/// Up to `queues` queues of one interface, at least one.
+pub(crate) fn open(
+    device: Device,
+    name: &str,
+    offload: bool,
+    queues: usize,
+) -> Result<Vec<Opened>, TunError> {
+    let path = device.path();
+    let (first, flags) = open_first(device, name, offload, queues > 1)?;
+    let mut all = vec![first];
+    if flags & libc::IFF_MULTI_QUEUE == 0 {
+        return Ok(all);
+    }
+    while let Some(path) = path.as_ref().filter(|_| all.len() < queues) {
+        let fd = open_device(Device::Path(path.clone()))?;
+        // The system has a limit of its own.
+        let Ok(name) = attach(&fd, &all[0].name, flags)? else { break };
+        all.push(finish(fd, name, flags)?);
+    }
+    Ok(all)
+}
+
+fn open_first(
+    device: Device,
+    name: &str,
+    offload: bool,
+    several: bool,
+) -> Result<(Opened, i32), TunError> {
     let fd = open_device(device)?;
     if let Ok((name, flags)) = interface_of(fd.as_fd()) {
         if flags & KIND != PLAIN {
             let source = io::Error::new(io::ErrorKind::InvalidInput, "it is no plain TUN");
             return Err(TunError::Os { doing: "use the TUN descriptor", source });
         }
-        return finish(fd, name, flags);
+        return Ok((finish(fd, name, flags)?, PLAIN));
     }
     let mut last = libc::EINVAL;
-    for flags in LADDER.into_iter().filter(|flags| offload || flags & libc::IFF_VNET_HDR == 0) {
+    let is_wanted = |flags: &i32| {
+        (offload || flags & libc::IFF_VNET_HDR == 0)
+            && (several || flags & libc::IFF_MULTI_QUEUE == 0)
+    };
+    for flags in LADDER.into_iter().filter(is_wanted) {
         match attach(&fd, name, flags)? {
-            Ok(name) => return finish(fd, name, flags),
+            Ok(name) => return Ok((finish(fd, name, flags)?, flags)),
             Err(error) => last = error,
         }
         if last != libc::EINVAL {
@@ -205,25 +243,19 @@ pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 pub(crate) fn receive(
     fd: BorrowedFd<'_>,
     virtio: bool,
-    buffer: &mut [u8],
-) -> Result<Option<(Offload, usize)>, TunError> {
+    buffer: &mut BytesMut,
+) -> Result<Option<Offload>, TunError> {
     let mut header = [0; Offload::VIRTIO_LENGTH];
+    let head = if virtio { header.len() } else { 0 };
     loop {
-        let result = if virtio {
-            let mut pieces = [IoSliceMut::new(&mut header), IoSliceMut::new(buffer)];
-            rustix::io::readv(fd, &mut pieces)
-        } else {
-            rustix::io::read(fd, &mut *buffer)
-        };
-        match result {
+        let before = buffer.len();
+        match append(fd, &mut header[..head], buffer) {
             Ok(0) => return Err(TunError::Gone),
-            Ok(length) if !virtio => return Ok(Some((Offload::default(), length))),
+            Ok(_) if !virtio => return Ok(Some(Offload::default())),
             Ok(length) => match Offload::from_virtio(&header) {
-                Ok(offload) if length > header.len() => {
-                    return Ok(Some((offload, length - header.len())));
-                }
+                Ok(offload) if length > head => return Ok(Some(offload)),
                 // Nothing that was offered to the host: not for us.
-                Ok(_) | Err(_) => {}
+                Ok(_) | Err(_) => buffer.truncate(before),
             },
             Err(Errno::AGAIN) => return Ok(None),
             Err(Errno::INTR) => {}
@@ -233,6 +265,25 @@ pub(crate) fn receive(
             }
         }
     }
+}
+
+/// Reads into `head` until it is full, and what comes behind it to the end of `buffer`; the length of both.
+fn append(fd: BorrowedFd<'_>, head: &mut [u8], buffer: &mut BytesMut) -> Result<usize, Errno> {
+    let spare = buffer.spare_capacity_mut();
+    let piece = |start: *mut u8, length| libc::iovec { iov_base: start.cast(), iov_len: length };
+    let pieces =
+        [piece(head.as_mut_ptr(), head.len()), piece(spare.as_mut_ptr().cast(), spare.len())];
+    // SAFETY: both pieces are memory that may be written for the call's duration, of the stated lengths; the
+    // system reads nothing of it.
+    let length = unsafe { libc::readv(fd.as_raw_fd(), pieces.as_ptr(), 2) };
+    let Ok(length) = usize::try_from(length) else {
+        let error = io::Error::last_os_error();
+        return Err(Errno::from_io_error(&error).unwrap_or(Errno::IO));
+    };
+    let packet = length.saturating_sub(head.len());
+    // SAFETY: the system has written so many bytes behind those that were there, within the capacity.
+    unsafe { buffer.set_len(buffer.len() + packet) };
+    Ok(length)
 }
 
 pub(crate) fn send(

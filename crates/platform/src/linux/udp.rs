@@ -75,6 +75,9 @@ pub(crate) fn open(config: &UdpConfig) -> io::Result<Opened> {
         set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
         set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
     }
+    if config.shared {
+        set_option(&socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+    }
     set_buffers(&socket, config.buffer)?;
     if config.mark != 0 {
         set_mark(&socket, config.mark)?;

@@ -1,16 +1,17 @@
 //! The bulk of one network's packets, past the engine.
 //!
 //! What leaves this host goes through an [`Outlet`]: by a data thread, or from the userspace stack, which
-//! leaves the other direction to the network's loop. A data thread waits for the TUN and the UDP sockets and
-//! runs every packet to completion on the engine's newest snapshot: read, split, seal, send; receive, open,
-//! check, join, write. What the snapshot cannot answer (handshakes, path messages, peers without a direct path)
+//! leaves the other direction to the network's loop. A data thread waits for a queue of the TUN and UDP sockets of its
+//! own, and runs every packet to completion on the engine's newest snapshot: read, split, seal, send; receive, open,
+//! check, join, write. What a peer sends comes to one thread, and what goes back follows it there. What the snapshot cannot answer (handshakes, path messages, peers without a direct path)
 //! goes to the network's loop as an [`Upcall`], super-packets unsplit, through a bounded channel: when the loop
 //! is slower than a flood of such packets, they are lost, not remembered.
 //!
-//! The loop writes what the engine itself delivers with [`DataThread::deliver`], and sends the
+//! The loop writes what the engine itself delivers with [`DataThreads::deliver`], and sends the
 //! engine's datagrams over the same [`Sockets`](crate::udp::Sockets).
 
 mod outlet;
+mod pool;
 mod worker;
 
 use std::{
@@ -93,10 +94,16 @@ impl Upcalls {
     }
 }
 
-/// A running data thread; dropping it ends the thread.
+/// Running data threads, one for each queue of an interface; dropping it ends them.
 #[derive(Debug)]
-pub(crate) struct DataThread {
+pub(crate) struct DataThreads {
     tun: Arc<Tun>,
+    /// They end with it.
+    _threads: Vec<DataThread>,
+}
+
+#[derive(Debug)]
+struct DataThread {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -108,13 +115,17 @@ struct Shared {
     stop: AtomicBool,
 }
 
-impl DataThread {
-    /// Starts a thread between `tun` and the sockets of `outlet`.
-    pub(crate) fn start(tun: Arc<Tun>, outlet: Outlet) -> io::Result<Self> {
-        let shared = Arc::new(Shared { waker: Waker::new()?, stop: AtomicBool::new(false) });
-        let worker = worker::Worker::new(tun.clone(), outlet, shared.clone())?;
-        let thread = std::thread::Builder::new().name("data".into()).spawn(move || worker.run())?;
-        Ok(Self { tun, shared, thread: Some(thread) })
+impl DataThreads {
+    /// Starts a thread for each of the queues, with sockets of its own out of those of `outlet`.
+    ///
+    /// # Panics
+    /// If there is no queue.
+    pub(crate) fn start(queues: &[Arc<Tun>], outlet: &Outlet) -> io::Result<Self> {
+        let start = |(number, tun): (usize, &Arc<Tun>)| {
+            DataThread::start(tun.clone(), outlet.for_thread(number))
+        };
+        let threads = queues.iter().enumerate().map(start).collect::<io::Result<_>>()?;
+        Ok(Self { tun: queues[0].clone(), _threads: threads })
     }
 
     /// Writes a packet or super-packet from the engine to the host; one that it cannot take is lost.
@@ -127,6 +138,15 @@ impl DataThread {
                 let _ = self.tun.send(&Offload::default(), &[part]);
             });
         }
+    }
+}
+
+impl DataThread {
+    fn start(tun: Arc<Tun>, outlet: Outlet) -> io::Result<Self> {
+        let shared = Arc::new(Shared { waker: Waker::new()?, stop: AtomicBool::new(false) });
+        let worker = worker::Worker::new(tun, outlet, shared.clone())?;
+        let thread = std::thread::Builder::new().name("data".into()).spawn(move || worker.run())?;
+        Ok(Self { shared, thread: Some(thread) })
     }
 }
 

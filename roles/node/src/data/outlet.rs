@@ -8,7 +8,7 @@ use packet::{Offload, Segments};
 use platform::{tun::MAX_PACKET, udp::MAX_SEGMENTS};
 use tracing::trace;
 
-use super::{Upcall, Upcalls};
+use super::{Upcall, Upcalls, pool::Pool};
 use crate::udp::Sockets;
 
 /// A packet below this length is copied for the loop; a longer one takes its buffer along.
@@ -26,36 +26,21 @@ pub(crate) struct Outlet {
 /// Memory that packets pass through on their way out.
 #[derive(Debug)]
 pub(crate) struct Buffers {
-    /// A packet or super-packet as the host gave it, with the room of a [`HostPacket`] around it.
-    packet: BytesMut,
+    /// A packet or super-packet as the host gave it.
+    packet: Pool,
     /// The sealed datagrams of its parts, back to back.
     sealed: Vec<u8>,
 }
 
 impl Buffers {
     pub(crate) fn new() -> Self {
-        Self { packet: packet_buffer(), sealed: Vec::with_capacity(2 * MAX_PACKET) }
+        Self { packet: Pool::new(), sealed: Vec::with_capacity(2 * MAX_PACKET) }
     }
 
-    /// Where the host's next packet or super-packet goes.
-    pub(crate) fn room(&mut self) -> &mut [u8] {
-        &mut self.packet[HostPacket::HEADROOM..][..MAX_PACKET]
+    /// Where the host's next packet or super-packet is to be appended.
+    pub(crate) fn room(&mut self) -> &mut BytesMut {
+        self.packet.cleared()
     }
-
-    /// Puts a packet or super-packet there, given as slices in order; says how long it is.
-    pub(crate) fn fill(&mut self, pieces: &[&[u8]]) -> usize {
-        let room = self.room();
-        let mut length = 0;
-        for piece in pieces {
-            room[length..length + piece.len()].copy_from_slice(piece);
-            length += piece.len();
-        }
-        length
-    }
-}
-
-fn packet_buffer() -> BytesMut {
-    BytesMut::zeroed(HostPacket::HEADROOM + MAX_PACKET + HostPacket::TAILROOM)
 }
 
 impl Outlet {
@@ -63,20 +48,22 @@ impl Outlet {
         Self { plane, sockets, upcalls }
     }
 
-    /// Sends the packet or super-packet of `length` bytes in the buffers' room.
-    pub(crate) fn send(&self, offload: &Offload, length: usize, buffers: &mut Buffers) {
+    /// The same with the sockets of a data thread.
+    pub(super) fn for_thread(&self, number: usize) -> Self {
+        Self { sockets: self.sockets.for_thread(number), ..self.clone() }
+    }
+
+    /// Sends the packet or super-packet in the buffers' room.
+    pub(crate) fn send(&self, offload: &Offload, buffers: &mut Buffers) {
         let plane = self.plane.load();
-        match plane.way(&buffers.room()[..length]) {
+        let Buffers { packet, sealed } = buffers;
+        match plane.way(packet.packet()) {
             Way::Direct => {}
-            Way::Engine => {
-                return hand_over(&self.upcalls, *offload, &mut buffers.packet, length);
-            }
+            Way::Engine => return hand_over(&self.upcalls, *offload, packet),
             Way::None => return trace!("no device has this address"),
         }
-        let Buffers { packet, sealed } = buffers;
-        let Ok(segments) = Segments::plan(offload, &packet[HostPacket::HEADROOM..][..length])
-        else {
-            return trace!(?offload, length, "the host's offload header does not fit its packet");
+        let Ok(segments) = Segments::plan(offload, packet.packet()) else {
+            return trace!(?offload, "the host's offload header does not fit its packet");
         };
         for first in (0..segments.count()).step_by(MAX_SEGMENTS) {
             let parts = first..segments.count().min(first + MAX_SEGMENTS);
@@ -110,15 +97,14 @@ impl Outlet {
     }
 }
 
-/// Gives the packet of `length` bytes at its place in `buffer` to the loop, unless too much waits there.
-fn hand_over(upcalls: &Upcalls, offload: Offload, buffer: &mut BytesMut, length: usize) {
+/// Gives the packet in `pool` to the loop, unless too much waits there.
+fn hand_over(upcalls: &Upcalls, offload: Offload, pool: &mut Pool) {
+    let length = pool.packet().len();
     let Some(_room) = upcalls.room(length) else { return };
     let packet = if length < COPIED {
-        HostPacket::new(offload, &buffer[HostPacket::HEADROOM..][..length])
+        HostPacket::new(offload, pool.packet())
     } else {
-        let mut taken = std::mem::replace(buffer, packet_buffer());
-        taken.truncate(HostPacket::HEADROOM + length);
-        HostPacket::in_place(offload, taken)
+        HostPacket::in_place(offload, pool.take())
     };
     upcalls.send(Upcall::Packet { packet, _room });
 }

@@ -2,19 +2,18 @@
 
 use std::{
     io,
-    net::SocketAddr,
     sync::{Arc, atomic::Ordering},
     time::Instant,
 };
 
 use bytes::BytesMut;
-use engine::{DataPlane, Inbound};
+use engine::Inbound;
 use packet::{Coalescer, Offload, Packet};
 use platform::{Interest, Poller, ReceiveBatch, Tun, TunError, UdpSocket};
 use tracing::{debug, error, trace};
 
 use super::{
-    Shared, Upcall, Upcalls,
+    Shared, Upcall,
     outlet::{Buffers, Outlet},
 };
 
@@ -93,10 +92,10 @@ impl Worker {
     /// From the host to the network.
     fn send_packets(&mut self) -> Result<(), TunError> {
         for _ in 0..READS {
-            let Some((offload, length)) = self.tun.receive(self.buffers.room())? else {
+            let Some(offload) = self.tun.receive(self.buffers.room())? else {
                 return Ok(());
             };
-            self.outlet.send(&offload, length, &mut self.buffers);
+            self.outlet.send(&offload, &mut self.buffers);
         }
         Ok(())
     }
@@ -121,45 +120,24 @@ impl Worker {
             for datagram in self.batch.datagrams() {
                 let from = datagram.remote;
                 self.outlet.sockets.learn_source(from, datagram.local);
-                for bytes in datagram.segments() {
-                    let Some(packet) = open(&plane, &self.outlet.upcalls, from, bytes, now) else {
-                        continue;
-                    };
-                    coalescer.push(packet, &mut sink);
-                }
+                let upcalls = &self.outlet.upcalls;
+                plane.inbound(from, datagram.segments(), now, |inbound| match inbound {
+                    Inbound::Packet(packet) => {
+                        if let Ok(packet) = Packet::parse(packet) {
+                            coalescer.push(packet, &mut sink);
+                        }
+                    }
+                    Inbound::ToEngine(bytes) => {
+                        let bytes = BytesMut::from(&*bytes);
+                        upcalls.send(Upcall::Datagram { from, bytes });
+                    }
+                    Inbound::Notice(notice) => upcalls.send(Upcall::Notice(notice)),
+                    Inbound::Dropped(reason) => trace!(%reason, "datagram dropped"),
+                });
             }
             coalescer.finish(&mut sink);
             written?;
         }
         Ok(())
-    }
-}
-
-/// The packet in a datagram; everything else goes where it belongs.
-fn open<'a>(
-    plane: &DataPlane,
-    upcalls: &Upcalls,
-    from: SocketAddr,
-    bytes: &'a mut [u8],
-    now: Instant,
-) -> Option<Packet<'a>> {
-    match plane.inbound(from, bytes, now) {
-        Inbound::Packet { packet, notice } => {
-            upcalls.tell(notice);
-            Packet::parse(packet).ok()
-        }
-        Inbound::Empty { notice } => {
-            upcalls.tell(notice);
-            None
-        }
-        Inbound::ToEngine(bytes) => {
-            let bytes = BytesMut::from(&*bytes);
-            upcalls.send(Upcall::Datagram { from, bytes });
-            None
-        }
-        Inbound::Dropped(reason) => {
-            trace!(%reason, "datagram dropped");
-            None
-        }
     }
 }

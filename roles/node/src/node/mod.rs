@@ -261,27 +261,37 @@ impl Node {
     fn plan_host(&self, slot: u16, network: NetworkId) -> Result<HostPlan, StartError> {
         let settings = &self.config.settings;
         let port = if slot == 0 { settings.listen_port } else { 0 };
-        let sockets = if settings.udp { self.bind_udp(port, network)? } else { Sockets::none() };
+        let sockets = |threads| match settings.udp {
+            true => self.bind_udp(port, network, threads),
+            false => Ok(Sockets::none()),
+        };
         if let Some(userspace) = &self.userspace {
-            return Ok(HostPlan::userspace(userspace, sockets));
+            return Ok(HostPlan::userspace(userspace, sockets(1)?));
         }
         let number = if slot == 0 { String::new() } else { slot.to_string() };
         let name = format!("{}{number}", settings.interface);
-        let interface = Interface::open(&name, &settings.tun_path, u32::from(settings.mtu))?;
+        let (mtu, threads) = (settings.mtu.into(), settings.data_threads.number());
+        let interface = Interface::open(&name, &settings.tun_path, mtu, threads)?;
+        let sockets = sockets(interface.queues().len())?;
         Ok(HostPlan::Tun { interface, sockets })
     }
 
     /// A free port stays the same from run to run where it can: peers and plain WireGuard peers find
     /// the device again, and what a firewall lets through goes on to fit.
-    fn bind_udp(&self, port: u16, network: NetworkId) -> Result<Sockets, StartError> {
+    fn bind_udp(
+        &self,
+        port: u16,
+        network: NetworkId,
+        threads: usize,
+    ) -> Result<Sockets, StartError> {
         let keys = self.config.keys.as_ref();
         let mark = self.directory.mark().number().unwrap_or(0);
         let before = memory::load_port(keys, network).filter(|_| port == 0);
-        if let Some(sockets) = before.and_then(|before| Sockets::bind(before, mark).ok()) {
+        if let Some(sockets) = before.and_then(|before| Sockets::bind(before, mark, threads).ok()) {
             return Ok(sockets);
         }
         let failed = |source| StartError::Udp { port, source };
-        let sockets = Sockets::bind(port, mark).map_err(failed)?;
+        let sockets = Sockets::bind(port, mark, threads).map_err(failed)?;
         if let Some(bound) = sockets.port().filter(|_| port == 0)
             && let Err(error) = memory::store_port(keys, network, bound)
         {

@@ -1,0 +1,161 @@
+//! Datagrams of one sender, opened in one go.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use arrayvec::ArrayVec;
+use wireguard_proto::{
+    MessageKind, OpenError, Session, TRANSPORT_HEADER_LEN, TRANSPORT_OVERHEAD, receiver_index,
+};
+
+use super::{DataPlane, Directory, DropReason, Inbound, Notice, PeerPlane};
+use crate::routes::{addresses, packet_len};
+
+/// Messages that are decrypted before one look at the replay window: what the system joins at most.
+const RUN: usize = 64;
+
+impl DataPlane {
+    /// Opens datagrams of one sender in place, checks where their packets come from and go to, and gives
+    /// `sink` what comes of each: nothing of a keepalive.
+    ///
+    /// Of up to 64 messages of one session that follow each other, one lock tells which are replays.
+    /// Packets stay in order.
+    pub fn inbound<'a>(
+        &self,
+        from: SocketAddr,
+        datagrams: impl IntoIterator<Item = &'a mut [u8]>,
+        now: Instant,
+        mut sink: impl FnMut(Inbound<'a>),
+    ) {
+        let mut run: Option<Run<'_>> = None;
+        let mut opened = Opened::new();
+        for datagram in datagrams {
+            let index = match MessageKind::of(datagram) {
+                Some(MessageKind::Transport) => receiver_index(datagram),
+                Some(_) | None => None,
+            };
+            let goes_on = run.as_ref().is_some_and(|run| run.takes(index) && !opened.is_full());
+            if !goes_on {
+                self.finish(run, &mut opened, (from, now), &mut sink);
+                run = index.and_then(|index| self.run(index));
+            }
+            match &run {
+                None => sink(Inbound::ToEngine(datagram)),
+                Some(run) => match run.session.decrypt(datagram, now) {
+                    Ok(counter) => opened.push((counter, datagram)),
+                    Err(error) => run.refuse(error, 1, &mut sink),
+                },
+            }
+        }
+        self.finish(run, &mut opened, (from, now), &mut sink);
+    }
+
+    fn run(&self, index: u32) -> Option<Run<'_>> {
+        self.sessions.get(&index).map(|(session, peer)| Run { session, peer })
+    }
+
+    /// Delivers what a run has opened, and leaves nothing of it.
+    fn finish<'a>(
+        &self,
+        run: Option<Run<'_>>,
+        opened: &mut Opened<'a>,
+        (from, now): (SocketAddr, Instant),
+        sink: &mut impl FnMut(Inbound<'a>),
+    ) {
+        let Some(run) = run else { return };
+        run.refuse_replays(opened, sink);
+        if opened.is_empty() {
+            return;
+        }
+        if let Some(notice) = run.record(opened, (from, now)) {
+            sink(Inbound::Notice(notice));
+        }
+        let mut gate = Gate { directory: &self.directory, peer: run.peer, passed: None };
+        let (mut packets, mut bytes) = (0, 0);
+        for (_, message) in opened.drain(..) {
+            let len = message.len() - TRANSPORT_OVERHEAD;
+            let payload = &mut message[TRANSPORT_HEADER_LEN..][..len];
+            if payload.is_empty() {
+                continue;
+            }
+            match gate.check(payload) {
+                Ok(len) => {
+                    (packets, bytes) = (packets + 1, bytes + len as u64);
+                    sink(Inbound::Packet(&mut payload[..len]));
+                }
+                Err(reason) => {
+                    run.peer.counters.count_undeliverable(reason);
+                    sink(Inbound::Dropped(reason));
+                }
+            }
+        }
+        run.peer.counters.count_received(packets, bytes);
+    }
+}
+
+/// Whose messages follow each other.
+struct Run<'p> {
+    session: &'p Session,
+    peer: &'p PeerPlane,
+}
+
+/// The authentic ones among them, with their counters.
+type Opened<'a> = ArrayVec<(u64, &'a mut [u8]), RUN>;
+
+impl Run<'_> {
+    fn takes(&self, index: Option<u32>) -> bool {
+        index == Some(self.session.local_index())
+    }
+
+    fn refuse<'a>(&self, error: OpenError, count: u64, sink: &mut impl FnMut(Inbound<'a>)) {
+        self.peer.counters.count_refused(error, count);
+        for _ in 0..count {
+            sink(Inbound::Dropped(error.into()));
+        }
+    }
+
+    /// Leaves what was not received before.
+    fn refuse_replays<'a>(&self, opened: &mut Opened<'a>, sink: &mut impl FnMut(Inbound<'a>)) {
+        let all = opened.len();
+        let mut window = self.session.replay_window();
+        opened.retain(|(counter, _)| window.accept(*counter));
+        drop(window);
+        self.refuse(OpenError::Replayed, (all - opened.len()) as u64, sink);
+    }
+
+    /// Notes that messages arrived; answers what the engine must be told of it.
+    fn record(
+        &self,
+        opened: &[(u64, &mut [u8])],
+        (from, now): (SocketAddr, Instant),
+    ) -> Option<Notice> {
+        let bytes = opened.iter().map(|(_, message)| message.len() as u64).sum();
+        let data = opened.iter().any(|(_, message)| message.len() > TRANSPORT_OVERHEAD);
+        let wake = self.session.record_received(bytes, data, now);
+        let moved = self.peer.direct.as_ref().is_none_or(|(_, chosen)| *chosen != from);
+        if !moved {
+            self.peer.counters.received_on_chosen.fetch_add(opened.len() as u64, Relaxed);
+        }
+        (wake || moved).then_some(Notice { peer: self.peer.key, from: moved.then_some(from) })
+    }
+}
+
+/// What lets packets of one peer through to this device.
+struct Gate<'p> {
+    directory: &'p Directory,
+    peer: &'p PeerPlane,
+    /// Source and destination of the last one that it let through; most that follow have the same.
+    passed: Option<(IpAddr, IpAddr)>,
+}
+
+impl Gate<'_> {
+    fn check(&mut self, payload: &[u8]) -> Result<usize, DropReason> {
+        let ends = addresses(payload).ok_or(DropReason::NotIp)?;
+        if self.passed != Some(ends) {
+            self.directory.check_ends(self.peer.place, ends)?;
+            self.passed = Some(ends);
+        }
+        packet_len(payload).ok_or(DropReason::NotIp)
+    }
+}
