@@ -18,7 +18,7 @@ use super::{
 };
 
 /// Super-packets taken from the TUN before the other direction gets its turn.
-const READS: usize = 16;
+const READS: usize = 4;
 /// Receive calls before the other direction gets its turn.
 const RECEIVES: usize = 2;
 /// Super-datagrams in one receive call. The first ones stay in the processor's cache.
