@@ -18,8 +18,8 @@ use crate::{
 pub(crate) enum HostPlan {
     /// The stack that all networks share; the loop itself has the UDP sockets.
     Userspace { way: StackWay, udp: Sockets },
-    /// An interface; data threads work between its queues and the UDP sockets.
-    Tun { interface: Interface, sockets: Sockets },
+    /// An interface; so many data threads work between its queues and the UDP sockets.
+    Tun { interface: Interface, threads: usize, sockets: Sockets },
 }
 
 impl HostPlan {
@@ -56,9 +56,9 @@ impl Host {
     pub(crate) fn start(plan: HostPlan, outlet: &Outlet) -> io::Result<Self> {
         match plan {
             HostPlan::Userspace { way, udp } => Ok(Self::Userspace { way, udp: Inbox::new(udp)? }),
-            HostPlan::Tun { interface, sockets } => {
+            HostPlan::Tun { interface, threads, sockets } => {
                 let name = interface.name().to_owned();
-                let threads = DataThreads::start(interface.queues(), outlet)?;
+                let threads = DataThreads::start(interface.queues(), threads, outlet)?;
                 Ok(Self::Tun(TunHost { name, interface, sockets, threads }))
             }
         }

@@ -60,4 +60,4 @@ pub use clock::Clock;
 pub use door::Listening;
 pub use error::StartError;
 pub use node::{JOURNAL, Node, NodeConfig};
-pub use settings::{Forward, Listen, Mode, NodeSettings, Publish};
+pub use settings::{Forward, Listen, Mode, NodeSettings, Publish, ThreadCount};

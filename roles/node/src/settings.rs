@@ -30,9 +30,9 @@ pub enum Mode {
 /// What one peer sends goes through one of them, and so does most of what goes to it. More of them help
 /// whoever has many busy peers and processors to spare: the programs that send and receive need some as well.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-pub struct DataThreads(Option<NonZero<u8>>);
+pub struct ThreadCount(Option<NonZero<u8>>);
 
-impl DataThreads {
+impl ThreadCount {
     /// Of processors, that many have a thread.
     const SHARE: usize = 2;
     /// More than that takes more memory than it moves packets, unless somebody knows better.
@@ -69,7 +69,7 @@ pub struct NodeSettings {
     /// The interface's MTU in bytes, at least 1280.
     pub mtu: u16,
     /// Threads that move the packets of a network's interface.
-    pub data_threads: DataThreads,
+    pub data_threads: ThreadCount,
     /// The UDP port, 0 for a free one. Further networks always take a free one.
     pub listen_port: u16,
     /// Whether the router is asked to forward a port to each network's UDP port.
@@ -112,7 +112,7 @@ impl Default for NodeSettings {
             interface: "shadowmesh".to_owned(),
             tun_path: PathBuf::from("/dev/net/tun"),
             mtu: 1280,
-            data_threads: DataThreads::default(),
+            data_threads: ThreadCount::default(),
             listen_port: 0,
             listen: Listen::default(),
             port_mapping: true,

@@ -9,7 +9,11 @@ use platform::udp::{MAX_SEGMENTS, MAX_SEND};
 use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
 use tracing::warn;
 
-use crate::{NodeSettings, StartError, data::Buffers, directory::Directory};
+use crate::{
+    NodeSettings, StartError,
+    data::{Buffers, flow},
+    directory::Directory,
+};
 
 /// Packets taken from the stack at once: few wake-ups where much is sent, and long runs to join.
 const BATCH: usize = 512;
@@ -118,12 +122,6 @@ fn join(packets: &mut [BytesMut], mtu: usize, sink: &mut impl PacketSink) {
         }
         coalescer.finish(sink);
     }
-}
-
-/// What all packets of a connection have in common: addresses and ports.
-fn flow(packet: &[u8]) -> &[u8] {
-    let range = if packet.first().is_some_and(|byte| byte >> 4 == 4) { 12..24 } else { 8..44 };
-    packet.get(range).unwrap_or_default()
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {

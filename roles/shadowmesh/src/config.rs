@@ -193,6 +193,7 @@ mod tests {
             NodeSettings {
                 forwards: config.node.forwards.clone(),
                 publish: config.node.publish.clone(),
+                data_threads: config.node.data_threads,
                 device_name: config.node.device_name.clone(),
                 listen: node::Listen {
                     address: config.node.listen.address,

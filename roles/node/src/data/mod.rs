@@ -1,7 +1,7 @@
 //! The bulk of one network's packets, past the engine.
 //!
 //! What leaves this host goes through an [`Outlet`]: by a data thread, or from the userspace stack, which
-//! leaves the other direction to the network's loop. A data thread waits for a queue of the TUN and UDP sockets of its
+//! leaves the other direction to the network's loop. A data thread waits for queues of the TUN and UDP sockets of its
 //! own, and runs every packet to completion on the engine's newest snapshot: read, split, seal, send; receive, open,
 //! check, join, write. What a peer sends comes to one thread, and what goes back follows it there. What the snapshot cannot answer (handshakes, path messages, peers without a direct path)
 //! goes to the network's loop as an [`Upcall`], super-packets unsplit, through a bounded channel: when the loop
@@ -12,6 +12,7 @@
 
 mod outlet;
 mod pool;
+mod queues;
 mod worker;
 
 use std::{
@@ -30,6 +31,8 @@ use platform::{Tun, Waker};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 pub(crate) use outlet::{Buffers, Outlet};
+use queues::Queues;
+pub(crate) use queues::flow;
 
 /// Bytes of packets that wait for the loop: what a few milliseconds bring at the speed of the loop,
 /// which hands them on to a queue that knows about delay.
@@ -94,10 +97,11 @@ impl Upcalls {
     }
 }
 
-/// Running data threads, one for each queue of an interface; dropping it ends them.
+/// Running data threads; dropping it ends them.
 #[derive(Debug)]
 pub(crate) struct DataThreads {
-    tun: Arc<Tun>,
+    queues: Queues,
+    merging: Merging,
     /// They end with it.
     _threads: Vec<DataThread>,
 }
@@ -116,35 +120,38 @@ struct Shared {
 }
 
 impl DataThreads {
-    /// Starts a thread for each of the queues, with sockets of its own out of those of `outlet`.
+    /// Queues of an interface for each thread: flows that do not wait for each other.
+    pub(crate) const QUEUES: usize = 8;
+
+    /// Starts so many threads, each with a share of the queues, of which there are at least as many, and sockets of its
+    /// own out of those of `outlet`.
     ///
     /// # Panics
     /// If there is no queue.
-    pub(crate) fn start(queues: &[Arc<Tun>], outlet: &Outlet) -> io::Result<Self> {
-        let start = |(number, tun): (usize, &Arc<Tun>)| {
-            DataThread::start(tun.clone(), outlet.for_thread(number))
-        };
-        let threads = queues.iter().enumerate().map(start).collect::<io::Result<_>>()?;
-        Ok(Self { tun: queues[0].clone(), _threads: threads })
+    pub(crate) fn start(queues: &[Arc<Tun>], threads: usize, outlet: &Outlet) -> io::Result<Self> {
+        let (merging, queues) = (queues[0].merging(), Queues::new(queues));
+        let start = |one| DataThread::start(queues.of_thread(one, threads), outlet.for_thread(one));
+        let threads = (0..threads).map(start).collect::<io::Result<_>>()?;
+        Ok(Self { queues, merging, _threads: threads })
     }
 
     /// Writes a packet or super-packet from the engine to the host; one that it cannot take is lost.
     pub(crate) fn deliver(&self, packet: &HostPacket) {
         // An interface that is gone is reported by the thread itself.
-        if may_be_written(packet.offload(), self.tun.merging()) {
-            let _ = self.tun.send(packet.offload(), &[packet.bytes()]);
+        if may_be_written(packet.offload(), self.merging) {
+            let _ = self.queues.send(packet.offload(), &[packet.bytes()]);
         } else {
             packet.split(|part| {
-                let _ = self.tun.send(&Offload::default(), &[part]);
+                let _ = self.queues.send(&Offload::default(), &[part]);
             });
         }
     }
 }
 
 impl DataThread {
-    fn start(tun: Arc<Tun>, outlet: Outlet) -> io::Result<Self> {
+    fn start(queues: Queues, outlet: Outlet) -> io::Result<Self> {
         let shared = Arc::new(Shared { waker: Waker::new()?, stop: AtomicBool::new(false) });
-        let worker = worker::Worker::new(tun, outlet, shared.clone())?;
+        let worker = worker::Worker::new(queues, outlet, shared.clone())?;
         let thread = std::thread::Builder::new().name("data".into()).spawn(move || worker.run())?;
         Ok(Self { shared, thread: Some(thread) })
     }

@@ -41,6 +41,11 @@ impl Buffers {
     pub(crate) fn room(&mut self) -> &mut BytesMut {
         self.packet.cleared()
     }
+
+    /// The length of what was appended there.
+    pub(super) fn len(&self) -> usize {
+        self.packet.packet().len()
+    }
 }
 
 impl Outlet {

@@ -9,28 +9,32 @@ use std::{
 use bytes::BytesMut;
 use engine::Inbound;
 use packet::{Coalescer, Offload, Packet};
-use platform::{Interest, Poller, ReceiveBatch, Tun, TunError, UdpSocket};
+use platform::{Interest, Poller, ReceiveBatch, TunError, UdpSocket, tun::SUPER_PACKET};
 use tracing::{debug, error, trace};
 
 use super::{
     Shared, Upcall,
     outlet::{Buffers, Outlet},
+    queues::Queues,
 };
 
-/// Super-packets taken from the TUN before the other direction gets its turn.
-const READS: usize = 4;
+/// Bytes taken from the TUN before the other direction gets its turn: a few super-packets.
+const TURN: usize = 4 * SUPER_PACKET as usize;
+/// What a packet counts at least, so that small ones have a bound too.
+const LEAST: usize = 4 * 1024;
 /// Receive calls before the other direction gets its turn.
 const RECEIVES: usize = 2;
 /// Super-datagrams in one receive call. The first ones stay in the processor's cache.
 const RECEIVE_SLOTS: usize = 8;
 
 const WAKE: u64 = 0;
-const TUN: u64 = 1;
-/// The first socket; the others follow.
-const SOCKETS: u64 = 2;
+/// The first socket; the other one follows.
+const SOCKETS: u64 = 1;
+/// The first queue; the others follow.
+const QUEUES: u64 = 3;
 
 pub(super) struct Worker {
-    tun: Arc<Tun>,
+    queues: Queues,
     outlet: Outlet,
     shared: Arc<Shared>,
     poller: Poller,
@@ -39,15 +43,17 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(tun: Arc<Tun>, outlet: Outlet, shared: Arc<Shared>) -> io::Result<Self> {
+    pub(super) fn new(queues: Queues, outlet: Outlet, shared: Arc<Shared>) -> io::Result<Self> {
         let poller = Poller::new()?;
         poller.add(&shared.waker, WAKE, Interest::Read)?;
-        poller.add(&*tun, TUN, Interest::Read)?;
+        for (token, queue) in (QUEUES..).zip(queues.own()) {
+            poller.add(&**queue, token, Interest::Read)?;
+        }
         for (token, socket) in (SOCKETS..).zip(outlet.sockets.all()) {
             poller.add(&**socket, token, Interest::Read)?;
         }
         let batch = ReceiveBatch::new(RECEIVE_SLOTS);
-        Ok(Self { tun, outlet, shared, poller, batch, buffers: Buffers::new() })
+        Ok(Self { queues, outlet, shared, poller, batch, buffers: Buffers::new() })
     }
 
     pub(super) fn run(mut self) {
@@ -69,33 +75,36 @@ impl Worker {
         let sockets: Vec<_> = self.outlet.sockets.all().cloned().collect();
         let fault = |doing| move |source| TunError::Os { doing, source };
         while !self.shared.stop.load(Ordering::Acquire) {
-            let (mut from_host, mut from_network) = (false, 0_u64);
+            let (mut from_host, mut from_network) = (Ready::default(), Ready::default());
             for ready in self.poller.wait(None).map_err(fault("wait for packets"))? {
                 match ready.token {
                     WAKE => self.shared.waker.reset(),
-                    TUN => from_host = true,
-                    socket => from_network |= 1 << (socket - SOCKETS),
+                    token @ QUEUES.. => from_host.insert(token - QUEUES),
+                    token => from_network.insert(token - SOCKETS),
                 }
             }
-            if from_host {
-                self.send_packets()?;
-            }
-            for (index, socket) in sockets.iter().enumerate() {
-                if from_network & (1 << index) != 0 {
-                    self.receive_datagrams(socket)?;
-                }
+            self.send_packets(from_host)?;
+            for index in from_network.iter() {
+                self.receive_datagrams(&sockets[index])?;
             }
         }
         Ok(())
     }
 
-    /// From the host to the network.
-    fn send_packets(&mut self) -> Result<(), TunError> {
-        for _ in 0..READS {
-            let Some(offload) = self.tun.receive(self.buffers.room())? else {
-                return Ok(());
-            };
-            self.outlet.send(&offload, &mut self.buffers);
+    /// From the host to the network, a packet or super-packet of each queue in turns.
+    fn send_packets(&mut self, mut ready: Ready) -> Result<(), TunError> {
+        let mut taken = 0;
+        while taken < TURN && !ready.is_empty() {
+            for index in ready.iter() {
+                let queue = &self.queues.own()[index];
+                match queue.receive(self.buffers.room())? {
+                    Some(offload) => {
+                        taken += self.buffers.len().max(LEAST);
+                        self.outlet.send(&offload, &mut self.buffers);
+                    }
+                    None => ready.remove(index),
+                }
+            }
         }
         Ok(())
     }
@@ -112,11 +121,11 @@ impl Worker {
             let mut written = Ok(());
             let mut sink = |offload: &Offload, pieces: &[&[u8]]| {
                 // What the host cannot take now is lost, as on any wire.
-                if let Err(error) = self.tun.send(offload, pieces) {
+                if let Err(error) = self.queues.send(offload, pieces) {
                     written = Err(error);
                 }
             };
-            let mut coalescer = Coalescer::new(self.tun.merging());
+            let mut coalescer = Coalescer::new(self.queues.own()[0].merging());
             for datagram in self.batch.datagrams() {
                 let from = datagram.remote;
                 self.outlet.sockets.learn_source(from, datagram.local);
@@ -139,5 +148,28 @@ impl Worker {
             written?;
         }
         Ok(())
+    }
+}
+
+/// Which of a few handles are ready.
+#[derive(Clone, Copy, Default)]
+struct Ready(u64);
+
+impl Ready {
+    fn insert(&mut self, index: u64) {
+        self.0 |= 1 << index;
+    }
+
+    fn remove(&mut self, index: usize) {
+        self.0 &= !(1 << index);
+    }
+
+    fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Those that are ready now, whatever changes meanwhile.
+    fn iter(self) -> impl Iterator<Item = usize> {
+        (0..64).filter(move |index| self.0 & (1 << index) != 0)
     }
 }

@@ -25,6 +25,7 @@ use tracing::{info, warn};
 use crate::{
     Clock, Mode, NodeSettings, StartError,
     api::{self, ApiError, Command, Event, Problem, Reply, Running},
+    data::DataThreads,
     directory::Directory,
     door::{Door, Listening},
     host::HostPlan,
@@ -271,9 +272,10 @@ impl Node {
         let number = if slot == 0 { String::new() } else { slot.to_string() };
         let name = format!("{}{number}", settings.interface);
         let (mtu, threads) = (settings.mtu.into(), settings.data_threads.number());
-        let interface = Interface::open(&name, &settings.tun_path, mtu, threads)?;
-        let sockets = sockets(interface.queues().len())?;
-        Ok(HostPlan::Tun { interface, sockets })
+        let queues = threads * DataThreads::QUEUES;
+        let interface = Interface::open(&name, &settings.tun_path, mtu, queues)?;
+        let threads = threads.min(interface.queues().len());
+        Ok(HostPlan::Tun { sockets: sockets(threads)?, interface, threads })
     }
 
     /// A free port stays the same from run to run where it can: peers and plain WireGuard peers find
