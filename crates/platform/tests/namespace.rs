@@ -330,6 +330,11 @@ fn a_name_that_is_taken_is_said_to_be() {
             let other = Tun::open(TunConfig::named(name));
             assert!(matches!(other, Err(TunError::NameTaken(taken)) if taken == name));
         }
+        let _several = Tun::open_queues(TunConfig::named("shadow1"), 4).unwrap();
+        for (name, count) in [("shadow0", 4), ("shadow1", 1), ("shadow1", 4), ("queues", 4)] {
+            let other = Tun::open_queues(TunConfig::named(name), count);
+            assert!(matches!(other, Err(TunError::NameTaken(taken)) if taken == name), "{name}");
+        }
         let long = Tun::open(TunConfig::named("a-name-far-too-long"));
         assert!(matches!(long, Err(TunError::InvalidName(_))));
         let mut missing = TunConfig::named("shadow1");

@@ -32,8 +32,7 @@ const TUNGETDEVNETNS: libc::c_ulong = 0x54e3;
 const KIND: i32 = libc::IFF_TUN | libc::IFF_TAP | libc::IFF_NO_PI;
 const PLAIN: i32 = libc::IFF_TUN | libc::IFF_NO_PI;
 /// With which flags to try, in this order: a system may know of no virtio header or of one queue only, and an
-/// interface that is there already may have one only. Where one queue is wanted, one is taken, also of an interface
-/// that was made for several: another process may have the others.
+/// interface that is there already is taken with one, or not at all.
 const LADDER: [i32; 4] = [
     PLAIN | libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE,
     PLAIN | libc::IFF_VNET_HDR,
@@ -93,11 +92,16 @@ fn open_first(
             && (several || flags & libc::IFF_MULTI_QUEUE == 0)
     };
     for flags in LADDER.into_iter().filter(is_wanted) {
-        match attach(&fd, name, flags)? {
+        // Whoever asks for a queue of an interface that has several gets one beside its owner, unless a new interface is
+        // asked for.
+        let has_several = flags & libc::IFF_MULTI_QUEUE != 0;
+        let exclusive = if has_several { libc::IFF_TUN_EXCL } else { 0 };
+        match attach(&fd, name, flags | exclusive)? {
             Ok(name) => return Ok((finish(fd, name, flags)?, flags)),
             Err(error) => last = error,
         }
-        if last != libc::EINVAL {
+        let may_have_one = has_several && last == libc::EBUSY;
+        if last != libc::EINVAL && !may_have_one {
             break;
         }
     }
