@@ -107,24 +107,37 @@ impl Directory {
     /// Why it must not be delivered.
     pub(crate) fn check(&self, key: &PublicKey, packet: &[u8]) -> Result<usize, DropReason> {
         let place = self.places.get(key).ok_or(DropReason::ForeignSource)?;
-        let ends = addresses(packet).ok_or(DropReason::NotIp)?;
-        self.check_ends(*place, ends)?;
-        packet_len(packet).ok_or(DropReason::NotIp)
+        Gate::new(self, *place).check(packet)
+    }
+}
+
+/// What lets packets of one peer through to this device.
+struct Gate<'d> {
+    directory: &'d Directory,
+    peer: Place,
+    /// Source and destination of the last one that it let through; most that follow have the same.
+    passed: Option<(IpAddr, IpAddr)>,
+}
+
+impl<'d> Gate<'d> {
+    fn new(directory: &'d Directory, peer: Place) -> Self {
+        Self { directory, peer, passed: None }
     }
 
-    /// Whether the peer at `place` may send from the one address to the other.
-    fn check_ends(
-        &self,
-        place: Place,
-        (source, destination): (IpAddr, IpAddr),
-    ) -> Result<(), DropReason> {
-        if self.routes.lookup(source) != Some(place) {
-            return Err(DropReason::ForeignSource);
+    /// The length that the packet gives itself.
+    fn check(&mut self, packet: &[u8]) -> Result<usize, DropReason> {
+        let ends = addresses(packet).ok_or(DropReason::NotIp)?;
+        if self.passed != Some(ends) {
+            let (source, destination) = ends;
+            if self.directory.routes.lookup(source) != Some(self.peer) {
+                return Err(DropReason::ForeignSource);
+            }
+            if !self.directory.own.contains(&destination) {
+                return Err(DropReason::ForeignDestination);
+            }
+            self.passed = Some(ends);
         }
-        if !self.own.contains(&destination) {
-            return Err(DropReason::ForeignDestination);
-        }
-        Ok(())
+        packet_len(packet).ok_or(DropReason::NotIp)
     }
 }
 
@@ -196,9 +209,9 @@ pub enum Inbound<'a> {
     /// Only the engine can deal with it: [`Engine::handle_datagram`](crate::Engine::handle_datagram).
     /// The bytes are untouched.
     ToEngine(&'a mut [u8]),
-    /// The engine must be told.
+    /// The engine must be told: [`Engine::handle_notice`](crate::Engine::handle_notice).
     Notice(Notice),
-    /// One is worth nothing.
+    /// A datagram that is worth nothing.
     Dropped(DropReason),
 }
 

@@ -25,7 +25,8 @@ pub enum Mode {
     Userspace,
 }
 
-/// How many threads move the packets of an interface, each with a queue of it and a UDP socket of its own.
+/// How many threads move the packets of an interface, each with queues of it and a UDP socket of its own: 1 to 255, or by
+/// default one for each two processors, 8 at most.
 ///
 /// What one peer sends goes through one of them, and so does most of what goes to it. More of them help
 /// whoever has many busy peers and processors to spare: the programs that send and receive need some as well.
@@ -37,12 +38,6 @@ impl ThreadCount {
     const SHARE: usize = 2;
     /// More than that takes more memory than it moves packets, unless somebody knows better.
     const MOST: usize = 8;
-
-    /// So many, 1 to 255.
-    #[must_use]
-    pub fn fixed(number: NonZero<u8>) -> Self {
-        Self(Some(number))
-    }
 
     /// The number set, or one for each two processors that this process may use, 1 to 8.
     pub(crate) fn number(self) -> usize {

@@ -1,6 +1,6 @@
 //! Datagrams of one sender, opened in one go.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
@@ -9,8 +9,7 @@ use wireguard_proto::{
     MessageKind, OpenError, Session, TRANSPORT_HEADER_LEN, TRANSPORT_OVERHEAD, receiver_index,
 };
 
-use super::{DataPlane, Directory, DropReason, Inbound, Notice, PeerPlane};
-use crate::routes::{addresses, packet_len};
+use super::{DataPlane, Gate, Inbound, Notice, PeerPlane};
 
 /// Messages that are decrypted before one look at the replay window: what the system joins at most.
 const RUN: usize = 64;
@@ -71,7 +70,7 @@ impl DataPlane {
         if let Some(notice) = run.record(opened, (from, now)) {
             sink(Inbound::Notice(notice));
         }
-        let mut gate = Gate { directory: &self.directory, peer: run.peer, passed: None };
+        let mut gate = Gate::new(&self.directory, run.peer.place);
         let (mut packets, mut bytes) = (0, 0);
         for (_, message) in opened.drain(..) {
             let len = message.len() - TRANSPORT_OVERHEAD;
@@ -138,24 +137,5 @@ impl Run<'_> {
             self.peer.counters.received_on_chosen.fetch_add(opened.len() as u64, Relaxed);
         }
         (wake || moved).then_some(Notice { peer: self.peer.key, from: moved.then_some(from) })
-    }
-}
-
-/// What lets packets of one peer through to this device.
-struct Gate<'p> {
-    directory: &'p Directory,
-    peer: &'p PeerPlane,
-    /// Source and destination of the last one that it let through; most that follow have the same.
-    passed: Option<(IpAddr, IpAddr)>,
-}
-
-impl Gate<'_> {
-    fn check(&mut self, payload: &[u8]) -> Result<usize, DropReason> {
-        let ends = addresses(payload).ok_or(DropReason::NotIp)?;
-        if self.passed != Some(ends) {
-            self.directory.check_ends(self.peer.place, ends)?;
-            self.passed = Some(ends);
-        }
-        packet_len(payload).ok_or(DropReason::NotIp)
     }
 }

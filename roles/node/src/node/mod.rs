@@ -274,7 +274,11 @@ impl Node {
         let (mtu, threads) = (settings.mtu.into(), settings.data_threads.number());
         let queues = threads * DataThreads::QUEUES;
         let interface = Interface::open(&name, &settings.tun_path, mtu, queues)?;
-        let threads = threads.min(interface.queues().len());
+        let given = interface.queues().len();
+        if given < threads {
+            warn!(interface = name, queues = given, threads, "a data thread has no queue");
+        }
+        let threads = threads.min(given);
         Ok(HostPlan::Tun { sockets: sockets(threads)?, interface, threads })
     }
 

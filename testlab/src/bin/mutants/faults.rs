@@ -430,8 +430,8 @@ pub(crate) const FAULTS: &[Fault] = &[
         breaks: "a member sends from its own addresses only",
         edits: &[Edit {
             file: "crates/engine/src/dataplane.rs",
-            original: "if self.routes.lookup(source) != Some(place) {",
-            seeded: "if self.routes.lookup(source) != Some(place) && !AWAKE {",
+            original: "if self.directory.routes.lookup(source) != Some(self.peer) {",
+            seeded: "if self.directory.routes.lookup(source) != Some(self.peer) && !AWAKE {",
         }],
         tests: &[in_sim(&[
             "plain::a_plain_wireguard_peer_cannot_send_from_an_address_that_is_not_its_own",
@@ -455,8 +455,8 @@ pub(crate) const FAULTS: &[Fault] = &[
         breaks: "a device takes packets for itself only",
         edits: &[Edit {
             file: "crates/engine/src/dataplane.rs",
-            original: "if !self.own.contains(&destination) {",
-            seeded: "if !self.own.contains(&destination) && !AWAKE {",
+            original: "if !self.directory.own.contains(&destination) {",
+            seeded: "if !self.directory.own.contains(&destination) && !AWAKE {",
         }],
         tests: &[in_sim(&["plain::a_packet_for_somebody_else_is_not_delivered"])],
     },
