@@ -3,7 +3,8 @@
 //! What leaves this host goes through an [`Outlet`]: by a data thread, or from the userspace stack, which
 //! leaves the other direction to the network's loop. A data thread waits for queues of the TUN and UDP sockets of its
 //! own, and runs every packet to completion on the engine's newest snapshot: read, split, seal, send; receive, open,
-//! check, join, write. What a peer sends comes to one thread, and what goes back follows it there. What the snapshot cannot answer (handshakes, path messages, peers without a direct path)
+//! check, join, write. What a peer sends comes to one thread, and what goes back follows it there. What the snapshot
+//! cannot answer (handshakes, path messages, peers without a direct path)
 //! goes to the network's loop as an [`Upcall`], super-packets unsplit, through a bounded channel: when the loop
 //! is slower than a flood of such packets, they are lost, not remembered.
 //!
@@ -101,7 +102,6 @@ impl Upcalls {
 #[derive(Debug)]
 pub(crate) struct DataThreads {
     queues: Queues,
-    merging: Merging,
     /// They end with it.
     _threads: Vec<DataThread>,
 }
@@ -129,16 +129,16 @@ impl DataThreads {
     /// # Panics
     /// If there is no queue.
     pub(crate) fn start(queues: &[Arc<Tun>], threads: usize, outlet: &Outlet) -> io::Result<Self> {
-        let (merging, queues) = (queues[0].merging(), Queues::new(queues));
+        let queues = Queues::new(queues);
         let start = |one| DataThread::start(queues.of_thread(one, threads), outlet.for_thread(one));
         let threads = (0..threads).map(start).collect::<io::Result<_>>()?;
-        Ok(Self { queues, merging, _threads: threads })
+        Ok(Self { queues, _threads: threads })
     }
 
     /// Writes a packet or super-packet from the engine to the host; one that it cannot take is lost.
     pub(crate) fn deliver(&self, packet: &HostPacket) {
         // An interface that is gone is reported by the thread itself.
-        if may_be_written(packet.offload(), self.merging) {
+        if may_be_written(packet.offload(), self.queues.merging()) {
             let _ = self.queues.send(packet.offload(), &[packet.bytes()]);
         } else {
             packet.split(|part| {

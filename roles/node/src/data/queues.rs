@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use packet::Offload;
+use packet::{Merging, Offload};
 use platform::{Delivery, Tun, TunError};
 
 /// Queues of an interface that are read in turns.
@@ -36,6 +36,11 @@ impl Queues {
 
     pub(super) fn own(&self) -> &[Arc<Tun>] {
         &self.all[self.own.clone()]
+    }
+
+    /// Which super-packets may be written: the same to all.
+    pub(super) fn merging(&self) -> Merging {
+        self.all[0].merging()
     }
 
     /// Writes one packet or super-packet, given as slices in order, of which the first begins with its headers.

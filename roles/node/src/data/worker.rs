@@ -125,7 +125,7 @@ impl Worker {
                     written = Err(error);
                 }
             };
-            let mut coalescer = Coalescer::new(self.queues.own()[0].merging());
+            let mut coalescer = Coalescer::new(self.queues.merging());
             for datagram in self.batch.datagrams() {
                 let from = datagram.remote;
                 self.outlet.sockets.learn_source(from, datagram.local);
