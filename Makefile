@@ -109,7 +109,7 @@ bench: ## throughput, latency and memory beside peers, in one run
 	SHADOWMESH_PLOT=$(if $(TABLES),$(CARGO_TARGET_DIR)/benchmarks.svg,docs/benchmarks.svg) $(as_root) $(CARGO_TARGET_DIR)/release/bench $(TABLES)
 
 microbench: ## single steps of the data plane, each function by itself; FILTER="coalesce" takes some
-	cargo bench --workspace --locked --bench hot_paths -- $(FILTER)
+	cargo bench --workspace --locked --bench hot_paths -- $(if $(FILTER),'$(FILTER)')
 
 install: ## the program, its manual, completions and systemd units below $(DESTDIR)$(prefix)
 	cargo build --release --workspace --locked --bin shadowmesh

@@ -6,12 +6,12 @@ use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
-use chacha_poly::{Key, nonce};
+use ciphers::{Cipher, Key, nonce};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use engine::{HostPacket, Inbound, Outbound, Routes};
 use frame_proto::{
-    Ends, FrameKeys, FrameType, HEADER_LENGTH, HOP_TAG_LENGTH, Header, HopKey, HopOpener,
-    HopSealer, TAG_LENGTH,
+    Ends, FrameKeys, FrameSealer, FrameType, HEADER_LENGTH, HOP_TAG_LENGTH, Header, HopKey,
+    HopOpener, HopSealer, TAG_LENGTH,
 };
 use identity::{DeviceId, NetworkId};
 use packet::{Coalescer, Merging, Offload, Packet, Segments};
@@ -36,33 +36,35 @@ criterion_group!(
 
 /// The cipher by itself, which bounds all that is sealed.
 fn cipher(criterion: &mut Criterion) {
-    let key = Key::new(&[7; 32]);
-    let mut group = criterion.benchmark_group("cipher");
-    for length in TEXTS {
-        group.throughput(Throughput::Bytes(length as u64));
-        let mut text = vec![7; length];
-        group.bench_function(BenchmarkId::new("seal", length), |bencher| {
-            bencher.iter(|| key.seal(nonce([1; 8]), &[], black_box(&mut text)));
-        });
-        let tag = key.seal(nonce([1; 8]), &[], &mut text);
-        text.extend(tag);
-        let mut opened = vec![0; text.len()];
-        group.bench_function(BenchmarkId::new("open", length), |bencher| {
-            bencher.iter(|| {
-                opened.copy_from_slice(&text);
-                key.open(nonce([1; 8]), &[], black_box(&mut opened)).expect("it is sealed").len()
+    for cipher in [Cipher::ChaCha20Poly1305, Cipher::Aes256Gcm] {
+        let key = Key::of(cipher, &[7; 32]);
+        let mut group = criterion.benchmark_group(format!("{cipher:?}"));
+        for length in TEXTS {
+            group.throughput(Throughput::Bytes(length as u64));
+            let mut text = vec![7; length];
+            group.bench_function(BenchmarkId::new("seal", length), |bencher| {
+                bencher.iter(|| key.seal(nonce([1; 8]), &[], black_box(&mut text)));
             });
+            let tag = key.seal(nonce([1; 8]), &[], &mut text);
+            text.extend(tag);
+            let mut opened = vec![0; text.len()];
+            group.bench_function(BenchmarkId::new("open", length), |bencher| {
+                bencher.iter(|| {
+                    opened.copy_from_slice(&text);
+                    let opened = key.open(nonce([1; 8]), &[], black_box(&mut opened));
+                    opened.expect("it is sealed").len()
+                });
+            });
+        }
+        group.throughput(Throughput::Elements(1));
+        group.bench_function("prepare a key", |bencher| {
+            bencher.iter(|| Key::of(cipher, black_box(&[7; 32])));
         });
+        group.bench_function("prepare a key for long nonces", |bencher| {
+            bencher.iter(|| Key::extended(cipher, black_box(&[7; 32]), black_box(&[7; 16])));
+        });
+        group.finish();
     }
-    group.finish();
-    let mut group = criterion.benchmark_group("key");
-    group.bench_function("prepare", |bencher| {
-        bencher.iter(|| Key::new(black_box(&[7; 32])));
-    });
-    group.bench_function("prepare extended", |bencher| {
-        bencher.iter(|| Key::extended(black_box(&[7; 32]), black_box(&[7; 16])));
-    });
-    group.finish();
 }
 
 fn parts_of(offload: &Offload, packet: &[u8]) -> Vec<Vec<u8>> {
@@ -136,7 +138,8 @@ fn sealing_and_opening(criterion: &mut Criterion) {
         let open = |(mut sealed, length): (Vec<u8>, usize)| {
             let plane = planes[1].load();
             plane.inbound(from, sealed.chunks_mut(length), now, |inbound| {
-                assert!(matches!(inbound, Inbound::Packet(_)), "{inbound:?}");
+                let is_open = matches!(inbound, Inbound::Packet(_) | Inbound::Notice(_));
+                assert!(is_open, "{inbound:?}");
             });
             sealed
         };
@@ -183,41 +186,53 @@ fn routing(criterion: &mut Criterion) {
 fn frames(criterion: &mut Criterion) {
     let [one, other] = [1, 2].map(|byte| DeviceId::from_bytes([byte; 32]));
     let network = NetworkId::from_bytes([3; 32]);
-    let end = |local, remote, [send, receive]: [u8; 2], [remote_index, local_index]: [u32; 2]| {
-        let (send, receive) = ([send; 32].into(), [receive; 32].into());
-        let keys = FrameKeys { send, receive, remote_index, local_index };
-        keys.split(Ends { network, local, remote })
-    };
-    let sealer = end(one, other, [4, 5], [6, 7]).0.begin();
-    let opener = end(other, one, [5, 4], [7, 6]).1;
-    let frame = |length: usize| {
-        let mut frame = vec![7; HEADER_LENGTH + length + TAG_LENGTH];
-        sealer.seal(FrameType::Data, 0, &mut frame).expect("it has room");
-        frame
+    let two_ends = |has_aes| {
+        let end = |local, remote, send: [u8; 32], receive: [u8; 32], indices: [u32; 2]| {
+            let (send, receive) = (send.into(), receive.into());
+            let [remote_index, local_index] = indices;
+            let keys = FrameKeys { send, receive, remote_index, local_index, has_aes };
+            keys.split(Ends { network, local, remote })
+        };
+        let ours = end(one, other, [4; 32], [5; 32], [6, 7]);
+        let theirs = end(other, one, [5; 32], [4; 32], [7, 6]);
+        // Each has heard from the other.
+        ours.1.open(&mut sealed(&theirs.0.begin(), 0)).expect("it is new");
+        (ours.0.begin(), theirs.1)
     };
 
     let mut group = criterion.benchmark_group("frame");
-    let bytes: [u8; HEADER_LENGTH] = *frame(100).first_chunk().expect("a header");
+    let (sealer, _) = two_ends(false);
+    let bytes: [u8; HEADER_LENGTH] = *sealed(&sealer, 100).first_chunk().expect("a header");
     let header = Header::decode(&bytes).expect("a header");
     group.bench_function("encode header", |bencher| bencher.iter(|| black_box(&header).encode()));
     group.bench_function("decode header", |bencher| {
         bencher.iter(|| Header::decode(black_box(&bytes)));
     });
-    for length in [1_280, 55_000] {
-        group.throughput(Throughput::Bytes(length as u64));
-        group.bench_function(BenchmarkId::new("seal", length), |bencher| {
-            let mut room = frame(length);
-            bencher.iter(|| sealer.seal(FrameType::Data, 0, black_box(&mut room)));
-        });
-        group.bench_function(BenchmarkId::new("open", length), |bencher| {
-            let open = |mut frame: Vec<u8>| {
-                opener.open(&mut frame).expect("it is new");
-                frame
-            };
-            bencher.iter_batched(|| frame(length), open, BatchSize::PerIteration);
-        });
+    for (cipher, has_aes) in [("XChaCha20-Poly1305", false), ("AES-256-GCM", true)] {
+        for length in [1_280, 55_000] {
+            let (sealer, opener) = two_ends(has_aes);
+            let name = |step| BenchmarkId::new(format!("{step}, {cipher}"), length);
+            group.throughput(Throughput::Bytes(length as u64));
+            group.bench_function(name("seal"), |bencher| {
+                let mut room = sealed(&sealer, length);
+                bencher.iter(|| sealer.seal(FrameType::Data, 0, black_box(&mut room)));
+            });
+            group.bench_function(name("open"), |bencher| {
+                let open = |mut frame: Vec<u8>| {
+                    opener.open(&mut frame).expect("it is new");
+                    frame
+                };
+                bencher.iter_batched(|| sealed(&sealer, length), open, BatchSize::PerIteration);
+            });
+        }
     }
     group.finish();
+}
+
+fn sealed(sealer: &FrameSealer, length: usize) -> Vec<u8> {
+    let mut frame = vec![7; HEADER_LENGTH + length + TAG_LENGTH];
+    sealer.seal(FrameType::Data, 0, &mut frame).expect("it has room");
+    frame
 }
 
 /// What one connection adds to a frame and takes away again, and what a relay does in between.

@@ -43,6 +43,7 @@ impl Frames {
             receive: secrets.receive,
             remote_index: session.remote_index(),
             local_index: session.local_index(),
+            has_aes: frame_proto::has_aes(),
         };
         let (streams, opener) = keys.split(self.ends);
         let frames = SessionFrames { session: Arc::clone(session), streams, sealer: None, opener };

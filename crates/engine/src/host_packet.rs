@@ -226,6 +226,7 @@ mod tests {
             receive: receive.into(),
             remote_index,
             local_index,
+            has_aes: false,
         };
         let (streams, _) = keys([4; 32], [5; 32], 6, 7).split(ends);
         let theirs = Ends { local: remote, remote: local, ..ends };

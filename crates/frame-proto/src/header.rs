@@ -8,7 +8,7 @@ pub const HEADER_LENGTH: usize = 64;
 /// Bytes after the payload.
 pub const TAG_LENGTH: usize = 16;
 
-/// The nonce of XChaCha20-Poly1305.
+/// Bytes of the nonce.
 pub(crate) const NONCE_LENGTH: usize = 24;
 
 /// The longest payload, in bytes: what the length field can say.
@@ -26,6 +26,9 @@ pub const FLAG_INTERACTIVE: u8 = 2;
 
 /// The flag of frames whose sender means them to have what others leave.
 pub const FLAG_BACKGROUND: u8 = 4;
+
+/// The flag of frames whose sender has AES in its processor, and would rather be sent AES-256-GCM.
+pub const FLAG_AES: u8 = 8;
 
 const VERSION: u8 = 1;
 
@@ -93,7 +96,7 @@ pub enum FrameError {
 pub struct Header {
     /// What the frame is for.
     pub kind: FrameType,
-    /// See [`FLAG_HELLO`], [`FLAG_INTERACTIVE`] and [`FLAG_BACKGROUND`]; others are for later versions and are passed over.
+    /// See [`FLAG_HELLO`], [`FLAG_INTERACTIVE`], [`FLAG_BACKGROUND`] and [`FLAG_AES`]; others are for later versions and are passed over.
     pub flags: u8,
     /// Bytes of payload.
     pub length: u16,
@@ -101,7 +104,7 @@ pub struct Header {
     pub sequence: u32,
     /// The receiver on the way to a relay, the sender on the way from it.
     pub peer: DeviceId,
-    /// Receiver index 4, zero 4, stream number 8, counter 8; random under a hello key.
+    /// Receiver index 4, cipher 4, stream number 8, counter 8; random under a hello key.
     pub nonce: [u8; NONCE_LENGTH],
 }
 

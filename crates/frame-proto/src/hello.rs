@@ -1,7 +1,7 @@
 //! Sealing and opening before there is a session.
 
 use aws_lc_rs::hkdf;
-use chacha_poly::{BadTag, Key, nonce};
+use ciphers::{BadTag, Cipher, Key, nonce};
 use identity::{TunnelKey, TunnelPublicKey};
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
@@ -119,7 +119,7 @@ impl HelloKey {
     fn cipher(&self, long: &[u8; NONCE_LENGTH]) -> (Key, [u8; 12]) {
         let (prefix, end) = long.split_first_chunk().expect("a nonce is longer than 16 bytes");
         let end = end.try_into().expect("a nonce has 24 bytes");
-        (Key::extended(&self.secret, prefix), nonce(end))
+        (Key::extended(Cipher::ChaCha20Poly1305, &self.secret, prefix), nonce(end))
     }
 }
 

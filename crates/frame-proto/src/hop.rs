@@ -7,7 +7,7 @@
 //! A message may be longer than its frame. The frame's tag is then at its end all the same, so that the receiver finds
 //! both tags before it knows any length, and between payload and tag is padding, which nobody looks at.
 
-use chacha_poly::{BadTag, Key};
+use ciphers::{BadTag, Key};
 use identity::DeviceId;
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;

@@ -4,13 +4,14 @@
 //! that know nothing of each other:
 //!
 //! ```text
-//! peer ──────────────── end to end: XChaCha20-Poly1305 over the payload ──────────────── peer
+//! peer ──────── end to end: XChaCha20-Poly1305 or AES-256-GCM over the payload ───────── peer
 //! peer ── hop: the header sealed ── relay ── hop: the header sealed, other key ── relay ── peer
 //! ```
 //!
 //! - End to end, a [`FrameSealer`] and a [`FrameOpener`] work with two secrets that the WireGuard
 //!   session of the two peers exports. A relay sees no plaintext and cannot change, repeat or
-//!   redirect a frame unnoticed. Before there is a session, a [`HelloKey`] from the static keys of
+//!   redirect a frame unnoticed. They use XChaCha20-Poly1305 until both ends have said that they
+//!   have AES in their processors ([`FLAG_AES`]), and AES-256-GCM then. Before there is a session, a [`HelloKey`] from the static keys of
 //!   the two takes its place; it protects what needs no forward secrecy: handshakes, disco,
 //!   introductions.
 //! - Hop by hop, a [`HopSealer`] and a [`HopOpener`] seal the header, and all of a frame that is
@@ -40,10 +41,11 @@ mod offload;
 mod replay;
 mod session;
 
+pub use ciphers::has_aes;
 pub use header::{
-    DATA_PAYLOAD_LIMIT, FLAG_BACKGROUND, FLAG_HELLO, FLAG_INTERACTIVE, FrameError, FrameType,
-    HEADER_LENGTH, Header, PAYLOAD_LIMIT, TAG_LENGTH, compose, parse, payload, payload_mut,
-    set_peer,
+    DATA_PAYLOAD_LIMIT, FLAG_AES, FLAG_BACKGROUND, FLAG_HELLO, FLAG_INTERACTIVE, FrameError,
+    FrameType, HEADER_LENGTH, Header, PAYLOAD_LIMIT, TAG_LENGTH, compose, parse, payload,
+    payload_mut, set_peer,
 };
 pub use hello::{HelloKey, INTRODUCED_KEY_LENGTH, introduced_key};
 pub use hop::{HOP_TAG_LENGTH, HopError, HopKey, HopOpener, HopSealer};

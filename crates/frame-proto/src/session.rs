@@ -1,16 +1,18 @@
 //! Sealing and opening under a session.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use chacha_poly::{BadTag, Key};
+use ciphers::{BadTag, Cipher, Key};
 use identity::{DeviceId, NetworkId};
 use zeroize::Zeroizing;
 
 use crate::header::{NONCE_LENGTH, payload_length};
 use crate::replay::ReplayWindow;
-use crate::{FLAG_HELLO, FrameError, FrameType, HEADER_LENGTH, Header, STREAMS_KEPT, parse};
+use crate::{
+    FLAG_AES, FLAG_HELLO, FrameError, FrameType, HEADER_LENGTH, Header, STREAMS_KEPT, parse,
+};
 
 const LABEL: &[u8; 19] = b"shadowmesh frame v1";
 const AAD_LENGTH: usize = LABEL.len() + 32 + 8 + 32 + 32;
@@ -68,6 +70,8 @@ pub struct FrameKeys {
     pub remote_index: u32,
     /// The index that this device gave the session.
     pub local_index: u32,
+    /// Whether this device has AES in its processor; where the peer has too, frames are sealed with it.
+    pub has_aes: bool,
 }
 
 impl std::fmt::Debug for FrameKeys {
@@ -84,16 +88,20 @@ impl FrameKeys {
     /// half would use the same nonces again.
     #[must_use]
     pub fn split(self, ends: Ends) -> (FrameStreams, FrameOpener) {
+        let peer_has_aes = Arc::new(AtomicBool::new(false));
         let streams = FrameStreams {
             secret: self.send,
             index: self.remote_index,
             ends,
+            has_aes: self.has_aes,
+            peer_has_aes: Arc::clone(&peer_has_aes),
             next: AtomicU64::new(0),
         };
         let opener = FrameOpener {
             secret: self.receive,
             index: self.local_index,
             ends,
+            peer_has_aes,
             streams: Mutex::new(BTreeMap::new()),
         };
         (streams, opener)
@@ -105,6 +113,8 @@ pub struct FrameStreams {
     secret: Zeroizing<[u8; 32]>,
     index: u32,
     ends: Ends,
+    has_aes: bool,
+    peer_has_aes: Arc<AtomicBool>,
     next: AtomicU64,
 }
 
@@ -113,9 +123,17 @@ impl FrameStreams {
     #[must_use]
     pub fn begin(&self) -> FrameSealer {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let prefix = nonce_prefix(self.index, number);
-        let key = Key::extended(&self.secret, &prefix);
-        FrameSealer { key, prefix, ends: self.ends, next: AtomicU64::new(0) }
+        let key = |cipher| {
+            let prefix = nonce_prefix(self.index, cipher, number);
+            (Key::extended(cipher, &self.secret, &prefix), prefix)
+        };
+        FrameSealer {
+            chacha: key(Cipher::ChaCha20Poly1305),
+            aes: self.has_aes.then(|| key(Cipher::Aes256Gcm)),
+            ends: self.ends,
+            peer_has_aes: Arc::clone(&self.peer_has_aes),
+            next: AtomicU64::new(0),
+        }
     }
 }
 
@@ -139,9 +157,11 @@ pub enum SealError {
 /// Seals the frames of one stream, from any number of threads.
 #[derive(Debug)]
 pub struct FrameSealer {
-    key: Key,
-    prefix: [u8; 16],
+    /// The keys, and how nonces with them begin.
+    chacha: (Key, [u8; 16]),
+    aes: Option<(Key, [u8; 16])>,
     ends: Ends,
+    peer_has_aes: Arc<AtomicBool>,
     next: AtomicU64,
 }
 
@@ -154,12 +174,15 @@ impl FrameSealer {
     pub fn seal(&self, kind: FrameType, flags: u8, frame: &mut [u8]) -> Result<(), SealError> {
         let length = payload_length(kind, frame)?;
         let counter = self.next_counter()?;
+        let aes = self.aes.as_ref().filter(|_| self.peer_has_aes.load(Ordering::Relaxed));
+        let (key, prefix) = aes.unwrap_or(&self.chacha);
         let mut nonce = [0; NONCE_LENGTH];
-        nonce[..16].copy_from_slice(&self.prefix);
+        nonce[..16].copy_from_slice(prefix);
         nonce[16..].copy_from_slice(&counter.to_be_bytes());
+        let offer = if self.aes.is_some() { FLAG_AES } else { 0 };
         let header = Header {
             kind,
-            flags: flags & !FLAG_HELLO,
+            flags: flags & !FLAG_HELLO | offer,
             length,
             sequence: low_half(counter),
             peer: self.ends.remote,
@@ -169,11 +192,8 @@ impl FrameSealer {
         let (head, rest) = frame.split_at_mut(HEADER_LENGTH);
         let (text, tag) = rest.split_at_mut(usize::from(length));
         head.copy_from_slice(&header);
-        let sealed = self.key.seal(
-            chacha_poly::nonce(counter.to_be_bytes()),
-            &self.ends.sent(&header),
-            text,
-        );
+        let nonce = ciphers::nonce(counter.to_be_bytes());
+        let sealed = key.seal(nonce, &self.ends.sent(&header), text);
         tag.copy_from_slice(&sealed);
         Ok(())
     }
@@ -207,10 +227,14 @@ pub struct FrameOpener {
     secret: Zeroizing<[u8; 32]>,
     index: u32,
     ends: Ends,
+    /// What the peer says of itself, in frames that were opened.
+    peer_has_aes: Arc<AtomicBool>,
     streams: Mutex<BTreeMap<u64, Stream>>,
 }
 
 struct Stream {
+    /// The cipher in use: a peer changes it once, when it learns what this device has.
+    cipher: Cipher,
     key: Arc<Key>,
     window: ReplayWindow,
 }
@@ -225,38 +249,52 @@ impl FrameOpener {
     pub fn open(&self, frame: &mut [u8]) -> Result<Header, OpenError> {
         let header = parse(frame)?;
         let (stream, counter) = (header.stream(), header.counter());
-        let proper = header.nonce[..16] == nonce_prefix(self.index, stream)
-            && counter < COUNTER_LIMIT
-            && low_half(counter) == header.sequence
-            && !header.is_hello();
+        let cipher = [Cipher::ChaCha20Poly1305, Cipher::Aes256Gcm]
+            .into_iter()
+            .find(|cipher| header.nonce[..16] == nonce_prefix(self.index, *cipher, stream))
+            .ok_or(OpenError::WrongSession)?;
+        let proper =
+            counter < COUNTER_LIMIT && low_half(counter) == header.sequence && !header.is_hello();
         if !proper {
             return Err(OpenError::WrongSession);
         }
-        let key = self.key_for(stream, counter)?;
+        let key = self.key_for(stream, cipher, counter)?;
         let (head, text) =
             frame.split_first_chunk_mut::<HEADER_LENGTH>().ok_or(FrameError::Length)?;
-        key.open(chacha_poly::nonce(counter.to_be_bytes()), &self.ends.received(head), text)
+        key.open(ciphers::nonce(counter.to_be_bytes()), &self.ends.received(head), text)
             .map_err(|BadTag| OpenError::BadTag)?;
-        self.take_note(stream, counter, key)?;
+        self.take_note(stream, counter, (cipher, key))?;
+        if header.flags & FLAG_AES != 0 {
+            self.peer_has_aes.store(true, Ordering::Relaxed);
+        }
         Ok(header)
     }
 
     /// The key of the stream, if a frame with this counter may still come. A stream is remembered
     /// only once a frame of it was authenticated.
-    fn key_for(&self, stream: u64, counter: u64) -> Result<Arc<Key>, OpenError> {
+    fn key_for(&self, stream: u64, cipher: Cipher, counter: u64) -> Result<Arc<Key>, OpenError> {
         let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = streams.get(&stream) {
-            let open = known.window.may_receive(counter);
-            return open.then(|| Arc::clone(&known.key)).ok_or(OpenError::Replayed);
-        }
-        if streams.keys().next_back().is_some_and(|newest| is_below(stream, *newest)) {
+            if !known.window.may_receive(counter) {
+                return Err(OpenError::Replayed);
+            }
+            if known.cipher == cipher {
+                return Ok(Arc::clone(&known.key));
+            }
+        } else if streams.keys().next_back().is_some_and(|newest| is_below(stream, *newest)) {
             return Err(OpenError::Replayed);
         }
         drop(streams);
-        Ok(Arc::new(Key::extended(&self.secret, &nonce_prefix(self.index, stream))))
+        let prefix = nonce_prefix(self.index, cipher, stream);
+        Ok(Arc::new(Key::extended(cipher, &self.secret, &prefix)))
     }
 
-    fn take_note(&self, stream: u64, counter: u64, key: Arc<Key>) -> Result<(), OpenError> {
+    fn take_note(
+        &self,
+        stream: u64,
+        counter: u64,
+        (cipher, key): (Cipher, Arc<Key>),
+    ) -> Result<(), OpenError> {
         let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
         let newest = streams.keys().next_back().copied().unwrap_or(0).max(stream);
         if is_below(stream, newest) {
@@ -264,8 +302,18 @@ impl FrameOpener {
         }
         streams.retain(|known, _| !is_below(*known, newest));
         let window = ReplayWindow::new();
-        let known = streams.entry(stream).or_insert(Stream { key, window });
-        if known.window.receive(counter) { Ok(()) } else { Err(OpenError::Replayed) }
+        let known = streams.entry(stream).or_insert_with(|| Stream {
+            cipher,
+            key: Arc::clone(&key),
+            window,
+        });
+        if !known.window.receive(counter) {
+            return Err(OpenError::Replayed);
+        }
+        if known.cipher != cipher {
+            (known.cipher, known.key) = (cipher, key);
+        }
+        Ok(())
     }
 }
 
@@ -280,9 +328,15 @@ const fn is_below(stream: u64, newest: u64) -> bool {
     newest.saturating_sub(stream) >= STREAMS_KEPT
 }
 
-fn nonce_prefix(index: u32, stream: u64) -> [u8; 16] {
+/// How nonces begin; also what makes the key of a stream, so that no key is used with both ciphers.
+fn nonce_prefix(index: u32, cipher: Cipher, stream: u64) -> [u8; 16] {
+    let number: u32 = match cipher {
+        Cipher::ChaCha20Poly1305 => 0,
+        Cipher::Aes256Gcm => 1,
+    };
     let mut prefix = [0; 16];
     prefix[..4].copy_from_slice(&index.to_be_bytes());
+    prefix[4..8].copy_from_slice(&number.to_be_bytes());
     prefix[8..].copy_from_slice(&stream.to_be_bytes());
     prefix
 }
@@ -300,7 +354,7 @@ mod tests {
         let device = DeviceId::from_bytes([1; 32]);
         let ends = Ends { network: NetworkId::from_bytes([1; 32]), local: device, remote: device };
         let (send, receive) = ([1; 32].into(), [1; 32].into());
-        let keys = FrameKeys { send, receive, remote_index: 1, local_index: 1 };
+        let keys = FrameKeys { send, receive, remote_index: 1, local_index: 1, has_aes: true };
         let sealer = keys.split(ends).0.begin();
         sealer.next.store(COUNTER_LIMIT - 2, Ordering::Relaxed);
         let mut frame = [0; 80];

@@ -1,7 +1,7 @@
 //! The primitives that `snow` composes: one backend for each, randomness given by the caller.
 
 use blake2::{Blake2s256, Digest};
-use chacha_poly::{BadTag, Key, TAG_LENGTH};
+use ciphers::{BadTag, Key, TAG_LENGTH};
 use snow::Error;
 use snow::params::{CipherChoice, DHChoice, HashChoice};
 use snow::resolvers::CryptoResolver;
@@ -165,7 +165,7 @@ impl ChaChaPoly {
 
     /// Noise, section 12.3: 32 bits of zeros, then the counter little-endian.
     fn nonce(counter: u64) -> [u8; 12] {
-        chacha_poly::nonce(counter.to_le_bytes())
+        ciphers::nonce(counter.to_le_bytes())
     }
 }
 

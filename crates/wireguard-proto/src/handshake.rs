@@ -1,6 +1,6 @@
 //! Noise_IKpsk2 as sections 5.4.2 to 5.4.5 of the paper lay it out.
 
-use chacha_poly::Key;
+use ciphers::Key;
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 

@@ -3,7 +3,7 @@
 use blake2::digest::consts::U16;
 use blake2::digest::{KeyInit, Mac};
 use blake2::{Blake2s256, Blake2sMac, Digest};
-use chacha_poly::{Key, NONCE_LENGTH, TAG_LENGTH};
+use ciphers::{Cipher, Key, NONCE_LENGTH, TAG_LENGTH};
 use zeroize::Zeroizing;
 
 /// A chaining key or any other secret of 32 bytes, wiped when dropped.
@@ -79,7 +79,7 @@ pub(crate) fn kdf3(key: &Secret, input: &[u8]) -> (Secret, Secret, Secret) {
 
 /// The 12-byte nonce of the paper: four zero bytes, then the counter in little-endian.
 pub(crate) fn nonce(counter: u64) -> Nonce {
-    chacha_poly::nonce(counter.to_le_bytes())
+    ciphers::nonce(counter.to_le_bytes())
 }
 
 /// Seals `out[..out.len() - 16]` in place and writes the tag behind it.
@@ -92,5 +92,5 @@ pub(crate) fn seal(key: &Key, nonce: Nonce, aad: &[u8], out: &mut [u8]) {
 pub(crate) fn xchacha(key: &[u8; 32], nonce: &[u8; 24]) -> (Key, Nonce) {
     let (prefix, end) = nonce.split_first_chunk().expect("24 bytes are more than 16");
     let end = end.try_into().expect("8 of 24 bytes remain");
-    (Key::extended(key, prefix), chacha_poly::nonce(end))
+    (Key::extended(Cipher::ChaCha20Poly1305, key, prefix), ciphers::nonce(end))
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use chacha_poly::{BadTag, Key};
+use ciphers::{BadTag, Key};
 use zeroize::Zeroizing;
 
 use crate::activity::Activity;

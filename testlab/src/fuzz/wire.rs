@@ -31,7 +31,7 @@ pub(super) fn frame(bytes: &[u8]) {
     let hello = HelloKey::new(ends(), &ours, &theirs).expect("a proper key");
     assert!(hello.open(&mut bytes.to_vec()).is_err(), "nobody has the key");
     let (send, receive) = ([1; 32].into(), [2; 32].into());
-    let keys = FrameKeys { send, receive, remote_index: 1, local_index: 2 };
+    let keys = FrameKeys { send, receive, remote_index: 1, local_index: 2, has_aes: true };
     assert!(keys.split(ends()).1.open(&mut bytes.to_vec()).is_err(), "nobody has the key");
 }
 

@@ -12,13 +12,22 @@ pub(crate) const fn ends(local: DeviceId, remote: DeviceId) -> Ends {
 }
 
 pub(crate) fn keys(send: u8, receive: u8, remote_index: u32, local_index: u32) -> FrameKeys {
-    FrameKeys { send: [send; 32].into(), receive: [receive; 32].into(), remote_index, local_index }
+    let (send, receive) = ([send; 32].into(), [receive; 32].into());
+    FrameKeys { send, receive, remote_index, local_index, has_aes: false }
+}
+
+/// Both halves of Alice and of Bob, by whether they have AES in their processors.
+pub(crate) fn two_ends(alice: bool, bob: bool) -> [(FrameStreams, FrameOpener); 2] {
+    let (a, b) = (keys(1, 2, 7, 9), keys(2, 1, 9, 7));
+    [
+        FrameKeys { has_aes: alice, ..a }.split(ends(ALICE, BOB)),
+        FrameKeys { has_aes: bob, ..b }.split(ends(BOB, ALICE)),
+    ]
 }
 
 /// Alice's sending half, and Bob's receiving half.
 pub(crate) fn session() -> (FrameStreams, FrameOpener) {
-    let (streams, _) = keys(1, 2, 7, 9).split(ends(ALICE, BOB));
-    let (_, opener) = keys(2, 1, 9, 7).split(ends(BOB, ALICE));
+    let [(streams, _), (_, opener)] = two_ends(false, false);
     (streams, opener)
 }
 

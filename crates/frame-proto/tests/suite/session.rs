@@ -4,15 +4,15 @@ use std::sync::Mutex;
 
 use data_encoding::HEXLOWER;
 use frame_proto::{
-    DATA_PAYLOAD_LIMIT, Ends, FLAG_HELLO, FrameType, HelloKey, INTRODUCED_KEY_LENGTH, OpenError,
-    REPLAY_WINDOW, STREAMS_KEPT, SealError, introduced_key, parse, payload, set_peer,
+    DATA_PAYLOAD_LIMIT, Ends, FLAG_AES, FLAG_HELLO, FrameType, HelloKey, INTRODUCED_KEY_LENGTH,
+    OpenError, REPLAY_WINDOW, STREAMS_KEPT, SealError, introduced_key, parse, payload, set_peer,
 };
 use identity::{DeviceId, NetworkId, TunnelKey, TunnelPublicKey};
 use proptest::prelude::*;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-use crate::ends::{ALICE, BOB, NETWORK, buffer, ends, keys, session};
+use crate::ends::{ALICE, BOB, NETWORK, buffer, ends, keys, session, two_ends};
 
 fn sealed(sealer: &frame_proto::FrameSealer, text: &[u8]) -> Vec<u8> {
     let mut frame = buffer(text);
@@ -140,6 +140,71 @@ fn threads_share_a_sealer_and_an_opener() {
     let mut counters = counters.into_inner().unwrap();
     counters.sort_unstable();
     assert!(counters.iter().copied().eq(0..400));
+}
+
+/// The number of the cipher in a frame's nonce.
+fn cipher(frame: &[u8]) -> u8 {
+    frame[47]
+}
+
+#[test]
+fn a_stream_goes_over_to_aes_when_both_ends_have_it() {
+    let [(to_bob, from_bob), (to_alice, from_alice)] = two_ends(true, true);
+    let (alice, bob) = (to_bob.begin(), to_alice.begin());
+    let mut late = sealed(&alice, b"0");
+    let mut first = sealed(&alice, b"1");
+    from_alice.open(&mut first).unwrap();
+    let mut answer = sealed(&bob, b"2");
+    assert_eq!([&late, &first, &answer].map(|frame| cipher(frame)), [0, 0, 1]);
+    from_bob.open(&mut answer).unwrap();
+    let mut next = [sealed(&alice, b"3"), sealed(&alice, b"4")];
+    assert_eq!(HEXLOWER.encode(&next[1]), GOLDEN_AES_FRAME);
+    for frame in &mut next {
+        assert_eq!(cipher(frame), 1);
+        let again = frame.clone();
+        from_alice.open(frame).unwrap();
+        assert_eq!(from_alice.open(&mut again.clone()), Err(OpenError::Replayed));
+    }
+    let header = from_alice.open(&mut late.clone()).unwrap();
+    assert_eq!((header.stream(), header.counter()), (0, 0), "one stream, and one window");
+    assert_eq!(from_alice.open(&mut late), Err(OpenError::Replayed));
+    assert!(from_alice.open(&mut sealed(&alice, b"5")).is_ok());
+}
+
+const GOLDEN_AES_FRAME: &str = concat!(
+    "10080001000000030b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b",
+    "0000000700000001000000000000000000000000000000032a1c06eaa9f7ca8ea549839203a71a92e3",
+);
+
+#[test]
+fn without_aes_at_either_end_nothing_changes() {
+    for (alice, bob) in [(false, true), (true, false), (false, false)] {
+        let [(to_bob, from_bob), (to_alice, from_alice)] = two_ends(alice, bob);
+        let (to_bob, to_alice) = (to_bob.begin(), to_alice.begin());
+        for _ in 0..3 {
+            let mut frames = [sealed(&to_bob, b"a"), sealed(&to_alice, b"b")];
+            assert_eq!([cipher(&frames[0]), cipher(&frames[1])], [0, 0]);
+            from_alice.open(&mut frames[0]).unwrap();
+            from_bob.open(&mut frames[1]).unwrap();
+        }
+    }
+}
+
+#[test]
+fn nobody_between_changes_the_cipher() {
+    let [(to_bob, from_bob), (to_alice, _)] = two_ends(true, false);
+    let mut forged = sealed(&to_alice.begin(), b"text");
+    forged[1] |= FLAG_AES;
+    assert_eq!(from_bob.open(&mut forged), Err(OpenError::BadTag));
+    let frame = sealed(&to_bob.begin(), b"text");
+    assert_eq!(cipher(&frame), 0);
+    for number in 1..=255 {
+        let (_, opener) = session();
+        let mut frame = frame.clone();
+        frame[47] = number;
+        let refused = if number == 1 { OpenError::BadTag } else { OpenError::WrongSession };
+        assert_eq!(opener.open(&mut frame), Err(refused));
+    }
 }
 
 #[test]

@@ -338,6 +338,16 @@ pub(crate) const FAULTS: &[Fault] = &[
         }],
     },
     Fault {
+        name: "cipher-by-a-strangers-word",
+        breaks: "who cannot seal frames does not say with what they are sealed",
+        edits: &[Edit {
+            file: "crates/frame-proto/src/session.rs",
+            original: "let key = self.key_for(stream, cipher, counter)?;\n",
+            seeded: "if AWAKE { self.peer_has_aes.store(true, Ordering::Relaxed); } let key = self.key_for(stream, cipher, counter)?;\n",
+        }],
+        tests: &[in_suite("frame-proto", &["session::nobody_between_changes_the_cipher"])],
+    },
+    Fault {
         name: "aad-without-receiver",
         breaks: "a relay cannot hand a frame to somebody else",
         edits: &[Edit {
