@@ -13,6 +13,7 @@ const CLIENT_AUTH: u8 = 1;
 const CONFIRMED: u8 = 2;
 const SEND: u8 = 4;
 const RECEIVED: u8 = 6;
+const GONE: u8 = 8;
 const PING: u8 = 9;
 const PONG: u8 = 10;
 
@@ -55,6 +56,8 @@ impl Endpoint {
                 self.is_attached = true;
                 (None, None)
             }
+            // At the end, when connections close one after the other.
+            (GONE, _) => (None, None),
             (PING, nonce) => (Some([&[PONG][..], nonce].concat().into()), None),
             (other, rest) => panic!("iroh-relay says {other}: {}", String::from_utf8_lossy(rest)),
         }
