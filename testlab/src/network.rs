@@ -357,6 +357,14 @@ impl Relay {
         }
     }
 
+    /// Runs a command on its host that asks it, which must succeed.
+    pub fn ask(&self, args: &[&str]) -> Value {
+        let program = shadowmesh();
+        let all = [&["--json", "--state-dir", &self.state], args].concat();
+        let answer = self.namespace.run(&program.to_string_lossy(), &all);
+        serde_json::from_str(&answer).unwrap_or(Value::Null)
+    }
+
     /// Ends it as a power cut would, but for the host, which closes its connections.
     pub fn kill(&mut self) {
         if let Some(process) = self.process.take() {

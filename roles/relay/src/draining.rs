@@ -3,6 +3,8 @@
 use std::time::{Duration, Instant};
 
 use identity::NetworkId;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 
 use crate::Relay;
@@ -13,6 +15,54 @@ const QUIET: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(10);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// Sends the devices of one network to other relays, and lets them come back. Clones are one.
+#[derive(Clone, Debug)]
+pub struct Draining {
+    network: NetworkId,
+    wishes: mpsc::Sender<Wish>,
+}
+
+/// What a membership is asked for.
+#[derive(Debug)]
+pub(crate) enum Wish {
+    /// Devices are to go to other relays. Answered when nothing passes here any more; dropped if they cannot.
+    Leave(oneshot::Sender<()>),
+    /// Devices may use this relay again.
+    Return,
+}
+
+/// How it went with the devices of one network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drained {
+    /// The network's id.
+    pub network: String,
+    /// Whether they were sent to other relays: not if there is none, or no controller that could tell them.
+    pub sent: bool,
+}
+
+impl Draining {
+    pub(crate) fn new(network: NetworkId) -> (Self, mpsc::Receiver<Wish>) {
+        let (wishes, asked) = mpsc::channel(1);
+        (Self { network, wishes }, asked)
+    }
+
+    /// Asks the devices to go to other relays, if there are any, and waits until nothing passes here any
+    /// more, 10 s at most.
+    pub async fn begin(&self) -> Drained {
+        let (done, is_done) = oneshot::channel();
+        // Who serves nobody any more sends nobody anywhere.
+        let _ = self.wishes.send(Wish::Leave(done)).await;
+        let sent = is_done.await.is_ok();
+        Drained { network: self.network.to_string(), sent }
+    }
+
+    /// Lets devices come back.
+    pub async fn undo(&self) {
+        // Nobody comes to who serves nobody any more.
+        let _ = self.wishes.send(Wish::Return).await;
+    }
+}
 
 /// Waits until no frame of a network passes the relay any more.
 pub(crate) async fn until_quiet(relay: &Relay, network: NetworkId) {

@@ -19,6 +19,7 @@
 //! | `map_keeper` | when its map is written down |
 //! | `secrets` | what a member keeps between runs |
 //! | `draining` | stopping without anybody noticing |
+//! | `admin` | who may ask a running relay for that |
 //! | `stun` | the STUN server |
 //! | `capture` | what arrived, for those who want to look for plaintext in it |
 //! | `cpu` | processor use |
@@ -26,6 +27,7 @@
 
 #![forbid(unsafe_code)]
 
+mod admin;
 mod capture;
 mod clock;
 mod cpu;
@@ -36,7 +38,10 @@ mod relay;
 mod secrets;
 mod stun;
 
+pub use admin::{AdminClient, AdminClientError, AdminListener, Never};
 pub use capture::Capture;
+pub use draining::{Drained, Draining};
+pub use local_api::BindError;
 pub use membership::{Membership, MembershipConfig, MembershipError, MembershipStatus};
 pub use relay::{Relay, RelayConfig};
 pub use relay_proto::{Limits, LoadReport, Rate, RelayNetwork};

@@ -25,9 +25,10 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{debug, info, warn};
 use websocket::{Endpoint, SpkiPin, Tls, dial};
 
+use crate::draining::{Draining, Wish, until_quiet};
 use crate::map_keeper::MapKeeper;
 use crate::secrets::Secrets;
-use crate::{Relay, clock, draining};
+use crate::{Relay, clock};
 
 /// Finding a controller's addresses may take this long.
 const RESOLVE_DEADLINE: Duration = Duration::from_secs(10);
@@ -79,7 +80,7 @@ pub struct Membership {
     network: NetworkId,
     device: DeviceId,
     status: watch::Receiver<MembershipStatus>,
-    drains: mpsc::Sender<oneshot::Sender<()>>,
+    draining: Draining,
     task: AbortHandle,
 }
 
@@ -145,13 +146,10 @@ impl Membership {
         self.status.changed().await.is_ok()
     }
 
-    /// Asks the network's devices to go to other relays, if there are any, and waits until nothing passes
-    /// here any more, 10 s at most.
-    pub async fn drain(&self) {
-        let (done, is_done) = oneshot::channel();
-        // Who serves nobody any more is drained.
-        let _ = self.drains.send(done).await;
-        let _ = is_done.await;
+    /// Sends the network's devices to other relays.
+    #[must_use]
+    pub const fn draining(&self) -> &Draining {
+        &self.draining
     }
 
     fn start(
@@ -166,9 +164,9 @@ impl Membership {
         }
         let (network, device) = (secrets.network, secrets.device.id());
         let (driver, status) = Driver::new(relay.clone(), secrets, admission, config)?;
-        let (drains, asked) = mpsc::channel(1);
+        let (draining, asked) = Draining::new(network);
         let task = tokio::spawn(driver.run(asked)).abort_handle();
-        Ok(Self { network, device, status, drains, task })
+        Ok(Self { network, device, status, draining, task })
     }
 }
 
@@ -255,7 +253,7 @@ impl Driver {
         Ok((driver, watched))
     }
 
-    async fn run(mut self, mut drains: mpsc::Receiver<oneshot::Sender<()>>) {
+    async fn run(mut self, mut wishes: mpsc::Receiver<Wish>) {
         if let Some(chain) = self.client.chain().cloned() {
             self.serve(&chain);
         }
@@ -285,7 +283,10 @@ impl Driver {
                     self.map_keeper.write(keystore, self.entries());
                 }
                 _ = load.tick() => self.report_load(),
-                Some(done) = drains.recv() => self.begin_to_drain(done),
+                Some(wish) = wishes.recv() => match wish {
+                    Wish::Leave(done) => self.begin_to_drain(done),
+                    Wish::Return => self.stop_draining(),
+                },
             }
         }
     }
@@ -302,10 +303,15 @@ impl Driver {
         self.report_load();
         let (relay, network) = (self.relay.clone(), self.secrets.network);
         tokio::spawn(async move {
-            draining::until_quiet(&relay, network).await;
+            until_quiet(&relay, network).await;
             // Whoever asked may have given up.
             let _ = done.send(());
         });
+    }
+
+    fn stop_draining(&mut self) {
+        self.draining = false;
+        self.report_load();
     }
 
     fn handle_stream(&mut self, connection: ConnectionId, event: StreamEvent) {

@@ -147,12 +147,28 @@ pub(crate) struct ServerArgs {
 
 /// Arguments of `relay`.
 #[derive(Clone, Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct RelayArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<RelayCommand>,
     /// Invite for a network to serve, or `-` to read it from standard input; none serves the networks joined before
     #[arg(env = "SHADOWMESH_INVITE", hide_env_values = true)]
     pub(crate) invite: Option<String>,
     #[command(flatten)]
     pub(crate) listener: ListenSettings,
+}
+
+/// What is asked of a relay that runs on this host.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum RelayCommand {
+    /// Send devices to other relays, so that this one can be stopped without anybody noticing
+    ///
+    /// Waits until nothing passes the relay any more, 10 seconds at most. A relay that is started anew is used again.
+    Drain {
+        /// Let devices come back instead
+        #[arg(long)]
+        undo: bool,
+    },
 }
 
 /// Where a server listens and how others reach it: on the command line, and in the configuration.

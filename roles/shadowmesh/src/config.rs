@@ -87,8 +87,18 @@ impl Config {
 
     /// The socket of the controller's local API.
     pub(crate) fn controller_socket(&self) -> Result<PathBuf, Failure> {
-        let service = Path::new(SERVICE_STATE).join("controller.sock");
-        let own = self.socket("controller.sock")?;
+        self.server_socket("controller.sock")
+    }
+
+    /// The socket of the relay's local API.
+    pub(crate) fn relay_socket(&self) -> Result<PathBuf, Failure> {
+        self.server_socket("relay.sock")
+    }
+
+    /// One of the service, if the folder does not say otherwise.
+    fn server_socket(&self, name: &str) -> Result<PathBuf, Failure> {
+        let service = Path::new(SERVICE_STATE).join(name);
+        let own = self.socket(name)?;
         Ok(if self.state_dir.is_none() && !own.exists() && service.exists() {
             service
         } else {

@@ -5,7 +5,7 @@ mod killing;
 
 use std::time::{Duration, SystemTime};
 
-use testlab::netns::Conditions;
+use testlab::netns::{Conditions, wait_for};
 use testlab::network::{Device, Lab, Relay};
 use testlab::probes::{Probes, Trace};
 
@@ -67,6 +67,44 @@ fn a_relay_that_is_stopped_loses_nothing() {
     let trace = probes.stop();
     assert!(trace.lost() <= 1, "{trace:?}");
     assert_eq!(lab.warnings(), Vec::<String>::new());
+}
+
+#[test]
+fn a_relay_that_was_drained_is_missed_by_nobody() {
+    let mut lab = Lab::new();
+    let mut relays = ["second", "third"].map(|name| lab.relay(name));
+    let (alice, bob) = relayed_pair(&mut lab);
+    let probes = probe(&alice, &bob);
+    let drain = ["relay", "drain"];
+    let used = relays.iter_mut().find(|relay| is_used(relay, &alice, &bob));
+    let drained = match &used {
+        Some(relay) => relay.ask(&drain),
+        None => lab.administer(&drain),
+    };
+    assert_eq!(drained[0]["sent"], true);
+    match used {
+        Some(relay) => relay.kill(),
+        None => lab.kill_server(),
+    }
+    probes.watch(Duration::from_secs(4));
+    let trace = probes.stop();
+    assert!(trace.lost() <= 1, "{trace:?}");
+}
+
+#[test]
+fn a_relay_that_is_drained_may_be_used_again() {
+    let mut lab = Lab::new();
+    let relay = lab.relay("second");
+    let health = |lab: &Lab| {
+        let relays = lab.administer(&["network", "relays"]);
+        let relays = relays.as_array().cloned().unwrap_or_default();
+        let own = relays.into_iter().find(|one| one["id"] == relay.id()).expect("it is listed");
+        own["healthy"].as_bool()
+    };
+    relay.ask(&["relay", "drain"]);
+    assert_eq!(health(&lab), Some(false));
+    relay.ask(&["relay", "drain", "--undo"]);
+    wait_for("the relay to be healthy", PATIENCE, || (health(&lab) == Some(true)).then_some(()));
 }
 
 #[test]

@@ -8,14 +8,16 @@ mod network;
 mod owner;
 mod peer;
 mod queries;
+mod relay;
 pub(crate) mod serve;
 mod up;
 
+use ::relay::AdminClient as RelayAdmin;
 use controller::AdminClient;
 use node::api::Client;
 use wireguard::{Options, RunError};
 
-use crate::cli::{Cli, Command, WireguardArgs};
+use crate::cli::{Cli, Command, RelayArgs, RelayCommand, WireguardArgs};
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::{demo, log};
@@ -33,6 +35,9 @@ pub(crate) async fn run(cli: Cli, config: Config) -> Result<(), Failure> {
         Command::Controller(args) => {
             start_log(&config)?;
             serve::serve(args, config, serve::Parts::Controller).await
+        }
+        Command::Relay(RelayArgs { command: Some(RelayCommand::Drain { undo }), .. }) => {
+            relay::drain(&RelayAdmin::new(config.relay_socket()?), undo, as_json).await
         }
         Command::Relay(args) => {
             start_log(&config)?;

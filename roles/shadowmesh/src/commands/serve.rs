@@ -13,7 +13,10 @@ use controller::{AdminClient, Controller, StartError};
 use futures_util::future::join_all;
 use identity::{DeviceName, GroupName, Invite, NetworkName};
 use keystore::{FileKeystore, Keystore as _, KeystoreError, write_private_file};
-use relay::{Capture, Membership, MembershipConfig, MembershipError, Relay, RelayConfig};
+use relay::{
+    AdminListener, BindError, Capture, Membership, MembershipConfig, MembershipError, Relay,
+    RelayConfig,
+};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 use websocket::Upgrade;
@@ -59,12 +62,19 @@ pub(crate) async fn serve(args: ServerArgs, config: Config, parts: Parts) -> Res
 pub(crate) struct Server {
     listening: Listening,
     controller: Controller,
-    relay: Option<(Relay, Vec<Membership>)>,
+    relay: Option<OwnRelay>,
     admin: AdminClient,
     mode: Mode,
     first_start: bool,
     /// At the first start of a strict network, until what waits is signed.
     owner: Option<Owner>,
+}
+
+/// The relay of `serve`.
+struct OwnRelay {
+    relay: Relay,
+    memberships: Vec<Membership>,
+    _admin: AdminListener,
 }
 
 impl Server {
@@ -163,7 +173,7 @@ impl Server {
 
     async fn accept_until(&mut self, stop: impl Future<Output = ()>) -> Result<(), Failure> {
         let (relay, memberships) = match &self.relay {
-            Some((relay, memberships)) => (Some(relay), &memberships[..]),
+            Some(own) => (Some(&own.relay), &own.memberships[..]),
             None => (None, &[][..]),
         };
         let mut stop = std::pin::pin!(async {
@@ -213,6 +223,7 @@ pub(crate) async fn relay(args: RelayArgs, config: Config) -> Result<(), Failure
         return Err(Failure::new(Exit::Usage, text));
     }
     info!(networks = memberships.len(), address = %listening.address, "relaying");
+    let _admin = AdminListener::start(&config.relay_socket()?, &memberships).await?;
     relay.listen(listening.listener);
     stop.await;
     drain(&memberships).await;
@@ -222,7 +233,7 @@ pub(crate) async fn relay(args: RelayArgs, config: Config) -> Result<(), Failure
 /// Lets devices go to other relays before this one stops; a further signal stops it at once.
 async fn drain(memberships: &[Membership]) {
     let at_once = stop::requested();
-    let drained = join_all(memberships.iter().map(Membership::drain));
+    let drained = join_all(memberships.iter().map(|membership| membership.draining().begin()));
     match at_once {
         Ok(at_once) => tokio::select! {
             _ = drained => {}
@@ -379,7 +390,7 @@ async fn start_own_relay(
     listening: &Listening,
     config: &Config,
     capture: Option<Capture>,
-) -> Result<(Relay, Vec<Membership>), Failure> {
+) -> Result<OwnRelay, Failure> {
     let relay = start_relay(listening, capture).await?;
     let keystore = relay_keystore(config)?;
     let mut membership = membership_config(&relay, listening, keystore, OWN_RELAY)?;
@@ -394,7 +405,8 @@ async fn start_own_relay(
             .map_err(|_| Failure::new(Exit::Other, "the controller made no invite"))?;
         memberships.push(Membership::join(&relay, invite, membership)?);
     }
-    Ok((relay, memberships))
+    let _admin = AdminListener::start(&config.relay_socket()?, &memberships).await?;
+    Ok(OwnRelay { relay, memberships, _admin })
 }
 
 async fn start_relay(listening: &Listening, capture: Option<Capture>) -> Result<Relay, Failure> {
@@ -515,6 +527,12 @@ impl From<NetworkError> for Failure {
 
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
+        Self::new(Exit::Host, error.to_string())
+    }
+}
+
+impl From<BindError> for Failure {
+    fn from(error: BindError) -> Self {
         Self::new(Exit::Host, error.to_string())
     }
 }
