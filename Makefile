@@ -106,7 +106,7 @@ coverage: ## line coverage of what is shipped, by the tests of `unit` (needs llv
 bench: ## throughput, latency and memory beside peers, in one run
 	scripts/install-test-tools gotatun boringtun wireguard-go nebula iroh-relay coturn
 	cargo build --release --workspace --locked --bins
-	SHADOWMESH_PLOT=$(if $(TABLES),$(CARGO_TARGET_DIR)/benchmarks.svg,docs/benchmarks.svg) $(as_root) $(CARGO_TARGET_DIR)/release/bench $(TABLES)
+	SHADOWMESH_PAGE=docs/benchmarks.md $(as_root) $(CARGO_TARGET_DIR)/release/bench $(TABLES)
 
 microbench: ## single steps of the data plane, each function by itself; FILTER="coalesce" takes some
 	cargo bench --workspace --locked --bench hot_paths -- $(if $(FILTER),'$(FILTER)')

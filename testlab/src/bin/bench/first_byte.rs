@@ -21,11 +21,11 @@ pub(crate) fn without_a_session() -> Table {
         ),
         unit: "ms",
         digits: 1,
-        rows: vec![
+        groups: vec![vec![
             Row { name: "relay and UDP", runs: runs(Underlay::Open) },
             Row { name: "relayed: UDP is blocked", runs: runs(Underlay::NoUdp) },
             Row { name: "direct: the server is dead", runs: runs(Underlay::NoServer) },
-        ],
+        ]],
     }
 }
 

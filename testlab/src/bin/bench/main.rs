@@ -1,6 +1,6 @@
-//! All figures of `docs/benchmarks.md` in one run, or those that the arguments name: Markdown on standard output, and as bars in
-//! the file that `SHADOWMESH_PLOT` names. `SHADOWMESH_RUNS=1` shows quickly whether everything runs, and
-//! `SHADOWMESH_ONLY=direct,relay` how variants with such words in their names compare.
+//! All figures of `docs/benchmarks.md` in one run, or those that the arguments name: on standard output, and in the page that
+//! `SHADOWMESH_PAGE` names, with the picture beside it. `SHADOWMESH_RUNS=1` shows quickly whether everything runs, and
+//! `SHADOWMESH_ONLY=direct,relay` how variants with such words in their names compare; neither changes the page.
 //!
 //! `bench floor` measures no more than whether the program is as fast as it has to be on any machine, and fails if it is not.
 //!
@@ -13,12 +13,14 @@ mod floor;
 mod iperf;
 mod memory;
 mod packets;
+mod page;
 mod plot;
 mod relays;
 mod report;
 mod throughput;
 mod variants;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use report::Table;
@@ -52,8 +54,13 @@ fn main() -> ExitCode {
             all.extend(tables);
         }
     }
-    if let Some(file) = std::env::var_os("SHADOWMESH_PLOT") {
-        std::fs::write(file, plot::svg(&all)).expect("the plot can be written");
+    if let Some(file) = std::env::var_os("SHADOWMESH_PAGE").filter(|_| !report::is_partial()) {
+        let old = std::fs::read_to_string(&file).expect("the page can be read");
+        let new = page::renewed(&old, &all);
+        let picture = Path::new(&file).with_extension("svg");
+        std::fs::write(&file, &new).expect("the page can be written");
+        std::fs::write(picture, plot::svg(&page::charts(&new)))
+            .expect("the picture can be written");
     }
     ExitCode::SUCCESS
 }

@@ -30,10 +30,10 @@ pub(crate) fn of_an_idle_node() -> Table {
         ),
         unit: "MiB",
         digits: 1,
-        rows: vec![
+        groups: vec![vec![
             Row { name: "shadowmesh serve", runs: vec![of_server] },
             Row { name: "shadowmesh up", runs: vec![of_node] },
-        ],
+        ]],
     }
 }
 

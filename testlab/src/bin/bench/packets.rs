@@ -44,7 +44,7 @@ pub(crate) fn of_64_bytes() -> Vec<Table> {
         ),
         unit: "k/s",
         digits: 1,
-        rows: rows.into(),
+        groups: vec![rows.into()],
     }]
 }
 

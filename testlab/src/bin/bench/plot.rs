@@ -2,49 +2,53 @@
 
 use std::fmt::Write as _;
 
-use crate::report::Table;
+use crate::page::Chart;
 
-const WIDTH: f64 = 790.0;
-const LABELS: f64 = 260.0;
+const WIDTH: f64 = 820.0;
+const LABELS: f64 = 290.0;
 const VALUES: f64 = 70.0;
 const LINE: f64 = 22.0;
 const HEAD: f64 = 34.0;
 
 /// All tables as one SVG: a bar for each median, a line from the lowest to the highest run.
-pub(crate) fn svg(tables: &[Table]) -> String {
-    let height: f64 = tables.iter().map(|table| HEAD + LINE * table.rows.len() as f64).sum();
+pub(crate) fn svg(charts: &[Chart<'_>]) -> String {
+    let height: f64 = charts.iter().map(height_of).sum();
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" \
          font-family=\"sans-serif\" font-size=\"13\">\n\
          <rect width=\"{WIDTH}\" height=\"{height}\" fill=\"#fff\"/>\n"
     );
     let mut top = 0.0;
-    for table in tables {
-        top = chart(table, top, &mut out);
+    for chart in charts {
+        draw(chart, top, &mut out);
+        top += height_of(chart);
     }
     out + "</svg>\n"
 }
 
-/// Appends a chart from `top` on; answers where the next begins.
-fn chart(table: &Table, top: f64, out: &mut String) -> f64 {
-    let runs = table.rows.iter().flat_map(|row| row.runs.iter().copied());
-    let scale = (WIDTH - LABELS - VALUES) / runs.fold(f64::MIN_POSITIVE, f64::max);
-    let (title, unit) = (table.title, table.unit);
+fn height_of(chart: &Chart<'_>) -> f64 {
+    HEAD + LINE * chart.bars.len() as f64
+}
+
+/// Appends a chart from `top` on.
+fn draw(chart: &Chart<'_>, top: f64, out: &mut String) {
+    let longest = chart.bars.iter().map(|bar| bar.high).fold(f64::MIN_POSITIVE, f64::max);
+    let scale = (WIDTH - LABELS - VALUES) / longest;
+    let (title, unit) = (&chart.title, chart.unit);
     let y = top + 22.0;
     line(out, format_args!("<text x=\"4\" y=\"{y}\" font-weight=\"bold\">{title} ({unit})</text>"));
-    for (index, row) in table.rows.iter().enumerate() {
+    for (index, bar) in chart.bars.iter().enumerate() {
         let middle = top + HEAD + LINE * (index as f64 + 0.5);
-        let (text, bar) = (middle + 4.5, middle - 7.0);
-        let (median, (low, high)) = (row.median(), row.range());
-        let fill = if row.name.starts_with("shadowmesh") { "#2a6f97" } else { "#a9bcc8" };
-        let (width, x) = (median * scale, LABELS - 8.0);
-        let (from, to) = (LABELS + low * scale, LABELS + high * scale);
-        let (name, digits, end) = (row.name, table.digits, WIDTH - VALUES + 8.0);
+        let (text, edge) = (middle + 4.5, middle - 7.0);
+        let fill = if bar.name.contains("shadowmesh") { "#2a6f97" } else { "#a9bcc8" };
+        let (width, x) = (bar.median.parse().unwrap_or(0.0) * scale, LABELS - 8.0);
+        let (from, to) = (LABELS + bar.low * scale, LABELS + bar.high * scale);
+        let (name, median, end) = (bar.name, bar.median, WIDTH - VALUES + 8.0);
         line(out, format_args!("<text x=\"{x}\" y=\"{text}\" text-anchor=\"end\">{name}</text>"));
         line(
             out,
             format_args!(
-                "<rect x=\"{LABELS}\" y=\"{bar}\" width=\"{width:.1}\" height=\"14\" fill=\"{fill}\"/>"
+                "<rect x=\"{LABELS}\" y=\"{edge}\" width=\"{width:.1}\" height=\"14\" fill=\"{fill}\"/>"
             ),
         );
         line(
@@ -53,9 +57,8 @@ fn chart(table: &Table, top: f64, out: &mut String) -> f64 {
                 "<path d=\"M{from:.1} {middle}H{to:.1}\" stroke=\"#333\" stroke-width=\"1.5\"/>"
             ),
         );
-        line(out, format_args!("<text x=\"{end}\" y=\"{text}\">{median:.digits$}</text>"));
+        line(out, format_args!("<text x=\"{end}\" y=\"{text}\">{median}</text>"));
     }
-    top + HEAD + LINE * table.rows.len() as f64
 }
 
 fn line(out: &mut String, text: std::fmt::Arguments<'_>) {

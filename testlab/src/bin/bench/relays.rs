@@ -23,18 +23,9 @@ const LOADS: [[&str; 3]; 3] =
 const IDLE: [&str; 2] = ["1000", "10000"];
 
 /// How all of it is measured but coturn, whose own client is its load.
-const HOW: &str = "On loopback, relay and load on the same cores, relays in turns. The load is one program with the same TCP, TLS and \
-    WebSocket code for either relay; a sender makes each frame by itself and writes 32 at once, or one of 64,000 bytes.";
-
-/// A title for each transport.
-macro_rules! titles {
-    ($text:literal) => {
-        [
-            concat!("Relay over WebSocket: ", $text),
-            concat!("Relay over WebSocket and TLS 1.3: ", $text),
-        ]
-    };
-}
+const HOW: &str = "On loopback, relay and load on the same cores, relays in turns, over WebSocket as it is and over TLS 1.3. The load is \
+    one program with the same TCP, TLS and WebSocket code for either relay; a sender makes each frame by itself and writes 32 at once, or \
+    one of 64,000 bytes.";
 
 /// What one run says of a relay.
 struct Figures {
@@ -45,20 +36,29 @@ struct Figures {
 
 /// A program that is a relay.
 struct Variant {
-    name: &'static str,
+    /// Its name, without and with TLS.
+    names: [&'static str; 2],
     /// What the load calls it.
     kind: &'static str,
     start: fn(&Lab, tls: bool) -> Process,
 }
 
 const VARIANTS: [Variant; 2] = [
-    Variant { name: "shadowmesh relay", kind: "ours", start: Lab::ours },
-    Variant { name: "iroh-relay 1.4.1", kind: "iroh", start: Lab::iroh },
+    Variant {
+        names: ["shadowmesh relay", "TLS: shadowmesh relay"],
+        kind: "ours",
+        start: Lab::ours,
+    },
+    Variant {
+        names: ["iroh-relay 1.4.1", "TLS: iroh-relay 1.4.1"],
+        kind: "iroh",
+        start: Lab::iroh,
+    },
 ];
 
 /// One figure of all relays.
 struct Column {
-    titles: [&'static str; 2],
+    title: &'static str,
     method: &'static str,
     unit: &'static str,
     digits: usize,
@@ -67,7 +67,7 @@ struct Column {
 
 const COLUMNS: [Column; 8] = [
     Column {
-        titles: titles!("frames of 1,400 bytes, 100 pairs"),
+        title: "Frames of 1,400 bytes, 100 pairs",
         method: "Highest rate, in thousands a second, at which less than 1 % of the frames are lost or are not there \
                  100 ms after the last was sent.",
         unit: "k/s",
@@ -75,59 +75,59 @@ const COLUMNS: [Column; 8] = [
         pick: |figures| figures.of_load(0, "rate") / 1e3,
     },
     Column {
-        titles: titles!("latency, median"),
+        title: "Latency, median",
         method: "From sender to receiver, 100 pairs, at half of the relay's own highest rate.",
         unit: "ms",
         digits: 2,
         pick: |figures| figures.of_load(0, "median"),
     },
     Column {
-        titles: titles!("latency, 99th percentile"),
+        title: "Latency, 99th percentile",
         method: "The same.",
         unit: "ms",
         digits: 2,
         pick: |figures| figures.of_load(0, "slowest"),
     },
     Column {
-        titles: titles!("processor time"),
+        title: "Processor time",
         method: "Of the relay's process, for a GB of payload, 100 pairs, at its highest rate.",
         unit: "s/GB",
         digits: 2,
         pick: |figures| figures.of_load(0, "processor"),
     },
     Column {
-        titles: titles!("frames of 64,000 bytes, one pair"),
+        title: "Frames of 64,000 bytes, one pair",
         method: "Payload that arrives when the sender has 1 MiB of it under way.",
         unit: "Gbit/s",
         digits: 2,
         pick: |figures| figures.of_load(1, "gigabits"),
     },
     Column {
-        titles: titles!("frames of 64,000 bytes, 10 pairs"),
+        title: "Frames of 64,000 bytes, 10 pairs",
         method: "The same.",
         unit: "Gbit/s",
         digits: 2,
         pick: |figures| figures.of_load(2, "gigabits"),
     },
     Column {
-        titles: titles!("memory of each of 1,000 idle connections"),
+        title: "Memory of each of 1,000 idle connections",
         method: "By how much the resident memory of the relay's process has grown.",
         unit: "kB",
         digits: 1,
         pick: |figures| figures.idle[0],
     },
     Column {
-        titles: titles!("memory of each of 10,000 idle connections"),
+        title: "Memory of each of 10,000 idle connections",
         method: "The same.",
         unit: "kB",
         digits: 1,
         pick: |figures| figures.idle[1],
     },
 ];
-/// The column, without TLS, in which the other relay stands too.
+/// The column in which the other relay stands too.
 const PROCESSOR: usize = 3;
 
-/// All tables, first those without TLS; the last row is what the others are compared with.
+/// All tables, in each the variants without TLS and those with it.
 pub(crate) fn beside_others() -> Vec<Table> {
     let lab = Lab::new();
     let runs = runs(RUNS);
@@ -141,12 +141,10 @@ pub(crate) fn beside_others() -> Vec<Table> {
         }
         coturn.push(lab.coturn());
     }
-    let mut tables: Vec<Table> = Vec::new();
-    for (transport, of_transport) in figures.iter().enumerate() {
-        tables.extend(COLUMNS.iter().map(|column| column.table(transport, of_transport)));
-    }
+    let mut tables: Vec<Table> = COLUMNS.iter().map(|column| column.table(&figures)).collect();
     // What it carries says nothing: its client is the limit.
-    tables[PROCESSOR].rows.insert(1, Row { name: "coturn 4.6.1, TURN over TCP", runs: coturn });
+    tables[PROCESSOR].groups[0]
+        .insert(1, Row { name: "coturn 4.6.1, TURN over TCP", runs: coturn });
     tables
 }
 
@@ -157,17 +155,20 @@ impl Figures {
 }
 
 impl Column {
-    fn table(&self, transport: usize, figures: &[Vec<Figures>; 2]) -> Table {
-        let row = |(variant, runs): (&Variant, &Vec<Figures>)| Row {
-            name: variant.name,
-            runs: runs.iter().map(self.pick).collect(),
+    fn table(&self, figures: &[[Vec<Figures>; 2]; 2]) -> Table {
+        let group = |(transport, of_transport): (usize, &[Vec<Figures>; 2])| {
+            let row = |(variant, runs): (&Variant, &Vec<Figures>)| Row {
+                name: variant.names[transport],
+                runs: runs.iter().map(self.pick).collect(),
+            };
+            VARIANTS.iter().zip(of_transport).map(row).collect()
         };
         Table {
-            title: self.titles[transport],
+            title: self.title,
             method: format!("{} {HOW}", self.method),
             unit: self.unit,
             digits: self.digits,
-            rows: VARIANTS.iter().zip(figures).map(row).collect(),
+            groups: figures.iter().enumerate().map(group).collect(),
         }
     }
 }
@@ -242,7 +243,7 @@ impl Lab {
         let args = [how, variant.kind, ADDRESS, scheme(tls), &process, pairs, bytes];
         let mut load = self.spawn(&beside("relay_load"), &args, "load");
         let line = load.wait_for_output("}", PATIENCE);
-        serde_json::from_str(line.trim()).expect("it prints JSON")
+        serde_json::from_str(line.trim()).unwrap_or_else(|error| panic!("{error}: {line}"))
     }
 
     fn idle(&self, variant: &Variant, tls: bool, count: &str) -> f64 {

@@ -8,6 +8,11 @@ pub(crate) fn runs(usual: usize) -> usize {
     text.map_or(usual, |text| text.parse().expect("SHADOWMESH_RUNS is a number"))
 }
 
+/// Whether runs or variants are left out: what comes of it belongs on no page.
+pub(crate) fn is_partial() -> bool {
+    ["SHADOWMESH_RUNS", "SHADOWMESH_ONLY"].iter().any(|name| std::env::var_os(name).is_some())
+}
+
 /// Whether a variant is to be measured: all are, unless `SHADOWMESH_ONLY` has words for some.
 pub(crate) fn is_wanted(name: &str) -> bool {
     let words = std::env::var("SHADOWMESH_ONLY").ok();
@@ -20,7 +25,8 @@ pub(crate) struct Table {
     pub(crate) method: String,
     pub(crate) unit: &'static str,
     pub(crate) digits: usize,
-    pub(crate) rows: Vec<Row>,
+    /// Rows of which each is compared with the last of its group.
+    pub(crate) groups: Vec<Vec<Row>>,
 }
 
 /// What one variant reached, run by run.
@@ -48,21 +54,31 @@ impl Row {
     }
 }
 
-/// Prints a table; every variant is also given as a multiple of the last row's median.
-pub(crate) fn print(table: &Table) {
-    let digits = table.digits;
-    let base = table.rows.last().map_or(f64::NAN, Row::median);
-    let mut text = format!("## {}\n\n{}\n\n", table.title, table.method);
-    text += &format!("| variant | median {} | lowest – highest | runs | ratio |\n", table.unit);
-    text += "|---|---|---|---|---|\n";
-    for row in &table.rows {
-        let (low, high) = row.range();
-        let (median, runs) = (row.median(), row.runs.len());
-        let ratio = median / base;
-        text += &format!(
-            "| {} | **{median:.digits$}** | {low:.digits$} – {high:.digits$} | {runs} | {ratio:.2} |\n",
-            row.name
-        );
+impl Table {
+    /// The table in Markdown; every variant is also given as a multiple of the last median of its group.
+    pub(crate) fn markdown(&self) -> String {
+        let digits = self.digits;
+        let mut text =
+            format!("| variant | median {} | lowest – highest | runs | ratio |\n", self.unit);
+        text += "|---|---|---|---|---|\n";
+        for group in &self.groups {
+            let base = group.last().map_or(f64::NAN, Row::median);
+            for row in group {
+                let (low, high) = row.range();
+                let (median, runs) = (row.median(), row.runs.len());
+                let ratio = median / base;
+                text += &format!(
+                    "| {} | **{median:.digits$}** | {low:.digits$} – {high:.digits$} | {runs} | {ratio:.2} |\n",
+                    row.name
+                );
+            }
+        }
+        text
     }
+}
+
+/// Prints a table, and how it came about.
+pub(crate) fn print(table: &Table) {
+    let text = format!("## {}\n\n{}\n\n{}", table.title, table.method, table.markdown());
     writeln!(std::io::stdout(), "{text}").expect("standard output is open");
 }

@@ -93,10 +93,11 @@ pub(crate) fn through_tunnels() -> Vec<Table> {
         method: method.clone(),
         unit,
         digits: *digits,
-        rows: rows
-            .iter()
-            .map(|(name, runs)| Row { name, runs: runs.iter().map(pick).collect() })
-            .collect(),
+        groups: vec![
+            rows.iter()
+                .map(|(name, runs)| Row { name, runs: runs.iter().map(pick).collect() })
+                .collect(),
+        ],
     };
     COLUMNS.iter().map(table).collect()
 }
@@ -143,7 +144,7 @@ fn beside<const N: usize>(title: &'static str, mtu: u16, tunnels: [Tunnel; N]) -
         method: format!("One stream for {SECONDS} s, {runs} runs in turns, over a wire that fits."),
         unit: "Gbit/s",
         digits: 2,
-        rows: rows.into_iter().map(|(name, runs)| Row { name, runs }).collect(),
+        groups: vec![rows.into_iter().map(|(name, runs)| Row { name, runs }).collect()],
     }
 }
 
@@ -184,7 +185,7 @@ pub(crate) fn in_userspace() -> Vec<Table> {
             .to_owned(),
         unit: "Gbit/s",
         digits: 2,
-        rows: rows.into(),
+        groups: vec![rows.into()],
     }]
 }
 
