@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::faults::{AWAKE, Fault};
@@ -51,7 +52,7 @@ fn moved(files: BTreeMap<PathBuf, Vec<u8>>) -> BTreeMap<PathBuf, Vec<u8>> {
 
 fn collect(root: &Path, part: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>) -> Result<(), String> {
     let path = root.join(part);
-    let failed = |error: std::io::Error| format!("{}: {error}", path.display());
+    let failed = |error: io::Error| format!("{}: {error}", path.display());
     if !path.is_dir() {
         files.insert(part.to_owned(), fs::read(&path).map_err(failed)?);
         return Ok(());
@@ -108,5 +109,37 @@ fn write(copy: &Path, files: &BTreeMap<PathBuf, Vec<u8>>) -> Result<(), String> 
     for stale in present.keys().filter(|path| !wanted.contains(path)) {
         fs::remove_file(copy.join(stale)).map_err(|error| error.to_string())?;
     }
-    Ok(())
+    remove_empty(copy).map_err(|error| error.to_string())
+}
+
+/// Removes folders in which nothing is left: among members, cargo takes each for one.
+fn remove_empty(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_empty(&entry.path())?;
+        }
+    }
+    let is_empty = fs::read_dir(folder)?.next().is_none();
+    if is_empty { fs::remove_dir(folder) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_remains_of_a_member_that_is_gone() {
+        let copy = tempfile::tempdir().expect("a temporary folder");
+        let files = |member: &str| {
+            let path = Path::new(SEEDED).join("crates").join(member).join("src/lib.rs");
+            BTreeMap::from([(path, b"text".to_vec())])
+        };
+        for member in ["old", "new"] {
+            write(copy.path(), &files(member)).expect("it can be written");
+        }
+        let left = fs::read_dir(copy.path().join(SEEDED).join("crates")).expect("it is there");
+        let left: Vec<_> = left.map(|entry| entry.expect("an entry").file_name()).collect();
+        assert_eq!(left, ["new"]);
+    }
 }
