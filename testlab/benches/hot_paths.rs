@@ -195,7 +195,7 @@ fn frames(criterion: &mut Criterion) {
         };
         let ours = end(one, other, [4; 32], [5; 32], [6, 7]);
         let theirs = end(other, one, [5; 32], [4; 32], [7, 6]);
-        // Each has heard from the other.
+        // It has heard what the other has.
         ours.1.open(&mut sealed(&theirs.0.begin(), 0)).expect("it is new");
         (ours.0.begin(), theirs.1)
     };

@@ -57,6 +57,7 @@ impl Lab {
             udp: false,
             loopback: false,
             mtu: DEFAULT_MTU,
+            has_aes: true,
         };
         let engine = Engine::new(config, &mut rng, wrong(now, node_error));
         Self {

@@ -51,4 +51,6 @@ pub struct EngineConfig {
     pub loopback: bool,
     /// The tunnel's MTU; [`DEFAULT_MTU`] unless every underlay is known to carry more.
     pub mtu: usize,
+    /// Whether the processor has AES: frames are sealed with it where the peer's has, too.
+    pub has_aes: bool,
 }

@@ -65,6 +65,7 @@ pub(crate) struct Own {
     pub(crate) end: End,
     pub(crate) bootstrap: Vec<RelayEntry>,
     pub(crate) mtu: usize,
+    pub(crate) has_aes: bool,
     pub(crate) removed: bool,
     /// What the shell was told of the interface last.
     pub(crate) interface: Option<InterfaceSettings>,
@@ -170,6 +171,7 @@ impl Engine {
                 end,
                 bootstrap: config.invite.relays,
                 mtu: config.mtu,
+                has_aes: config.has_aes,
                 removed: false,
                 interface: None,
                 binding_ends,

@@ -17,6 +17,7 @@ use wireguard_proto::Session;
 #[derive(Debug)]
 pub(crate) struct Frames {
     ends: Ends,
+    has_aes: bool,
     /// Nothing if the peer's tunnel key is none.
     hello: Option<HelloKey>,
     sessions: BTreeMap<u32, SessionFrames>,
@@ -32,8 +33,13 @@ struct SessionFrames {
 }
 
 impl Frames {
-    pub(crate) fn new(ends: Ends, ours: &TunnelKey, theirs: &TunnelPublicKey) -> Self {
-        Self { ends, hello: HelloKey::new(ends, ours, theirs), sessions: BTreeMap::new() }
+    pub(crate) fn new(
+        ends: Ends,
+        (ours, theirs): (&TunnelKey, &TunnelPublicKey),
+        has_aes: bool,
+    ) -> Self {
+        let hello = HelloKey::new(ends, ours, theirs);
+        Self { ends, has_aes, hello, sessions: BTreeMap::new() }
     }
 
     pub(crate) fn add(&mut self, session: &Arc<Session>) {
@@ -43,7 +49,7 @@ impl Frames {
             receive: secrets.receive,
             remote_index: session.remote_index(),
             local_index: session.local_index(),
-            has_aes: frame_proto::has_aes(),
+            has_aes: self.has_aes,
         };
         let (streams, opener) = keys.split(self.ends);
         let frames = SessionFrames { session: Arc::clone(session), streams, sealer: None, opener };

@@ -87,6 +87,7 @@ pub use dataplane::{
     DataPlane, DataPlaneHandle, DropReason, Inbound, Notice, Outbound, PeerCounters, Way,
 };
 pub use engine::Engine;
+pub use frame_proto::has_aes;
 pub use host_packet::HostPacket;
 pub use io::{
     ConnectionState, DialTarget, EngineEvent, InterfaceSettings, Purpose, StatePart, StreamCommand,

@@ -207,7 +207,8 @@ impl Peers {
         }
         let agent = PathAgent::new(settings.path.clone());
         let ends = Ends { network: own.network, local: own.end.device, remote: end.device };
-        let frames = Frames::new(ends, &own.secrets.tunnel, &end.tunnel_key);
+        let keys = (&own.secrets.tunnel, &end.tunnel_key);
+        let frames = Frames::new(ends, keys, own.has_aes);
         let relays = RelayChoice::new(own.end.device > end.device);
         let mut peer = Peer::new(entry.member.clone(), end, agent, relays, frames);
         settings.announce(&mut peer, entry, now);

@@ -18,6 +18,8 @@ const LABEL: &[u8; 19] = b"shadowmesh frame v1";
 const AAD_LENGTH: usize = LABEL.len() + 32 + 8 + 32 + 32;
 /// A stream ends before its counter reaches this, so that the sequence names one frame only.
 const COUNTER_LIMIT: u64 = 1 << 32;
+/// What a key of AES-256-GCM seals at most, in bytes: 2^34 blocks (RFC 8446, section 5.5, allows 2^34.5).
+const AES_LIMIT: u64 = 1 << 38;
 
 /// Whose frames these are: what every tag also covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,6 +135,7 @@ impl FrameStreams {
             ends: self.ends,
             peer_has_aes: Arc::clone(&self.peer_has_aes),
             next: AtomicU64::new(0),
+            aes_sealed: AtomicU64::new(0),
         }
     }
 }
@@ -163,6 +166,8 @@ pub struct FrameSealer {
     ends: Ends,
     peer_has_aes: Arc<AtomicBool>,
     next: AtomicU64,
+    /// Bytes that went through the key of AES.
+    aes_sealed: AtomicU64,
 }
 
 impl FrameSealer {
@@ -174,15 +179,14 @@ impl FrameSealer {
     pub fn seal(&self, kind: FrameType, flags: u8, frame: &mut [u8]) -> Result<(), SealError> {
         let length = payload_length(kind, frame)?;
         let counter = self.next_counter()?;
-        let aes = self.aes.as_ref().filter(|_| self.peer_has_aes.load(Ordering::Relaxed));
-        let (key, prefix) = aes.unwrap_or(&self.chacha);
+        let (key, prefix) = self.aes_for(frame.len()).unwrap_or(&self.chacha);
         let mut nonce = [0; NONCE_LENGTH];
         nonce[..16].copy_from_slice(prefix);
         nonce[16..].copy_from_slice(&counter.to_be_bytes());
         let offer = if self.aes.is_some() { FLAG_AES } else { 0 };
         let header = Header {
             kind,
-            flags: flags & !FLAG_HELLO | offer,
+            flags: flags & !(FLAG_HELLO | FLAG_AES) | offer,
             length,
             sequence: low_half(counter),
             peer: self.ends.remote,
@@ -196,6 +200,15 @@ impl FrameSealer {
         let sealed = key.seal(nonce, &self.ends.sent(&header), text);
         tag.copy_from_slice(&sealed);
         Ok(())
+    }
+
+    /// The key of AES, where the peer has it too, for as much as it may seal.
+    fn aes_for(&self, length: usize) -> Option<&(Key, [u8; 16])> {
+        let aes = self.aes.as_ref().filter(|_| self.peer_has_aes.load(Ordering::Relaxed))?;
+        // The tag covers the associated data as well.
+        let bytes = u64::try_from(length + AAD_LENGTH).unwrap_or(u64::MAX);
+        let before = self.aes_sealed.fetch_add(bytes, Ordering::Relaxed);
+        (before < AES_LIMIT).then_some(aes)
     }
 
     fn next_counter(&self) -> Result<u64, SealError> {
@@ -233,7 +246,7 @@ pub struct FrameOpener {
 }
 
 struct Stream {
-    /// The cipher in use: a peer changes it once, when it learns what this device has.
+    /// The cipher of the last frame: a peer changes it when it learns what this device has, and when a key has sealed enough.
     cipher: Cipher,
     key: Arc<Key>,
     window: ReplayWindow,
@@ -363,5 +376,25 @@ mod tests {
             let refused = sealer.seal(FrameType::Data, 0, &mut frame);
             assert_eq!(refused, Err(SealError::Exhausted));
         }
+    }
+
+    #[test]
+    fn a_key_of_aes_seals_no_more_than_it_may() {
+        let device = DeviceId::from_bytes([1; 32]);
+        let ends = Ends { network: NetworkId::from_bytes([1; 32]), local: device, remote: device };
+        let (send, receive) = ([1; 32].into(), [1; 32].into());
+        let keys = FrameKeys { send, receive, remote_index: 1, local_index: 1, has_aes: true };
+        let (streams, opener) = keys.split(ends);
+        let sealer = streams.begin();
+        sealer.peer_has_aes.store(true, Ordering::Relaxed);
+        let mut ciphers = Vec::new();
+        for sealed in [0, AES_LIMIT - 1, AES_LIMIT] {
+            sealer.aes_sealed.store(sealed, Ordering::Relaxed);
+            let mut frame = [0; 80];
+            assert_eq!(sealer.seal(FrameType::Data, 0, &mut frame), Ok(()));
+            ciphers.push(frame[47]);
+            assert!(opener.open(&mut frame).is_ok());
+        }
+        assert_eq!(ciphers, [1, 1, 0]);
     }
 }

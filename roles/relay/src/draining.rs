@@ -26,8 +26,8 @@ pub struct Draining {
 /// What a membership is asked for.
 #[derive(Debug)]
 pub(crate) enum Wish {
-    /// Devices are to go to other relays. Answered when nothing passes here any more; dropped if they cannot.
-    Leave(oneshot::Sender<()>),
+    /// Devices are to go to other relays. Answered whether nothing passes here any more; dropped if they stay.
+    Leave(oneshot::Sender<bool>),
     /// Devices may use this relay again.
     Return,
 }
@@ -37,8 +37,20 @@ pub(crate) enum Wish {
 pub struct Drained {
     /// The network's id.
     pub network: String,
-    /// Whether they were sent to other relays: not if there is none, or no controller that could tell them.
-    pub sent: bool,
+    /// Where they are.
+    pub devices: Whereabouts,
+}
+
+/// Where the devices of a network are that were to leave a relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Whereabouts {
+    /// Nothing passes here any more.
+    Elsewhere,
+    /// They were asked to leave, and something passed to the last.
+    Leaving,
+    /// Here: there is no other relay, or no controller that could tell them, or they were asked to come back.
+    Here,
 }
 
 impl Draining {
@@ -53,8 +65,12 @@ impl Draining {
         let (done, is_done) = oneshot::channel();
         // Who serves nobody any more sends nobody anywhere.
         let _ = self.wishes.send(Wish::Leave(done)).await;
-        let sent = is_done.await.is_ok();
-        Drained { network: self.network.to_string(), sent }
+        let devices = match is_done.await {
+            Ok(true) => Whereabouts::Elsewhere,
+            Ok(false) => Whereabouts::Leaving,
+            Err(_) => Whereabouts::Here,
+        };
+        Drained { network: self.network.to_string(), devices }
     }
 
     /// Lets devices come back.
@@ -64,8 +80,8 @@ impl Draining {
     }
 }
 
-/// Waits until no frame of a network passes the relay any more.
-pub(crate) async fn until_quiet(relay: &Relay, network: NetworkId) {
+/// Waits until no frame of a network passes the relay any more; false if that takes too long.
+pub(crate) async fn until_quiet(relay: &Relay, network: NetworkId) -> bool {
     let begin = Instant::now();
     let (mut seen, mut since) = (relay.forwarded(network), begin);
     while since.elapsed() < QUIET && begin.elapsed() < LONGEST {
@@ -75,4 +91,5 @@ pub(crate) async fn until_quiet(relay: &Relay, network: NetworkId) {
             (seen, since) = (forwarded, Instant::now());
         }
     }
+    since.elapsed() >= QUIET
 }

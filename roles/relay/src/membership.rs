@@ -195,7 +195,7 @@ struct Driver {
     status: watch::Sender<MembershipStatus>,
     not_a_relay: bool,
     /// Whether devices are to go to other relays.
-    draining: bool,
+    draining: watch::Sender<bool>,
     clock_offset: ClockOffset,
     map_keeper: MapKeeper,
     repeats: Repeats,
@@ -234,7 +234,7 @@ impl Driver {
         let (events, incoming) = mpsc::channel(EVENTS);
         let (status, watched) = watch::channel(MembershipStatus::Controller(client.status()));
         let streams = BTreeMap::new();
-        let (not_a_relay, draining) = (false, false);
+        let (not_a_relay, draining) = (false, watch::Sender::new(false));
         let driver = Self {
             relay,
             config,
@@ -285,33 +285,38 @@ impl Driver {
                 _ = load.tick() => self.report_load(),
                 Some(wish) = wishes.recv() => match wish {
                     Wish::Leave(done) => self.begin_to_drain(done),
-                    Wish::Return => self.stop_draining(),
+                    Wish::Return => self.set_draining(false),
                 },
             }
         }
     }
 
-    /// Wants no devices any more, and says when they are gone; at once if they have nowhere to go, or no controller is
+    /// Wants no devices any more, and says whether they are gone; they stay if they have nowhere to go, or no controller is
     /// there to tell them.
-    fn begin_to_drain(&mut self, done: oneshot::Sender<()>) {
+    fn begin_to_drain(&mut self, done: oneshot::Sender<bool>) {
         let own = self.secrets.device.id();
         let others = |(entry, healthy): (&RelayEntry, bool)| healthy && entry.device != own;
-        if self.client.status() != ClientStatus::Online || !self.client.map().relays().any(others) {
+        let is_online = self.client.status() == ClientStatus::Online;
+        let can_leave = is_online && self.client.map().relays().any(others);
+        self.set_draining(can_leave);
+        if !can_leave {
             return;
         }
-        self.draining = true;
-        self.report_load();
         let (relay, network) = (self.relay.clone(), self.secrets.network);
+        let mut draining = self.draining.subscribe();
         tokio::spawn(async move {
-            until_quiet(&relay, network).await;
-            // Whoever asked may have given up.
-            let _ = done.send(());
+            tokio::select! {
+                // Whoever asked may have given up.
+                is_quiet = until_quiet(&relay, network) => drop(done.send(is_quiet)),
+                _ = draining.wait_for(|draining| !draining) => {}
+            }
         });
     }
 
-    fn stop_draining(&mut self) {
-        self.draining = false;
-        self.report_load();
+    fn set_draining(&mut self, draining: bool) {
+        if self.draining.send_replace(draining) != draining {
+            self.report_load();
+        }
     }
 
     fn handle_stream(&mut self, connection: ConnectionId, event: StreamEvent) {
@@ -363,7 +368,11 @@ impl Driver {
     async fn handle_event(&mut self, event: ClientEvent) -> Result<(), KeystoreError> {
         let network = self.secrets.network;
         match event {
-            ClientEvent::Connected { pending } => info!(%network, pending, "controller reached"),
+            ClientEvent::Connected { pending } => {
+                info!(%network, pending, "controller reached");
+                // It may have forgotten whether devices are wanted here.
+                self.report_load();
+            }
             ClientEvent::Disconnected => debug!(%network, "controller lost"),
             ClientEvent::Membership(chain) => {
                 self.keep();
@@ -465,7 +474,7 @@ impl Driver {
             attached: load.attached,
             forwarded_bytes: load.bytes_forwarded,
             dropped_frames: load.frames_dropped,
-            draining: self.draining,
+            draining: *self.draining.borrow(),
             cpu_permille: load.cpu_permille,
         };
         let now = clock::now().instant;

@@ -18,6 +18,10 @@ const MAX_SOCKET_PATH: usize = 107;
 /// The state folder of the service that `make install` brings, which runs as a user of its own.
 const SERVICE_STATE: &str = "/var/lib/shadowmesh-serve";
 
+/// The sockets of the servers' local APIs, in their state folder.
+pub(crate) const CONTROLLER_SOCKET: &str = "controller.sock";
+pub(crate) const RELAY_SOCKET: &str = "relay.sock";
+
 /// The configuration file as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -85,14 +89,14 @@ impl Config {
         self.socket("node.sock")
     }
 
-    /// The socket of the controller's local API.
+    /// Where to ask the controller.
     pub(crate) fn controller_socket(&self) -> Result<PathBuf, Failure> {
-        self.server_socket("controller.sock")
+        self.server_socket(CONTROLLER_SOCKET)
     }
 
-    /// The socket of the relay's local API.
+    /// Where to ask the relay.
     pub(crate) fn relay_socket(&self) -> Result<PathBuf, Failure> {
-        self.server_socket("relay.sock")
+        self.server_socket(RELAY_SOCKET)
     }
 
     /// One of the service, if the folder does not say otherwise.
@@ -106,7 +110,8 @@ impl Config {
         })
     }
 
-    fn socket(&self, name: &str) -> Result<PathBuf, Failure> {
+    /// Where a role of this process has its local API.
+    pub(crate) fn socket(&self, name: &str) -> Result<PathBuf, Failure> {
         let path = self.state_dir().join(name);
         if path.as_os_str().len() > MAX_SOCKET_PATH {
             let text = format!(

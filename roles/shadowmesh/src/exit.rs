@@ -9,10 +9,10 @@ Exit codes:
   0  done
   1  failed in another way than those below
   2  the arguments or the configuration make no sense
-  3  no node or controller runs here
+  3  no node, controller or relay runs here
   4  no such device, network, invite, peer, name or relay
   5  refused: invite used or revoked, device removed, name taken,
-     network full, wrong passphrase or key, no permission
+     network full, wrong passphrase or key, no permission, no other relay
   6  nobody answered in time
   7  this device's clock is wrong, and nobody answered in time
   8  this host is in the way: port taken, no TUN device, no privilege,

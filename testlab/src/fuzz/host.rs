@@ -170,6 +170,7 @@ fn run_engine(saved: Vec<u8>, rng: &mut ChaCha20Rng, now: Now) -> (Vec<u8>, Engi
         udp: true,
         loopback: false,
         mtu: DEFAULT_MTU,
+        has_aes: true,
     };
     let mut engine = Engine::new(config, rng, now);
     engine.handle_timeout(rng, now);

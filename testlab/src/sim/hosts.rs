@@ -303,6 +303,8 @@ impl NodeHost {
                 udp: true,
                 loopback: false,
                 mtu: DEFAULT_MTU,
+                // Pairs with, without, and of both kinds.
+                has_aes: !index.is_multiple_of(3),
             },
             saved: SavedState::default(),
             disk: NodeDisk::Takes,

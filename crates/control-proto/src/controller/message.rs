@@ -1,5 +1,7 @@
 //! What nodes say once they are known.
 
+use std::time::Instant;
+
 use identity::{Binding, DeviceId, Endpoints, GroupName, RelayEntry, Scope, Signed};
 use noise_channel::Now;
 
@@ -199,15 +201,22 @@ impl Controller {
                 self.refuse(connection, Refusal::KeyNotHeld);
             }
             Some(is_new) => {
-                let health = Health { heard: now.instant, report: None, healthy: true };
-                self.relays.insert(device, health);
-                self.publish(&MapItem::RelayHealth(device, true));
+                self.note_relay(device, now.instant);
                 if is_new {
                     let action = AuditAction::RelayPublished { device };
                     self.audit(Actor::Device { device }, action, now);
                 }
             }
         }
+    }
+
+    /// A relay is there: well, unless it has said that devices should leave it.
+    pub(super) fn note_relay(&mut self, device: DeviceId, now: Instant) {
+        let known = self.relays.remove(&device);
+        let report = known.and_then(|health| health.report).filter(|report| report.draining);
+        let healthy = report.is_none();
+        self.relays.insert(device, Health { heard: now, report, healthy });
+        self.publish(&MapItem::RelayHealth(device, healthy));
     }
 
     fn is_relay(&self, device: DeviceId) -> bool {

@@ -6,7 +6,7 @@ use identity::{
 };
 use noise_channel::Now;
 
-use super::{Controller, Health};
+use super::Controller;
 use crate::limits::{MAX_ITEMS_AT_ONCE, MAX_OFFERS};
 use crate::owner::item_from_text;
 use crate::{Actor, AdminAnswer, AdminError, AuditAction, ItemKey, MapItem, Outline, Unsigned};
@@ -104,9 +104,7 @@ impl Controller {
                 if self.publication.offers.get(device) == Some(&entry) {
                     self.publication.offers.remove(device);
                 }
-                let health = Health { heard: now.instant, report: None, healthy: true };
-                self.relays.insert(*device, health);
-                self.publish(&MapItem::RelayHealth(*device, true));
+                self.note_relay(*device, now.instant);
             }
             MapItem::Epoch(_)
             | MapItem::Revocation(..)

@@ -229,6 +229,7 @@ impl Node {
             udp: self.config.settings.udp,
             loopback,
             mtu: usize::from(self.config.settings.mtu),
+            has_aes: engine::has_aes(),
         };
         let door = self.door.as_ref().map(|door| {
             let secret = PathSecret::from_bytes(*config.invite.path_secret.0);

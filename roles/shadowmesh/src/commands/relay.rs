@@ -1,6 +1,6 @@
 //! Asking the relay on this host.
 
-use relay::{AdminClient, AdminClientError, Drained};
+use relay::{AdminClient, AdminClientError, Drained, Whereabouts};
 
 use crate::exit::{Exit, Failure};
 use crate::output::{json, line};
@@ -15,21 +15,29 @@ pub(crate) async fn drain(client: &AdminClient, undo: bool, as_json: bool) -> Re
     let drained = client.drain().await?;
     if as_json {
         json(&drained);
-    } else {
-        for Drained { network, .. } in drained.iter().filter(|one| one.sent) {
-            line(format_args!("{network}: its devices use other relays."));
-        }
     }
-    match drained.iter().find(|one| !one.sent) {
-        Some(one) => {
-            let text = format!(
-                "the devices of {} stay: no other relay, or no controller, is there",
-                one.network
-            );
-            Err(Failure::new(Exit::Refused, text))
-        }
-        None => Ok(()),
+    let mut failed = Ok(());
+    for Drained { network, devices } in drained {
+        let failure = match devices {
+            Whereabouts::Elsewhere if as_json => continue,
+            Whereabouts::Elsewhere => {
+                line(format_args!("{network}: its devices use other relays."));
+                continue;
+            }
+            Whereabouts::Leaving => Failure::new(
+                Exit::Timeout,
+                format!("{network}: something still passes; ask again before you stop the relay"),
+            ),
+            Whereabouts::Here => Failure::new(
+                Exit::Refused,
+                format!(
+                    "{network}: its devices stay, since no other relay or no controller is there; add a relay with `shadowmesh invite create --relay`"
+                ),
+            ),
+        };
+        failed = failed.and(Err(failure));
     }
+    failed
 }
 
 impl From<AdminClientError> for Failure {

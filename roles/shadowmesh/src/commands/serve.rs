@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 use super::admin::created;
 use super::owner::{self, KEY_PASSPHRASE};
 use crate::cli::{ListenSettings, RelayArgs, ServerArgs};
-use crate::config::Config;
+use crate::config::{CONTROLLER_SOCKET, Config, RELAY_SOCKET};
 use crate::exit::{Exit, Failure};
 use crate::listen::{Listening, Wanted, prepare};
 use crate::output::{BOLD, line, note, styled};
@@ -74,7 +74,7 @@ pub(crate) struct Server {
 struct OwnRelay {
     relay: Relay,
     memberships: Vec<Membership>,
-    _admin: AdminListener,
+    admin: Option<AdminListener>,
 }
 
 impl Server {
@@ -106,10 +106,10 @@ impl Server {
         let controller = Controller::start(controller::Config {
             folder,
             servers: listening.servers.clone(),
-            socket: config.controller_socket()?,
+            socket: config.socket(CONTROLLER_SOCKET)?,
         })
         .await?;
-        let admin = AdminClient::new(config.controller_socket()?);
+        let admin = AdminClient::new(config.socket(CONTROLLER_SOCKET)?);
         let relay = match parts {
             Parts::All => {
                 let inviter = Inviter { admin: &admin, mode, owner: owner.as_ref() };
@@ -172,12 +172,15 @@ impl Server {
     }
 
     async fn accept_until(&mut self, stop: impl Future<Output = ()>) -> Result<(), Failure> {
+        let admin = self.relay.as_mut().and_then(|own| own.admin.take());
         let (relay, memberships) = match &self.relay {
             Some(own) => (Some(&own.relay), &own.memberships[..]),
             None => (None, &[][..]),
         };
         let mut stop = std::pin::pin!(async {
             stop.await;
+            // Nobody takes back what has begun.
+            drop(admin);
             drain(memberships).await;
         });
         loop {
@@ -204,6 +207,7 @@ pub(crate) async fn relay(args: RelayArgs, config: Config) -> Result<(), Failure
     let invite = args.invite.as_deref().map(super::up::read_invite).transpose()?;
     let invite = invite.map(|text| relay_invite(&text)).transpose()?;
     let prepared = prepare(wanted(args.listener, config.relay.clone())?).await?;
+    let socket = config.socket(RELAY_SOCKET)?;
     let keystore = relay_keystore(&config)?;
     let _only_one = only_relay(&config)?;
     let listening = prepared.listen(&tls_key(&keystore, RELAY_TLS_KEY)?).await?;
@@ -223,9 +227,11 @@ pub(crate) async fn relay(args: RelayArgs, config: Config) -> Result<(), Failure
         return Err(Failure::new(Exit::Usage, text));
     }
     info!(networks = memberships.len(), address = %listening.address, "relaying");
-    let _admin = AdminListener::start(&config.relay_socket()?, &memberships).await?;
+    let admin = AdminListener::start(&socket, &memberships).await?;
     relay.listen(listening.listener);
     stop.await;
+    // Nobody takes back what has begun.
+    drop(admin);
     drain(&memberships).await;
     Ok(())
 }
@@ -405,8 +411,8 @@ async fn start_own_relay(
             .map_err(|_| Failure::new(Exit::Other, "the controller made no invite"))?;
         memberships.push(Membership::join(&relay, invite, membership)?);
     }
-    let _admin = AdminListener::start(&config.relay_socket()?, &memberships).await?;
-    Ok(OwnRelay { relay, memberships, _admin })
+    let admin = AdminListener::start(&config.socket(RELAY_SOCKET)?, &memberships).await?;
+    Ok(OwnRelay { relay, memberships, admin: Some(admin) })
 }
 
 async fn start_relay(listening: &Listening, capture: Option<Capture>) -> Result<Relay, Failure> {
