@@ -362,13 +362,17 @@ const fn low_half(counter: u64) -> u32 {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_stream_ends_before_its_sequence_comes_round() {
+    /// A device that talks to itself, and has AES.
+    fn session() -> (FrameStreams, FrameOpener) {
         let device = DeviceId::from_bytes([1; 32]);
         let ends = Ends { network: NetworkId::from_bytes([1; 32]), local: device, remote: device };
         let (send, receive) = ([1; 32].into(), [1; 32].into());
-        let keys = FrameKeys { send, receive, remote_index: 1, local_index: 1, has_aes: true };
-        let sealer = keys.split(ends).0.begin();
+        FrameKeys { send, receive, remote_index: 1, local_index: 1, has_aes: true }.split(ends)
+    }
+
+    #[test]
+    fn a_stream_ends_before_its_sequence_comes_round() {
+        let sealer = session().0.begin();
         sealer.next.store(COUNTER_LIMIT - 2, Ordering::Relaxed);
         let mut frame = [0; 80];
         assert_eq!(sealer.seal(FrameType::Data, 0, &mut frame), Ok(()));
@@ -380,11 +384,7 @@ mod tests {
 
     #[test]
     fn a_key_of_aes_seals_no_more_than_it_may() {
-        let device = DeviceId::from_bytes([1; 32]);
-        let ends = Ends { network: NetworkId::from_bytes([1; 32]), local: device, remote: device };
-        let (send, receive) = ([1; 32].into(), [1; 32].into());
-        let keys = FrameKeys { send, receive, remote_index: 1, local_index: 1, has_aes: true };
-        let (streams, opener) = keys.split(ends);
+        let (streams, opener) = session();
         let sealer = streams.begin();
         sealer.peer_has_aes.store(true, Ordering::Relaxed);
         let mut ciphers = Vec::new();

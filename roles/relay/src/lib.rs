@@ -41,7 +41,6 @@ mod stun;
 pub use admin::{AdminClient, AdminClientError, AdminListener, Never};
 pub use capture::Capture;
 pub use draining::{Drained, Draining, Whereabouts};
-pub use local_api::BindError;
 pub use membership::{Membership, MembershipConfig, MembershipError, MembershipStatus};
 pub use relay::{Relay, RelayConfig};
 pub use relay_proto::{Limits, LoadReport, Rate, RelayNetwork};

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use local_api::RequestError;
+
 /// The codes, as `--help` shows them.
 pub(crate) const TABLE: &str = "\
 Exit codes:
@@ -78,33 +80,43 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
-impl From<node::api::ClientError> for Failure {
-    fn from(error: node::api::ClientError) -> Self {
-        use node::api::{ClientError, Problem};
-        let exit = match &error {
-            ClientError::NotRunning { source, .. } => {
-                if source.kind() == std::io::ErrorKind::PermissionDenied {
-                    return Self::new(
-                        Exit::Refused,
-                        format!("{error}; use the user who runs the node, or root"),
-                    );
-                }
-                return Self::new(
-                    Exit::NotRunning,
-                    format!("{error}; start it with `shadowmesh up`"),
-                );
+impl Failure {
+    /// Why a role on this host did not do what was asked: `role` is its name, `advice` how to get one, and `refused` what
+    /// its refusals lead to.
+    pub(crate) fn of_request<R: fmt::Display>(
+        error: &RequestError<R>,
+        (role, advice): (&str, &str),
+        refused: impl Fn(&R) -> Exit,
+    ) -> Self {
+        let exit = match error {
+            RequestError::NotRunning { source, .. }
+                if source.kind() == std::io::ErrorKind::PermissionDenied =>
+            {
+                let text = format!("{error}; use the user who runs the {role}, or root");
+                return Self::new(Exit::Refused, text);
             }
-            ClientError::Refused(refusal) => match refusal.problem {
-                Problem::Usage => Exit::Usage,
-                Problem::NotFound => Exit::NotFound,
-                Problem::Refused => Exit::Refused,
-                Problem::Timeout => Exit::Timeout,
-                Problem::Clock => Exit::Clock,
-                Problem::System => Exit::Host,
-            },
-            ClientError::Timeout => Exit::Timeout,
-            ClientError::Protocol | _ => Exit::Other,
+            RequestError::NotRunning { .. } => {
+                return Self::new(Exit::NotRunning, format!("{error}; {advice}"));
+            }
+            RequestError::Refused(refusal) => refused(refusal),
+            RequestError::Timeout => Exit::Timeout,
+            RequestError::Protocol | RequestError::Failed(_) | _ => Exit::Other,
         };
         Self::new(exit, error.to_string())
+    }
+}
+
+impl From<node::api::ClientError> for Failure {
+    fn from(error: node::api::ClientError) -> Self {
+        use node::api::Problem;
+        let advice = "start it with `shadowmesh up`";
+        Self::of_request(&error, ("node", advice), |refusal| match refusal.problem {
+            Problem::Usage => Exit::Usage,
+            Problem::NotFound => Exit::NotFound,
+            Problem::Refused => Exit::Refused,
+            Problem::Timeout => Exit::Timeout,
+            Problem::Clock => Exit::Clock,
+            Problem::System => Exit::Host,
+        })
     }
 }

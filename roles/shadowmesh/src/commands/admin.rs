@@ -338,24 +338,8 @@ impl From<AdminError> for Failure {
 
 impl From<AdminClientError> for Failure {
     fn from(error: AdminClientError) -> Self {
-        let text = error.to_string();
-        match error {
-            AdminClientError::NotRunning { source, .. }
-                if source.kind() == std::io::ErrorKind::PermissionDenied =>
-            {
-                let text = format!("{text}; use the user who runs the controller, or root");
-                Self::new(Exit::Refused, text)
-            }
-            AdminClientError::NotRunning { .. } => Self::new(
-                Exit::NotRunning,
-                format!("{text}; start it with `shadowmesh serve`, or name its --state-dir"),
-            ),
-            AdminClientError::Refused(refusal) => Self::new(exit_of(&refusal), text),
-            AdminClientError::Timeout => Self::new(Exit::Timeout, text),
-            AdminClientError::Protocol | AdminClientError::Failed(_) | _ => {
-                Self::new(Exit::Other, text)
-            }
-        }
+        let advice = "start it with `shadowmesh serve`, or name its --state-dir";
+        Self::of_request(&error, ("controller", advice), exit_of)
     }
 }
 

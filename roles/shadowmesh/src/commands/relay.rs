@@ -42,22 +42,7 @@ pub(crate) async fn drain(client: &AdminClient, undo: bool, as_json: bool) -> Re
 
 impl From<AdminClientError> for Failure {
     fn from(error: AdminClientError) -> Self {
-        let text = error.to_string();
-        match error {
-            AdminClientError::NotRunning { source, .. }
-                if source.kind() == std::io::ErrorKind::PermissionDenied =>
-            {
-                let text = format!("{text}; use the user who runs the relay, or root");
-                Self::new(Exit::Refused, text)
-            }
-            AdminClientError::NotRunning { .. } => {
-                Self::new(Exit::NotRunning, format!("{text}; is this the relay's host?"))
-            }
-            AdminClientError::Refused(never) => match never {},
-            AdminClientError::Timeout => Self::new(Exit::Timeout, text),
-            AdminClientError::Failed(_) | AdminClientError::Protocol | _ => {
-                Self::new(Exit::Other, text)
-            }
-        }
+        let advice = "is this the relay's host?";
+        Self::of_request(&error, ("relay", advice), |never| match *never {})
     }
 }

@@ -13,9 +13,9 @@ use controller::{AdminClient, Controller, StartError};
 use futures_util::future::join_all;
 use identity::{DeviceName, GroupName, Invite, NetworkName};
 use keystore::{FileKeystore, Keystore as _, KeystoreError, write_private_file};
+use local_api::BindError;
 use relay::{
-    AdminListener, BindError, Capture, Membership, MembershipConfig, MembershipError, Relay,
-    RelayConfig,
+    AdminListener, Capture, Membership, MembershipConfig, MembershipError, Relay, RelayConfig,
 };
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
