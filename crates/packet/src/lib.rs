@@ -25,6 +25,7 @@
 //! | [`offload`] | [`Offload`], the virtio-net header as a value, and its check against a packet |
 //! | [`segment`] | [`Segments`]: one super-packet to many packets |
 //! | [`coalesce`] | [`Coalescer`]: many packets to few super-packets |
+//! | `flow` | what the packets of a connection have in common |
 //! | [`build`] | whole packets from their meaning |
 
 #![forbid(unsafe_code)]
@@ -32,6 +33,7 @@
 pub mod build;
 pub mod checksum;
 pub mod coalesce;
+mod flow;
 pub mod icmp;
 pub mod ip;
 pub mod offload;
@@ -40,6 +42,7 @@ pub mod tcp;
 pub mod udp;
 
 pub use coalesce::{Coalescer, Merging, PacketSink};
+pub use flow::flow;
 pub use ip::{Fragment, Malformed, Packet, Protocol, Transport, Version};
 pub use offload::{Offload, OffloadError, Segmentation};
 pub use segment::Segments;

@@ -17,6 +17,7 @@
 //! | module | what |
 //! | --- | --- |
 //! | [`tun`] | [`Tun`]: packets and super-packets; a pair in memory for tests; link events |
+//! | `queues` | [`Queues`]: those of a TUN, one for each flow, read in turns |
 //! | [`udp`] | [`UdpSocket`]: batches with segmentation offload and sticky source addresses |
 //! | [`poll`] | [`Poller`], [`Waker`], [`Timer`] for threads without a runtime |
 //! | [`links`] | addresses, routes, MTU, and what changes about them |
@@ -40,11 +41,13 @@ pub mod journal;
 pub mod links;
 pub mod poll;
 pub mod process;
+mod queues;
 pub mod resolver;
 pub mod tun;
 pub mod udp;
 
 pub use poll::{Interest, Poller, Timer, Waker};
+pub use queues::Queues;
 pub use tun::{Tun, TunConfig, TunError};
 pub use udp::{ReceiveBatch, Transmit, UdpConfig, UdpSocket};
 

@@ -50,6 +50,49 @@ pub struct Ready {
     pub writable: bool,
 }
 
+/// Which of a thread's handles of one kind are ready, by their numbers from 0 to 63.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadySet(u64);
+
+impl ReadySet {
+    /// Adds a handle.
+    ///
+    /// # Panics
+    /// If its number is above 63; so does [`remove`](Self::remove).
+    pub fn insert(&mut self, index: u64) {
+        self.0 |= bit(index);
+    }
+
+    /// Takes a handle away.
+    pub fn remove(&mut self, index: usize) {
+        self.0 &= !bit(index as u64);
+    }
+
+    /// Whether none is ready.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Those that are ready now, whatever changes meanwhile, in order.
+    pub fn iter(self) -> impl Iterator<Item = usize> {
+        (0..64).filter(move |index| self.0 & (1 << index) != 0)
+    }
+}
+
+fn bit(index: u64) -> u64 {
+    assert!(index < 64, "a thread has few handles");
+    1 << index
+}
+
+impl FromIterator<u64> for ReadySet {
+    fn from_iter<T: IntoIterator<Item = u64>>(indices: T) -> Self {
+        let mut set = Self::default();
+        indices.into_iter().for_each(|index| set.insert(index));
+        set
+    }
+}
+
 /// Waits for handles, level-triggered: what is not read is reported again.
 #[derive(Debug)]
 pub struct Poller {

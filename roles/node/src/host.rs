@@ -58,7 +58,7 @@ impl Host {
             HostPlan::Userspace { way, udp } => Ok(Self::Userspace { way, udp: Inbox::new(udp)? }),
             HostPlan::Tun { interface, threads, sockets } => {
                 let name = interface.name().to_owned();
-                let threads = DataThreads::start(interface.queues(), threads, outlet)?;
+                let threads = DataThreads::start(interface.queues().clone(), threads, outlet)?;
                 Ok(Self::Tun(TunHost { name, interface, sockets, threads }))
             }
         }

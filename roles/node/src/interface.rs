@@ -1,11 +1,11 @@
 //! The TUN interface of one network, kept as the engine wants it.
 
-use std::{io, path::Path, sync::Arc};
+use std::{io, path::Path};
 
 use engine::InterfaceSettings;
 use ipnet::IpNet;
 use platform::{
-    Tun, TunConfig, TunError,
+    Queues, Tun, TunConfig, TunError,
     links::{self, Route},
     tun::Device,
 };
@@ -14,8 +14,7 @@ use tracing::warn;
 /// An interface that ends, with its addresses and routes, when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Interface {
-    /// At least one.
-    queues: Vec<Arc<Tun>>,
+    queues: Queues,
     index: u32,
     addresses: Vec<IpNet>,
     routes: Vec<IpNet>,
@@ -34,19 +33,19 @@ impl Interface {
             mtu: Some(mtu),
             ..TunConfig::named(name)
         };
-        let queues: Vec<_> = Tun::open_queues(config, queues)?.into_iter().map(Arc::new).collect();
-        let index = queues[0].index()?;
+        let queues = Queues::new(Tun::open_queues(config, queues)?);
+        let index = queues.first().index()?;
         Ok(Self { queues, index, addresses: Vec::new(), routes: Vec::new() })
     }
 
-    /// Where its packets are read and written, at least one.
-    pub(crate) fn queues(&self) -> &[Arc<Tun>] {
+    /// Where its packets are read and written.
+    pub(crate) fn queues(&self) -> &Queues {
         &self.queues
     }
 
     /// Its name when it was made.
     pub(crate) fn name(&self) -> &str {
-        self.queues[0].name()
+        self.queues.first().name()
     }
 
     /// Its index, by which the system's resolver knows it.
@@ -98,7 +97,7 @@ mod tests {
             .run(|| {
                 let mut interface =
                     Interface::open("shadow%d", Path::new("/dev/net/tun"), 1280, 2).expect("a TUN");
-                assert_eq!(interface.queues().len(), 2);
+                assert_eq!(interface.queues().own().len(), 2);
                 let first = InterfaceSettings {
                     addresses: vec![
                         "fd00::1".parse().expect("one"),

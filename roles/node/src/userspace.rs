@@ -4,14 +4,14 @@ use std::{io, net::SocketAddr, sync::Arc};
 
 use bytes::BytesMut;
 use netstack::{Netstack, NetstackHandle, forward, proxy};
-use packet::{Coalescer, Merging, Offload, Packet, PacketSink};
+use packet::{Coalescer, Merging, Offload, Packet, PacketSink, flow};
 use platform::udp::{MAX_SEGMENTS, MAX_SEND};
 use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
 use tracing::warn;
 
 use crate::{
     NodeSettings, StartError,
-    data::{Buffers, flow},
+    data::Buffers,
     directory::Directory,
 };
 

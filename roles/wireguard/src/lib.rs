@@ -43,7 +43,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use platform::process::{Role, daemonise};
-use platform::{Tun, TunConfig, TunError};
+use platform::{Queues, Tun, TunConfig, TunError};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use tokio::sync::oneshot;
@@ -176,12 +176,13 @@ fn serve(options: Options, ready: impl FnOnce() -> io::Result<()>) -> Result<(),
             platform::tun::Device::inherited(number).map_err(|_| RunError::Descriptor(number))?
         }
     };
-    let tun = Tun::open(TunConfig {
+    let config = TunConfig {
         device,
         mtu: Some(mtu::DEFAULT_MTU),
         ..TunConfig::named(&options.interface)
-    })?;
-    let socket = ControlSocket::bind(tun.name())?;
+    };
+    let queues = Queues::new(Tun::open_queues(config, Queues::PER_THREAD)?);
+    let socket = ControlSocket::bind(queues.first().name())?;
     let mut seed = Zeroizing::new([0; 32]);
     getrandom::fill(&mut *seed).map_err(io::Error::other)?;
     let rng = ChaCha20Rng::from_seed(*seed);
@@ -191,7 +192,7 @@ fn serve(options: Options, ready: impl FnOnce() -> io::Result<()>) -> Result<(),
     let (started, start) = mpsc::channel();
     let (ended, end) = oneshot::channel();
     let data = std::thread::Builder::new().name("wireguard-data".to_owned()).spawn(move || {
-        let (mut worker, commands) = Worker::new(tun, rng, rekey_after_bytes)?;
+        let (mut worker, commands) = Worker::new(queues, rng, rekey_after_bytes)?;
         // The receivers live as long as the function that joins this thread.
         let _ = started.send(commands);
         let outcome = worker.run();

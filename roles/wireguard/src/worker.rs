@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use packet::{Coalescer, Offload, Packet, Segments};
+use platform::poll::ReadySet;
 use platform::tun::MAX_PACKET;
-use platform::{Delivery, Interest, Poller, ReceiveBatch, Tun, TunError, Waker};
+use platform::{Delivery, Interest, Poller, Queues, ReceiveBatch, TunError, Waker};
 use rand_chacha::ChaCha20Rng;
 use tokio::sync::oneshot;
 use wireguard_proto::{Event, PublicKey};
@@ -21,15 +22,16 @@ use crate::outbound::Outbound;
 use crate::sockets::Sockets;
 use crate::uapi::{Changes, Request, UapiError, answer};
 
-const TUN: u64 = 0;
+const WAKE: u64 = 0;
 const UDP4: u64 = 1;
 const UDP6: u64 = 2;
-const WAKE: u64 = 3;
+/// The first queue; the others follow.
+const QUEUES: u64 = 3;
 
-/// Packets read before the sockets get their turn.
-const READ_BATCH: usize = 64;
 /// Buffers of one receive call; more amortise the wake-up, fewer stay in the cache.
 const RECEIVE_SLOTS: usize = 4;
+/// Bytes after which what was received is delivered, so that the host works on it while the rest is opened.
+const DELIVER_AT: usize = 32 * 1024;
 
 /// What other threads ask of the data thread.
 #[derive(Debug)]
@@ -58,7 +60,7 @@ impl Commands {
 #[derive(Debug)]
 pub(crate) struct Worker {
     device: Device,
-    tun: Tun,
+    queues: Queues,
     sockets: Sockets,
     poller: Poller,
     waker: Arc<Waker>,
@@ -79,7 +81,7 @@ enum Flow {
 
 impl Worker {
     pub(crate) fn new(
-        tun: Tun,
+        queues: Queues,
         rng: ChaCha20Rng,
         rekey_after_bytes: Option<u64>,
     ) -> io::Result<(Self, Commands)> {
@@ -89,12 +91,14 @@ impl Worker {
         let sockets = Sockets::bind(0, 0)?;
         device.listen_port = sockets.port();
         let poller = Poller::new()?;
-        poller.add(&tun, TUN, Interest::Read)?;
         poller.add(&waker, WAKE, Interest::Read)?;
+        for (token, queue) in (QUEUES..).zip(queues.own()) {
+            poller.add(queue, token, Interest::Read)?;
+        }
         let worker = Self {
             device,
-            mtu: MtuWatch::new(&tun),
-            tun,
+            mtu: MtuWatch::new(queues.first()),
+            queues,
             sockets,
             poller,
             waker: Arc::clone(&waker),
@@ -123,8 +127,8 @@ impl Worker {
             if ready.udp4 || ready.udp6 {
                 flow = self.receive(&ready, now);
             }
-            if ready.tun && flow == Flow::Continue {
-                flow = self.read_tun(now);
+            if flow == Flow::Continue {
+                flow = self.read_queues(ready.queues, now);
             }
             if ready.wake && flow == Flow::Continue {
                 flow = self.obey(now);
@@ -136,17 +140,17 @@ impl Worker {
         }
     }
 
-    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<ReadySet> {
-        let mut set = ReadySet::default();
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Ready> {
+        let mut all = Ready::default();
         for ready in self.poller.wait(timeout)? {
             match ready.token {
-                TUN => set.tun = true,
-                UDP4 => set.udp4 = true,
-                UDP6 => set.udp6 = true,
-                _ => set.wake = true,
+                WAKE => all.wake = true,
+                UDP4 => all.udp4 = true,
+                UDP6 => all.udp6 = true,
+                token => all.queues.insert(token - QUEUES),
             }
         }
-        Ok(set)
+        Ok(all)
     }
 
     fn watch_sockets(&self) -> io::Result<()> {
@@ -155,27 +159,29 @@ impl Worker {
     }
 
     /// Reads packets, seals them and sends them.
-    fn read_tun(&mut self, now: Instant) -> Flow {
-        let mtu = self.mtu.current(&self.tun, now);
-        for _ in 0..READ_BATCH {
+    fn read_queues(&mut self, ready: ReadySet, now: Instant) -> Flow {
+        if ready.is_empty() {
+            return Flow::Continue;
+        }
+        let mtu = self.mtu.current(self.queues.first(), now);
+        let queues = self.queues.clone();
+        let turn = queues.take_turn(ready, |queue| {
             self.read.clear();
-            let offload = match self.tun.receive(&mut self.read) {
-                Ok(Some(offload)) => offload,
-                Ok(None) => break,
-                Err(TunError::Gone) => return Flow::Stop,
-                Err(error) => {
-                    tracing::warn!(%error, "reading the TUN failed");
-                    break;
-                }
-            };
+            let Some(offload) = queue.receive(&mut self.read)? else { return Ok(None) };
             let read = std::mem::take(&mut self.read);
             self.route(offload, &read, mtu, now);
             self.read = read;
             if self.outbound.is_enough() {
                 self.flush();
             }
-        }
+            Ok(Some(self.read.len()))
+        });
         self.flush();
+        match turn {
+            Ok(()) => {}
+            Err(TunError::Gone) => return Flow::Stop,
+            Err(error) => tracing::warn!(%error, "reading the TUN failed"),
+        }
         Flow::Continue
     }
 
@@ -206,7 +212,7 @@ impl Worker {
     }
 
     /// Receives messages, opens them and writes the packets.
-    fn receive(&mut self, ready: &ReadySet, now: Instant) -> Flow {
+    fn receive(&mut self, ready: &Ready, now: Instant) -> Flow {
         let mut flow = Flow::Continue;
         for socket in [
             Some(&self.sockets.v4).filter(|_| ready.udp4),
@@ -224,17 +230,27 @@ impl Worker {
                 }
             }
             let mut received = self.received.datagrams();
-            let mut datagrams: [_; RECEIVE_SLOTS] = std::array::from_fn(|_| received.next());
-            self.inbound.open(&mut self.device, &mut datagrams, now);
-            let tun = &self.tun;
-            let mut sink = |offload: &Offload, pieces: &[&[u8]]| {
-                if let Err(TunError::Gone) = tun.send(offload, pieces) {
-                    flow = Flow::Stop;
+            loop {
+                let mut bytes = 0;
+                let mut datagrams: [_; RECEIVE_SLOTS] = std::array::from_fn(|_| {
+                    if bytes >= DELIVER_AT {
+                        return None;
+                    }
+                    received.next().inspect(|datagram| bytes += datagram.bytes.len())
+                });
+                if bytes == 0 {
+                    break;
                 }
-            };
-            let coalescer = Coalescer::new(tun.merging());
-            let batch = (&datagrams[..], coalescer);
-            self.inbound.deliver(&mut self.device, batch, &mut sink, now);
+                self.inbound.open(&mut self.device, &mut datagrams, now);
+                let queues = &self.queues;
+                let mut sink = |offload: &Offload, pieces: &[&[u8]]| {
+                    if let Err(TunError::Gone) = queues.send(offload, pieces) {
+                        flow = Flow::Stop;
+                    }
+                };
+                let batch = (&datagrams[..], Coalescer::new(queues.merging()));
+                self.inbound.deliver(&mut self.device, batch, &mut sink, now);
+            }
         }
         flow
     }
@@ -250,7 +266,7 @@ impl Worker {
             match event {
                 Event::SessionReady(session) => {
                     let peer = *session.peer();
-                    let mtu = self.mtu.current(&self.tun, now);
+                    let mtu = self.mtu.current(self.queues.first(), now);
                     for staged in self.device.take_staged(&peer) {
                         self.seal(&peer, (staged.offload, &staged.packet), mtu, now);
                         if self.outbound.is_enough() {
@@ -313,9 +329,10 @@ impl Worker {
     }
 }
 
+/// What a wait has brought.
 #[derive(Debug, Default)]
-struct ReadySet {
-    tun: bool,
+struct Ready {
+    queues: ReadySet,
     udp4: bool,
     udp6: bool,
     wake: bool,

@@ -13,7 +13,6 @@
 
 mod outlet;
 mod pool;
-mod queues;
 mod worker;
 
 use std::{
@@ -28,12 +27,10 @@ use std::{
 use bytes::BytesMut;
 use engine::{HostPacket, Notice};
 use packet::{Merging, Offload, Segmentation};
-use platform::{Tun, Waker};
+use platform::{Queues, Waker};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 pub(crate) use outlet::{Buffers, Outlet};
-use queues::Queues;
-pub(crate) use queues::flow;
 
 /// Bytes of packets that wait for the loop: what a few milliseconds bring at the speed of the loop,
 /// which hands them on to a queue that knows about delay.
@@ -120,16 +117,9 @@ struct Shared {
 }
 
 impl DataThreads {
-    /// Queues of an interface for each thread: flows that do not wait for each other.
-    pub(crate) const QUEUES: usize = 8;
-
     /// Starts so many threads, each with a share of the queues, of which there are at least as many, and sockets of its
     /// own out of those of `outlet`.
-    ///
-    /// # Panics
-    /// If there is no queue.
-    pub(crate) fn start(queues: &[Arc<Tun>], threads: usize, outlet: &Outlet) -> io::Result<Self> {
-        let queues = Queues::new(queues);
+    pub(crate) fn start(queues: Queues, threads: usize, outlet: &Outlet) -> io::Result<Self> {
         let start = |one| DataThread::start(queues.of_thread(one, threads), outlet.for_thread(one));
         let threads = (0..threads).map(start).collect::<io::Result<_>>()?;
         Ok(Self { queues, _threads: threads })

@@ -9,19 +9,14 @@ use std::{
 use bytes::BytesMut;
 use engine::Inbound;
 use packet::{Coalescer, Offload, Packet};
-use platform::{Interest, Poller, ReceiveBatch, TunError, UdpSocket, tun::SUPER_PACKET};
+use platform::{Interest, Poller, Queues, ReceiveBatch, TunError, UdpSocket, poll::ReadySet};
 use tracing::{debug, error, trace};
 
 use super::{
     Shared, Upcall,
     outlet::{Buffers, Outlet},
-    queues::Queues,
 };
 
-/// Bytes taken from the TUN before the other direction gets its turn: a few super-packets.
-const TURN: usize = 4 * SUPER_PACKET as usize;
-/// What a packet counts at least, so that small ones have a bound too.
-const LEAST: usize = 4 * 1024;
 /// Receive calls before the other direction gets its turn.
 const RECEIVES: usize = 2;
 /// Super-datagrams in one receive call. The first ones stay in the processor's cache.
@@ -47,7 +42,7 @@ impl Worker {
         let poller = Poller::new()?;
         poller.add(&shared.waker, WAKE, Interest::Read)?;
         for (token, queue) in (QUEUES..).zip(queues.own()) {
-            poller.add(&**queue, token, Interest::Read)?;
+            poller.add(queue, token, Interest::Read)?;
         }
         for (token, socket) in (SOCKETS..).zip(outlet.sockets.all()) {
             poller.add(&**socket, token, Interest::Read)?;
@@ -75,7 +70,7 @@ impl Worker {
         let sockets: Vec<_> = self.outlet.sockets.all().cloned().collect();
         let fault = |doing| move |source| TunError::Os { doing, source };
         while !self.shared.stop.load(Ordering::Acquire) {
-            let (mut from_host, mut from_network) = (Ready::default(), Ready::default());
+            let (mut from_host, mut from_network) = (ReadySet::default(), ReadySet::default());
             for ready in self.poller.wait(None).map_err(fault("wait for packets"))? {
                 match ready.token {
                     WAKE => self.shared.waker.reset(),
@@ -91,22 +86,15 @@ impl Worker {
         Ok(())
     }
 
-    /// From the host to the network, a packet or super-packet of each queue in turns.
-    fn send_packets(&mut self, mut ready: Ready) -> Result<(), TunError> {
-        let mut taken = 0;
-        while taken < TURN && !ready.is_empty() {
-            for index in ready.iter() {
-                let queue = &self.queues.own()[index];
-                match queue.receive(self.buffers.room())? {
-                    Some(offload) => {
-                        taken += self.buffers.len().max(LEAST);
-                        self.outlet.send(&offload, &mut self.buffers);
-                    }
-                    None => ready.remove(index),
-                }
-            }
-        }
-        Ok(())
+    /// From the host to the network.
+    fn send_packets(&mut self, ready: ReadySet) -> Result<(), TunError> {
+        let Self { queues, outlet, buffers, .. } = self;
+        queues.take_turn(ready, |queue| {
+            let Some(offload) = queue.receive(buffers.room())? else { return Ok(None) };
+            let length = buffers.len();
+            outlet.send(&offload, buffers);
+            Ok(Some(length))
+        })
     }
 
     /// From the network to the host.
@@ -148,28 +136,5 @@ impl Worker {
             written?;
         }
         Ok(())
-    }
-}
-
-/// Which of a few handles are ready.
-#[derive(Clone, Copy, Default)]
-struct Ready(u64);
-
-impl Ready {
-    fn insert(&mut self, index: u64) {
-        self.0 |= 1 << index;
-    }
-
-    fn remove(&mut self, index: usize) {
-        self.0 &= !(1 << index);
-    }
-
-    fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    /// Those that are ready now, whatever changes meanwhile.
-    fn iter(self) -> impl Iterator<Item = usize> {
-        (0..64).filter(move |index| self.0 & (1 << index) != 0)
     }
 }

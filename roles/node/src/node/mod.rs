@@ -14,7 +14,7 @@ use identity::{Invite, NetworkId};
 use keystore::Keystore;
 use local_api::{BindError, OwnerListener};
 use noise_channel::PathSecret;
-use platform::{TunError, journal::Journal, process};
+use platform::{Queues, TunError, journal::Journal, process};
 use tokio::{
     sync::{broadcast, mpsc, oneshot},
     task::{self, JoinError, JoinHandle, JoinSet},
@@ -25,7 +25,6 @@ use tracing::{info, warn};
 use crate::{
     Clock, Mode, NodeSettings, StartError,
     api::{self, ApiError, Command, Event, Problem, Reply, Running},
-    data::DataThreads,
     directory::Directory,
     door::{Door, Listening},
     host::HostPlan,
@@ -273,9 +272,9 @@ impl Node {
         let number = if slot == 0 { String::new() } else { slot.to_string() };
         let name = format!("{}{number}", settings.interface);
         let (mtu, threads) = (settings.mtu.into(), settings.data_threads.number());
-        let queues = threads * DataThreads::QUEUES;
+        let queues = threads * Queues::PER_THREAD;
         let interface = Interface::open(&name, &settings.tun_path, mtu, queues)?;
-        let given = interface.queues().len();
+        let given = interface.queues().own().len();
         if given < threads {
             warn!(interface = name, queues = given, threads, "a data thread has no queue");
         }

@@ -1,4 +1,4 @@
-//! The queues of an interface, and which one a flow has.
+//! The queues of an interface: which one a flow has, and reading them in turns.
 
 use std::{
     hash::{BuildHasher as _, RandomState},
@@ -6,8 +6,14 @@ use std::{
     sync::Arc,
 };
 
-use packet::{Merging, Offload};
-use platform::{Delivery, Tun, TunError};
+use packet::{Merging, Offload, flow};
+
+use crate::{Delivery, Tun, TunError, poll::ReadySet, tun::SUPER_PACKET};
+
+/// Bytes read before something else gets its turn: a few super-packets.
+const TURN: usize = 4 * SUPER_PACKET as usize;
+/// What a packet counts at least, so that small ones have a bound too.
+const LEAST: usize = 4 * 1024;
 
 /// Queues of an interface that are read in turns.
 ///
@@ -15,36 +21,79 @@ use platform::{Delivery, Tun, TunError};
 /// share what a thread can do. The system steers a flow to the queue to which its other direction was last written;
 /// so each packet is written to the queue of its flow.
 #[derive(Clone, Debug)]
-pub(super) struct Queues {
-    all: Arc<[Arc<Tun>]>,
+pub struct Queues {
+    all: Arc<[Tun]>,
     own: Range<usize>,
     /// Seeded at random: nobody can choose with whom to wait.
     hasher: RandomState,
 }
 
 impl Queues {
-    /// All of an interface, at least one.
-    pub(super) fn new(all: &[Arc<Tun>]) -> Self {
-        Self { all: all.into(), own: 0..all.len(), hasher: RandomState::new() }
+    /// How many a thread wants: enough that flows seldom wait for each other.
+    pub const PER_THREAD: usize = 8;
+
+    /// All of an interface.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    pub fn new(all: Vec<Tun>) -> Self {
+        assert!(!all.is_empty(), "an interface has a queue");
+        Self { own: 0..all.len(), all: all.into(), hasher: RandomState::new() }
     }
 
     /// Those of one of so many threads, no more than there are queues.
-    pub(super) fn of_thread(&self, thread: usize, threads: usize) -> Self {
+    #[must_use]
+    pub fn of_thread(&self, thread: usize, threads: usize) -> Self {
         let bound = |thread| thread * self.all.len() / threads;
         Self { own: bound(thread)..bound(thread + 1), ..self.clone() }
     }
 
-    pub(super) fn own(&self) -> &[Arc<Tun>] {
+    /// One of the interface's, for what concerns all of it.
+    #[must_use]
+    pub fn first(&self) -> &Tun {
+        &self.all[0]
+    }
+
+    /// Those of this thread.
+    #[must_use]
+    pub fn own(&self) -> &[Tun] {
         &self.all[self.own.clone()]
     }
 
     /// Which super-packets may be written: the same to all.
-    pub(super) fn merging(&self) -> Merging {
-        self.all[0].merging()
+    #[must_use]
+    pub fn merging(&self) -> Merging {
+        self.first().merging()
+    }
+
+    /// Reads from those of this thread that are `ready`, a packet of each in turns, until they are empty or what `read`
+    /// answers, which is a packet's length or that none waits, adds up to a few super-packets.
+    ///
+    /// # Errors
+    /// The first of `read`.
+    pub fn take_turn(
+        &self,
+        mut ready: ReadySet,
+        mut read: impl FnMut(&Tun) -> Result<Option<usize>, TunError>,
+    ) -> Result<(), TunError> {
+        let mut taken = 0;
+        while taken < TURN && !ready.is_empty() {
+            for index in ready.iter() {
+                match read(&self.own()[index])? {
+                    Some(length) => taken += length.max(LEAST),
+                    None => ready.remove(index),
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Writes one packet or super-packet, given as slices in order, of which the first begins with its headers.
-    pub(super) fn send(&self, offload: &Offload, pieces: &[&[u8]]) -> Result<Delivery, TunError> {
+    ///
+    /// # Errors
+    /// Of [`Tun::send`].
+    pub fn send(&self, offload: &Offload, pieces: &[&[u8]]) -> Result<Delivery, TunError> {
         let own = self.own();
         let hash = self.hasher.hash_one(flow(pieces.first().unwrap_or(&&[][..])));
         let queue = usize::try_from(hash % own.len() as u64).expect("there are few queues");
@@ -52,24 +101,17 @@ impl Queues {
     }
 }
 
-/// What all packets of a connection have in common: addresses and ports.
-pub(crate) fn flow(packet: &[u8]) -> &[u8] {
-    let range = if packet.first().is_some_and(|byte| byte >> 4 == 4) { 12..24 } else { 8..44 };
-    packet.get(range).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tun::MAX_PACKET;
     use bytes::BytesMut;
-    use platform::tun::MAX_PACKET;
 
     /// Queues, and for each of them the end where what was written to it arrives.
     fn queues(number: usize) -> (Queues, Vec<Tun>) {
         let pairs: Vec<_> = (0..number).map(|_| Tun::pair().expect("two ends")).collect();
-        let (ours, hosts): (Vec<_>, Vec<_>) =
-            pairs.into_iter().map(|(ours, host)| (Arc::new(ours), host)).unzip();
-        (Queues::new(&ours), hosts)
+        let (ours, hosts) = pairs.into_iter().unzip();
+        (Queues::new(ours), hosts)
     }
 
     /// A TCP segment from a port, which says nothing else.
@@ -126,6 +168,39 @@ mod tests {
         let arrived = arrived(&hosts);
         assert!(arrived[..6].iter().all(Vec::is_empty));
         assert_eq!(arrived[6].len() + arrived[7].len(), 64);
+    }
+
+    #[test]
+    fn a_turn_takes_of_every_queue_and_ends() {
+        let (queues, _hosts) = queues(3);
+        let ready: ReadySet = [0, 2].into_iter().collect();
+        let mut left = [5_usize, 5, 1];
+        let mut order = Vec::new();
+        let mut read = |length: usize| {
+            queues.take_turn(ready, |queue| {
+                let index = queues.own().iter().position(|own| std::ptr::eq(own, queue));
+                let index = index.expect("its own");
+                order.push(index);
+                left[index] = left[index].saturating_sub(1);
+                Ok((left[index] > 0).then_some(length))
+            })
+        };
+        read(60).expect("nothing failed");
+        assert_eq!(order, [0, 2, 0, 0, 0, 0], "the second is not ready, the third soon empty");
+
+        let mut taken = 0;
+        let mut endless = |length: usize| {
+            taken = 0;
+            let read = queues.take_turn(ready, |_| {
+                taken += 1;
+                Ok(Some(length))
+            });
+            read.expect("nothing failed");
+            taken
+        };
+        assert_eq!(endless(SUPER_PACKET as usize), 4);
+        assert_eq!(endless(60), 60);
+        assert!(queues.take_turn(ready, |_| Err(TunError::Gone)).is_err());
     }
 
     #[test]
