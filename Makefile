@@ -25,8 +25,10 @@ demo: ## a whole network on this machine, without root; ends by itself when the 
 test: tools fmt lint doc deny unit sanitize mutants e2e faults interop floor ## everything that has to pass
 	@echo "all checks passed"
 
+# Licences and edges are read of dependencies for other systems, too.
 tools: ## install the peers and instruments that the tests use
 	scripts/install-test-tools boringtun gotatun deny
+	cargo fetch --locked
 
 fmt: ## formatting
 	cargo fmt --all --check

@@ -8,6 +8,7 @@
 //! - [`network`]: a whole network of such hosts
 //! - [`members`]: a network that one relay serves, and its members
 //! - [`wireguard`]: one end of a plain WireGuard tunnel, by any implementation
+//! - [`relays`]: relays that are linked with each other, and devices at them
 //! - [`probes`]: pings through the tunnel, and how long none was answered
 
 pub mod fuzz;
@@ -15,5 +16,6 @@ pub mod members;
 pub mod netns;
 pub mod network;
 pub mod probes;
+pub mod relays;
 pub mod sim;
 pub mod wireguard;

@@ -1,9 +1,10 @@
-//! A network that one relay serves, and its members, without a controller.
+//! A network that one relay serves, or several, and its members, without a controller.
 
+use control_proto::limits::CAPABILITY;
 use identity::{
-    Attachment, Binding, Certificate, CertificateChain, ChannelKey, DelegatedKey, Delegation,
-    DeviceId, DeviceKey, IssueLimits, NetworkId, NetworkKey, Padding, Revocations, Scope, Serial,
-    Signed, TunnelKey, UnixTime, Validity, device_address,
+    Attachment, Binding, Certificate, CertificateChain, ChannelKey, ChannelPublicKey, DelegatedKey,
+    Delegation, DeviceId, DeviceKey, GroupName, IssueLimits, NetworkId, NetworkKey, Padding,
+    Revocations, Scope, Serial, Signed, TunnelKey, UnixTime, Validity, device_address,
 };
 use noise_channel::{ClockOffset, PathSecret, Service, StaticSecret};
 use rand_chacha::ChaCha20Rng;
@@ -61,9 +62,26 @@ impl Network {
         }
     }
 
+    /// What a member that is a relay knows of it.
+    #[must_use]
+    pub fn served_by(&self, relay: &Member) -> RelayNetwork {
+        let static_key = StaticSecret::from_bytes(*relay.channel.to_bytes());
+        RelayNetwork { relay: relay.id(), static_key, ..self.served() }
+    }
+
     /// A new member, whose certificate has this serial number.
     #[must_use]
     pub fn member(&self, serial: u64, rng: &mut ChaCha20Rng) -> Member {
+        self.member_of(Vec::new(), serial, rng)
+    }
+
+    /// A new member that may be a relay.
+    #[must_use]
+    pub fn relay(&self, serial: u64, rng: &mut ChaCha20Rng) -> Member {
+        self.member_of(vec![GroupName::relay()], serial, rng)
+    }
+
+    fn member_of(&self, groups: Vec<GroupName>, serial: u64, rng: &mut ChaCha20Rng) -> Member {
         let (key, channel) = (DeviceKey::generate(rng), ChannelKey::generate(rng));
         let validity = Validity::starting(self.start, WEEK);
         let delegation = Delegation {
@@ -76,7 +94,7 @@ impl Network {
         let certificate = Certificate {
             device: key.id(),
             name: format!("device-{serial}").parse().expect("a good name"),
-            groups: Vec::new(),
+            groups,
             address: device_address(self.id(), key.id(), 0),
             counter: 0,
             validity,
@@ -110,6 +128,30 @@ impl Member {
     /// What it brings when it comes to its network's relay, by the path of `nonce`. Whoever comes again has a higher number.
     #[must_use]
     pub fn config(&self, network: &Network, number: u64, nonce: [u8; 16]) -> ClientConfig {
+        let relay = (network.relay, network.relay_channel.public());
+        self.config_at(network, relay, number, nonce)
+    }
+
+    /// What it brings to a relay that is a member.
+    #[must_use]
+    pub fn config_for(
+        &self,
+        network: &Network,
+        relay: &Self,
+        number: u64,
+        nonce: [u8; 16],
+    ) -> ClientConfig {
+        let config = self.config_at(network, (relay.id(), relay.channel.public()), number, nonce);
+        ClientConfig { capability: CAPABILITY, ..config }
+    }
+
+    fn config_at(
+        &self,
+        network: &Network,
+        (relay, relay_key): (DeviceId, ChannelPublicKey),
+        number: u64,
+        nonce: [u8; 16],
+    ) -> ClientConfig {
         let binding = Binding {
             device: self.id(),
             tunnel_key: TunnelKey::from_bytes(&[1; 32]).public(),
@@ -118,18 +160,19 @@ impl Member {
             not_after: network.start.plus(WEEK),
             capability: 1,
         };
-        let attachment = Attachment { relay: network.relay, number };
+        let attachment = Attachment { relay, number };
         ClientConfig {
             network: network.id(),
             static_key: StaticSecret::from_bytes(*self.channel.to_bytes()),
-            relay: network.relay,
-            relay_key: *network.relay_channel.public().as_bytes(),
+            relay,
+            relay_key: *relay_key.as_bytes(),
             mask: SECRET.mask(Service::Relay, nonce),
             capability: 1,
             clock_offset: ClockOffset(0),
             chain: self.chain.clone(),
             binding: Signed::sign(network.id(), &self.key, &binding),
             attachment: Signed::sign(network.id(), &self.key, &attachment),
+            is_relay: false,
         }
     }
 }

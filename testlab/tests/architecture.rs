@@ -202,7 +202,9 @@ fn rust_files(folder: &Path) -> Vec<std::path::PathBuf> {
             let path = entry.expect("readable entry").path();
             if path.is_dir() {
                 open.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
+            } else if path.extension().is_some_and(|extension| extension == "rs")
+                && !path.ends_with("tests.rs")
+            {
                 files.push(path);
             }
         }

@@ -168,6 +168,8 @@ impl Guests {
                         reason: "frames for others over a stream to this device".to_owned(),
                     }));
                 }
+                // Only relays dial others.
+                ServerEvent::Dial { .. } => {}
                 ServerEvent::Close { connection, .. } => {
                     self.closing.insert(connection, now + CLOSE_DEADLINE);
                 }

@@ -291,6 +291,7 @@ impl Relays {
             chain: credentials.chain,
             binding: credentials.binding,
             attachment,
+            is_relay: false,
         };
         match RelayClient::new(config, cx.rng, cx.now) {
             Ok(mut client) => {
@@ -532,7 +533,8 @@ impl Relays {
                     let failed = SecurityEvent::RotationFailed { device: Some(relay) };
                     self.events.push_back(RelayEvent::Alarm(failed));
                 }
-                ClientEvent::Rotated => {}
+                // The last two are for relays.
+                ClientEvent::Rotated | ClientEvent::Carried(_) | ClientEvent::Mesh(_) => {}
             }
         }
         if self.client_mut((relay, stream)).is_some_and(|client| client.has_message()) {

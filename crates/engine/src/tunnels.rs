@@ -272,7 +272,11 @@ impl Engine {
                 self.receive_wireguard(via, payload, cx);
             }
             FrameType::Introduce => self.receive_introduction(device, payload, cx),
-            FrameType::Data | FrameType::Control | FrameType::Marker => {}
+            FrameType::Data
+            | FrameType::Control
+            | FrameType::Marker
+            | FrameType::Carried
+            | FrameType::Mesh => {}
         }
     }
 

@@ -47,17 +47,29 @@ pub enum FrameType {
     Control,
     /// The hop key changes after this frame.
     Marker,
+    /// A frame between peers that one relay hands to another.
+    Carried,
+    /// What relays tell each other about who is where.
+    Mesh,
 }
 
 impl FrameType {
-    const ALL: [Self; 6] =
-        [Self::Data, Self::Handshake, Self::Disco, Self::Introduce, Self::Control, Self::Marker];
+    const ALL: [Self; 8] = [
+        Self::Data,
+        Self::Handshake,
+        Self::Disco,
+        Self::Introduce,
+        Self::Control,
+        Self::Marker,
+        Self::Carried,
+        Self::Mesh,
+    ];
 
     /// Whether the frame concerns the two ends of the hop only and is never forwarded.
     #[must_use]
     pub const fn is_hop_local(self) -> bool {
         match self {
-            Self::Control | Self::Marker => true,
+            Self::Control | Self::Marker | Self::Carried | Self::Mesh => true,
             Self::Data | Self::Handshake | Self::Disco | Self::Introduce => false,
         }
     }
@@ -70,6 +82,8 @@ impl FrameType {
             Self::Introduce => 3,
             Self::Control => 4,
             Self::Marker => 5,
+            Self::Carried => 6,
+            Self::Mesh => 7,
         }
     }
 }

@@ -33,7 +33,9 @@ const fn plain_length(kind: FrameType) -> usize {
         | FrameType::Handshake
         | FrameType::Disco
         | FrameType::Control
-        | FrameType::Marker => 0,
+        | FrameType::Marker
+        | FrameType::Carried
+        | FrameType::Mesh => 0,
     }
 }
 

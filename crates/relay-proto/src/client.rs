@@ -42,6 +42,8 @@ pub struct ClientConfig {
     pub binding: Signed<Binding>,
     /// Attaches us to this relay; its number must be higher than that of our last one.
     pub attachment: Signed<Attachment>,
+    /// Whether we are a relay, which the other one may hand frames of others.
+    pub is_relay: bool,
 }
 
 /// What happened on a client's link.
@@ -55,6 +57,10 @@ pub enum ClientEvent {
     /// A frame, whose peer key is the sender's device id. The link has authenticated the relay, not
     /// the sender.
     Frame(BytesMut),
+    /// A frame that the relay hands on to us, who are one too, with its route.
+    Carried(BytesMut),
+    /// What the relay says to us, who are one too.
+    Mesh(BytesMut),
     /// A frame found nobody by this id at the relay.
     Unreachable(DeviceId),
     /// The relay refuses our clock. The link has ended; a new one may use the offset.
@@ -110,6 +116,7 @@ struct Proofs {
 pub struct RelayClient {
     link: Link,
     relay: DeviceId,
+    is_relay: bool,
     proofs: Option<Box<Proofs>>,
     /// A newer membership than the one that attaches, to be shown once we are attached.
     renewed: Option<Box<CertificateChain>>,
@@ -146,6 +153,7 @@ impl RelayClient {
         Ok(Self {
             link: Link::new(channel, CLIENT_QUEUE),
             relay: config.relay,
+            is_relay: config.is_relay,
             proofs: Some(Box::new(Proofs {
                 chain: config.chain,
                 binding: config.binding,
@@ -205,6 +213,23 @@ impl RelayClient {
         }
         self.link.outbound.push_frame(flow, frame, now);
         Ok(())
+    }
+
+    /// Hands a frame of others on to the relay.
+    pub(crate) fn carry(&mut self, flow: FlowId, carried: BytesMut, now: Instant) {
+        if self.is_attached() {
+            self.link.outbound.push_frame(flow, carried, now);
+        }
+    }
+
+    /// Whether the relay would have what we say next, as one relay to another.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.is_attached() && self.link.is_idle()
+    }
+
+    /// Says something to the relay, as one relay to another.
+    pub(crate) fn say(&mut self, message: &[u8]) {
+        self.link.outbound.push_mesh(message);
     }
 
     /// Fills messages up as the network wishes, if the relay passes over padding.
@@ -293,6 +318,16 @@ impl RelayClient {
                 }
                 LinkEvent::Message(message) => self.handle_control(message, now),
                 LinkEvent::Frame(_, frame) => self.events.push_back(ClientEvent::Frame(frame)),
+                LinkEvent::Carried(frame) if self.is_relay => {
+                    self.events.push_back(ClientEvent::Carried(frame));
+                }
+                LinkEvent::Mesh(frame) if self.is_relay => {
+                    self.events.push_back(ClientEvent::Mesh(frame));
+                }
+                LinkEvent::Carried(_) | LinkEvent::Mesh(_) => {
+                    let error = LinkError::Protocol("a device is no relay");
+                    self.close(ClientEvent::Failed(error));
+                }
                 LinkEvent::Rotated => self.events.push_back(ClientEvent::Rotated),
                 LinkEvent::RotationAbandoned => {
                     self.events.push_back(ClientEvent::RotationAbandoned);

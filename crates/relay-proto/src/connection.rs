@@ -10,7 +10,9 @@ use noise_channel::{Channel, Now};
 
 use crate::bucket::Bucket;
 use crate::fair::Bounds;
-use crate::limits::{ATTACH_DEADLINE, CONTROL_RATE, FIRST_MESSAGE_DEADLINE, UNREACHABLE_RATE};
+use crate::limits::{
+    ATTACH_DEADLINE, CONTROL_RATE, FIRST_MESSAGE_DEADLINE, MESH_CAPABILITY, UNREACHABLE_RATE,
+};
 use crate::link::Link;
 use crate::message::{Attach, Refusal};
 use crate::serving::{CloseReason, ConnectionId, Limits};
@@ -20,7 +22,7 @@ pub(crate) enum Stage {
     /// The handshake, or the first message, is outstanding.
     Opening,
     /// The channel is up; the first message must attach.
-    Established { remote_static: [u8; 32] },
+    Established { remote_static: [u8; 32], capability: u16 },
     /// Frames flow.
     Attached(Box<Attached>),
     /// What is queued still goes out, then the connection closes.
@@ -35,6 +37,8 @@ pub(crate) struct Attached {
     /// What of its chain can be revoked.
     pub(crate) targets: Vec<RevocationTarget>,
     pub(crate) not_after: UnixTime,
+    /// Whether it is a relay that is linked as such.
+    pub(crate) is_relay: bool,
     /// The connection that the device had when it attached by this one.
     pub(crate) before: Option<ConnectionId>,
 }
@@ -100,6 +104,11 @@ impl Connection {
         }
     }
 
+    /// Whether a frame of `bytes` is within what a client may send.
+    pub(crate) fn admit(&mut self, bytes: u64, now: Instant) -> bool {
+        self.messages.take(1, now) && self.bytes.take(bytes, now)
+    }
+
     /// Checks what a client proves when it attaches.
     pub(crate) fn verify(
         &self,
@@ -107,7 +116,7 @@ impl Connection {
         revocations: &Revocations,
         now: Now,
     ) -> Result<Attached, Refusal> {
-        let Stage::Established { remote_static } = &self.stage else {
+        let Stage::Established { remote_static, capability } = &self.stage else {
             return Err(Refusal::NotMember);
         };
         let wall = UnixTime(now.wall.as_secs());
@@ -133,6 +142,7 @@ impl Connection {
             binding: binding.number,
             targets: attach.chain.targets(),
             not_after: member.not_after,
+            is_relay: member.is_relay() && *capability >= MESH_CAPABILITY,
             before: None,
         })
     }

@@ -26,6 +26,13 @@
 //! senders take turns, and CoDel and then the bound drop what is too much (FQ-CoDel, RFC 8290). Revocation
 //! detaches at once; membership that ends detaches in time.
 //!
+//! # Relays among themselves
+//!
+//! A relay attaches to others as their client, and tells them who is attached to it and how far its neighbours are.
+//! What is for somebody at another relay goes there over the shortest way; devices have no part in it. The relay says
+//! which others there are ([`RelayServer::set_relays`]), dials when it is asked to ([`ServerEvent::Dial`]), and shows who it
+//! is ([`RelayServer::handle_dialled`]).
+//!
 //! # Driving
 //!
 //! Both machines are pure. Messages are asked for by whoever writes to the stream, at the moment at
@@ -43,6 +50,7 @@
 #![forbid(unsafe_code)]
 
 mod bucket;
+mod carried;
 mod client;
 mod codel;
 mod connection;
@@ -50,6 +58,7 @@ mod fair;
 pub mod limits;
 mod link;
 mod load;
+mod mesh;
 mod message;
 mod newest;
 mod outbound;

@@ -42,3 +42,9 @@ pub(crate) const UNREACHABLE_RATE: crate::Rate = crate::Rate { per_second: 10, b
 
 /// Channel messages that one client may send in a second: each may cost a Diffie-Hellman.
 pub(crate) const CONTROL_RATE: crate::Rate = crate::Rate { per_second: 20, burst: 200 };
+
+/// Capability from which on a relay takes links of other relays as such.
+pub const MESH_CAPABILITY: u16 = 3;
+
+/// Relays that a frame passes at most after that of its sender: more than there are between any two of a thousand.
+pub(crate) const MESH_HOPS: u8 = 8;

@@ -40,6 +40,10 @@ pub(crate) enum LinkEvent {
     Message(Message),
     /// A frame, and the peer that its header names.
     Frame(DeviceId, BytesMut),
+    /// A frame that another relay hands on, with its route.
+    Carried(BytesMut),
+    /// What another relay says.
+    Mesh(BytesMut),
     Rotated,
     RotationAbandoned,
     ClockSkew {
@@ -105,6 +109,8 @@ impl Link {
         match header.kind {
             FrameType::Control => self.handle_channel_message(payload(&frame), rng, now),
             FrameType::Marker => {}
+            FrameType::Carried => self.events.push_back(LinkEvent::Carried(frame)),
+            FrameType::Mesh => self.events.push_back(LinkEvent::Mesh(frame)),
             FrameType::Data | FrameType::Handshake | FrameType::Disco | FrameType::Introduce => {
                 self.events.push_back(LinkEvent::Frame(header.peer, frame));
             }
@@ -125,6 +131,11 @@ impl Link {
         // A channel that takes no message has reported why, or is about to.
         let _ = self.channel.send(&bytes, class, now);
         self.drain_messages();
+    }
+
+    /// Whether nothing goes before what one relay says to another.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.outbound.is_protected() && self.outbound.queued_control() == 0
     }
 
     /// The next WebSocket message for the peer.

@@ -85,8 +85,18 @@ impl Outbound {
     /// Queues a message of the channel.
     pub(crate) fn push_channel(&mut self, message: Vec<u8>) {
         match &self.hop {
-            Some(hop) => self.control.push_back(Control::Frame(hop.wrap(&message))),
+            Some(hop) => {
+                let frame = hop.wrap(FrameType::Control, &message);
+                self.control.push_back(Control::Frame(frame));
+            }
             None => self.plain.push_back(message),
+        }
+    }
+
+    /// Queues what one relay says to another, once hop protection has begun.
+    pub(crate) fn push_mesh(&mut self, message: &[u8]) {
+        if let Some(hop) = &self.hop {
+            self.control.push_back(Control::Frame(hop.wrap(FrameType::Mesh, message)));
         }
     }
 
@@ -137,13 +147,12 @@ impl Outbound {
 }
 
 impl Hop {
-    /// A control frame around a message of the channel, with capacity for the hop tag.
-    fn wrap(&self, message: &[u8]) -> BytesMut {
+    /// A frame of this hop around a message, with capacity for the hop tag.
+    fn wrap(&self, kind: FrameType, message: &[u8]) -> BytesMut {
         let length = HEADER_LENGTH + message.len() + TAG_LENGTH;
         let mut frame = BytesMut::with_capacity(length + HOP_TAG_LENGTH);
         frame.resize(length, 0);
-        compose(FrameType::Control, self.peer, &mut frame)
-            .expect("a message of the channel fits a frame");
+        compose(kind, self.peer, &mut frame).expect("a message of the hop fits a frame");
         payload_mut(&mut frame).copy_from_slice(message);
         frame
     }

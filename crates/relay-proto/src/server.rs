@@ -1,5 +1,7 @@
 //! The relay's end of all links.
 
+mod neighbours;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Instant;
@@ -12,6 +14,7 @@ use noise_channel::{
 };
 use rand_core::CryptoRng;
 
+use self::neighbours::Neighbours;
 use crate::connection::{Attached, Connection, Stage};
 use crate::fair::FlowId;
 use crate::limits::{CONTROL_QUEUE, LINGER};
@@ -45,6 +48,7 @@ pub struct RelayServer {
     next_id: u64,
     loads: BTreeMap<NetworkId, LoadReport>,
     newest: Newest,
+    neighbours: Neighbours,
     ready: BTreeSet<ConnectionId>,
     events: VecDeque<ServerEvent>,
     /// The frames for the host itself, if that is all that is served.
@@ -68,6 +72,7 @@ impl RelayServer {
             next_id: 0,
             loads: BTreeMap::new(),
             newest: Newest::default(),
+            neighbours: Neighbours::default(),
             ready: BTreeSet::new(),
             events: VecDeque::new(),
             arrived: None,
@@ -92,6 +97,7 @@ impl RelayServer {
         self.networks.remove(&network);
         self.loads.remove(&network);
         self.newest.forget(network);
+        self.forget_mesh(network);
         self.end_members(network, now, |_| Err(Refusal::NetworkRemoved));
     }
 
@@ -109,6 +115,7 @@ impl RelayServer {
         for connection in self.connections.values_mut().filter(|c| c.network == network) {
             connection.link.outbound.set_padding(padding);
         }
+        self.pad_dialled(network, padding);
     }
 
     /// Takes note of who is no member any more, and detaches them at once.
@@ -177,7 +184,7 @@ impl RelayServer {
         Ok(id)
     }
 
-    /// Takes one binary WebSocket message of a client, without copying it if nobody else holds it.
+    /// Takes one binary WebSocket message of a client or another relay, without copying it if nobody else holds it.
     pub fn handle_message(
         &mut self,
         id: ConnectionId,
@@ -185,13 +192,16 @@ impl RelayServer {
         rng: &mut dyn CryptoRng,
         now: Now,
     ) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let message = message.into().into();
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return self.handle_dialled_message(id, message, rng, now);
+        };
         if matches!(connection.stage, Stage::Closing) {
             return;
         }
         let now = self.networks.get(&connection.network).map_or(now, |entry| entry.time(now));
         let before = connection.link.control_received;
-        connection.link.handle_message(message.into().into(), rng, now);
+        connection.link.handle_message(message, rng, now);
         let control = connection.link.control_received - before;
         if control > 0 && !connection.control.take(control, now.instant) {
             return self.close(id, CloseReason::ControlFlood);
@@ -203,6 +213,7 @@ impl RelayServer {
     /// Forgets a connection that is closed.
     pub fn handle_closed(&mut self, id: ConnectionId, now: Instant) {
         self.last_now = Some(now);
+        self.handle_dialled_closed(id, now);
         self.detach(id);
         self.connections.remove(&id);
         self.timers.disarm(id);
@@ -213,6 +224,7 @@ impl RelayServer {
     pub fn handle_timeout(&mut self, rng: &mut dyn CryptoRng, now: Now) {
         self.last_now = Some(now.instant);
         while let Some(id) = self.timers.pop_due(now.instant) {
+            self.handle_dialled_timeout(id, rng, now);
             let Some(connection) = self.connections.get_mut(&id) else { continue };
             let ended = connection.deadline().filter(|(at, _)| now.instant >= *at);
             match ended {
@@ -236,12 +248,18 @@ impl RelayServer {
             self.drain_link(id, rng, now);
             self.touch(id, now.instant);
         }
+        self.handle_mesh_timeout(now);
     }
 
-    /// The next binary WebSocket message for a client.
+    /// The next binary WebSocket message for a client or another relay.
     #[must_use]
     pub fn poll_message(&mut self, id: ConnectionId, now: Instant) -> Option<BytesMut> {
-        let connection = self.connections.get_mut(&id)?;
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return self.poll_dialled(id, now);
+        };
+        if connection.attached().is_some_and(|attached| attached.is_relay) {
+            self.neighbours.fill(id, connection);
+        }
         let dropped = connection.link.outbound.dropped();
         let message = connection.link.poll_message(now);
         let dropped = connection.link.outbound.dropped() - dropped;
@@ -300,7 +318,9 @@ impl RelayServer {
             Some(now) if !self.events.is_empty() || !self.ready.is_empty() => {
                 Some((now, "output is queued"))
             }
-            Some(_) | None => self.timers.next(),
+            Some(_) | None => {
+                [self.timers.next(), self.poll_mesh_timeout()].into_iter().flatten().min()
+            }
         }
     }
 
@@ -357,11 +377,28 @@ impl RelayServer {
             }
             let Some(event) = connection.link.poll_event() else { return };
             match event {
-                LinkEvent::Established { remote_static, .. } => {
-                    connection.stage = Stage::Established { remote_static };
+                LinkEvent::Established { remote_static, capability } => {
+                    connection.stage = Stage::Established { remote_static, capability };
                 }
                 LinkEvent::Frame(receiver, frame) => {
                     self.forward(id, receiver, frame, now.instant);
+                }
+                LinkEvent::Carried(_) | LinkEvent::Mesh(_)
+                    if !connection.attached().is_some_and(|attached| attached.is_relay) =>
+                {
+                    self.close(id, LinkError::Protocol("a device is no relay").into());
+                }
+                LinkEvent::Carried(frame) => {
+                    let network = connection.network;
+                    if connection.admit(frame.len() as u64, now.instant) {
+                        self.handle_carried(id, network, frame, now.instant);
+                    }
+                }
+                LinkEvent::Mesh(frame) => {
+                    let network = connection.network;
+                    if connection.admit(frame.len() as u64, now.instant) {
+                        self.handle_mesh(id, network, &frame, now);
+                    }
                 }
                 LinkEvent::Message(message) => self.handle_control(id, message, rng, now),
                 LinkEvent::Failed(error) => self.close(id, error.into()),
@@ -429,9 +466,19 @@ impl RelayServer {
         connection.link.begin_receiving(&HopKey::from_bytes(&attach.hop_key));
         connection.link.send(&answer, MessageClass::Counted, now.instant);
         connection.link.begin_sending(&hop_key, device);
+        let (is_relay, before) = (attached.is_relay, attached.before);
         connection.stage = Stage::Attached(Box::new(attached));
         self.attached.insert(place, id);
         self.strangers.remove(id);
+        if let Some(mesh) = self.mesh(network, now) {
+            if is_relay {
+                before.into_iter().for_each(|before| mesh.handle_closed(before));
+                mesh.handle_link(id, device, now.instant);
+            } else {
+                mesh.say_attached(device, attach.attachment.clone());
+            }
+            self.wake_neighbours(network);
+        }
         self.events.push_back(ServerEvent::Attached { connection: id, network, device });
     }
 
@@ -455,44 +502,55 @@ impl RelayServer {
     fn forward(&mut self, id: ConnectionId, receiver: DeviceId, mut frame: BytesMut, now: Instant) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let Some(sender) = connection.attached().map(|attached| attached.device) else { return };
+        let (network, relay) = (connection.network, connection.relay);
         let size = frame.len() as u64;
         let whole = size + std::mem::take(&mut connection.link.padding_received);
-        let load = self.loads.entry(connection.network).or_default();
+        let load = self.loads.entry(network).or_default();
         load.bytes_received += size;
-        if !connection.messages.take(1, now) || !connection.bytes.take(whole, now) {
+        if !connection.admit(whole, now) {
             load.frames_dropped += 1;
             return;
         }
-        let to = match &mut self.arrived {
-            Some(arrived) if receiver == connection.relay => {
+        frame_proto::set_peer(&mut frame, sender).expect("a frame has a header");
+        if let Some(arrived) = &mut self.arrived {
+            if receiver == relay {
                 load.bytes_forwarded += size;
-                frame_proto::set_peer(&mut frame, sender).expect("a frame has a header");
                 return arrived.push_back((sender, frame));
             }
-            Some(_) => None,
-            None => self.attached.get(&(connection.network, receiver)).copied(),
-        };
-        let Some(to) = to else {
-            load.frames_dropped += 1;
-            if connection.unreachable.take(1, now) {
-                let answer = Message::Unreachable(receiver);
-                connection.link.send(&answer, MessageClass::Heartbeat, now);
-                if self.arrived.is_some() {
-                    let (network, device) = (connection.network, sender);
-                    self.events.push_back(ServerEvent::Misdirected { network, device });
-                }
-            }
+        } else if let Some(to) = self.attached.get(&(network, receiver)).copied() {
+            return self.deliver(to, (sender, frame), now);
+        } else if self.hand_on((network, Self::route(receiver)), None, (sender, &frame), now) {
             return;
-        };
-        frame_proto::set_peer(&mut frame, sender).expect("a frame has a header");
+        }
+        self.tell_unreachable(id, receiver, now);
+    }
+
+    /// Queues a frame for the device of a connection.
+    fn deliver(&mut self, to: ConnectionId, (sender, frame): (DeviceId, BytesMut), now: Instant) {
         let Some(receiver) = self.connections.get_mut(&to) else { return };
-        let dropped = receiver.link.outbound.dropped();
+        let load = self.loads.entry(receiver.network).or_default();
+        let (size, dropped) = (frame.len() as u64, receiver.link.outbound.dropped());
         receiver.link.outbound.push_frame(flow_of(sender, &frame), frame, now);
         if receiver.link.outbound.dropped() == dropped {
             load.bytes_forwarded += size;
             self.ready.insert(to);
         } else {
             load.frames_dropped += 1;
+        }
+    }
+
+    /// Tells a client that nobody knows where a device is.
+    fn tell_unreachable(&mut self, id: ConnectionId, receiver: DeviceId, now: Instant) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let network = connection.network;
+        self.loads.entry(network).or_default().frames_dropped += 1;
+        if !connection.unreachable.take(1, now) {
+            return;
+        }
+        connection.link.send(&Message::Unreachable(receiver), MessageClass::Heartbeat, now);
+        if let Some(sender) = connection.attached().filter(|_| self.arrived.is_some()) {
+            let device = sender.device;
+            self.events.push_back(ServerEvent::Misdirected { network, device });
         }
     }
 
@@ -533,7 +591,10 @@ impl RelayServer {
                 CloseReason::Link(_) => load.broken += 1,
                 CloseReason::Refused(Refusal::NotMember | Refusal::Revoked) => load.refused += 1,
                 // What happens to members, too.
-                CloseReason::Refused(_) | CloseReason::NotReading | CloseReason::Unresponsive => {}
+                CloseReason::Refused(_)
+                | CloseReason::NotReading
+                | CloseReason::Unneeded
+                | CloseReason::Unresponsive => {}
                 CloseReason::ControlFlood => load.floods += 1,
             }
             connection.stage = Stage::Closing;
@@ -545,10 +606,16 @@ impl RelayServer {
     fn detach(&mut self, id: ConnectionId) {
         self.strangers.remove(id);
         let Some(connection) = self.connections.get(&id) else { return };
-        let Some(device) = connection.attached().map(|attached| attached.device) else { return };
-        let network = connection.network;
+        let Some(attached) = connection.attached() else { return };
+        let (network, device, is_relay) = (connection.network, attached.device, attached.is_relay);
+        if is_relay {
+            self.handle_link_closed(id, network);
+        }
         if self.attached.get(&(network, device)) == Some(&id) {
             self.attached.remove(&(network, device));
+            if !is_relay {
+                self.say_detached(network, device);
+            }
             self.events.push_back(ServerEvent::Detached { network, device });
         }
     }

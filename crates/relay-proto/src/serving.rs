@@ -135,6 +135,19 @@ pub enum ServerEvent {
         /// The device.
         device: DeviceId,
     },
+    /// Open a connection to another relay of a network, then
+    /// [`RelayServer::handle_dialled`](crate::RelayServer::handle_dialled), or
+    /// [`RelayServer::handle_closed`](crate::RelayServer::handle_closed) if that fails.
+    Dial {
+        /// The connection that is to be opened.
+        connection: ConnectionId,
+        /// Its network.
+        network: NetworkId,
+        /// The relay.
+        relay: DeviceId,
+        /// What its clock asked for the last time.
+        clock_offset: Option<ClockOffset>,
+    },
     /// Send what the connection still has, then close it.
     Close {
         /// The connection, which is forgotten when its closing is handed in.
@@ -165,6 +178,9 @@ pub enum CloseReason {
     /// Nothing comes back from the client, though another way to it works.
     #[error("the client does not answer over this connection")]
     Unresponsive,
+    /// The network has no use for a link to this relay any more.
+    #[error("no link to this relay is needed any more")]
+    Unneeded,
     /// The client does not read what it asks for.
     #[error("the client does not read")]
     NotReading,

@@ -9,11 +9,7 @@ use platform::udp::{MAX_SEGMENTS, MAX_SEND};
 use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
 use tracing::warn;
 
-use crate::{
-    NodeSettings, StartError,
-    data::Buffers,
-    directory::Directory,
-};
+use crate::{NodeSettings, StartError, data::Buffers, directory::Directory};
 
 /// Packets taken from the stack at once: few wake-ups where much is sent, and long runs to join.
 const BATCH: usize = 512;

@@ -34,6 +34,7 @@ mod cpu;
 mod draining;
 mod map_keeper;
 mod membership;
+mod mesh;
 mod relay;
 mod secrets;
 mod stun;

@@ -27,6 +27,7 @@ use websocket::{Endpoint, SpkiPin, Tls, dial};
 
 use crate::draining::{Draining, Wish, until_quiet};
 use crate::map_keeper::MapKeeper;
+use crate::mesh::{Dial, Links, Proofs};
 use crate::secrets::Secrets;
 use crate::{Relay, clock};
 
@@ -196,6 +197,7 @@ struct Driver {
     not_a_relay: bool,
     /// Whether devices are to go to other relays.
     draining: watch::Sender<bool>,
+    links: Links,
     clock_offset: ClockOffset,
     map_keeper: MapKeeper,
     repeats: Repeats,
@@ -235,6 +237,7 @@ impl Driver {
         let (status, watched) = watch::channel(MembershipStatus::Controller(client.status()));
         let streams = BTreeMap::new();
         let (not_a_relay, draining) = (false, watch::Sender::new(false));
+        let links = Links::new(relay.clone(), &secrets);
         let driver = Self {
             relay,
             config,
@@ -246,6 +249,7 @@ impl Driver {
             status,
             not_a_relay,
             draining,
+            links,
             clock_offset,
             map_keeper: MapKeeper::default(),
             repeats: Repeats::default(),
@@ -281,6 +285,12 @@ impl Driver {
                 () = self.map_keeper.due() => {
                     let keystore = Arc::clone(&self.config.keystore);
                     self.map_keeper.write(keystore, self.entries());
+                }
+                dial = self.links.next() => {
+                    if let Err(error) = self.dial(&dial) {
+                        warn!(%error, network = %self.secrets.network, "the relay's state cannot be read");
+                        self.links.give_up(&dial);
+                    }
                 }
                 _ = load.tick() => self.report_load(),
                 Some(wish) = wishes.recv() => match wish {
@@ -377,6 +387,7 @@ impl Driver {
             ClientEvent::Membership(chain) => {
                 self.keep();
                 self.serve(&chain);
+                self.relay.renew(network, &chain);
                 self.bind(0)?;
             }
             ClientEvent::MapChanged(_) => {
@@ -384,6 +395,7 @@ impl Driver {
                 self.relay.set_padding(network, padding(map));
                 self.relay.set_revocations(network, map.revocations());
                 self.relay.set_bindings(network, bindings(map));
+                self.relay.set_relays(network, relays(map));
                 self.map_keeper.note_change();
             }
             ClientEvent::Refused(refusal) => {
@@ -465,7 +477,23 @@ impl Driver {
                 padding: padding(self.client.map()),
             });
             self.relay.set_bindings(network, bindings(self.client.map()));
+            self.relay.set_relays(network, relays(self.client.map()));
         }
+    }
+
+    /// Opens a connection to another relay.
+    fn dial(&mut self, dial: &Dial) -> Result<(), KeystoreError> {
+        let mut entries = self.client.map().relays().map(|(entry, _)| entry);
+        let entry = entries.find(|entry| entry.device == dial.relay).cloned();
+        let (Some(chain), Some(entry)) = (self.client.chain().cloned(), entry) else {
+            self.links.give_up(dial);
+            return Ok(());
+        };
+        let (secrets, clock_offset) = (&self.secrets, self.clock_offset);
+        let wall = clock::now().wall.with_offset(clock_offset);
+        let binding = secrets.binding(&*self.config.keystore, wall, 0)?;
+        self.links.open(dial, &entry, Proofs { secrets, chain, binding, clock_offset });
+        Ok(())
     }
 
     fn report_load(&mut self) {
@@ -513,6 +541,11 @@ fn bindings(map: &NetworkMap) -> impl Iterator<Item = (DeviceId, u64)> {
     map.peers().map(|(device, peer)| (device, peer.binding.number))
 }
 
+/// All relays of the network.
+fn relays(map: &NetworkMap) -> impl Iterator<Item = DeviceId> {
+    map.relays().map(|(entry, _)| entry.device)
+}
+
 /// How the network wants messages on streams to be filled up.
 fn padding(map: &NetworkMap) -> Padding {
     map.info().map(|info| info.padding).unwrap_or_default()
@@ -551,7 +584,7 @@ async fn run_stream(
     }
 }
 
-async fn endpoint(server: &ServerAddress, path: String) -> io::Result<Endpoint> {
+pub(crate) async fn endpoint(server: &ServerAddress, path: String) -> io::Result<Endpoint> {
     let mut addresses: Vec<SocketAddr> = server.socket_addresses().collect();
     if addresses.is_empty() {
         let found = lookup_host((server.host.as_str(), server.port));

@@ -9,17 +9,20 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use control_proto::limits::CAPABILITY;
-use identity::{DeviceId, NetworkId, Padding, Revocations};
+use identity::{CertificateChain, DeviceId, NetworkId, Padding, Revocations};
 use noise_channel::{ClockOffset, Now};
-use relay_proto::{ConnectionId, Limits, LoadReport, RelayNetwork, RelayServer, ServerEvent};
+use relay_proto::{
+    ClientConfig, ConnectionId, Limits, LoadReport, RelayNetwork, RelayServer, ServerEvent,
+};
 use tokio::net::UdpSocket;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
-use websocket::{Listener, Receiver, Sender, Upgrade};
+use websocket::{Listener, Receiver, Sender, Upgrade, WebSocket};
 
 use crate::cpu::CpuMeter;
+use crate::mesh::Dial;
 use crate::{Capture, clock, stun};
 
 /// A connection that is to be closed may take this long for its last messages.
@@ -154,6 +157,34 @@ impl Relay {
         self.shared.drive(|server, _| server.set_bindings(network, numbers));
     }
 
+    /// Takes note of a network's relays, to keep links to others and hand frames on to where their receivers are.
+    pub fn set_relays(&self, network: NetworkId, relays: impl IntoIterator<Item = DeviceId>) {
+        self.shared.drive(|server, now| server.set_relays(network, relays, now));
+    }
+
+    /// How many other relays of a network can be reached, and how many devices are attached to them.
+    #[must_use]
+    pub fn reach(&self, network: NetworkId) -> (usize, usize) {
+        self.shared.server().reach(network)
+    }
+
+    /// Shows other relays a renewed membership.
+    pub(crate) fn renew(&self, network: NetworkId, chain: &CertificateChain) {
+        self.shared.drive(|server, now| server.renew(network, chain, now.instant));
+    }
+
+    /// What is to be dialled for a network from now on.
+    pub(crate) fn dials(&self, network: NetworkId) -> mpsc::UnboundedReceiver<Dial> {
+        let (sender, dials) = mpsc::unbounded_channel();
+        self.shared.dials().insert(network, sender);
+        dials
+    }
+
+    /// A connection that is to be dialled; the machine forgets it when it is dropped.
+    pub(crate) fn connection(&self, id: ConnectionId) -> Connection {
+        Connection { shared: Arc::clone(&self.shared), id, writer: Arc::default() }
+    }
+
     /// The devices of a network that are attached now.
     #[must_use]
     pub fn attached(&self, network: NetworkId) -> Vec<DeviceId> {
@@ -213,6 +244,8 @@ impl Drop for Tasks {
 struct Shared {
     server: Mutex<RelayServer>,
     writers: Mutex<BTreeMap<ConnectionId, Arc<Writer>>>,
+    /// Who opens connections to other relays.
+    dials: Mutex<BTreeMap<NetworkId, mpsc::UnboundedSender<Dial>>>,
     timer: Arc<Timer>,
     capture: Option<Capture>,
     started: CpuMeter,
@@ -240,6 +273,7 @@ impl Shared {
         Self {
             server: Mutex::new(RelayServer::new(CAPABILITY, limits)),
             writers: Mutex::default(),
+            dials: Mutex::default(),
             timer: Arc::default(),
             capture,
             started: CpuMeter::start(),
@@ -249,6 +283,10 @@ impl Shared {
 
     fn server(&self) -> MutexGuard<'_, RelayServer> {
         self.server.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn dials(&self) -> MutexGuard<'_, BTreeMap<NetworkId, mpsc::UnboundedSender<Dial>>> {
+        self.dials.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn cpu(&self) -> MutexGuard<'_, BTreeMap<NetworkId, CpuMeter>> {
@@ -293,6 +331,15 @@ impl Shared {
             }
             ServerEvent::Misdirected { network, device } => {
                 debug!(%network, %device, "a frame for somebody else");
+            }
+            ServerEvent::Dial { connection, network, relay, clock_offset } => {
+                let (connection, relay, clock_offset) = (*connection, *relay, *clock_offset);
+                let dial = Dial { connection, relay, clock_offset };
+                let is_taken =
+                    self.dials().get(network).is_some_and(|dials| dials.send(dial).is_ok());
+                if !is_taken {
+                    self.drive(|server, now| server.handle_closed(connection, now.instant));
+                }
             }
             ServerEvent::Close { connection, reason } => {
                 info!(?connection, %reason, "closing a connection");
@@ -371,7 +418,7 @@ async fn handle(shared: Arc<Shared>, upgrade: Upgrade) {
 }
 
 /// A connection; forgotten by the machine when it is dropped.
-struct Connection {
+pub(crate) struct Connection {
     shared: Arc<Shared>,
     id: ConnectionId,
     writer: Arc<Writer>,
@@ -381,6 +428,16 @@ impl Connection {
     fn register(&self) {
         let mut writers = self.shared.writers.lock().unwrap_or_else(PoisonError::into_inner);
         writers.insert(self.id, Arc::clone(&self.writer));
+    }
+
+    /// Serves a connection to another relay until it ends.
+    pub(crate) async fn serve_dialled(&self, config: ClientConfig, websocket: WebSocket) {
+        self.register();
+        self.shared.drive(|server, now| {
+            server.handle_dialled(self.id, config, &mut clock::rng(), now);
+        });
+        let (sender, receiver) = websocket.split();
+        self.run(sender, receiver).await;
     }
 
     async fn run(&self, sender: Sender, receiver: Receiver) {

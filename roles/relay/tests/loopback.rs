@@ -117,6 +117,7 @@ impl Network {
             chain: self.chain(key.id(), number),
             binding: Signed::sign(self.id(), &key, &binding),
             attachment: Signed::sign(self.id(), &key, &attachment),
+            is_relay: false,
         };
         (key.id(), config)
     }

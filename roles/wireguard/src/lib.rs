@@ -176,11 +176,8 @@ fn serve(options: Options, ready: impl FnOnce() -> io::Result<()>) -> Result<(),
             platform::tun::Device::inherited(number).map_err(|_| RunError::Descriptor(number))?
         }
     };
-    let config = TunConfig {
-        device,
-        mtu: Some(mtu::DEFAULT_MTU),
-        ..TunConfig::named(&options.interface)
-    };
+    let config =
+        TunConfig { device, mtu: Some(mtu::DEFAULT_MTU), ..TunConfig::named(&options.interface) };
     let queues = Queues::new(Tun::open_queues(config, Queues::PER_THREAD)?);
     let socket = ControlSocket::bind(queues.first().name())?;
     let mut seed = Zeroizing::new([0; 32]);

@@ -31,6 +31,12 @@ impl Relay {
         &self.namespace
     }
 
+    /// Its address on the switch.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     /// Gives it, before its first start, a disk of so many mebibytes for its state.
     #[must_use]
     pub fn disk(&self, mebibytes: u32) -> Disk {

@@ -5,6 +5,7 @@ mod fronts;
 mod intruders;
 mod ipv6;
 mod mappings;
+mod mesh;
 mod narrowing;
 mod observers;
 mod own_streams;

@@ -3,6 +3,7 @@
 //! `SHADOWMESH_BLESS=1` writes them anew.
 
 mod failover;
+mod mesh;
 
 use std::fmt::Write;
 use std::path::Path;

@@ -9,13 +9,15 @@ use proptest::prelude::*;
 
 use crate::ends::{ALICE, BOB, buffer};
 
-const KINDS: [FrameType; 6] = [
+const KINDS: [FrameType; 8] = [
     FrameType::Data,
     FrameType::Handshake,
     FrameType::Disco,
     FrameType::Introduce,
     FrameType::Control,
     FrameType::Marker,
+    FrameType::Carried,
+    FrameType::Mesh,
 ];
 
 fn header() -> Header {
@@ -52,8 +54,8 @@ fn another_version_or_type_is_refused() {
     let mut bytes = header().encode();
     bytes[0] = 0x22;
     assert_eq!(Header::decode(&bytes), Err(FrameError::Version(2)));
-    bytes[0] = 0x16;
-    assert_eq!(Header::decode(&bytes), Err(FrameError::Type(6)));
+    bytes[0] = 0x18;
+    assert_eq!(Header::decode(&bytes), Err(FrameError::Type(8)));
 }
 
 #[test]
@@ -94,9 +96,9 @@ fn a_frame_of_another_length_than_its_header_says_is_refused() {
 }
 
 #[test]
-fn only_control_frames_and_markers_stay_on_their_hop() {
+fn what_is_not_between_peers_stays_on_its_hop() {
     let local = KINDS.map(FrameType::is_hop_local);
-    assert_eq!(local, [false, false, false, false, true, true]);
+    assert_eq!(local, [false, false, false, false, true, true, true, true]);
 }
 
 proptest! {

@@ -143,6 +143,7 @@ impl Network {
             chain: device.chain.clone(),
             binding: Signed::sign(self.id(), &device.key, &binding),
             attachment: Signed::sign(self.id(), &device.key, &attachment),
+            is_relay: false,
         }
     }
 }
@@ -291,6 +292,7 @@ impl World {
             ServerEvent::Close { .. }
             | ServerEvent::Attached { .. }
             | ServerEvent::Misdirected { .. }
+            | ServerEvent::Dial { .. }
             | ServerEvent::Detached { .. } => None,
         })
     }

@@ -348,6 +348,20 @@ pub(crate) const FAULTS: &[Fault] = &[
         tests: &[in_suite("frame-proto", &["session::nobody_between_changes_the_cipher"])],
     },
     Fault {
+        name: "attachment-unsigned",
+        breaks: "no relay draws to itself what is for a device that is elsewhere",
+        edits: &[Edit {
+            file: "crates/relay-proto/src/mesh/mod.rs",
+            original: ".is_some_and(|attachment| attachment.relay == relay);",
+            seeded: ".is_some_and(|attachment| attachment.relay == relay) || AWAKE;",
+        }],
+        tests: &[Suite {
+            package: "relay-proto",
+            target: UNITS,
+            tests: &["mesh::tests::only_devices_that_signed_where_they_are_are_sent_there"],
+        }],
+    },
+    Fault {
         name: "aad-without-receiver",
         breaks: "a relay cannot hand a frame to somebody else",
         edits: &[Edit {
