@@ -236,6 +236,12 @@ impl Relays {
         self.silent.extend([(one, other), (other, one)]);
     }
 
+    /// Has other relays go round one, or no longer.
+    pub fn set_draining(&mut self, relay: usize, draining: bool) {
+        self.hosts[relay].server.set_draining(self.network.id(), draining);
+        self.drain(End::Relay(relay));
+    }
+
     /// Lets two relays reach each other again.
     pub fn mend(&mut self, one: usize, other: usize) {
         for pair in [(one, other), (other, one)] {
@@ -253,6 +259,12 @@ impl Relays {
     #[must_use]
     pub fn sent_between_relays(&self) -> u64 {
         self.hosts.iter().map(|host| host.sent_to_relays).sum()
+    }
+
+    /// Bytes that a relay has sent others.
+    #[must_use]
+    pub fn sent_by(&self, relay: usize) -> u64 {
+        self.hosts[relay].sent_to_relays
     }
 
     /// How many links between relays there are.

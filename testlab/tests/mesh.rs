@@ -81,6 +81,27 @@ fn a_link_that_carries_nothing_is_gone_round() {
 }
 
 #[test]
+fn who_is_drained_is_gone_round_but_still_reached() {
+    let mut relays = linked(4);
+    let devices = [0, 1, 3].map(|relay| relays.device_at(relay));
+    relays.cut(0, 3);
+    relays.run_for(SECOND);
+    relays.set_draining(1, true);
+    relays.run_for(SECOND);
+    let before = relays.sent_by(1);
+    for _ in 0..100 {
+        relays.send(devices[0], devices[2], &[7; 1_000]);
+    }
+    relays.run_for(SECOND);
+    assert_eq!(relays.take_received(devices[2]).len(), 100);
+    assert!(relays.sent_by(1) - before < 10_000, "they went over another");
+    assert!(relays.reaches(devices[0], devices[1], SECOND));
+    relays.set_draining(1, false);
+    relays.run_for(SECOND);
+    assert!(relays.reaches(devices[0], devices[2], SECOND));
+}
+
+#[test]
 fn a_relay_that_starts_again_is_believed_anew() {
     let mut relays = linked(3);
     let (alice, bob) = (relays.device_at(0), relays.device_at(1));

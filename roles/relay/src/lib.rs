@@ -16,6 +16,7 @@
 //! |---|---|
 //! | `relay` | the relay and its connections |
 //! | `membership` | a relay that is a member by an invite |
+//! | `mesh` | its links to the other relays of a network |
 //! | `map_keeper` | when its map is written down |
 //! | `secrets` | what a member keeps between runs |
 //! | `draining` | stopping without anybody noticing |

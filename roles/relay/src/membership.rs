@@ -325,6 +325,7 @@ impl Driver {
 
     fn set_draining(&mut self, draining: bool) {
         if self.draining.send_replace(draining) != draining {
+            self.relay.set_draining(self.secrets.network, draining);
             self.report_load();
         }
     }

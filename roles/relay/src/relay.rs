@@ -162,10 +162,9 @@ impl Relay {
         self.shared.drive(|server, now| server.set_relays(network, relays, now));
     }
 
-    /// How many other relays of a network can be reached, and how many devices are attached to them.
-    #[must_use]
-    pub fn reach(&self, network: NetworkId) -> (usize, usize) {
-        self.shared.server().reach(network)
+    /// Has other relays go round this one, or no longer.
+    pub(crate) fn set_draining(&self, network: NetworkId, draining: bool) {
+        self.shared.drive(|server, _| server.set_draining(network, draining));
     }
 
     /// Shows other relays a renewed membership.

@@ -34,6 +34,8 @@ const NOTABLE: Duration = Duration::from_millis(2);
 /// How long news about links is gathered before it is told, and before ways are looked for anew. What this relay itself has
 /// lost counts at once.
 const SETTLE: Duration = Duration::from_millis(200);
+/// How long the links of a relay seem that is to be gone round: longer than any way.
+const DETOUR: Duration = Duration::from_secs(600);
 /// How far a relay's start may be ahead of our clock.
 const MAX_AHEAD: Duration = Duration::from_secs(24 * 3600);
 /// Pings from one comparison of what is known to the next.
@@ -58,6 +60,8 @@ pub(crate) struct Mesh {
     topology: Option<Topology>,
     next_ping: Option<Instant>,
     pings: u64,
+    /// Whether others are to go round this relay.
+    is_draining: bool,
     /// When to say how far neighbours are.
     say_at: Option<Instant>,
     /// When to look for ways anew.
@@ -103,6 +107,7 @@ impl Mesh {
             topology: None,
             next_ping: None,
             pings: 0,
+            is_draining: false,
             say_at: None,
             look_at: None,
         }
@@ -143,6 +148,12 @@ impl Mesh {
     /// It is no more.
     pub(crate) fn say_detached(&mut self, device: DeviceId) {
         self.say(Word::Detached(device));
+    }
+
+    /// Has others go round this relay, or no longer: its own links seem long to them.
+    pub(crate) fn set_draining(&mut self, is_draining: bool) {
+        self.is_draining = is_draining;
+        self.say_links();
     }
 
     /// A link to a relay stands.
@@ -352,7 +363,8 @@ impl Mesh {
         let mut links: BTreeMap<DeviceId, u32> = BTreeMap::new();
         for neighbour in self.neighbours.values() {
             if let Some(round_trip) = neighbour.round_trip {
-                let micros = u32::try_from(round_trip.as_micros()).unwrap_or(u32::MAX);
+                let least = if self.is_draining { DETOUR } else { Duration::ZERO };
+                let micros = u32::try_from(round_trip.max(least).as_micros()).unwrap_or(u32::MAX);
                 let least = links.entry(neighbour.relay).or_insert(micros);
                 *least = micros.min(*least);
             }

@@ -103,7 +103,11 @@ impl RelayServer {
         now: Now,
     ) {
         let padding = self.networks.get(&config.network).map(|entry| entry.padding);
-        let Some(dialled) = self.neighbours.dialled.get_mut(&id) else { return };
+        let neighbours = &mut self.neighbours;
+        let Some(dialled) = neighbours.dialled.get_mut(&id) else { return };
+        if !neighbours.plans.contains_key(&(dialled.network, dialled.relay)) {
+            return self.end_dialled(id, CloseReason::Unneeded);
+        }
         match RelayClient::new(ClientConfig { is_relay: true, ..config }, rng, now) {
             Ok(mut client) => {
                 client.set_padding(padding.unwrap_or_default());
@@ -111,6 +115,14 @@ impl RelayServer {
                 self.drain_dialled(id, now);
             }
             Err(error) => self.end_dialled(id, LinkError::from(error).into()),
+        }
+    }
+
+    /// Has other relays hand frames on over this one only if they are for who is attached here.
+    pub fn set_draining(&mut self, network: NetworkId, draining: bool) {
+        if let Some(mesh) = self.neighbours.meshes.get_mut(&network) {
+            mesh.set_draining(draining);
+            self.wake_neighbours(network);
         }
     }
 
