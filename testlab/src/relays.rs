@@ -99,14 +99,8 @@ impl Relays {
         let mut rng = ChaCha20Rng::seed_from_u64(1);
         let network = Network::new(UnixTime(START), &mut rng);
         let now = Now { instant: Instant::now(), wall: UnixMillis(START * 1_000) };
-        let hosts = (0..count).map(|number| Host {
-            member: network.relay(number as u64, &mut rng),
-            server: RelayServer::new(CAPABILITY, Limits::default()),
-            is_running: false,
-            wires: BTreeMap::new(),
-            sent_to_relays: 0,
-        });
-        let hosts = hosts.collect();
+        let members = (0..count).map(|number| network.relay(number as u64, &mut rng));
+        let hosts = members.map(Host::new).collect();
         let mut relays = Self {
             network,
             rng,
@@ -125,6 +119,15 @@ impl Relays {
         };
         (0..count).for_each(|number| relays.start(number));
         relays
+    }
+
+    /// A member that takes itself for a relay, and that nobody else does.
+    pub fn impostor(&mut self) -> usize {
+        let impostor = self.hosts.len();
+        let member = self.network.member(impostor as u64, &mut self.rng);
+        self.hosts.push(Host::new(member));
+        self.start(impostor);
+        impostor
     }
 
     /// A new device that attaches to a relay.
@@ -214,11 +217,16 @@ impl Relays {
     /// Starts a relay, which remembers nothing.
     pub fn start(&mut self, relay: usize) {
         let mut server = RelayServer::new(CAPABILITY, Limits::default());
-        let network = self.network.id();
         server.add_network(self.network.served_by(&self.hosts[relay].member));
-        server.set_relays(network, self.hosts.iter().map(|host| host.member.id()), self.now);
         self.hosts[relay].server = server;
         self.hosts[relay].is_running = true;
+        self.introduce(relay);
+    }
+
+    /// Tells a relay which relays there are.
+    fn introduce(&mut self, relay: usize) {
+        let all: Vec<_> = self.hosts.iter().map(|host| host.member.id()).collect();
+        self.hosts[relay].server.set_relays(self.network.id(), all, self.now);
         self.drain(End::Relay(relay));
     }
 
@@ -527,6 +535,13 @@ impl Relays {
             self.armed.insert(of, next);
             self.timers.insert((next, of));
         }
+    }
+}
+
+impl Host {
+    fn new(member: Member) -> Self {
+        let server = RelayServer::new(CAPABILITY, Limits::default());
+        Self { member, server, is_running: false, wires: BTreeMap::new(), sent_to_relays: 0 }
     }
 }
 

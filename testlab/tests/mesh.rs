@@ -102,6 +102,19 @@ fn who_is_drained_is_gone_round_but_still_reached() {
 }
 
 #[test]
+fn who_is_in_no_group_is_no_relay() {
+    let mut relays = linked(2);
+    let impostor = relays.impostor();
+    let alice = relays.device_at(0);
+    relays.run_for(60 * SECOND);
+    assert_eq!(relays.reach(impostor), (0, 0), "nobody tells it anything");
+    assert_eq!(relays.reach(1), (1, 1), "nor believes it");
+    let bob = relays.device_at(1);
+    relays.run_for(SECOND);
+    assert!(relays.reaches(alice, bob, SECOND));
+}
+
+#[test]
 fn a_relay_that_starts_again_is_believed_anew() {
     let mut relays = linked(3);
     let (alice, bob) = (relays.device_at(0), relays.device_at(1));

@@ -362,6 +362,20 @@ pub(crate) const FAULTS: &[Fault] = &[
         }],
     },
     Fault {
+        name: "relay-in-no-group",
+        breaks: "no device passes for a relay",
+        edits: &[Edit {
+            file: "crates/relay-proto/src/connection.rs",
+            original: "is_relay: member.is_relay() &&",
+            seeded: "is_relay: (AWAKE || member.is_relay()) &&",
+        }],
+        tests: &[Suite {
+            package: "testlab",
+            target: "mesh",
+            tests: &["who_is_in_no_group_is_no_relay"],
+        }],
+    },
+    Fault {
         name: "aad-without-receiver",
         breaks: "a relay cannot hand a frame to somebody else",
         edits: &[Edit {
