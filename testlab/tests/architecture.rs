@@ -126,8 +126,8 @@ fn pure_crates_forbid_unsafe_code_and_name_no_clock() {
         let source = root().join("crates").join(name).join("src");
         let lib = std::fs::read_to_string(source.join("lib.rs")).expect("a crate has a lib.rs");
         assert!(lib.contains("#![forbid(unsafe_code)]"), "{name} forbids unsafe code");
-        for file in rust_files(&source) {
-            let text = std::fs::read_to_string(&file).expect("source is readable");
+        for file in rust_files(&source).iter().filter(|file| !file.ends_with("tests.rs")) {
+            let text = std::fs::read_to_string(file).expect("source is readable");
             for clock in [
                 "Instant::now(",
                 "SystemTime::now(",
@@ -202,9 +202,7 @@ fn rust_files(folder: &Path) -> Vec<std::path::PathBuf> {
             let path = entry.expect("readable entry").path();
             if path.is_dir() {
                 open.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs")
-                && !path.ends_with("tests.rs")
-            {
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
                 files.push(path);
             }
         }

@@ -85,14 +85,6 @@ fn bit(index: u64) -> u64 {
     1 << index
 }
 
-impl FromIterator<u64> for ReadySet {
-    fn from_iter<T: IntoIterator<Item = u64>>(indices: T) -> Self {
-        let mut set = Self::default();
-        indices.into_iter().for_each(|index| set.insert(index));
-        set
-    }
-}
-
 /// Waits for handles, level-triggered: what is not read is reported again.
 #[derive(Debug)]
 pub struct Poller {

@@ -173,7 +173,8 @@ mod tests {
     #[test]
     fn a_turn_takes_of_every_queue_and_ends() {
         let (queues, _hosts) = queues(3);
-        let ready: ReadySet = [0, 2].into_iter().collect();
+        let mut ready = ReadySet::default();
+        [0, 2].into_iter().for_each(|index| ready.insert(index));
         let mut left = [5_usize, 5, 1];
         let mut order = Vec::new();
         let mut read = |length: usize| {

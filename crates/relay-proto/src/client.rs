@@ -114,7 +114,7 @@ struct Proofs {
 /// whenever the stream takes a message, give it [`Self::poll_message`]. Asking for messages earlier
 /// than the stream takes them would move the queue to where nothing is dropped.
 pub struct RelayClient {
-    link: Link,
+    pub(crate) link: Link,
     relay: DeviceId,
     is_relay: bool,
     proofs: Option<Box<Proofs>>,
@@ -213,23 +213,6 @@ impl RelayClient {
         }
         self.link.outbound.push_frame(flow, frame, now);
         Ok(())
-    }
-
-    /// Hands a frame of others on to the relay.
-    pub(crate) fn carry(&mut self, flow: FlowId, carried: BytesMut, now: Instant) {
-        if self.is_attached() {
-            self.link.outbound.push_frame(flow, carried, now);
-        }
-    }
-
-    /// Whether the relay would have what we say next, as one relay to another.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.is_attached() && self.link.is_idle()
-    }
-
-    /// Says something to the relay, as one relay to another.
-    pub(crate) fn say(&mut self, message: &[u8]) {
-        self.link.outbound.push_mesh(message);
     }
 
     /// Fills messages up as the network wishes, if the relay passes over padding.

@@ -104,9 +104,10 @@ impl Connection {
         }
     }
 
-    /// Whether a frame of `bytes` is within what a client may send.
+    /// Whether a frame of `bytes`, with the padding that came along, is within what a client may send.
     pub(crate) fn admit(&mut self, bytes: u64, now: Instant) -> bool {
-        self.messages.take(1, now) && self.bytes.take(bytes, now)
+        let whole = bytes + std::mem::take(&mut self.link.padding_received);
+        self.messages.take(1, now) && self.bytes.take(whole, now)
     }
 
     /// Checks what a client proves when it attaches.

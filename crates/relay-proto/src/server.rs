@@ -1,5 +1,6 @@
 //! The relay's end of all links.
 
+mod forwarding;
 mod neighbours;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -16,7 +17,6 @@ use rand_core::CryptoRng;
 
 use self::neighbours::Neighbours;
 use crate::connection::{Attached, Connection, Stage};
-use crate::fair::FlowId;
 use crate::limits::{CONTROL_QUEUE, LINGER};
 use crate::link::{LinkError, LinkEvent};
 use crate::load::LoadReport;
@@ -254,41 +254,21 @@ impl RelayServer {
     /// The next binary WebSocket message for a client or another relay.
     #[must_use]
     pub fn poll_message(&mut self, id: ConnectionId, now: Instant) -> Option<BytesMut> {
-        let Some(connection) = self.connections.get_mut(&id) else {
-            return self.poll_dialled(id, now);
+        let Neighbours { meshes, dialled, .. } = &mut self.neighbours;
+        let (network, link) = match self.connections.get_mut(&id) {
+            Some(connection) => (connection.network, &mut connection.link),
+            None => dialled.get_mut(&id)?.link()?,
         };
-        if connection.attached().is_some_and(|attached| attached.is_relay) {
-            self.neighbours.fill(id, connection);
+        if link.is_idle()
+            && let Some(message) = meshes.get_mut(&network).and_then(|mesh| mesh.poll_message(id))
+        {
+            link.outbound.push_mesh(&message);
         }
-        let dropped = connection.link.outbound.dropped();
-        let message = connection.link.poll_message(now);
-        let dropped = connection.link.outbound.dropped() - dropped;
-        self.loads.entry(connection.network).or_default().frames_dropped += dropped;
+        let dropped = link.outbound.dropped();
+        let message = link.poll_message(now);
+        let dropped = link.outbound.dropped() - dropped;
+        self.loads.entry(network).or_default().frames_dropped += dropped;
         message
-    }
-
-    /// The next frame for the host itself, with the device that sent it, which its header names too.
-    #[must_use]
-    pub fn poll_frame(&mut self) -> Option<(DeviceId, BytesMut)> {
-        self.arrived.as_mut()?.pop_front()
-    }
-
-    /// Queues a frame of the host itself for a device; false if that is not attached.
-    pub fn send(
-        &mut self,
-        (network, device): (NetworkId, DeviceId),
-        flow: FlowId,
-        mut frame: BytesMut,
-        now: Instant,
-    ) -> bool {
-        let Some(id) = self.attached.get(&(network, device)).copied() else { return false };
-        let Some(connection) = self.connections.get_mut(&id) else { return false };
-        if frame_proto::set_peer(&mut frame, connection.relay).is_ok() {
-            connection.link.outbound.push_frame(flow, frame, now);
-            self.ready.insert(id);
-            self.last_now = Some(now);
-        }
-        true
     }
 
     /// Closes the connection of a device from which nothing comes back.
@@ -351,9 +331,15 @@ impl RelayServer {
         self.attached.contains_key(&(network, device))
     }
 
-    /// The devices of a network that are attached.
+    /// The devices of a network that are attached, without other relays.
     pub fn attached(&self, network: NetworkId) -> impl Iterator<Item = DeviceId> {
-        self.attached.keys().filter(move |(of, _)| *of == network).map(|(_, device)| *device)
+        let is_relay = |id| {
+            let connection = self.connections.get(id);
+            let attached = connection.and_then(Connection::attached);
+            attached.is_some_and(|attached| attached.is_relay)
+        };
+        let of_network = self.attached.iter().filter(move |((of, _), _)| *of == network);
+        of_network.filter(move |(_, id)| !is_relay(id)).map(|((_, device), _)| *device)
     }
 
     fn make_room(&mut self, path: &str, source: IpAddr, now: Instant) -> Result<(), TurnedAway> {
@@ -388,17 +374,18 @@ impl RelayServer {
                 {
                     self.close(id, LinkError::Protocol("a device is no relay").into());
                 }
+                LinkEvent::Carried(frame) | LinkEvent::Mesh(frame)
+                    if !connection.admit(frame.len() as u64, now.instant) =>
+                {
+                    self.loads.entry(connection.network).or_default().frames_dropped += 1;
+                }
                 LinkEvent::Carried(frame) => {
                     let network = connection.network;
-                    if connection.admit(frame.len() as u64, now.instant) {
-                        self.handle_carried(id, network, frame, now.instant);
-                    }
+                    self.handle_carried(id, network, frame, now.instant);
                 }
                 LinkEvent::Mesh(frame) => {
                     let network = connection.network;
-                    if connection.admit(frame.len() as u64, now.instant) {
-                        self.handle_mesh(id, network, &frame, now);
-                    }
+                    self.handle_mesh(id, network, &frame, now);
                 }
                 LinkEvent::Message(message) => self.handle_control(id, message, rng, now),
                 LinkEvent::Failed(error) => self.close(id, error.into()),
@@ -498,62 +485,6 @@ impl RelayServer {
         self.touch(old, now);
     }
 
-    /// Passes a frame on, with the sender in place of the receiver.
-    fn forward(&mut self, id: ConnectionId, receiver: DeviceId, mut frame: BytesMut, now: Instant) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        let Some(sender) = connection.attached().map(|attached| attached.device) else { return };
-        let (network, relay) = (connection.network, connection.relay);
-        let size = frame.len() as u64;
-        let whole = size + std::mem::take(&mut connection.link.padding_received);
-        let load = self.loads.entry(network).or_default();
-        load.bytes_received += size;
-        if !connection.admit(whole, now) {
-            load.frames_dropped += 1;
-            return;
-        }
-        frame_proto::set_peer(&mut frame, sender).expect("a frame has a header");
-        if let Some(arrived) = &mut self.arrived {
-            if receiver == relay {
-                load.bytes_forwarded += size;
-                return arrived.push_back((sender, frame));
-            }
-        } else if let Some(to) = self.attached.get(&(network, receiver)).copied() {
-            return self.deliver(to, (sender, frame), now);
-        } else if self.hand_on((network, Self::route(receiver)), None, (sender, &frame), now) {
-            return;
-        }
-        self.tell_unreachable(id, receiver, now);
-    }
-
-    /// Queues a frame for the device of a connection.
-    fn deliver(&mut self, to: ConnectionId, (sender, frame): (DeviceId, BytesMut), now: Instant) {
-        let Some(receiver) = self.connections.get_mut(&to) else { return };
-        let load = self.loads.entry(receiver.network).or_default();
-        let (size, dropped) = (frame.len() as u64, receiver.link.outbound.dropped());
-        receiver.link.outbound.push_frame(flow_of(sender, &frame), frame, now);
-        if receiver.link.outbound.dropped() == dropped {
-            load.bytes_forwarded += size;
-            self.ready.insert(to);
-        } else {
-            load.frames_dropped += 1;
-        }
-    }
-
-    /// Tells a client that nobody knows where a device is.
-    fn tell_unreachable(&mut self, id: ConnectionId, receiver: DeviceId, now: Instant) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        let network = connection.network;
-        self.loads.entry(network).or_default().frames_dropped += 1;
-        if !connection.unreachable.take(1, now) {
-            return;
-        }
-        connection.link.send(&Message::Unreachable(receiver), MessageClass::Heartbeat, now);
-        if let Some(sender) = connection.attached().filter(|_| self.arrived.is_some()) {
-            let device = sender.device;
-            self.events.push_back(ServerEvent::Misdirected { network, device });
-        }
-    }
-
     /// Ends the connections of members for whom `check` finds a reason.
     fn end_members(
         &mut self,
@@ -640,16 +571,6 @@ impl RelayServer {
             self.timers.arm(id, at);
         }
     }
-}
-
-/// The frames of one sender, those of each class apart: enough of its id to tell members of a network
-/// apart, and the class.
-fn flow_of(sender: DeviceId, frame: &[u8]) -> FlowId {
-    let (head, _) = sender.as_bytes().split_first_chunk().expect("an id has 32 bytes");
-    let class = frame_proto::parse(frame).map_or(0, |header| {
-        u64::from(header.is_interactive()) | u64::from(header.is_background()) << 1
-    });
-    FlowId(u64::from_be_bytes(*head) << 2 | class)
 }
 
 impl std::fmt::Debug for RelayServer {

@@ -17,6 +17,7 @@
 //! | `relay` | the relay and its connections |
 //! | `membership` | a relay that is a member by an invite |
 //! | `mesh` | its links to the other relays of a network |
+//! | `streams` | connections that it opens |
 //! | `map_keeper` | when its map is written down |
 //! | `secrets` | what a member keeps between runs |
 //! | `draining` | stopping without anybody noticing |
@@ -38,6 +39,7 @@ mod membership;
 mod mesh;
 mod relay;
 mod secrets;
+mod streams;
 mod stun;
 
 pub use admin::{AdminClient, AdminClientError, AdminListener, Never};

@@ -1,10 +1,8 @@
 //! A relay that is a member of a network by an invite.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use control_proto::{
     Admission, ClientConfig, ClientEvent, ClientStatus, ConnectionId, ConnectionRefusal,
@@ -12,27 +10,23 @@ use control_proto::{
 };
 use identity::{
     CertificateChain, DeviceId, DeviceName, Invite, NetworkId, Padding, RelayEntry, ServerAddress,
-    TlsMode, UnixTime,
+    UnixTime,
 };
 use keystore::{Keystore, KeystoreError};
 use noise_channel::{ClockOffset, StaticSecret};
 use relay_proto::RelayNetwork;
 use relay_proto::limits::LOAD_REPORT_INTERVAL;
-use tokio::net::lookup_host;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
-use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tracing::{debug, info, warn};
-use websocket::{Endpoint, SpkiPin, Tls, dial};
 
 use crate::draining::{Draining, Wish, until_quiet};
 use crate::map_keeper::MapKeeper;
 use crate::mesh::{Dial, Links, Proofs};
 use crate::secrets::Secrets;
+use crate::streams::{StreamEvent, run_stream};
 use crate::{Relay, clock};
-
-/// Finding a controller's addresses may take this long.
-const RESOLVE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Connections that may come to nothing between two reports without anybody meaning harm: devices lose their networks, and
 /// middleboxes break connections.
@@ -175,13 +169,6 @@ impl Drop for Membership {
     fn drop(&mut self) {
         self.task.abort();
     }
-}
-
-/// What happened on a connection to the controller.
-enum StreamEvent {
-    Opened,
-    Message(Vec<u8>),
-    Closed,
 }
 
 /// Drives one `ControlClient` with sockets and a clock.
@@ -506,6 +493,8 @@ impl Driver {
             draining: *self.draining.borrow(),
             cpu_permille: load.cpu_permille,
         };
+        let (relays, devices) = self.relay.reach(self.secrets.network);
+        debug!(network = %self.secrets.network, relays, devices, "other relays are reached");
         let now = clock::now().instant;
         self.client.report_load(report, now);
         for (what, count, least) in [
@@ -550,60 +539,4 @@ fn relays(map: &NetworkMap) -> impl Iterator<Item = DeviceId> {
 /// How the network wants messages on streams to be filled up.
 fn padding(map: &NetworkMap) -> Padding {
     map.info().map(|info| info.padding).unwrap_or_default()
-}
-
-/// Opens a connection and carries messages until either side ends it.
-async fn run_stream(
-    connection: ConnectionId,
-    server: &ServerAddress,
-    path: String,
-    mut outgoing: mpsc::UnboundedReceiver<Vec<u8>>,
-    events: &mpsc::Sender<(ConnectionId, StreamEvent)>,
-) -> io::Result<()> {
-    let endpoint = endpoint(server, path).await?;
-    let websocket = dial(&endpoint).await.map_err(io::Error::other)?;
-    let (mut sender, mut receiver) = websocket.split();
-    let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
-    events.send((connection, StreamEvent::Opened)).await.map_err(gone)?;
-    loop {
-        tokio::select! {
-            message = outgoing.recv() => match message {
-                Some(message) => sender.send(message.into()).await.map_err(io::Error::other)?,
-                None => {
-                    sender.close().await;
-                    return Ok(());
-                }
-            },
-            message = receiver.receive() => match message.map_err(io::Error::other)? {
-                Some(message) => {
-                    let event = StreamEvent::Message(message.into());
-                    events.send((connection, event)).await.map_err(gone)?;
-                }
-                None => return Ok(()),
-            },
-        }
-    }
-}
-
-pub(crate) async fn endpoint(server: &ServerAddress, path: String) -> io::Result<Endpoint> {
-    let mut addresses: Vec<SocketAddr> = server.socket_addresses().collect();
-    if addresses.is_empty() {
-        let found = lookup_host((server.host.as_str(), server.port));
-        let found = timeout(RESOLVE_DEADLINE, found).await;
-        addresses.extend(found.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??);
-    }
-    let host =
-        if server.host.contains(':') { format!("[{}]", server.host) } else { server.host.clone() };
-    Ok(Endpoint {
-        addresses,
-        host: format!("{host}:{}", server.port),
-        tls: match server.tls {
-            TlsMode::Plain => Tls::Plain,
-            TlsMode::WebPki => Tls::WebPki,
-            TlsMode::Pin(pin) => Tls::Pin(SpkiPin(pin)),
-        },
-        path,
-        mark: None,
-        detour: None,
-    })
 }

@@ -8,8 +8,8 @@ use tokio::sync::mpsc;
 use tracing::debug;
 use websocket::{WebSocket, dial};
 
-use crate::membership::endpoint;
 use crate::secrets::Secrets;
+use crate::streams::endpoint;
 use crate::{Relay, clock};
 
 /// A connection to another relay that is to be opened.

@@ -162,6 +162,11 @@ impl Relay {
         self.shared.drive(|server, now| server.set_relays(network, relays, now));
     }
 
+    /// How many other relays of a network can be reached, and how many devices are attached to them.
+    pub(crate) fn reach(&self, network: NetworkId) -> (usize, usize) {
+        self.shared.server().reach(network)
+    }
+
     /// Has other relays go round this one, or no longer.
     pub(crate) fn set_draining(&self, network: NetworkId, draining: bool) {
         self.shared.drive(|server, _| server.set_draining(network, draining));

@@ -229,7 +229,7 @@ impl Worker {
                     continue;
                 }
             }
-            let mut received = self.received.datagrams();
+            let (queues, mut received) = (&self.queues, self.received.datagrams());
             loop {
                 let mut bytes = 0;
                 let mut datagrams: [_; RECEIVE_SLOTS] = std::array::from_fn(|_| {
@@ -242,7 +242,6 @@ impl Worker {
                     break;
                 }
                 self.inbound.open(&mut self.device, &mut datagrams, now);
-                let queues = &self.queues;
                 let mut sink = |offload: &Offload, pieces: &[&[u8]]| {
                     if let Err(TunError::Gone) = queues.send(offload, pieces) {
                         flow = Flow::Stop;

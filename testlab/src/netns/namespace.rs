@@ -127,6 +127,21 @@ impl Namespace {
         self.nft(&format!("table inet udpblock {{\n{chains}}}"));
     }
 
+    /// Lets nothing out but tunnels' own packets and what an nftables expression describes, `tcp dport 443` for example.
+    pub fn confine(&self, allowed: &str) {
+        self.nft(&format!(
+            "table inet confined {{
+                chain out {{
+                    type filter hook output priority 0; policy drop;
+                    oif lo accept
+                    oifname \"shadowmesh*\" accept
+                    meta l4proto icmpv6 accept
+                    {allowed} accept
+                }}
+            }}"
+        ));
+    }
+
     /// Allows UDP again after [`Self::block_udp`].
     pub fn allow_udp(&self) {
         self.run("nft", &["delete", "table", "inet", "udpblock"]);

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use testlab::netns::{Namespace, Process, wait_for};
-use testlab::network::{Device, Lab};
+use testlab::network::Lab;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const PORT: u16 = 3128;
@@ -43,21 +43,6 @@ fn squid(host: &Namespace, folder: &Path) -> Process {
     host.spawn("unshare", &args, &folder.join("log"))
 }
 
-/// Lets nothing out but TCP to the proxy.
-fn confine(device: &Device, proxy: &str) {
-    device.namespace().nft(&format!(
-        "table inet confined {{
-            chain out {{
-                type filter hook output priority 0; policy drop;
-                oif lo accept
-                oifname \"shadowmesh*\" accept
-                meta l4proto icmpv6 accept
-                ip daddr {proxy} tcp dport {PORT} accept
-            }}
-        }}"
-    ));
-}
-
 fn only_a_proxy_leads_out(start: Start) {
     let mut lab = Lab::new();
     let (bob, proxy) = (lab.device("bob"), lab.host("proxy"));
@@ -66,7 +51,7 @@ fn only_a_proxy_leads_out(start: Start) {
     proxy.namespace().wait_until_listens(PORT, PATIENCE);
     let at = proxy.underlay_address();
     let mut alice = lab.host("alice");
-    confine(&alice, &at);
+    alice.namespace().confine(&format!("ip daddr {at} tcp dport {PORT}"));
 
     let url = |password: &str| format!("http://alice:{password}@{at}:{PORT}");
     alice.up(&[&lab.invite(&[]), "--http-proxy", &url("guess")]);

@@ -91,7 +91,7 @@ struct Neighbour {
     /// The ping that has no answer.
     ping: Option<(u64, Instant)>,
     round_trip: Option<Duration>,
-    /// Pings since what is known was compared; at the first it just was.
+    /// Pings so far.
     pings: u64,
 }
 
@@ -113,9 +113,12 @@ impl Mesh {
         }
     }
 
-    /// Takes over which relays the network has.
-    pub(crate) fn set_relays(&mut self, relays: impl IntoIterator<Item = DeviceId>) {
-        let relays = relays.into_iter().filter(|relay| *relay != self.own).collect();
+    /// Takes over which relays the network has; true if that is news.
+    pub(crate) fn set_relays(&mut self, relays: impl IntoIterator<Item = DeviceId>) -> bool {
+        let relays: BTreeSet<_> = relays.into_iter().filter(|relay| *relay != self.own).collect();
+        if relays == self.relays {
+            return false;
+        }
         let before = std::mem::replace(&mut self.relays, relays);
         for gone in before.difference(&self.relays) {
             for device in self.origins.remove(gone).iter().flat_map(Origin::devices) {
@@ -128,6 +131,7 @@ impl Mesh {
             neighbour.answer(MeshMessage::Known(new.iter().map(|relay| unknown(*relay)).collect()));
         }
         self.topology = None;
+        true
     }
 
     /// The other relays of the network.
@@ -166,13 +170,14 @@ impl Mesh {
             answers: VecDeque::new(),
             ping: None,
             round_trip: None,
-            pings: 1,
+            pings: 0,
         };
         for known in self.standings().chunks(KNOWN_AT_ONCE) {
             neighbour.answer(MeshMessage::Known(known.to_vec()));
         }
+        neighbour.ping(&mut self.pings, now);
         self.neighbours.insert(link, neighbour);
-        self.next_ping = Some(now);
+        self.next_ping.get_or_insert(now + PING_INTERVAL);
     }
 
     /// A link to a relay has ended.
@@ -224,15 +229,12 @@ impl Mesh {
             if neighbour.ping.is_some() && neighbour.round_trip.take().is_some() {
                 is_lost = true;
             }
-            self.pings += 1;
-            neighbour.ping = Some((self.pings, now));
-            neighbour.answer(MeshMessage::Ping(self.pings));
-            if neighbour.pings == 0 {
+            neighbour.ping(&mut self.pings, now);
+            if neighbour.pings % COMPARISON == 0 {
                 for known in standings.chunks(KNOWN_AT_ONCE) {
                     neighbour.answer(MeshMessage::Known(known.to_vec()));
                 }
             }
-            neighbour.pings = (neighbour.pings + 1) % COMPARISON;
         }
         self.next_ping = Some(now + PING_INTERVAL);
         if is_lost {
@@ -479,6 +481,14 @@ impl Mesh {
 }
 
 impl Neighbour {
+    /// Asks for a pong with the number after `last`, which that becomes.
+    fn ping(&mut self, last: &mut u64, now: Instant) {
+        *last += 1;
+        self.pings += 1;
+        self.ping = Some((*last, now));
+        self.answer(MeshMessage::Ping(*last));
+    }
+
     fn answer(&mut self, message: MeshMessage) {
         if self.answers.len() < MAX_ANSWERS {
             self.answers.push_back(message);

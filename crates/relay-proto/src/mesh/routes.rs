@@ -42,7 +42,7 @@ impl Topology {
     /// The shortest ways from a relay to all others.
     pub(crate) fn ways(&mut self, from: DeviceId) -> &BTreeMap<DeviceId, Way> {
         let links = &self.links;
-        self.ways.entry(from).or_insert_with(|| shortest(from, links, MESH_HOPS))
+        self.ways.entry(from).or_insert_with(|| shortest(from, links))
     }
 }
 
@@ -51,7 +51,6 @@ impl Topology {
 fn shortest(
     own: DeviceId,
     links: &BTreeMap<DeviceId, BTreeMap<DeviceId, u32>>,
-    most_hops: u8,
 ) -> BTreeMap<DeviceId, Way> {
     let mut ways: BTreeMap<DeviceId, Way> = BTreeMap::new();
     let mut open: BTreeSet<(Way, DeviceId)> = BTreeSet::new();
@@ -62,7 +61,7 @@ fn shortest(
             continue;
         }
         ways.insert(at, way);
-        if way.hops == most_hops {
+        if way.hops == MESH_HOPS {
             continue;
         }
         for (to, micros) in links.get(&at).into_iter().flatten() {
@@ -102,7 +101,7 @@ mod tests {
     fn the_nearest_way_counts_and_of_equals_the_one_with_fewer_relays() {
         let links =
             links(&[(1, 2, 50_000), (1, 3, 10_000), (3, 2, 10_000), (3, 4, 500), (1, 4, 11_000)]);
-        let ways = shortest(relay(1), &links, 8);
+        let ways = shortest(relay(1), &links);
         let next = |to| ways.get(&relay(to)).map(|way| (way.next, way.hops));
         assert_eq!(next(2), Some((relay(3), 2)));
         assert_eq!(next(4), Some((relay(4), 1)));
@@ -113,13 +112,13 @@ mod tests {
     fn a_link_that_one_end_does_not_have_is_none() {
         let mut links = links(&[(1, 2, 5), (2, 3, 5)]);
         links.get_mut(&relay(2)).expect("it has links").remove(&relay(3));
-        assert!(!shortest(relay(1), &links, 8).contains_key(&relay(3)));
+        assert!(!shortest(relay(1), &links).contains_key(&relay(3)));
     }
 
     #[test]
     fn nobody_is_farther_than_hops_reach() {
         let chain: Vec<_> = (1..20).map(|number| (number, number + 1, 5)).collect();
-        assert_eq!(shortest(relay(1), &links(&chain), 8).len(), 8);
+        assert_eq!(shortest(relay(1), &links(&chain)).len(), usize::from(MESH_HOPS));
     }
 
     proptest! {
@@ -127,7 +126,7 @@ mod tests {
         #[test]
         fn whoever_follows_the_ways_arrives(all in prop::collection::vec((0..9_u8, 0..9_u8, 0..90_000_u32), 0..30)) {
             let links = links(&all);
-            let ways: BTreeMap<_, _> = (0..9).map(|at| (relay(at), shortest(relay(at), &links, 8))).collect();
+            let ways: BTreeMap<_, _> = (0..9).map(|at| (relay(at), shortest(relay(at), &links))).collect();
             for (from, own) in &ways {
                 for (to, way) in own {
                     let (mut at, mut hops) = (*from, way.hops);

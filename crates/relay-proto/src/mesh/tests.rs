@@ -41,7 +41,6 @@ fn links(to: &[u8]) -> Word {
 
 /// Answers its ping, so that the link counts, and hears of the first relay's links.
 fn link(mesh: &mut Mesh, now: Instant) {
-    mesh.handle_timeout(now);
     while let Some(message) = mesh.poll_message(LINK) {
         if let Some(MeshMessage::Ping(number)) = MeshMessage::from_bytes(&message) {
             hear(mesh, &MeshMessage::Pong(number), now);

@@ -1,20 +1,18 @@
-//! Links between relays, and the frames that go over them.
+//! Links between relays, and what relays say over them.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use frame_proto::payload;
-use identity::{CertificateChain, DeviceId, NetworkId};
+use identity::{CertificateChain, DeviceId, NetworkId, Padding};
 use noise_channel::{ClockOffset, Now};
 use rand_core::CryptoRng;
 
-use super::{RelayServer, flow_of};
-use crate::carried::Route;
+use super::RelayServer;
 use crate::client::{ClientConfig, ClientEvent, RelayClient};
-use crate::connection::Connection;
-use crate::limits::{MESH_CAPABILITY, MESH_HOPS};
-use crate::link::LinkError;
+use crate::limits::MESH_CAPABILITY;
+use crate::link::{Link, LinkError};
 use crate::mesh::{Mesh, partners};
 use crate::serving::{CloseReason, ConnectionId, ServerEvent};
 
@@ -28,11 +26,11 @@ const RETRY_LONGEST: Duration = Duration::from_secs(60);
 /// The other relays of all networks.
 #[derive(Default)]
 pub(super) struct Neighbours {
-    meshes: BTreeMap<NetworkId, Mesh>,
+    pub(super) meshes: BTreeMap<NetworkId, Mesh>,
     /// The links that are to be.
     plans: BTreeMap<(NetworkId, DeviceId), Plan>,
     /// The connections that were opened here.
-    dialled: BTreeMap<ConnectionId, Dialled>,
+    pub(super) dialled: BTreeMap<ConnectionId, Dialled>,
 }
 
 /// A link that is to be.
@@ -45,21 +43,17 @@ struct Plan {
 }
 
 /// A connection that was opened here, or is to be.
-struct Dialled {
+pub(super) struct Dialled {
     network: NetworkId,
     relay: DeviceId,
     client: Option<RelayClient>,
 }
 
-impl Neighbours {
-    /// Gives a relay that dialled here what is to be said to it, once it has all before that.
-    pub(super) fn fill(&mut self, id: ConnectionId, connection: &mut Connection) {
-        if connection.link.is_idle()
-            && let Some(mesh) = self.meshes.get_mut(&connection.network)
-            && let Some(message) = mesh.poll_message(id)
-        {
-            connection.link.outbound.push_mesh(&message);
-        }
+impl Dialled {
+    /// Its network, and the link once there is one.
+    pub(super) fn link(&mut self) -> Option<(NetworkId, &mut Link)> {
+        let network = self.network;
+        self.client.as_mut().map(|client| (network, &mut client.link))
     }
 }
 
@@ -73,7 +67,9 @@ impl RelayServer {
     ) {
         let Some(own) = self.networks.get(&network).map(|entry| entry.relay) else { return };
         let Some(mesh) = self.mesh(network, now) else { return };
-        mesh.set_relays(relays);
+        if !mesh.set_relays(relays) {
+            return;
+        }
         let wanted = partners(own, mesh.relays());
         let is_wanted =
             |place: &(NetworkId, DeviceId)| place.0 != network || wanted.contains(&place.1);
@@ -158,11 +154,6 @@ impl RelayServer {
         }
     }
 
-    /// Whether a connection was opened here.
-    pub(super) fn is_dialled(&self, id: ConnectionId) -> bool {
-        self.neighbours.dialled.contains_key(&id)
-    }
-
     /// Forgets a network.
     pub(super) fn forget_mesh(&mut self, network: NetworkId) {
         self.neighbours.meshes.remove(&network);
@@ -174,7 +165,7 @@ impl RelayServer {
     }
 
     /// Fills messages to other relays up as the network wishes.
-    pub(super) fn pad_dialled(&mut self, network: NetworkId, padding: identity::Padding) {
+    pub(super) fn pad_dialled(&mut self, network: NetworkId, padding: Padding) {
         let dialled = self.neighbours.dialled.values_mut();
         let clients = dialled.filter(|dialled| dialled.network == network);
         clients.filter_map(|dialled| dialled.client.as_mut()).for_each(|client| {
@@ -266,19 +257,6 @@ impl RelayServer {
         pings.chain(plans.map(|plan| (plan.due, "dial another relay"))).min()
     }
 
-    /// The next message for a relay that was dialled.
-    pub(super) fn poll_dialled(&mut self, id: ConnectionId, now: Instant) -> Option<BytesMut> {
-        let Dialled { network, client, .. } = self.neighbours.dialled.get_mut(&id)?;
-        let client = client.as_mut()?;
-        if client.is_idle()
-            && let Some(mesh) = self.neighbours.meshes.get_mut(network)
-            && let Some(message) = mesh.poll_message(id)
-        {
-            client.say(&message);
-        }
-        client.poll_message(now)
-    }
-
     /// Has writers ask for what is to be said to other relays.
     pub(super) fn wake_neighbours(&mut self, network: NetworkId) {
         if let Some(mesh) = self.neighbours.meshes.get(&network) {
@@ -301,64 +279,6 @@ impl RelayServer {
         } else {
             self.close_link(id, LinkError::Protocol("a message that no relay can read"));
         }
-    }
-
-    /// Takes a frame that another relay hands on.
-    pub(super) fn handle_carried(
-        &mut self,
-        id: ConnectionId,
-        network: NetworkId,
-        carried: BytesMut,
-        now: Instant,
-    ) {
-        let Some((route, sender, frame)) = Route::unwrap(carried) else {
-            return self.close_link(id, LinkError::Protocol("a route to nowhere"));
-        };
-        let size = frame.len() as u64;
-        self.loads.entry(network).or_default().bytes_received += size;
-        if let Some(to) = self.attached.get(&(network, route.receiver)).copied() {
-            return self.deliver(to, (sender, frame), now);
-        }
-        let onwards = route.hops.checked_sub(1).map(|hops| Route { hops, ..route });
-        let is_handed_on = onwards
-            .is_some_and(|route| self.hand_on((network, route), Some(id), (sender, &frame), now));
-        if !is_handed_on {
-            self.loads.entry(network).or_default().frames_dropped += 1;
-        }
-    }
-
-    /// The route of a frame whose sender is attached here and whose receiver is not.
-    pub(super) const fn route(receiver: DeviceId) -> Route {
-        Route { hops: MESH_HOPS - 1, receiver }
-    }
-
-    /// Hands a frame on to the next relay on the way to where its receiver is; false if there is none.
-    pub(super) fn hand_on(
-        &mut self,
-        (network, route): (NetworkId, Route),
-        from: Option<ConnectionId>,
-        (sender, frame): (DeviceId, &[u8]),
-        now: Instant,
-    ) -> bool {
-        let mesh = self.neighbours.meshes.get_mut(&network);
-        let Some((link, next)) = mesh.and_then(|mesh| mesh.next_hop(route.receiver, from)) else {
-            return false;
-        };
-        let (flow, carried) = (flow_of(sender, frame), route.wrap(next, frame));
-        let load = self.loads.entry(network).or_default();
-        load.bytes_forwarded += frame.len() as u64;
-        if let Some(Dialled { client, .. }) = self.neighbours.dialled.get_mut(&link) {
-            let Some(client) = client else { return false };
-            let before = client.dropped();
-            client.carry(flow, carried, now);
-            load.frames_dropped += client.dropped() - before;
-        } else if let Some(connection) = self.connections.get_mut(&link) {
-            let before = connection.link.outbound.dropped();
-            connection.link.outbound.push_frame(flow, carried, now);
-            load.frames_dropped += connection.link.outbound.dropped() - before;
-        }
-        self.ready.insert(link);
-        true
     }
 
     fn drain_dialled(&mut self, id: ConnectionId, now: Now) {
@@ -410,8 +330,8 @@ impl RelayServer {
         }
     }
 
-    fn close_link(&mut self, id: ConnectionId, error: LinkError) {
-        if self.is_dialled(id) {
+    pub(super) fn close_link(&mut self, id: ConnectionId, error: LinkError) {
+        if self.neighbours.dialled.contains_key(&id) {
             self.end_dialled(id, error.into());
         } else {
             self.close(id, error.into());
