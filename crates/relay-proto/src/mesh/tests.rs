@@ -91,6 +91,21 @@ fn nobody_else_is_believed_about_this_relay_or_about_strangers() {
 }
 
 #[test]
+fn a_new_link_loses_no_other_whose_answer_is_on_its_way() {
+    let now = Instant::now();
+    let mut mesh = mesh(now);
+    link(&mut mesh, now);
+    let is_linked = |mesh: &Mesh| mesh.origins[&OWN].links().iter().any(|to| to.relay == relay(1));
+    assert!(is_linked(&mesh));
+    mesh.handle_timeout(now + PING_INTERVAL);
+    mesh.handle_link(ConnectionId(2), relay(2), now + PING_INTERVAL);
+    mesh.handle_timeout(now + PING_INTERVAL + SETTLE);
+    assert!(is_linked(&mesh));
+    mesh.handle_timeout(now + 2 * PING_INTERVAL);
+    assert!(!is_linked(&mesh), "it has not answered for a whole interval");
+}
+
+#[test]
 fn what_does_not_follow_is_asked_for_again() {
     let now = Instant::now();
     let mut mesh = mesh(now);
