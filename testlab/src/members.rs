@@ -59,6 +59,7 @@ impl Network {
             revocations: Revocations::new(self.id()),
             clock_offset: ClockOffset(0),
             padding: Padding::Off,
+            groups: Vec::new(),
         }
     }
 

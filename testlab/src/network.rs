@@ -210,8 +210,13 @@ impl Lab {
 
     /// A relay on a host of its own that has joined and is known to the controller.
     pub fn relay(&mut self, name: &str) -> Relay {
+        self.relay_with(name, &[])
+    }
+
+    /// The same with options of its own.
+    pub fn relay_with(&mut self, name: &str, options: &[&str]) -> Relay {
         let mut relay = self.relay_host(name);
-        self.admit(&mut relay);
+        self.admit_with(&mut relay, options);
         relay
     }
 
@@ -227,11 +232,15 @@ impl Lab {
 
     /// Starts a relay with an invite of its own and waits until the controller knows it.
     pub fn admit(&self, relay: &mut Relay) {
+        self.admit_with(relay, &[]);
+    }
+
+    fn admit_with(&self, relay: &mut Relay, options: &[&str]) {
         // The server's own relay must not be taken for this one.
         let known = wait_for("the server's relay to be published", PATIENCE, || {
             Some(self.relays()).filter(|relays| !relays.is_empty())
         });
-        relay.start(&[&self.invite(&["--relay"])]);
+        relay.start(&[options, &[&self.invite(&["--relay"])]].concat());
         relay.id = wait_for("the relay to be published", PATIENCE, || {
             self.relays().into_iter().find(|id| !known.contains(id))
         });

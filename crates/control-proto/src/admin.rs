@@ -109,6 +109,9 @@ pub struct SettingsChange {
     /// How messages on streams are filled up.
     #[serde(default, with = "text::option")]
     pub padding: Option<Padding>,
+    /// After how many seconds devices are at home at other relays; 0 for never.
+    #[serde(default)]
+    pub relay_rotation: Option<u32>,
 }
 
 /// A place where nodes find a controller. TLS there is that of the controller itself.
@@ -306,6 +309,8 @@ pub struct NetworkView {
     /// How messages on streams are filled up.
     #[serde(with = "text")]
     pub padding: Padding,
+    /// After how many seconds devices are at home at other relays; 0 for never.
+    pub relay_rotation: u32,
     /// The epoch of the records.
     pub epoch: u64,
     /// Records that wait for the owner's signature.
@@ -430,6 +435,13 @@ pub struct RelayView {
     pub attached: Option<u32>,
     /// Processor use in thousandths of one core, by its last report.
     pub cpu_permille: Option<u32>,
+    /// How much of what it can serve is in use, in thousandths, by its last report.
+    pub busy_permille: Option<u32>,
+    /// Where it stands.
+    pub region: String,
+    /// The groups that it serves; none if all.
+    #[serde(with = "text::list")]
+    pub groups: Vec<GroupName>,
 }
 
 /// Why a request was not done. The text says what to do.

@@ -72,6 +72,7 @@ pub use event::{
 };
 pub use map::{
     Applied, CacheError, Gossip, ItemKey, MapChanges, MapItem, NetworkMap, Peer, PeerEntry,
+    RelayHealth,
 };
 pub use message::{
     ConnectionId, ControllerMessage, Hello, LoadReport, MapChunk, MapVersion, MessageError, Mode,

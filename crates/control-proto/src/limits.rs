@@ -117,6 +117,9 @@ pub const MAX_FLOORS: usize = 2 * MAX_DEVICES;
 /// frame.
 pub const MAX_GOSSIP: usize = 64;
 
+/// After how many seconds devices may have to change their relays.
+pub const RELAY_ROTATION: RangeInclusive<u32> = 600..=30 * 86_400;
+
 /// How often a relay reports its load.
 pub const LOAD_REPORT_INTERVAL: Duration = Duration::from_secs(60);
 

@@ -87,6 +87,9 @@ pub struct LoadReport {
     /// Processor use of the relay as a whole since the last report, in thousandths of one core.
     #[cbor(n(4), default)]
     pub cpu_permille: u32,
+    /// How much of what it can serve is in use, in thousandths: by processor or by connections, whichever is more.
+    #[cbor(n(5), default)]
+    pub busy_permille: u32,
 }
 
 /// A message of a node to its controller.

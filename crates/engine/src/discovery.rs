@@ -1,5 +1,6 @@
 //! Paths: candidates, probes, relays and what is announced of them.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use control_proto::SecurityEvent;
@@ -207,10 +208,17 @@ impl Engine {
         self.schedule.save_now(now);
     }
 
-    pub(crate) fn stun_servers(&self) -> Vec<std::net::SocketAddr> {
-        let filter = &self.settings.path.filter;
-        let servers = self.relays.stun_servers().into_iter();
-        servers.filter(|server| self.settings.path.udp && filter.permits(*server)).collect()
+    /// Chooses the relays where this device is at home, and asks STUN servers accordingly.
+    pub(crate) fn choose_homes(&mut self, now: Now) {
+        let (stun, wall) = (&self.stun, self.control.client().wall(now));
+        self.relays.choose_homes(|server| stun.latency(server), wall, now.instant);
+        let path = &self.settings.path;
+        let is_asked = |server: &SocketAddr| path.udp && path.filter.permits(*server);
+        let [homes, others] = self
+            .relays
+            .stun_servers()
+            .map(|servers| servers.into_iter().filter(is_asked).collect::<Vec<_>>());
+        self.stun.handle_servers(&homes, &others, now.instant);
     }
 
     /// Looks at what data threads did, and at what time has ended.

@@ -382,6 +382,9 @@ impl Engine {
         let mut cx = Context { rng, now };
         self.control.client_mut().handle_timeout(cx.rng, now);
         self.relays.handle_timeout(&mut self.streams, &mut cx);
+        if self.relays.take_review(now.instant) {
+            self.choose_homes(now);
+        }
         self.wireguard.handle_timeout(cx.rng, now.instant);
         if self.stun.handle_timeout(cx.rng, now.instant) {
             self.schedule.announce_soon(now.instant);

@@ -43,6 +43,7 @@ impl Guests {
             revocations: identity::Revocations::new(settings.network),
             clock_offset,
             padding: Padding::Off,
+            groups: Vec::new(),
         });
         let (streams, closing) = (BTreeMap::new(), BTreeMap::new());
         Self { network: settings.network, server, streams, closing }

@@ -25,13 +25,14 @@ pub(crate) struct Line {
     pub(crate) stream: StreamId,
     pub(crate) nonce: [u8; 16],
     pub(crate) client: Option<RelayClient>,
+    pub(crate) opened_at: Option<Instant>,
     /// Since when frames go over it.
     pub(crate) since: Option<Instant>,
 }
 
 impl Line {
     pub(crate) const fn new(stream: StreamId, nonce: [u8; 16]) -> Self {
-        Self { stream, nonce, client: None, since: None }
+        Self { stream, nonce, client: None, opened_at: None, since: None }
     }
 
     fn is_attached(&self) -> bool {
@@ -56,13 +57,26 @@ pub(crate) struct Link {
     pub(crate) failures: u32,
     pub(crate) retry_at: Option<Instant>,
     pub(crate) waiting: VecDeque<(FlowId, BytesMut)>,
-    pub(crate) used: Option<Instant>,
+    /// Until when it stays although this device is not at home there.
+    pub(crate) kept_until: Option<Instant>,
 }
 
 impl Link {
     /// A link that is to be dialled then.
     pub(crate) fn dialled_at(retry_at: Instant) -> Self {
         Self { retry_at: Some(retry_at), ..Self::default() }
+    }
+
+    /// It stays at least until then.
+    pub(crate) fn keep_until(&mut self, until: Instant) {
+        self.kept_until = Some(self.kept_until.map_or(until, |before| before.max(until)));
+    }
+
+    /// How long a message and its answer took over a connection that is attached just now: the handshake is a message and its
+    /// answer, and so is what attaches.
+    pub(crate) fn round_trip(&mut self, stream: StreamId, now: Instant) -> Option<Duration> {
+        let opened = self.line_mut(stream)?.opened_at?;
+        Some(now.saturating_duration_since(opened) / 2)
     }
 
     /// Whether frames go over it.

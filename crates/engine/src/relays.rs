@@ -1,17 +1,17 @@
 //! Links to relays: two where this device is at home, others where peers are, and such as lead straight to peers.
 
 mod choice;
+mod homes;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use blake2::digest::{FixedOutput, Update};
-use blake2::{Blake2s256, Digest};
 use bytes::{Bytes, BytesMut};
-use control_proto::SecurityEvent;
+use control_proto::{RelayHealth, SecurityEvent};
 use identity::{
-    Attachment, Binding, CertificateChain, ChannelPublicKey, DeviceId, NetworkId, Padding,
-    RelayEntry, ServerAddress, Signed,
+    Attachment, Binding, CertificateChain, ChannelPublicKey, DeviceId, GroupName, NetworkId,
+    Padding, RelayEntry, ServerAddress, Signed, UnixTime,
 };
 use noise_channel::{ClockOffset, PathSecret, Service, StaticSecret};
 use relay_proto::{ClientConfig, ClientEvent, FlowId, RelayClient};
@@ -24,13 +24,14 @@ use crate::io::{DialTarget, Purpose, StreamId};
 use crate::links::{Line, Link};
 use crate::relay_event::RelayEvent;
 use crate::streams::{Owner, Streams};
+use homes::{Chooser, Homes, Prospect};
 
-/// Relays at which a device can be reached: one more than is needed, for the day when one dies.
-const HOMES: usize = 2;
 /// Frames kept while a link is being made: the handshakes of a few peers.
 const MAX_WAITING: usize = 32;
 /// A link to somebody else's relay is closed after this long without a frame.
 const VISIT: Duration = Duration::from_secs(300);
+/// What is still on its way to a relay that is a home no more, or what shows how far it is.
+const LEAVE: Duration = Duration::from_secs(10);
 /// Wait before the first further attempt; doubled each time.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 /// The longest wait.
@@ -63,9 +64,12 @@ pub(crate) struct RelaySettings {
 pub(crate) struct Relays {
     settings: RelaySettings,
     entries: BTreeMap<DeviceId, RelayEntry>,
-    homes: Vec<DeviceId>,
-    /// Relays that are about to stop, or have stopped to report.
-    unwell: BTreeSet<DeviceId>,
+    health: BTreeMap<DeviceId, RelayHealth>,
+    homes: Homes,
+    /// The groups of this device: some relays serve some groups only.
+    groups: Vec<GroupName>,
+    /// After how many seconds others are to be homes; 0 for never.
+    rotation: u32,
     /// The peers that listen themselves.
     hosts: BTreeMap<DeviceId, Host>,
     links: BTreeMap<DeviceId, Link>,
@@ -85,8 +89,10 @@ impl Relays {
             guests: Guests::new(&settings, clock_offset),
             settings,
             entries: BTreeMap::new(),
-            homes: Vec::new(),
-            unwell: BTreeSet::new(),
+            health: BTreeMap::new(),
+            homes: Homes::default(),
+            groups: Vec::new(),
+            rotation: 0,
             hosts: BTreeMap::new(),
             links: BTreeMap::new(),
             classifier: Classifier::default(),
@@ -96,48 +102,76 @@ impl Relays {
         }
     }
 
-    /// Takes the relays of the network, healthy or not, and chooses homes among them.
+    /// Takes the relays of the network; [`Self::choose_homes`] has to follow.
     pub(crate) fn handle_entries(
         &mut self,
-        entries: impl IntoIterator<Item = (RelayEntry, bool)>,
+        entries: impl IntoIterator<Item = (RelayEntry, RelayHealth)>,
         streams: &mut Streams,
-        now: Instant,
     ) {
-        let entries: BTreeMap<_, _> = entries
-            .into_iter()
-            .filter(|(entry, _)| entry.device != self.settings.device)
-            .map(|(entry, healthy)| (entry.device, (entry, healthy)))
-            .collect();
-        let mut ranked: Vec<_> = entries
-            .iter()
-            .map(|(device, (_, healthy))| (!healthy, self.affinity(*device), *device))
-            .collect();
-        ranked.sort_unstable();
-        let unwell = ranked.iter().filter(|(unwell, ..)| *unwell);
-        self.unwell = unwell.map(|(_, _, device)| *device).collect();
-        self.homes = ranked.into_iter().map(|(_, _, device)| device).take(HOMES).collect();
-        let moved: Vec<_> = self
-            .links
-            .keys()
-            .filter(|device| {
-                entries.get(device).map(|(entry, _)| entry) != self.entries.get(device)
-            })
-            .copied()
-            .collect();
+        let own = self.settings.device;
+        let others = entries.into_iter().filter(|(entry, _)| entry.device != own);
+        let (entries, health): (BTreeMap<_, _>, BTreeMap<_, _>) = others
+            .map(|(entry, health)| ((entry.device, entry.clone()), (entry.device, health)))
+            .unzip();
+        let is_other = |device: &&DeviceId| entries.get(device) != self.entries.get(device);
+        let moved: Vec<_> = self.links.keys().filter(is_other).copied().collect();
         for device in moved {
             self.close(device, streams);
         }
-        self.entries = entries.into_iter().map(|(device, (entry, _))| (device, entry)).collect();
-        for home in self.homes.clone() {
-            self.links.entry(home).or_insert_with(|| Link::dialled_at(now));
-        }
+        (self.entries, self.health) = (entries, health);
         self.events.push_back(RelayEvent::Changed);
     }
 
-    /// Spreads devices over relays without anybody deciding it.
-    fn affinity(&self, relay: DeviceId) -> [u8; 32] {
-        let hash = Blake2s256::new().chain(self.settings.device.as_bytes());
-        hash.chain(relay.as_bytes()).finalize_fixed().into()
+    /// Takes over the groups of this device, and after how many seconds the network wants others to be its homes;
+    /// [`Self::choose_homes`] has to follow if they are new.
+    pub(crate) fn set_policy(&mut self, groups: &[GroupName], rotation: u32) -> bool {
+        let is_new = self.groups != groups || self.rotation != rotation;
+        self.groups = groups.to_vec();
+        self.rotation = rotation;
+        is_new
+    }
+
+    /// Whether it is time for [`Self::choose_homes`].
+    pub(crate) fn take_review(&mut self, now: Instant) -> bool {
+        self.homes.take_review(now)
+    }
+
+    /// Chooses homes by what is known now; true if they are others than before. `distance` says how long a STUN server
+    /// took to answer.
+    pub(crate) fn choose_homes(
+        &mut self,
+        distance: impl Fn(SocketAddr) -> Option<Duration>,
+        wall: UnixTime,
+        now: Instant,
+    ) -> bool {
+        let prospect = |entry| Prospect {
+            entry,
+            health: self.health.get(&entry.device).copied().unwrap_or_default(),
+            is_attached: self.is_attached(entry.device),
+            distance: entry.stun.iter().filter_map(|server| distance(*server)).min(),
+        };
+        let serving = self.entries.values().filter(|entry| entry.serves(&self.groups));
+        let prospects: Vec<_> = serving.map(prospect).collect();
+        let (device, rotation) = (self.settings.device, self.rotation);
+        let chooser = Chooser { device, rotation, wall };
+        let before: Vec<_> = self.homes.iter().collect();
+        let is_other = self.homes.choose(&prospects, chooser, now);
+        for relay in self.homes.unknown(&prospects, now) {
+            let link = self.links.entry(relay).or_insert_with(|| Link::dialled_at(now));
+            link.keep_until(now + LEAVE);
+        }
+        for home in self.homes.iter() {
+            self.links.entry(home).or_insert_with(|| Link::dialled_at(now));
+        }
+        for relay in before.into_iter().filter(|relay| !self.homes.contains(*relay)) {
+            if let Some(link) = self.links.get_mut(&relay) {
+                link.keep_until(now + LEAVE);
+            }
+        }
+        if is_other {
+            self.events.push_back(RelayEvent::Changed);
+        }
+        is_other
     }
 
     /// Whether frames go through this relay, or straight to this peer.
@@ -178,7 +212,7 @@ impl Relays {
         let listens = self.hosts.contains_key(&peer) && !self.entries.contains_key(&peer);
         if listens && !self.guests.is_attached(peer) {
             let link = self.links.entry(peer).or_insert_with(|| Link::dialled_at(now + STAGGER));
-            link.used = Some(now);
+            link.keep_until(now + VISIT);
         }
     }
 
@@ -250,7 +284,7 @@ impl Relays {
             return self.drain_guests(streams, now);
         }
         let link = self.links.entry(relay).or_insert_with(|| Link::dialled_at(now));
-        link.used = Some(now);
+        link.keep_until(now + VISIT);
         match &mut link.line {
             Some(Line { client: Some(client), stream, .. }) if client.is_attached() => {
                 if client.send(flow, frame, now).is_ok() {
@@ -296,6 +330,7 @@ impl Relays {
         match RelayClient::new(config, cx.rng, cx.now) {
             Ok(mut client) => {
                 client.set_padding(self.padding);
+                line.opened_at = Some(cx.instant());
                 line.client = Some(client);
                 self.drain((relay, stream), streams, cx);
             }
@@ -344,12 +379,14 @@ impl Relays {
             *link = Link::dialled_at(now);
             self.events.push_back(RelayEvent::Stream(*relay));
         }
+        self.homes.handle_network_change(now);
         self.events.push_back(RelayEvent::Changed);
     }
 
     /// The device can prove more than before, or more is reached: relays that refused it, that it
     /// could prove nothing to, or that did not answer are dialled at once.
     pub(crate) fn retry_now(&mut self, now: Instant) {
+        self.homes.pardon(now);
         for link in self.links.values_mut().filter(|link| link.retry_at.is_some()) {
             (link.failures, link.retry_at) = (0, Some(now));
         }
@@ -396,28 +433,34 @@ impl Relays {
                 let retry = link.retry_at.map(|at| (at, "dial a relay"));
                 let renewal = link.poll_renewal().map(|at| (at, "renew a connection to a relay"));
                 let visit = link
-                    .used
-                    .filter(|_| !self.homes.contains(relay))
-                    .map(|used| (used + VISIT, "a relay is not used any more"));
+                    .kept_until
+                    .filter(|_| !self.homes.contains(*relay))
+                    .map(|until| (until, "a relay is not used any more"));
                 [client(&link.line), client(&link.next), retry, renewal, visit]
             })
             .flatten()
             .chain(self.guests.poll_timeout())
+            .chain(self.homes.poll_timeout())
             .min()
     }
 
-    /// Each relay with whether its link works and whether it is a home.
-    pub(crate) fn status(&self) -> impl Iterator<Item = (&RelayEntry, bool, bool)> {
+    /// Each relay with whether its link works, whether it is a home, and how far it is as far as streams tell.
+    pub(crate) fn status(
+        &self,
+    ) -> impl Iterator<Item = (&RelayEntry, bool, bool, Option<Duration>)> {
         self.entries.values().map(|entry| {
-            let home = self.homes.contains(&entry.device);
-            (entry, self.is_attached(entry.device), home)
+            let home = self.homes.contains(entry.device);
+            (entry, self.is_attached(entry.device), home, self.homes.measured(entry.device))
         })
     }
 
-    /// The STUN servers beside the relays, homes first.
-    pub(crate) fn stun_servers(&self) -> Vec<std::net::SocketAddr> {
-        let homes = self.homes.iter().filter_map(|home| self.entries.get(home));
-        homes.flat_map(|entry| entry.stun.iter().copied()).collect()
+    /// The STUN servers beside the relays where this device is at home, and those beside others that serve it.
+    pub(crate) fn stun_servers(&self) -> [Vec<SocketAddr>; 2] {
+        let homes = self.homes.iter().filter_map(|home| self.entries.get(&home));
+        let serving = self.entries.values().filter(|entry| entry.serves(&self.groups));
+        let others = serving.filter(|entry| !self.homes.contains(entry.device));
+        let stun = |entry: &RelayEntry| entry.stun.clone();
+        [homes.flat_map(stun).collect(), others.flat_map(stun).collect()]
     }
 
     fn dial_if_due(&mut self, relay: DeviceId, streams: &mut Streams, cx: &mut Context<'_>) {
@@ -453,7 +496,7 @@ impl Relays {
 
     fn end_visit(&mut self, relay: DeviceId, streams: &mut Streams, now: Instant) {
         let over = self.links.get(&relay).is_some_and(|link| {
-            !self.homes.contains(&relay) && link.used.is_none_or(|used| now >= used + VISIT)
+            !self.homes.contains(relay) && link.kept_until.is_none_or(|until| now >= until)
         });
         if over {
             self.close(relay, streams);
@@ -499,6 +542,7 @@ impl Relays {
         let jitter = wait.mul_f64(f64::from(cx.rng.next_u32()) / f64::from(u32::MAX) / 2.0);
         link.failures += 1;
         link.retry_at = Some(cx.instant() + wait + jitter);
+        self.homes.handle_failures(relay, link.failures, cx.instant());
         self.note(relay);
     }
 
@@ -555,6 +599,7 @@ impl Relays {
         let Some(link) = self.links.get_mut(&relay) else { return };
         if is_relay {
             link.failures = 0;
+            self.homes.handle_attached(relay, link.round_trip(stream, now));
         }
         link.handle_attached(stream, now).into_iter().for_each(|stream| streams.close(stream));
         if let Some(Line { client: Some(client), .. }) = &mut link.line {

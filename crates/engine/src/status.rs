@@ -4,7 +4,7 @@
 //! serialised as it is. Field names are an interface.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use control_proto::NetworkMap;
 use identity::{DeviceId, RelayEntry, RevocationTarget, Scope, TunnelPublicKey, UnixTime};
@@ -73,7 +73,7 @@ pub struct EngineStatus {
 }
 
 /// One relay.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RelayStatus {
     /// The relay's DeviceId.
     pub device_id: String,
@@ -83,6 +83,8 @@ pub struct RelayStatus {
     pub connected: bool,
     /// Whether this device announces that it is reached there.
     pub home: bool,
+    /// Milliseconds there and back, as far as that is known.
+    pub latency_ms: Option<f64>,
 }
 
 /// One other member, or a plain WireGuard peer.
@@ -181,7 +183,7 @@ impl Engine {
                 .map(|version| format!("{}.{}", version.epoch, version.number)),
             inbound: "all members may connect".to_owned(),
             controller_admits: controller_admits(client.map(), wall),
-            relays: self.relays.status().map(relay_status).collect(),
+            relays: self.relays.status().map(|relay| self.relay_status(relay)).collect(),
             candidates: self.settings.local.iter().map(|candidate| candidate.address).collect(),
             reflexive: self.stun.reflexive().into_iter().collect(),
             mapping: self.mapping_text(),
@@ -197,6 +199,20 @@ impl Engine {
                 .into_iter()
                 .chain(stale.map(stale_warning))
                 .collect(),
+        }
+    }
+
+    fn relay_status(
+        &self,
+        (entry, connected, home, measured): (&RelayEntry, bool, bool, Option<Duration>),
+    ) -> RelayStatus {
+        let answers = entry.stun.iter().filter_map(|server| self.stun.latency(*server));
+        RelayStatus {
+            device_id: entry.device.to_string(),
+            region: entry.region.clone(),
+            connected,
+            home,
+            latency_ms: answers.min().or(measured).map(millis),
         }
     }
 
@@ -325,15 +341,6 @@ fn connection_text(state: &ConnectionState) -> (String, Option<String>) {
     (text.to_owned(), detail)
 }
 
-fn relay_status((entry, connected, home): (&RelayEntry, bool, bool)) -> RelayStatus {
-    RelayStatus {
-        device_id: entry.device.to_string(),
-        region: entry.region.clone(),
-        connected,
-        home,
-    }
-}
-
 fn peer_status(peer: &Peer, now: Instant) -> PeerStatus {
     let chosen = peer.agent.chosen();
     let latency = peer.agent.remotes(now).into_iter().find_map(|remote| {
@@ -382,7 +389,7 @@ fn kind_text(kind: CandidateKind) -> &'static str {
     }
 }
 
-fn millis(duration: std::time::Duration) -> f64 {
+fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 

@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use control_proto::{Applied, ClientEvent, ClientStatus, Gossip, MapChanges, PeerEntry};
+use control_proto::{
+    Applied, ClientEvent, ClientStatus, Gossip, MapChanges, PeerEntry, RelayHealth,
+};
 use frame_proto::{FrameType, INTRODUCED_KEY_LENGTH};
 use identity::{DeviceId, DeviceName, RelayEntry};
 use noise_channel::Now;
@@ -31,6 +33,9 @@ impl Engine {
                 }
                 ClientEvent::Disconnected | ClientEvent::Refused(_) => self.report_connection(),
                 ClientEvent::Membership(chain) => {
+                    if self.take_policy(cx.now) {
+                        self.choose_homes(cx.now);
+                    }
                     self.relays.renew(&chain, &mut self.streams, cx.instant());
                     self.schedule.save_now(cx.instant());
                     self.relays.retry_now(cx.instant());
@@ -75,19 +80,23 @@ impl Engine {
             self.relays.classifier.set_rules(rules);
             self.relays.set_padding(info.map(|info| info.padding).unwrap_or_default());
         }
+        let is_other_policy = self.take_policy(cx.now);
         if changes.relays {
-            let mut entries: Vec<(RelayEntry, bool)> = self
+            let mut entries: Vec<(RelayEntry, RelayHealth)> = self
                 .control
                 .client()
                 .map()
                 .relays()
-                .map(|(entry, healthy)| (entry.clone(), healthy))
+                .map(|(entry, health)| (entry.clone(), health))
                 .collect();
             if entries.is_empty() {
-                entries = self.own.bootstrap.iter().cloned().map(|entry| (entry, true)).collect();
+                let unknown = |entry| (entry, RelayHealth::default());
+                entries = self.own.bootstrap.iter().cloned().map(unknown).collect();
             }
-            self.relays.handle_entries(entries, &mut self.streams, cx.instant());
-            self.stun.handle_servers(&self.stun_servers(), cx.instant());
+            self.relays.handle_entries(entries, &mut self.streams);
+        }
+        if changes.relays || is_other_policy {
+            self.choose_homes(cx.now);
         }
         let map = self.control.client().map();
         self.relays.guests.handle_map(map, &changes.peers, cx.now);
@@ -107,6 +116,14 @@ impl Engine {
             self.schedule.save_map_in_time(cx.instant());
         }
         self.report_interface(cx.now);
+    }
+
+    /// Takes over what decides which relays serve this device; true if that is new.
+    fn take_policy(&mut self, now: Now) -> bool {
+        let client = self.control.client();
+        let groups = client.member(now).map(|member| member.groups).unwrap_or_default();
+        let rotation = client.map().info().map_or(0, |info| info.relay_rotation);
+        self.relays.set_policy(&groups, rotation)
     }
 
     /// Takes over what the map says of one device, or cuts it off if it says nothing any more; true if
@@ -178,9 +195,9 @@ impl Engine {
             self.cut(device, cx);
         }
         self.cut_all_plain(cx);
-        self.relays.handle_entries([], &mut self.streams, cx.instant());
+        self.relays.handle_entries([], &mut self.streams);
+        self.choose_homes(cx.now);
         self.relays.guests.retire(cx.now);
-        self.stun.handle_servers(&[], cx.instant());
         self.own.removed = true;
         self.output.events.push_back(EngineEvent::Removed);
     }

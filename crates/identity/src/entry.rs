@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use minicbor::{Decode, Encode};
 
 use crate::{
-    ChannelPublicKey, DeviceId, DeviceName, Ipv4Prefix, NetworkName, Padding, RecordBody, Scope,
-    ServerAddress, TrafficRule, TunnelPublicKey, UlaPrefix, UnixTime,
+    ChannelPublicKey, DeviceId, DeviceName, GroupName, Ipv4Prefix, NetworkName, Padding,
+    RecordBody, Scope, ServerAddress, TrafficRule, TunnelPublicKey, UlaPrefix, UnixTime,
 };
 
 /// A relay of the network.
@@ -25,9 +25,20 @@ pub struct RelayEntry {
     /// Where it answers STUN.
     #[n(3)]
     pub stun: Vec<SocketAddr>,
-    /// Where it stands, in words for people.
+    /// Where it stands, in words for people. Relays of one region may fail together.
     #[n(4)]
     pub region: String,
+    /// Whom it serves: members of any of these groups; all members if there are none.
+    #[cbor(n(5), default)]
+    pub groups: Vec<GroupName>,
+}
+
+impl RelayEntry {
+    /// Whether a member of these groups may attach.
+    #[must_use]
+    pub fn serves(&self, groups: &[GroupName]) -> bool {
+        self.groups.is_empty() || self.groups.iter().any(|group| groups.contains(group))
+    }
 }
 
 impl RecordBody for RelayEntry {
@@ -148,6 +159,9 @@ pub struct NetworkInfo {
     /// How messages on streams are filled up.
     #[cbor(n(5), default)]
     pub padding: Padding,
+    /// After how many seconds a device is at home at other relays, so that none sees it for long; 0 for never.
+    #[cbor(n(7), default)]
+    pub relay_rotation: u32,
 }
 
 impl RecordBody for NetworkInfo {

@@ -26,6 +26,12 @@ const RETRANSMIT: [Duration; 4] = [
 const REFRESH: Duration = Duration::from_secs(25);
 /// A server that said nothing is asked again after this.
 const RETRY: Duration = Duration::from_secs(60);
+/// Servers asked for nothing but how far they are: those of a hundred relays.
+const MAX_DISTANT: usize = 128;
+/// How far a server is, is asked again after this.
+const MEASURE: Duration = Duration::from_secs(600);
+/// Between the first questions to two of them, so that they are no burst.
+const PACE: Duration = Duration::from_millis(10);
 
 /// Asks every server in turn and reports our reflexive addresses and who gets in there, and when asked to, what
 /// ports the translator gives to mappings made now.
@@ -40,13 +46,22 @@ pub struct StunClient {
     mapping: Option<Mapping>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Server {
     next: Instant,
     attempt: usize,
     request: Option<([u8; 12], Instant)>,
     reflexive: Option<SocketAddr>,
     latency: Option<Duration>,
+    /// Whether it is asked for nothing but how far it is.
+    is_distant: bool,
+}
+
+impl Server {
+    /// One that is to be asked then.
+    const fn asked_at(next: Instant, is_distant: bool) -> Self {
+        Self { next, attempt: 0, request: None, reflexive: None, latency: None, is_distant }
+    }
 }
 
 impl StunClient {
@@ -55,29 +70,47 @@ impl StunClient {
         Self::default()
     }
 
-    /// Replaces the set of servers; those that stay keep their state.
-    pub fn handle_servers(&mut self, servers: &[SocketAddr], now: Instant) {
-        let wanted: BTreeSet<_> =
-            servers.iter().copied().map(canonical).take(MAX_SERVERS).collect();
-        self.servers.retain(|address, _| wanted.contains(address));
+    /// Replaces the set of servers; those that stay keep their state. `distant` ones are asked for nothing but how far
+    /// they are.
+    pub fn handle_servers(&mut self, servers: &[SocketAddr], distant: &[SocketAddr], now: Instant) {
+        let near = servers.iter().copied().map(canonical).take(MAX_SERVERS);
+        let wanted: BTreeSet<_> = near.collect();
+        let distant = distant.iter().copied().map(canonical);
+        let distant: BTreeSet<_> =
+            distant.filter(|address| !wanted.contains(address)).take(MAX_DISTANT).collect();
+        self.servers.retain(|address, _| wanted.contains(address) || distant.contains(address));
         for address in wanted {
-            self.servers.entry(address).or_insert_with(|| Server {
-                next: now,
-                attempt: 0,
-                request: None,
-                reflexive: None,
-                latency: None,
-            });
+            self.place(address, Server::asked_at(now, false));
+        }
+        let mut paced = now;
+        for address in distant {
+            let is_known = self.servers.get(&address).is_some_and(|known| known.latency.is_some());
+            self.place(
+                address,
+                Server::asked_at(if is_known { now + MEASURE } else { paced }, true),
+            );
+            paced += PACE;
         }
         self.compare();
+    }
+
+    /// Adds a server, or takes over that one that is there is asked for more or for less from now on.
+    fn place(&mut self, address: SocketAddr, new: Server) {
+        let is_distant = new.is_distant;
+        let known = self.servers.entry(address).or_insert(new);
+        if known.is_distant != is_distant {
+            *known = Server { latency: known.latency, ..new };
+        }
     }
 
     /// Asks all servers anew because this device's network changed.
     pub fn handle_network_change(&mut self, now: Instant) {
         self.filters.iter_mut().for_each(FilterTest::handle_network_change);
+        let mut paced = now;
         for server in self.servers.values_mut() {
             *server =
-                Server { next: now, attempt: 0, request: None, reflexive: None, latency: None };
+                Server::asked_at(if server.is_distant { paced } else { now }, server.is_distant);
+            paced += if server.is_distant { PACE } else { Duration::ZERO };
         }
         self.compare();
     }
@@ -96,14 +129,14 @@ impl StunClient {
         if expected != transaction {
             return false;
         }
+        let latency = Some(now.saturating_duration_since(sent));
+        if server.is_distant {
+            *server = Server { latency, ..Server::asked_at(now + MEASURE, true) };
+            return false;
+        }
         let changed = server.reflexive != Some(reflexive);
-        *server = Server {
-            next: now + REFRESH,
-            attempt: 0,
-            request: None,
-            reflexive: Some(reflexive),
-            latency: Some(now.saturating_duration_since(sent)),
-        };
+        let reflexive = Some(reflexive);
+        *server = Server { reflexive, latency, ..Server::asked_at(now + REFRESH, false) };
         self.filters[family(from)].handle_answering(now);
         self.compare();
         changed
@@ -119,13 +152,8 @@ impl StunClient {
             }
             let Some(wait) = RETRANSMIT.get(server.attempt) else {
                 changed |= server.reflexive.take().is_some();
-                *server = Server {
-                    next: now + RETRY,
-                    attempt: 0,
-                    request: None,
-                    reflexive: None,
-                    latency: None,
-                };
+                let retry = if server.is_distant { MEASURE } else { RETRY };
+                *server = Server::asked_at(now + retry, server.is_distant);
                 continue;
             };
             let mut transaction = [0; 12];
@@ -216,11 +244,17 @@ impl StunClient {
         self.servers.values().filter_map(|server| server.reflexive).collect()
     }
 
-    /// Each server with what it told us and how long that took.
+    /// Each server with what it told us and how long that took, without those that are asked for nothing but that.
     pub fn servers(
         &self,
     ) -> impl Iterator<Item = (SocketAddr, Option<SocketAddr>, Option<Duration>)> + '_ {
-        self.servers.iter().map(|(address, server)| (*address, server.reflexive, server.latency))
+        let near = self.servers.iter().filter(|(_, server)| !server.is_distant);
+        near.map(|(address, server)| (*address, server.reflexive, server.latency))
+    }
+
+    /// How long a server took to answer, if it has answered.
+    pub fn latency(&self, server: SocketAddr) -> Option<Duration> {
+        self.servers.get(&canonical(server))?.latency
     }
 }
 

@@ -154,7 +154,7 @@ fn the_client_learns_refreshes_and_loses_its_reflexive_address() {
     let server = address("192.0.2.3:3478");
     let mapped = address("203.0.113.7:4242");
     let mut client = StunClient::new();
-    client.handle_servers(&[server], now);
+    client.handle_servers(&[server], &[], now);
     client.handle_timeout(&mut rng, now);
     let (to, request) = client.poll_transmit().unwrap();
     assert_eq!(to, server);

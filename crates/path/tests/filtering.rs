@@ -50,7 +50,7 @@ fn find_out(servers: &[&str], mut front: Front, time: Duration) -> ([Option<Filt
     let end = now + time;
     let servers: Vec<_> = servers.iter().map(|server| address(server)).collect();
     let (mut client, mut sockets) = (StunClient::new(), 0);
-    client.handle_servers(&servers, now);
+    client.handle_servers(&servers, &[], now);
     while now <= end {
         client.handle_timeout(&mut rng, now);
         while let Some((server, request)) = client.poll_transmit() {
@@ -114,7 +114,7 @@ fn servers_with_one_port_say_nothing_and_are_asked_once() {
 fn what_the_network_was_before_a_change_is_forgotten() {
     let (now, mut rng) = (Instant::now(), ChaCha20Rng::seed_from_u64(1));
     let mut client = StunClient::new();
-    client.handle_servers(&[address("192.0.2.1:3478")], now);
+    client.handle_servers(&[address("192.0.2.1:3478")], &[], now);
     client.handle_timeout(&mut rng, now);
     let mut front = TWO_PORTS;
     let (server, request) = client.poll_transmit().expect("a request");

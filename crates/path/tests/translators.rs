@@ -76,7 +76,7 @@ fn a_sequence_ends_where_ports_do() {
 fn client(now: Instant, rng: &mut ChaCha20Rng) -> StunClient {
     let servers = ["192.0.2.1:3478", "192.0.2.2:3478"].map(address);
     let mut client = StunClient::new();
-    client.handle_servers(&servers, now);
+    client.handle_servers(&servers, &[], now);
     client.handle_timeout(rng, now);
     let mut port = 5_000;
     while let Some((server, request)) = client.poll_transmit() {

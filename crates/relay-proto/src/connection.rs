@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use identity::{
     Attachment, Binding, CertificateChain, ChainError, DeviceId, Member, NetworkId,
-    RevocationTarget, Revocations, UnixTime,
+    RevocationTarget, UnixTime,
 };
 use noise_channel::{Channel, Now};
 
@@ -15,7 +15,7 @@ use crate::limits::{
 };
 use crate::link::Link;
 use crate::message::{Attach, Refusal};
-use crate::serving::{CloseReason, ConnectionId, Limits};
+use crate::serving::{CloseReason, ConnectionId, Limits, RelayNetwork};
 
 /// Where a connection is in its life.
 pub(crate) enum Stage {
@@ -114,14 +114,14 @@ impl Connection {
     pub(crate) fn verify(
         &self,
         attach: &Attach,
-        revocations: &Revocations,
+        entry: &RelayNetwork,
         now: Now,
     ) -> Result<Attached, Refusal> {
         let Stage::Established { remote_static, capability } = &self.stage else {
             return Err(Refusal::NotMember);
         };
         let wall = UnixTime(now.wall.as_secs());
-        let member = verify_member(&attach.chain, self.network, revocations, wall)?;
+        let member = verify_member(&attach.chain, entry, wall)?;
         let binding: Binding =
             attach.binding.verify(self.network, member.device).map_err(|_| Refusal::NotMember)?;
         if binding.device != member.device || binding.channel_key.as_bytes() != remote_static {
@@ -152,11 +152,11 @@ impl Connection {
     pub(crate) fn renew(
         &mut self,
         chain: &CertificateChain,
-        revocations: &Revocations,
+        entry: &RelayNetwork,
         wall: UnixTime,
     ) -> Result<(), Refusal> {
         let Stage::Attached(attached) = &mut self.stage else { return Err(Refusal::NotMember) };
-        let member = verify_member(chain, self.network, revocations, wall)?;
+        let member = verify_member(chain, entry, wall)?;
         if member.device != attached.device {
             return Err(Refusal::NotMember);
         }
@@ -168,11 +168,11 @@ impl Connection {
 /// Who the chain proves, or why the relay does not serve it.
 fn verify_member(
     chain: &CertificateChain,
-    network: NetworkId,
-    revocations: &Revocations,
+    entry: &RelayNetwork,
     wall: UnixTime,
 ) -> Result<Member, Refusal> {
-    chain.verify(network, wall, revocations).map_err(|error| match error {
+    let verified = chain.verify(entry.network, wall, &entry.revocations);
+    let member = verified.map_err(|error| match error {
         ChainError::Validity { .. } => Refusal::Expired,
         ChainError::Revoked(_) => Refusal::Revoked,
         ChainError::NeedsApproval => Refusal::NeedsApproval,
@@ -182,5 +182,6 @@ fn verify_member(
         | ChainError::WrongScope { .. }
         | ChainError::LimitExceeded { .. }
         | ChainError::WrongRenewal => Refusal::NotMember,
-    })
+    })?;
+    if entry.serves(&member) { Ok(member) } else { Err(Refusal::OtherGroups) }
 }

@@ -72,6 +72,10 @@ pub enum Refusal {
     #[error("the relay does not serve this network any more")]
     #[n(6)]
     NetworkRemoved,
+    /// The relay serves other groups.
+    #[error("the relay serves members of other groups")]
+    #[n(7)]
+    OtherGroups,
 }
 
 impl Message {

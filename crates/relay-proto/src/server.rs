@@ -319,6 +319,13 @@ impl RelayServer {
         }
     }
 
+    /// How many of the connections that it may have at once a relay has, in thousandths.
+    #[must_use]
+    pub fn crowding_permille(&self) -> u32 {
+        let (connections, most) = (self.connections.len(), self.limits.connections.max(1));
+        u32::try_from(connections.saturating_mul(1_000) / most).unwrap_or(u32::MAX)
+    }
+
     /// Bytes of a network that were forwarded since its last report.
     #[must_use]
     pub fn forwarded(&self, network: NetworkId) -> u64 {
@@ -408,9 +415,9 @@ impl RelayServer {
                 self.attach(id, &attach, rng, now);
             }
             (Message::Renew(chain), Stage::Attached(_)) => {
-                let revocations = self.networks.get(&connection.network).map(|n| &n.revocations);
+                let entry = self.networks.get(&connection.network);
                 let wall = UnixTime(now.wall.as_secs());
-                let renewed = revocations.map(|known| connection.renew(&chain, known, wall));
+                let renewed = entry.map(|entry| connection.renew(&chain, entry, wall));
                 if let Some(Err(refusal)) = renewed {
                     self.refuse(id, refusal, now.instant);
                 }
@@ -431,7 +438,7 @@ impl RelayServer {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let network = connection.network;
         let verified = match self.networks.get(&network) {
-            Some(entry) => connection.verify(attach, &entry.revocations, now),
+            Some(entry) => connection.verify(attach, entry, now),
             None => Err(Refusal::NetworkRemoved),
         };
         let mut attached = match verified {

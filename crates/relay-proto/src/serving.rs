@@ -1,6 +1,6 @@
 //! What goes into a relay and comes out of it, and what it is bound to.
 
-use identity::{DeviceId, NetworkId, Padding, Revocations};
+use identity::{DeviceId, GroupName, Member, NetworkId, Padding, Revocations};
 use noise_channel::{ClockOffset, ConnectionMask, Now, PathSecret, StaticSecret};
 
 use crate::Rate;
@@ -74,12 +74,22 @@ pub struct RelayNetwork {
     pub clock_offset: ClockOffset,
     /// How messages to its members are filled up.
     pub padding: Padding,
+    /// Who may attach beside other relays: members of any of these groups; all members if there are none. Other relays hand
+    /// nothing on over such a relay but what is for who is attached there, unless there is no other way.
+    pub groups: Vec<GroupName>,
 }
 
 impl RelayNetwork {
     /// This moment by the network's time.
     pub(crate) const fn time(&self, now: Now) -> Now {
         Now { instant: now.instant, wall: now.wall.with_offset(self.clock_offset) }
+    }
+
+    /// Whether a member may attach.
+    pub(crate) fn serves(&self, member: &Member) -> bool {
+        self.groups.is_empty()
+            || member.is_relay()
+            || member.groups.iter().any(|group| self.groups.contains(group))
     }
 }
 

@@ -88,10 +88,12 @@ fn admission(controller_admits: Option<bool>) -> &'static str {
 
 /// A network for `netcheck`.
 pub(crate) fn netcheck(engine: EngineStatus, state: Membership) -> Netcheck {
-    let relays = engine
-        .relays
-        .iter()
-        .map(|relay| RelayCheck { name: relay_name(relay), attached: relay.connected });
+    let relays = engine.relays.iter().map(|relay| RelayCheck {
+        name: relay_name(relay),
+        attached: relay.connected,
+        home: relay.home,
+        latency_ms: relay.latency_ms,
+    });
     let (seen, mapped) = (&engine.reflexive, engine.mapped);
     let is_local = |address: &SocketAddr| !seen.contains(address) && Some(*address) != mapped;
     let local = engine.candidates.into_iter().filter(is_local).collect();
@@ -159,5 +161,9 @@ fn peer(peer: engine::PeerStatus) -> PeerStatus {
 }
 
 fn relay_name(relay: &RelayStatus) -> String {
-    if relay.region.is_empty() { relay.device_id.clone() } else { relay.region.clone() }
+    if relay.region.is_empty() {
+        relay.device_id.clone()
+    } else {
+        format!("{} ({})", relay.device_id, relay.region)
+    }
 }

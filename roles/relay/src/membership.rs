@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use control_proto::{
     Admission, ClientConfig, ClientEvent, ClientStatus, ConnectionId, ConnectionRefusal,
-    ControlClient, NetworkMap, Repeats, SecurityEvent, StreamAction,
+    ControlClient, NetworkMap, RelayHealth, Repeats, SecurityEvent, StreamAction,
 };
 use identity::{
-    CertificateChain, DeviceId, DeviceName, Invite, NetworkId, Padding, RelayEntry, ServerAddress,
-    UnixTime,
+    CertificateChain, DeviceId, DeviceName, GroupName, Invite, NetworkId, Padding, RelayEntry,
+    ServerAddress, UnixTime,
 };
 use keystore::{Keystore, KeystoreError};
 use noise_channel::{ClockOffset, StaticSecret};
@@ -50,6 +50,8 @@ pub struct MembershipConfig {
     pub stun: Vec<SocketAddr>,
     /// Where it stands, in words for people.
     pub region: String,
+    /// Whom it serves: members of any of these groups; all members if there are none.
+    pub groups: Vec<GroupName>,
 }
 
 /// Why a relay cannot be a member.
@@ -217,6 +219,7 @@ impl Driver {
                 servers: config.servers.clone(),
                 stun: config.stun.clone(),
                 region: config.region.clone(),
+                groups: config.groups.clone(),
             },
             now.instant,
         );
@@ -292,7 +295,8 @@ impl Driver {
     /// there to tell them.
     fn begin_to_drain(&mut self, done: oneshot::Sender<bool>) {
         let own = self.secrets.device.id();
-        let others = |(entry, healthy): (&RelayEntry, bool)| healthy && entry.device != own;
+        let others =
+            |(entry, health): (&RelayEntry, RelayHealth)| health.healthy && entry.device != own;
         let is_online = self.client.status() == ClientStatus::Online;
         let can_leave = is_online && self.client.map().relays().any(others);
         self.set_draining(can_leave);
@@ -463,6 +467,7 @@ impl Driver {
                 revocations: revocations.clone(),
                 clock_offset: self.clock_offset,
                 padding: padding(self.client.map()),
+                groups: self.config.groups.clone(),
             });
             self.relay.set_bindings(network, bindings(self.client.map()));
             self.relay.set_relays(network, relays(self.client.map()));
@@ -492,6 +497,7 @@ impl Driver {
             dropped_frames: load.frames_dropped,
             draining: *self.draining.borrow(),
             cpu_permille: load.cpu_permille,
+            busy_permille: self.relay.busy_permille(load.cpu_permille),
         };
         let (relays, devices) = self.relay.reach(self.secrets.network);
         debug!(network = %self.secrets.network, relays, devices, "other relays are reached");

@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -204,6 +205,14 @@ impl Relay {
             meters.entry(network).or_insert(self.shared.started).take_permille()
         };
         self.shared.server().report_load(network, used)
+    }
+
+    /// How much of what this relay can serve is in use, in thousandths: of the processors, or of the connections that it may
+    /// have, whichever is more.
+    pub(crate) fn busy_permille(&self, cpu_permille: u32) -> u32 {
+        let cores = available_parallelism().map_or(1, |cores| cores.get());
+        let computing = cpu_permille / u32::try_from(cores).unwrap_or(u32::MAX);
+        computing.max(self.shared.server().crowding_permille())
     }
 
     /// Bytes of a network that were forwarded since [`Self::take_load`].

@@ -7,13 +7,14 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use control_proto::limits::MAX_INVITES_AT_ONCE;
-use identity::Padding;
+use identity::{GroupName, Padding};
 use ipnet::IpNet;
 use serde::Deserialize;
 
 use crate::exit;
 use crate::values::{
-    Host, HostPort, Place, Traffic, duration, forward, network, networks, proxy, publish,
+    Host, HostPort, Place, Traffic, duration, forward, network, networks, proxy, publish, region,
+    rotation,
 };
 
 /// A private network that its owners control from end to end.
@@ -141,6 +142,9 @@ pub(crate) struct ServerArgs {
     /// The network that the first start creates is strict: its controller cannot admit devices by itself
     #[arg(long)]
     pub(crate) strict: bool,
+    /// Where its relay stands, as for `relay`
+    #[arg(long, value_name = "TEXT", value_parser = region)]
+    pub(crate) region: Option<String>,
     #[command(flatten)]
     pub(crate) listener: ListenSettings,
 }
@@ -156,6 +160,19 @@ pub(crate) struct RelayArgs {
     pub(crate) invite: Option<String>,
     #[command(flatten)]
     pub(crate) listener: ListenSettings,
+    #[command(flatten)]
+    pub(crate) service: RelayService,
+}
+
+/// Whom a relay serves, and from where.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct RelayService {
+    /// Where it stands, such as `eu-central`: a device that can is at home at relays of two regions
+    #[arg(long, value_name = "TEXT", value_parser = region)]
+    pub(crate) region: Option<String>,
+    /// Serve members of this group only; may be repeated. Others reach them through other relays
+    #[arg(long = "for-group", value_name = "GROUP")]
+    pub(crate) groups: Vec<GroupName>,
 }
 
 /// What is asked of a relay that runs on this host.
@@ -456,6 +473,9 @@ pub(crate) enum NetworkCommand {
         /// that theirs tell less; takes bandwidth
         #[arg(long, value_name = "off|buckets")]
         padding: Option<Padding>,
+        /// After how long devices are at home at other relays that are as near, so that none sees one for long: 6h, or `never`
+        #[arg(long, value_name = "TIME|never", value_parser = rotation)]
+        relay_rotation: Option<u32>,
         /// How many entries each of the logs keeps
         #[arg(long, value_name = "NUMBER")]
         log_entries: Option<u64>,

@@ -37,7 +37,7 @@ pub struct Config {
     /// Settings of `serve` and `controller`.
     pub(crate) server: ServerSettings,
     /// Settings of `relay`.
-    pub(crate) relay: ListenSettings,
+    pub(crate) relay: RelaySettings,
 }
 
 /// Settings of a controller, alone or with its relay: [`ListenSettings`] and more. Every setting is here itself, since
@@ -53,12 +53,37 @@ pub(crate) struct ServerSettings {
     tls_key: Option<PathBuf>,
     no_tls: bool,
     front: FrontSettings,
+    /// Where its relay stands.
+    pub(crate) region: Option<String>,
 }
 
 impl From<ServerSettings> for ListenSettings {
     fn from(settings: ServerSettings) -> Self {
-        let ServerSettings { network: _, listen, hosts, tls_certificate, tls_key, no_tls, front } =
+        let ServerSettings { listen, hosts, tls_certificate, tls_key, no_tls, front, .. } =
             settings;
+        Self { listen, hosts, tls_certificate, tls_key, no_tls, front }
+    }
+}
+
+/// Settings of a relay: [`ListenSettings`] and more.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct RelaySettings {
+    listen: Option<SocketAddr>,
+    hosts: Vec<Host>,
+    tls_certificate: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    no_tls: bool,
+    front: FrontSettings,
+    /// Where it stands.
+    pub(crate) region: Option<String>,
+    /// The groups that it serves; all members if there are none.
+    pub(crate) groups: Vec<String>,
+}
+
+impl From<RelaySettings> for ListenSettings {
+    fn from(settings: RelaySettings) -> Self {
+        let RelaySettings { listen, hosts, tls_certificate, tls_key, no_tls, front, .. } = settings;
         Self { listen, hosts, tls_certificate, tls_key, no_tls, front }
     }
 }
@@ -232,7 +257,9 @@ mod tests {
                 assert!(text.contains(&format!(" {setting}:")), "{setting} of {part}");
             }
         }
-        for setting in ["state-dir", "log", "log-format", "node", "server", "relay"] {
+        let relay: String = text_of("relay");
+        assert!(relay.contains(" region:") && relay.contains(" groups:"));
+        for setting in ["region", "state-dir", "log", "log-format", "node", "server", "relay"] {
             assert!(text.contains(&format!("{setting}:")), "{setting} is documented");
         }
     }

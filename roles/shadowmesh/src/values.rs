@@ -191,6 +191,23 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(|| "too long".to_owned())
 }
 
+/// Reads a duration in seconds, or `never` as 0.
+pub(crate) fn rotation(text: &str) -> Result<u32, String> {
+    if text == "never" {
+        return Ok(0);
+    }
+    u32::try_from(duration(text)?.as_secs()).map_err(|_| "too long".to_owned())
+}
+
+/// Where a relay stands: a line that is short enough for a table.
+pub(crate) fn region(text: &str) -> Result<String, String> {
+    const LONGEST: usize = 64;
+    if text.len() > LONGEST || text.chars().any(char::is_control) {
+        return Err(format!("a region is one line of at most {LONGEST} bytes"));
+    }
+    Ok(text.to_owned())
+}
+
 /// A proxy's URL, unchanged if it is one.
 pub(crate) fn proxy(text: &str) -> Result<String, ProxyError> {
     text.parse::<Proxy>().map(|_| text.to_owned())

@@ -1,7 +1,7 @@
 //! What happens between the hosts: datagrams and streams on their way.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use control_proto::ConnectionId;
 use engine::StreamId;
@@ -321,7 +321,9 @@ impl World {
         let Some(flight) = flight else {
             return self.note(sender, None, "kept by an edge", payload.len());
         };
-        for at in quality.arrivals(&mut self.rng, self.now.instant) {
+        let is_end = |relay: &&RelayHost| relay.stun.contains(&from) || relay.stun.contains(&to);
+        let distance = self.relays.iter().find(is_end).map_or(Duration::ZERO, |end| end.distance);
+        for at in quality.arrivals(&mut self.rng, self.now.instant + distance) {
             let mut payload = payload.clone();
             quality.spoil(&mut payload, &mut self.rng);
             self.agenda.insert(at, Delivery::Datagram { sender, flight, payload });

@@ -12,9 +12,9 @@ use engine::{
     DEFAULT_MTU, DeviceSecrets, Engine, EngineConfig, InterfaceSettings, Now, SavedState, StatePart,
 };
 use identity::{
-    Binding, CertificateChain, ChannelKey, DelegatedKey, Delegation, DeviceId, DeviceKey, Invite,
-    IssueLimits, NetworkKey, Padding, RelayEntry, Scope, ServerAddress, Signed, TlsMode, TunnelKey,
-    TunnelPublicKey, UnixTime, Validity,
+    Binding, CertificateChain, ChannelKey, DelegatedKey, Delegation, DeviceId, DeviceKey,
+    GroupName, Invite, IssueLimits, NetworkKey, Padding, RelayEntry, Scope, ServerAddress, Signed,
+    TlsMode, TunnelKey, TunnelPublicKey, UnixTime, Validity,
 };
 use noise_channel::{ClockOffset, PathSecret, StaticSecret};
 use rand_chacha::ChaCha20Rng;
@@ -94,6 +94,8 @@ pub struct RelayHost {
     pub stun: [SocketAddr; 4],
     /// Frames' bytes that it sent to its clients, as they were on the wire.
     pub sent_bytes: u64,
+    /// How much longer than to others it takes to get there, one way.
+    pub distance: Duration,
     pub(crate) running: bool,
     config: ClientConfig,
     entry: RelayEntry,
@@ -133,6 +135,7 @@ impl RelayHost {
             servers: vec![server(&name)],
             stun: stun.to_vec(),
             region: "sim".to_owned(),
+            groups: Vec::new(),
         };
         let config = ClientConfig {
             controller: invite.into(),
@@ -158,6 +161,7 @@ impl RelayHost {
             revocations,
             clock_offset: ClockOffset::default(),
             padding: Padding::Off,
+            groups: Vec::new(),
         };
         server.add_network(network.clone());
         Self {
@@ -166,12 +170,22 @@ impl RelayHost {
             server,
             stun,
             sent_bytes: 0,
+            distance: Duration::ZERO,
             running: true,
             config,
             entry,
             network,
             full_disk: None,
         }
+    }
+
+    /// Stands elsewhere, or serves others, from now on.
+    pub fn offer(&mut self, region: &str, groups: &[GroupName], now: Now) {
+        region.clone_into(&mut self.entry.region);
+        self.entry.groups = groups.to_vec();
+        self.network.groups = groups.to_vec();
+        self.server.add_network(self.network.clone());
+        self.client.offer_relay(self.entry.clone(), now.instant);
     }
 
     /// Its other port beside one where it answers STUN.

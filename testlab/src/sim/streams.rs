@@ -73,6 +73,9 @@ impl World {
         if let Some((number, to_server)) = delivery.flow()
             && let Some(wire) = self.wires.get_mut(&number)
         {
+            if let Server::Relay(relay) = wire.server {
+                at += self.relays[relay].distance;
+            }
             let latest = &mut wire.latest[usize::from(to_server)];
             at = at.max(*latest);
             *latest = at;

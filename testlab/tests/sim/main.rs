@@ -3,6 +3,7 @@
 mod batches;
 mod clocks;
 mod fronts;
+mod homes;
 mod hostile;
 mod openings;
 mod outages;

@@ -11,7 +11,7 @@ use noise_channel::Now;
 use rand_core::CryptoRng;
 
 use super::{Change, Controller, DeviceRecord, InviteRecord, Reply, Ticket, wall};
-use crate::limits::{LOG_ENTRIES, LOG_SECONDS, MAX_INVITES, MAX_PLACES};
+use crate::limits::{LOG_ENTRIES, LOG_SECONDS, MAX_INVITES, MAX_PLACES, RELAY_ROTATION};
 use crate::owner::{InviteOrder, check};
 use crate::{
     Actor, AdminAnswer, AdminError, AdminRequest, AuditAction, ControllerPlace, CreatedInvite,
@@ -100,6 +100,9 @@ impl Controller {
             settings.traffic = checked_rules(rules)?;
         }
         settings.padding = change.padding.unwrap_or(settings.padding);
+        if let Some(seconds) = change.relay_rotation {
+            settings.relay_rotation = checked_rotation(seconds)?;
+        }
         self.change(Change::Settings(settings));
         self.publish_info(wall(now));
         self.publish_controller(wall(now));
@@ -288,6 +291,7 @@ impl Controller {
             controllers: self.servers().iter().map(ToString::to_string).collect(),
             traffic: settings.traffic.clone(),
             padding: settings.padding,
+            relay_rotation: settings.relay_rotation,
             epoch: self.authorities.epoch(),
             unsigned: self.unsigned().len() as u64,
             devices: self.state.devices.len() as u64,
@@ -363,10 +367,23 @@ impl Controller {
                 healthy: health.is_some_and(|health| health.healthy),
                 attached: report.map(|report| report.attached),
                 cpu_permille: report.map(|report| report.cpu_permille),
+                busy_permille: report.map(|report| report.busy_permille),
+                region: entry.region,
+                groups: entry.groups,
             }
         };
         self.relay_entries().into_iter().map(view).collect()
     }
+}
+
+/// Seconds between two choices of relays: never, or so far apart that links to relays are not all that devices make.
+fn checked_rotation(seconds: u32) -> Result<u32, AdminError> {
+    if seconds == 0 || RELAY_ROTATION.contains(&seconds) {
+        return Ok(seconds);
+    }
+    let (least, most) = (RELAY_ROTATION.start(), RELAY_ROTATION.end());
+    let what = format!("relays are changed after {least} to {most} seconds, or never (0)");
+    Err(AdminError::OutOfBounds { what })
 }
 
 fn checked(

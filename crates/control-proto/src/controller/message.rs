@@ -9,8 +9,8 @@ use super::session::Phase;
 use super::{Change, Controller, DeviceRecord, Health, Reply, wall};
 use crate::limits::{MAX_RELAY_ENTRY, MAX_REPORT};
 use crate::{
-    Actor, AuditAction, ConnectionId, ControllerMessage, LoadReport, MapItem, MessageError,
-    NodeMessage, Refusal, SecurityEvent,
+    Actor, AuditAction, ConnectionId, ControllerMessage, LoadReport, MessageError, NodeMessage,
+    Refusal, SecurityEvent,
 };
 
 impl Controller {
@@ -168,11 +168,11 @@ impl Controller {
         if !self.is_relay(device) {
             return self.refuse_relay(connection, device, now);
         }
-        let healthy = !report.draining;
-        let health = Health { heard: now.instant, report: Some(report), healthy };
         if self.relay_entry(device).is_some() {
-            self.relays.insert(device, health);
-            self.publish(&MapItem::RelayHealth(device, healthy));
+            let health = self.relays.entry(device).or_insert_with(|| Health::new(now.instant));
+            health.handle_report(report, now.instant);
+            let item = health.item(device);
+            self.publish(&item);
         }
     }
 
@@ -213,10 +213,11 @@ impl Controller {
     /// A relay is there: well, unless it has said that devices should leave it.
     pub(super) fn note_relay(&mut self, device: DeviceId, now: Instant) {
         let known = self.relays.remove(&device);
-        let report = known.and_then(|health| health.report).filter(|report| report.draining);
-        let healthy = report.is_none();
-        self.relays.insert(device, Health { heard: now, report, healthy });
-        self.publish(&MapItem::RelayHealth(device, healthy));
+        let leaving = known.filter(|health| health.report.is_some_and(|report| report.draining));
+        let health =
+            leaving.map_or_else(|| Health::new(now), |health| Health { heard: now, ..health });
+        self.relays.insert(device, health);
+        self.publish(&health.item(device));
     }
 
     fn is_relay(&self, device: DeviceId) -> bool {

@@ -138,7 +138,35 @@ struct Health {
     heard: Instant,
     report: Option<LoadReport>,
     healthy: bool,
+    /// Quarters of what it can serve, as devices were told.
+    load: u8,
 }
+
+impl Health {
+    /// A relay that is there, of which nothing else is known.
+    const fn new(heard: Instant) -> Self {
+        Self { heard, report: None, healthy: true, load: 0 }
+    }
+
+    const fn item(&self, relay: DeviceId) -> MapItem {
+        MapItem::RelayHealth(relay, self.healthy, self.load)
+    }
+
+    /// Takes over what the relay says of itself. Devices hear of a lower load only once it is clearly lower, so that one near
+    /// a bound is not told every minute.
+    fn handle_report(&mut self, report: LoadReport, now: Instant) {
+        let quarter = |permille: u32| (permille.min(1_000) / QUARTER) as u8;
+        let busy = report.busy_permille;
+        self.load = self.load.clamp(quarter(busy), quarter(busy.saturating_add(LOAD_MARGIN)));
+        self.healthy = !report.draining;
+        (self.heard, self.report) = (now, Some(report));
+    }
+}
+
+/// A quarter of what a relay can serve, in thousandths.
+const QUARTER: u32 = 250;
+/// A load that is below a bound by so much, in thousandths, is a lower one.
+const LOAD_MARGIN: u32 = 100;
 
 /// Changes and what waits for them.
 #[derive(Debug, Default)]
@@ -373,8 +401,7 @@ impl Controller {
                     let _ = self.revocations.apply(&signed, &self.authorities);
                 }
                 Some(MapItem::Relay(device, _)) => {
-                    let health = Health { heard: now.instant, report: None, healthy: true };
-                    self.relays.insert(device, health);
+                    self.relays.insert(device, Health::new(now.instant));
                 }
                 Some(MapItem::Gone(_)) => {
                     self.publication.tombstones.insert(stored.version);
@@ -425,12 +452,13 @@ impl Controller {
         }
         self.publish_info(at);
         self.publish_controller(at);
-        let relays: Vec<_> = self.relays.keys().copied().collect();
-        for device in relays {
+        let relays: Vec<_> = self.relays.iter().map(|(device, of)| of.item(*device)).collect();
+        for item in relays {
+            let MapItem::RelayHealth(device, ..) = item else { continue };
             if self.relay_entry(device).is_none() {
                 self.relays.remove(&device);
             } else {
-                self.publish(&MapItem::RelayHealth(device, true));
+                self.publish(&item);
             }
         }
         self.refresh(at);
@@ -443,12 +471,10 @@ impl Controller {
             .filter(|(_, relay)| relay.healthy && now.instant >= relay.heard + LOAD_REPORT_DEADLINE)
             .map(|(device, relay)| {
                 relay.healthy = false;
-                *device
+                relay.item(*device)
             })
             .collect();
-        for device in silent {
-            self.publish(&MapItem::RelayHealth(device, false));
-        }
+        silent.iter().for_each(|item| self.publish(item));
     }
 
     /// Moves what a channel has to say outwards, until it is silent.

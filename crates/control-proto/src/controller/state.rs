@@ -42,6 +42,9 @@ pub struct Settings {
     /// How messages on streams are filled up.
     #[cbor(n(8), default)]
     pub padding: Padding,
+    /// After how many seconds devices are at home at other relays; 0 for never.
+    #[cbor(n(10), default)]
+    pub relay_rotation: u32,
 }
 
 /// How much is kept of each log: what is beyond either bound goes, the oldest first.
@@ -78,6 +81,7 @@ impl Settings {
             controllers: Vec::new(),
             traffic: Vec::new(),
             padding: Padding::Off,
+            relay_rotation: 0,
         }
     }
 }

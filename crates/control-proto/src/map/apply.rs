@@ -7,7 +7,7 @@ use identity::{
     RevocationTarget, Signed, UnixTime,
 };
 
-use super::{Applied, ItemKey, MapItem, NetworkMap, Peer, PeerEntry};
+use super::{Applied, ItemKey, MapItem, NetworkMap, Peer, PeerEntry, RelayHealth};
 use crate::{MapChunk, SecurityEvent};
 
 /// An item was not taken over.
@@ -220,12 +220,10 @@ impl NetworkMap {
                 self.drop_item(&ItemKey::Peer(*device), applied);
                 Ok(())
             }
-            MapItem::RelayHealth(device, healthy) => {
-                applied.changes.relays |= if *healthy {
-                    self.unhealthy.remove(device)
-                } else {
-                    self.unhealthy.insert(*device)
-                };
+            MapItem::RelayHealth(device, healthy, load) => {
+                let health = RelayHealth { healthy: *healthy, load: *load };
+                let before = self.health.insert(*device, health);
+                applied.changes.relays |= before.unwrap_or_default() != health;
                 Ok(())
             }
             MapItem::Info(_)
@@ -484,7 +482,7 @@ impl NetworkMap {
                 self.drop_peer(*device, applied);
             }
             ItemKey::Relay(device) => changes.relays |= self.relays.remove(device).is_some(),
-            ItemKey::RelayHealth(device) => changes.relays |= self.unhealthy.remove(device),
+            ItemKey::RelayHealth(device) => changes.relays |= self.health.remove(device).is_some(),
             ItemKey::Lease4(device) => {
                 if self.leases.remove(device).is_some() {
                     changes.peers.insert(*device);

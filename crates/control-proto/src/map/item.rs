@@ -48,9 +48,10 @@ pub enum MapItem {
     /// A relay's entry.
     #[n(6)]
     Relay(#[n(0)] DeviceId, #[n(1)] Signed<Record<RelayEntry>>),
-    /// Whether a relay's load reports arrive: advice about an order, so not signed.
+    /// Whether a relay's load reports arrive, and how many quarters of what it can serve are in use (0 to 4): advice about
+    /// an order, so not signed.
     #[n(7)]
-    RelayHealth(#[n(0)] DeviceId, #[n(1)] bool),
+    RelayHealth(#[n(0)] DeviceId, #[n(1)] bool, #[cbor(n(2), default)] u8),
     /// A member's IPv4 address.
     #[n(8)]
     Lease4(#[n(0)] DeviceId, #[n(1)] Signed<Record<Lease4>>),
@@ -66,6 +67,22 @@ pub enum MapItem {
     /// The list of revocations is current.
     #[n(12)]
     Freshness(#[n(0)] Signed<Freshness>),
+}
+
+/// How a relay is doing, by the controller's word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RelayHealth {
+    /// Whether its load reports arrive, and do not ask to be left.
+    pub healthy: bool,
+    /// How many quarters of what it can serve are in use, 0 to 4.
+    pub load: u8,
+}
+
+impl Default for RelayHealth {
+    /// That of a relay of which nothing was said.
+    fn default() -> Self {
+        Self { healthy: true, load: 0 }
+    }
 }
 
 /// What an item is about: a newer item of the same key replaces it.
@@ -122,7 +139,7 @@ impl MapItem {
             Self::Info(_) => ItemKey::Info,
             Self::Peer(device, _) | Self::Gone(device) => ItemKey::Peer(*device),
             Self::Relay(device, _) => ItemKey::Relay(*device),
-            Self::RelayHealth(device, _) => ItemKey::RelayHealth(*device),
+            Self::RelayHealth(device, ..) => ItemKey::RelayHealth(*device),
             Self::Lease4(device, _) => ItemKey::Lease4(*device),
             Self::Name(name, _) => ItemKey::Name(name.clone()),
             Self::Static(key, _) => ItemKey::Static(*key),

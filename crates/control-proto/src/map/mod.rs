@@ -21,7 +21,7 @@ use crate::{MapVersion, SecurityEvent};
 pub(crate) use apply::chain_event;
 pub use cache::CacheError;
 pub use gossip::Gossip;
-pub use item::{ItemKey, MapItem, PeerEntry};
+pub use item::{ItemKey, MapItem, PeerEntry, RelayHealth};
 
 /// The verified map of one network.
 ///
@@ -39,7 +39,8 @@ pub struct NetworkMap {
     peers: BTreeMap<DeviceId, Peer>,
     leases: BTreeMap<DeviceId, Ipv4Addr>,
     relays: BTreeMap<DeviceId, RelayEntry>,
-    unhealthy: BTreeSet<DeviceId>,
+    /// Of relays that are not as one would think of a new one.
+    health: BTreeMap<DeviceId, RelayHealth>,
     names: BTreeMap<String, NameEntry>,
     statics: BTreeMap<TunnelPublicKey, StaticPeer>,
     controllers: BTreeMap<ItemKey, ControllerEntry>,
@@ -137,7 +138,7 @@ impl NetworkMap {
             peers: BTreeMap::new(),
             leases: BTreeMap::new(),
             relays: BTreeMap::new(),
-            unhealthy: BTreeSet::new(),
+            health: BTreeMap::new(),
             names: BTreeMap::new(),
             statics: BTreeMap::new(),
             controllers: BTreeMap::new(),
@@ -182,11 +183,12 @@ impl NetworkMap {
         self.leases.get(&device).copied().filter(|_| self.peers.contains_key(&device))
     }
 
-    /// The relays that are members with the right to relay, and whether they are healthy.
-    pub fn relays(&self) -> impl Iterator<Item = (&RelayEntry, bool)> {
+    /// The relays that are members with the right to relay, and how they are doing.
+    pub fn relays(&self) -> impl Iterator<Item = (&RelayEntry, RelayHealth)> {
         self.relays.values().filter_map(|entry| {
             let member = &self.peers.get(&entry.device)?.member;
-            member.is_relay().then(|| (entry, !self.unhealthy.contains(&entry.device)))
+            let health = self.health.get(&entry.device).copied().unwrap_or_default();
+            member.is_relay().then_some((entry, health))
         })
     }
 

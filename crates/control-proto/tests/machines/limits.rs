@@ -175,6 +175,7 @@ fn a_member_that_acts_as_a_relay_is_recorded() {
         dropped_frames: 0,
         draining: false,
         cpu_permille: 0,
+        busy_permille: 0,
     };
     world.nodes[node].client.report_load(load, world.now.instant);
     world.settle();

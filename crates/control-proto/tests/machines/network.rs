@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use control_proto::{
     AdminAnswer, AdminError, AdminRequest, Admission, ClientEvent, ClientStatus, ControllerAddress,
-    InviteRequest, InviteState, LoadReport, NetworkMap, Refusal, SecurityEvent,
+    InviteRequest, InviteState, LoadReport, NetworkMap, Refusal, RelayHealth, SecurityEvent,
 };
 use identity::{RelayEntry, Scope, ServerAddress, TlsMode};
 
@@ -187,21 +187,22 @@ fn a_relay_is_published_and_its_silence_is_noticed() {
         }],
         stun: Vec::new(),
         region: String::new(),
+        groups: Vec::new(),
     };
     world.nodes[0].client.offer_relay(entry.clone(), world.now.instant);
     world.settle();
     assert_eq!(world.map(0).relays().count(), 0, "a device without the group is no relay");
     world.nodes[relay].client.offer_relay(entry.clone(), world.now.instant);
     world.settle();
-    assert_eq!(world.map(0).relays().collect::<Vec<_>>(), [(&entry, true)]);
+    assert_eq!(world.map(0).relays().collect::<Vec<_>>(), [(&entry, RelayHealth::default())]);
     for _ in 0..5 {
         world.pass(Duration::from_secs(60));
         world.nodes[relay].client.report_load(LoadReport::default(), world.now.instant);
     }
     world.settle();
-    assert!(world.map(0).relays().all(|(_, healthy)| healthy));
+    assert!(world.map(0).relays().all(|(_, health)| health.healthy));
     world.pass(Duration::from_secs(131));
-    assert!(world.map(0).relays().all(|(_, healthy)| !healthy));
+    assert!(world.map(0).relays().all(|(_, health)| !health.healthy));
     let invite = world.invite(InviteRequest::default());
     assert_eq!(invite.relays, [entry]);
 }

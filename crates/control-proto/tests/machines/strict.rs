@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::world::World;
 use control_proto::{
     AdminAnswer, AdminError, AdminRequest, ClientStatus, ControllerPlace, InviteRequest, MapItem,
-    Mode, Outline, Owner, Refusal, SettingsChange, Unsigned,
+    Mode, Outline, Owner, Refusal, RelayHealth, SettingsChange, Unsigned,
 };
 use identity::{Epoch, Invite, NetworkKey, RelayEntry, Scope, ServerAddress, Signed, TlsMode};
 
@@ -67,6 +67,7 @@ fn relay_entry(world: &World, index: usize) -> RelayEntry {
         }],
         stun: Vec::new(),
         region: String::new(),
+        groups: Vec::new(),
     }
 }
 
@@ -186,7 +187,7 @@ fn the_entry_of_a_relay_waits_for_the_owner() {
     assert_eq!(world.map(node).relays().count(), 0);
     assert_eq!(unsigned(&mut world).relays, std::slice::from_ref(&entry));
     assert_eq!(sign(&mut world, &owner), 1);
-    assert_eq!(world.map(node).relays().collect::<Vec<_>>(), [(&entry, true)]);
+    assert_eq!(world.map(node).relays().collect::<Vec<_>>(), [(&entry, RelayHealth::default())]);
     assert!(unsigned(&mut world).is_empty());
     assert_eq!(outline(&mut world).relays, [entry]);
     // It comes back after a restart of the controller without being signed again.

@@ -188,6 +188,7 @@ fn all_kinds(world: &World) -> String {
         needs_approval: true,
         traffic: vec!["udp/5000-5100=interactive".parse().unwrap()],
         padding: Padding::Buckets,
+        relay_rotation: 3_600,
     };
     line(&mut text, &world.record(&world.issuer, (0, 1), info));
     let channel_key = ChannelKey::from_bytes(&[3; 32]).public();

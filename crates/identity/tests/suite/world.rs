@@ -174,5 +174,6 @@ pub(crate) fn relay_entry(world: &World) -> RelayEntry {
         servers: vec![server()],
         stun: vec!["192.0.2.1:3478".parse().unwrap()],
         region: "attic".into(),
+        groups: Vec::new(),
     }
 }

@@ -62,6 +62,8 @@ pub(crate) struct Mesh {
     pings: u64,
     /// Whether others are to go round this relay.
     is_draining: bool,
+    /// Whether it serves some of the network's members only.
+    is_private: bool,
     /// When to say how far neighbours are.
     say_at: Option<Instant>,
     /// When to look for ways anew.
@@ -108,6 +110,7 @@ impl Mesh {
             next_ping: None,
             pings: 0,
             is_draining: false,
+            is_private: false,
             say_at: None,
             look_at: None,
         }
@@ -158,6 +161,13 @@ impl Mesh {
     pub(crate) fn set_draining(&mut self, is_draining: bool) {
         self.is_draining = is_draining;
         self.say_links();
+    }
+
+    /// Has others go round this relay for good, or no longer.
+    pub(crate) fn set_private(&mut self, is_private: bool) {
+        if std::mem::replace(&mut self.is_private, is_private) != is_private {
+            self.say_links();
+        }
     }
 
     /// A link to a relay stands.
@@ -365,7 +375,8 @@ impl Mesh {
         let mut links: BTreeMap<DeviceId, u32> = BTreeMap::new();
         for neighbour in self.neighbours.values() {
             if let Some(round_trip) = neighbour.round_trip {
-                let least = if self.is_draining { DETOUR } else { Duration::ZERO };
+                let is_avoided = self.is_draining || self.is_private;
+                let least = if is_avoided { DETOUR } else { Duration::ZERO };
                 let micros = u32::try_from(round_trip.max(least).as_micros()).unwrap_or(u32::MAX);
                 let least = links.entry(neighbour.relay).or_insert(micros);
                 *least = micros.min(*least);

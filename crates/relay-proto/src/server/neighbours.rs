@@ -65,8 +65,10 @@ impl RelayServer {
         relays: impl IntoIterator<Item = DeviceId>,
         now: Now,
     ) {
-        let Some(own) = self.networks.get(&network).map(|entry| entry.relay) else { return };
+        let Some(entry) = self.networks.get(&network) else { return };
+        let (own, is_private) = (entry.relay, !entry.groups.is_empty());
         let Some(mesh) = self.mesh(network, now) else { return };
+        mesh.set_private(is_private);
         if !mesh.set_relays(relays) {
             return;
         }

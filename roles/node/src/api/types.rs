@@ -204,6 +204,10 @@ pub struct RelayCheck {
     pub name: String,
     /// Whether this device is attached to it.
     pub attached: bool,
+    /// Whether it is one of those where this device is to be found.
+    pub home: bool,
+    /// Milliseconds there and back, as far as that is known.
+    pub latency_ms: Option<f64>,
 }
 
 /// Asks to join a network.

@@ -12,7 +12,7 @@ use identity::DeviceName;
 use super::owner;
 use crate::cli::{DeviceCommand, InviteCommand};
 use crate::exit::{Exit, Failure};
-use crate::output::{BOLD, GOOD, WARN, json, line, note, rough, styled, table};
+use crate::output::{BOLD, GOOD, WARN, json, line, note, printable, rough, styled, table};
 
 /// Characters of a key that must be given to name it.
 const KEY_BEGINNING: usize = 8;
@@ -146,6 +146,7 @@ pub(crate) async fn show(client: &AdminClient, as_json: bool) -> Result<(), Fail
         line(format_args!("  traffic      {rule}"));
     }
     line(format_args!("  padding      {}", network.padding));
+    line(format_args!("  relays       {}", rotation(network.relay_rotation)));
     line(format_args!(
         "  logs         {} entries each, {}",
         network.log_entries,
@@ -174,7 +175,7 @@ pub(crate) async fn relays(client: &AdminClient, as_json: bool) -> Result<(), Fa
         json(&relays);
     } else {
         let rows: Vec<Vec<String>> = relays.iter().map(relay_row).collect();
-        table(&["ID", "STATE", "ATTACHED", "CPU", "ADDRESSES"], &rows);
+        table(&["ID", "STATE", "ATTACHED", "CPU", "BUSY", "REGION", "GROUPS", "ADDRESSES"], &rows);
     }
     Ok(())
 }
@@ -254,8 +255,19 @@ fn relay_row(relay: &RelayView) -> Vec<String> {
         if relay.healthy { styled(GOOD, "healthy") } else { styled(WARN, "no reports") },
         relay.attached.map_or_else(|| "-".to_owned(), |attached| attached.to_string()),
         relay.cpu_permille.map_or_else(|| "-".to_owned(), |cpu| format!("{} %", cpu / 10)),
+        relay.busy_permille.map_or_else(|| "-".to_owned(), |busy| format!("{} %", busy / 10)),
+        if relay.region.is_empty() { "-".to_owned() } else { printable(&relay.region) },
+        groups(&relay.groups),
         relay.urls.join(" "),
     ]
+}
+
+/// When devices are at home at other relays.
+pub(crate) fn rotation(seconds: u32) -> String {
+    match seconds {
+        0 => "the nearest, for as long as they are well".to_owned(),
+        _ => format!("others after {}", rough(Duration::from_secs(seconds.into()))),
+    }
 }
 
 fn groups(groups: &[identity::GroupName]) -> String {

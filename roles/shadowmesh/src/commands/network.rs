@@ -55,6 +55,7 @@ pub(crate) async fn network(
             controllers,
             traffic,
             padding,
+            relay_rotation,
             log_entries,
             log_age,
         } => {
@@ -66,6 +67,7 @@ pub(crate) async fn network(
                 controllers: places(controllers).await,
                 traffic: rules(&traffic),
                 padding,
+                relay_rotation,
             };
             admin::set(&client, change).await?;
             owner::remind(&client).await

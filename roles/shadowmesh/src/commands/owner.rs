@@ -11,7 +11,7 @@ use controller::AdminClient;
 use controller::network::network_key;
 use identity::{ServerAddress, TlsMode};
 
-use super::admin::{done, unexpected};
+use super::admin::{done, rotation, unexpected};
 use crate::cli::OwnerArgs;
 use crate::exit::{Exit, Failure};
 use crate::output::{line, note, printable};
@@ -115,6 +115,7 @@ fn describe(unsigned: &Unsigned) {
             line(format_args!("            traffic {rule}"));
         }
         line(format_args!("            padding {}", info.padding));
+        line(format_args!("            relays: {}", rotation(info.relay_rotation)));
     }
     if let Some(entry) = &unsigned.controller {
         line(format_args!("controller  channel key {}", entry.channel_key));
@@ -129,6 +130,9 @@ fn describe(unsigned: &Unsigned) {
         }
         if !entry.region.is_empty() {
             line(format_args!("            region {}", printable(&entry.region)));
+        }
+        for group in &entry.groups {
+            line(format_args!("            for members of {group}"));
         }
     }
 }

@@ -9,7 +9,9 @@ use platform::journal::Journal;
 
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
-use crate::output::{BAD, BOLD, DIM, GOOD, WARN, bytes, json, line, note, rough, styled, table};
+use crate::output::{
+    BAD, BOLD, DIM, GOOD, WARN, bytes, json, line, note, printable, rough, styled, table,
+};
 
 /// How long `ping` rests between two.
 const PING_INTERVAL: Duration = Duration::from_millis(500);
@@ -122,9 +124,15 @@ pub(crate) async fn netcheck(client: &Client, as_json: bool) -> Result<(), Failu
         if check.controller { styled(GOOD, "connected") } else { styled(WARN, "not connected") };
     line(format_args!("controller   {controller}"));
     for relay in &check.relays {
-        let state =
-            if relay.attached { styled(GOOD, "attached") } else { styled(DIM, "not attached") };
-        line(format_args!("relay        {} {state}", relay.name));
+        let state = match (relay.attached, relay.home) {
+            (true, true) => styled(GOOD, "attached"),
+            (true, false) => styled(GOOD, "attached for now"),
+            (false, true) => styled(WARN, "not reached"),
+            (false, false) => styled(DIM, "not attached"),
+        };
+        let latency =
+            relay.latency_ms.map_or_else(String::new, |latency| format!(", {latency:.1} ms"));
+        line(format_args!("relay        {} {state}{latency}", printable(&relay.name)));
     }
     Ok(())
 }

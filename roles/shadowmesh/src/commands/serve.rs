@@ -29,7 +29,7 @@ use crate::config::{CONTROLLER_SOCKET, Config, RELAY_SOCKET};
 use crate::exit::{Exit, Failure};
 use crate::listen::{Listening, Wanted, prepare};
 use crate::output::{BOLD, line, note, styled};
-use crate::{clock, passphrase, stop};
+use crate::{clock, passphrase, stop, values};
 
 /// The name of the relay's TLS key in its keystore.
 const RELAY_TLS_KEY: &str = "relay-tls-key";
@@ -113,7 +113,8 @@ impl Server {
         let relay = match parts {
             Parts::All => {
                 let inviter = Inviter { admin: &admin, mode, owner: owner.as_ref() };
-                Some(start_own_relay(&inviter, &listening, &config, capture).await?)
+                let region = region(args.region, config.server.region.as_deref())?;
+                Some(start_own_relay(&inviter, &listening, (&config, region), capture).await?)
             }
             Parts::Controller => None,
         };
@@ -206,14 +207,18 @@ pub(crate) async fn relay(args: RelayArgs, config: Config) -> Result<(), Failure
     let stop = stop::requested().map_err(|error| Failure::new(Exit::Host, error.to_string()))?;
     let invite = args.invite.as_deref().map(super::up::read_invite).transpose()?;
     let invite = invite.map(|text| relay_invite(&text)).transpose()?;
-    let prepared = prepare(wanted(args.listener, config.relay.clone())?).await?;
+    let prepared = prepare(wanted(args.listener, config.relay.clone().into())?).await?;
     let socket = config.socket(RELAY_SOCKET)?;
     let keystore = relay_keystore(&config)?;
     let _only_one = only_relay(&config)?;
     let listening = prepared.listen(&tls_key(&keystore, RELAY_TLS_KEY)?).await?;
     let relay = start_relay(&listening, None).await?;
     let name = super::network::label(&platform::process::host_name());
-    let membership = membership_config(&relay, &listening, keystore, &name)?;
+    let membership = MembershipConfig {
+        region: region(args.service.region, config.relay.region.as_deref())?,
+        groups: groups(args.service.groups, &config.relay.groups)?,
+        ..membership_config(&relay, &listening, keystore, &name)?
+    };
     let mut memberships = Membership::resume(&relay, &membership)?;
     if let Some(invite) = invite {
         if memberships.iter().any(|membership| membership.network() == invite.network) {
@@ -394,13 +399,14 @@ async fn create_network(
 async fn start_own_relay(
     inviter: &Inviter<'_>,
     listening: &Listening,
-    config: &Config,
+    (config, region): (&Config, String),
     capture: Option<Capture>,
 ) -> Result<OwnRelay, Failure> {
     let relay = start_relay(listening, capture).await?;
     let keystore = relay_keystore(config)?;
     let mut membership = membership_config(&relay, listening, keystore, OWN_RELAY)?;
     membership.controllers = Some(vec![listening.from_here.clone()]);
+    membership.region = region;
     let mut memberships = Membership::resume(&relay, &membership)?;
     if memberships.is_empty() {
         let request =
@@ -453,7 +459,26 @@ fn membership_config(
         servers: listening.servers.clone(),
         stun,
         region: String::new(),
+        groups: Vec::new(),
     })
+}
+
+/// Where a relay stands, by the command line or the configuration.
+fn region(asked: Option<String>, file: Option<&str>) -> Result<String, Failure> {
+    let wrong = |error| Failure::new(Exit::Usage, format!("region: {error}"));
+    let file = file.map(values::region).transpose().map_err(wrong)?;
+    Ok(asked.or(file).unwrap_or_default())
+}
+
+/// Whom a relay serves, by the command line or the configuration.
+fn groups(asked: Vec<GroupName>, file: &[String]) -> Result<Vec<GroupName>, Failure> {
+    if !asked.is_empty() {
+        return Ok(asked);
+    }
+    let parsed = |group: &String| {
+        group.parse().map_err(|error| Failure::new(Exit::Usage, format!("{group:?}: {error}")))
+    };
+    file.iter().map(parsed).collect()
 }
 
 fn relay_keystore(config: &Config) -> Result<FileKeystore, Failure> {
