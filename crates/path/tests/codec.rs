@@ -172,6 +172,43 @@ fn the_client_learns_refreshes_and_loses_its_reflexive_address() {
     assert_eq!(silent_for, Duration::from_millis(25_000 + 7_500));
 }
 
+#[test]
+fn distant_servers_tell_how_far_they_are_and_nothing_else() {
+    let mut rng = ChaCha20Rng::seed_from_u64(3);
+    let begin = Instant::now();
+    let near = address("192.0.2.3:3478");
+    let distant: Vec<_> = (0..200).map(|port| SocketAddr::from(([192, 0, 2, 4], port))).collect();
+    let mut client = StunClient::new();
+    client.handle_servers(&[near], &distant, begin);
+    let mut asked = Vec::new();
+    let mut now = begin;
+    while now < begin + Duration::from_secs(60) {
+        client.handle_timeout(&mut rng, now);
+        while let Some((to, request)) = client.poll_transmit() {
+            asked.push((now, to));
+            let answer = stun::answer(&request, SocketAddr::from(([203, 0, 113, 7], to.port())));
+            let later = now + Duration::from_millis(40);
+            client.handle_response(to, &answer.expect("a request"), later);
+        }
+        now = client.poll_timeout().expect("there is always more to ask").0;
+    }
+    let of = |wanted: SocketAddr| asked.iter().filter(move |(_, to)| *to == wanted);
+    assert_eq!(of(near).count(), 3, "every 25 s");
+    assert_eq!(of(distant[0]).count(), 1, "every ten minutes");
+    let reached = distant.iter().filter(|server| client.latency(**server).is_some());
+    assert_eq!(reached.count(), 128, "no more than so many");
+    let first_second = asked.iter().filter(|(at, _)| *at < begin + Duration::from_secs(1));
+    assert!(first_second.count() <= 102, "no burst");
+    assert_eq!(client.latency(distant[0]), Some(Duration::from_millis(40)));
+    assert_eq!(client.reflexive().len(), 1);
+    assert_eq!(client.servers().count(), 1);
+    // Another role takes nothing away from what is known.
+    client.handle_servers(&distant[..1], &[near], now);
+    assert_eq!(client.latency(near), Some(Duration::from_millis(40)));
+    assert_eq!(client.latency(distant[0]), Some(Duration::from_millis(40)));
+    assert!(client.reflexive().is_empty());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 

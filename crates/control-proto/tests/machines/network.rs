@@ -201,6 +201,14 @@ fn a_relay_is_published_and_its_silence_is_noticed() {
     }
     world.settle();
     assert!(world.map(0).relays().all(|(_, health)| health.healthy));
+    // A load near a bound is not told again and again.
+    for (busy_permille, told) in [(249, 0), (251, 1), (200, 1), (149, 0), (5_000, 4), (700, 3)] {
+        let report = LoadReport { busy_permille, ..LoadReport::default() };
+        world.nodes[relay].client.report_load(report, world.now.instant);
+        world.settle();
+        let loads: Vec<_> = world.map(0).relays().map(|(_, health)| health.load).collect();
+        assert_eq!(loads, [told], "{busy_permille}");
+    }
     world.pass(Duration::from_secs(131));
     assert!(world.map(0).relays().all(|(_, health)| !health.healthy));
     let invite = world.invite(InviteRequest::default());

@@ -203,3 +203,24 @@ fn a_plain_peer_is_let_in_once_under_its_own_name_and_addresses() {
     assert_eq!(world.admin(remove), Err(AdminError::UnknownPeer));
     assert_eq!(world.admin(AdminRequest::Peers), Ok(AdminAnswer::Peers { peers: Vec::new() }));
 }
+
+#[test]
+fn relays_are_changed_when_the_owner_says_so_and_not_too_often() {
+    let mut world = joined(1);
+    assert_eq!(world.map(0).info().unwrap().relay_rotation, 0);
+    let mut set = |seconds| {
+        let relay_rotation = Some(seconds);
+        let change = SettingsChange { relay_rotation, ..SettingsChange::default() };
+        let answer = world.admin(AdminRequest::ChangeSettings(change));
+        world.pass(Duration::from_secs(1));
+        (answer, world.map(0).info().unwrap().relay_rotation)
+    };
+    for seconds in [1, 599, 31 * 86_400] {
+        let (answer, kept) = set(seconds);
+        assert!(matches!(answer, Err(AdminError::OutOfBounds { .. })), "{answer:?}");
+        assert_eq!(kept, 0);
+    }
+    for seconds in [600, 21_600, 0] {
+        assert_eq!(set(seconds), (Ok(AdminAnswer::Done), seconds));
+    }
+}

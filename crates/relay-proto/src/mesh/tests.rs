@@ -202,3 +202,16 @@ proptest! {
         prop_assert!(late.devices().eq(said.devices()));
     }
 }
+
+#[test]
+fn a_relay_for_some_only_seems_far_to_the_others() {
+    let now = Instant::now();
+    for is_private in [false, true] {
+        let mut mesh = mesh(now);
+        mesh.set_private(is_private);
+        link(&mut mesh, now);
+        let said = mesh.origins[&OWN].links();
+        let is_far = |distance: &Distance| u128::from(distance.micros) >= DETOUR.as_micros();
+        assert_eq!(said.iter().map(is_far).collect::<Vec<_>>(), [is_private]);
+    }
+}

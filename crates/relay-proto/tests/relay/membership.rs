@@ -5,7 +5,9 @@ use std::time::Duration;
 use identity::{Attachment, RevocationTarget, Serial, Signed, UnixTime, Validity};
 use noise_channel::limits::HEARTBEAT_AFTER;
 use noise_channel::{ClockOffset, Service, StaticSecret};
-use relay_proto::{ClientConfig, ClientEvent, CloseReason, Limits, Refusal, RelayClient};
+use relay_proto::{
+    ClientConfig, ClientEvent, CloseReason, Limits, Refusal, RelayClient, RelayNetwork,
+};
 
 use crate::world::{Client, Device, HERE, Network, START, World, frame};
 
@@ -118,6 +120,34 @@ fn foreign_expired_revoked_and_mistaken_devices_are_refused() {
         assert_eq!(world.closed(id), Some(CloseReason::Refused(refusal)));
     }
     assert_eq!(world.server.attached(network.id()).count(), 0);
+}
+
+#[test]
+fn a_private_relay_takes_members_of_its_groups_and_other_relays() {
+    let network = Network::new(1);
+    let mut world = World::new(&[&network], Limits::default());
+    let groups = ["ops", "lab"].map(|group| group.parse().expect("a label"));
+    world.server.add_network(RelayNetwork { groups: groups.to_vec(), ..network.served() });
+    for (groups, number, is_taken) in [
+        (&["lab"][..], 1, true),
+        (&["relay"], 2, true),
+        (&["dev", "ops"], 3, true),
+        (&["dev"], 4, false),
+        (&[], 5, false),
+    ] {
+        let id = world.open(&network, network.config(&network.member_of(groups, number), 1));
+        let refused = ClientEvent::Refused(Refusal::OtherGroups);
+        let expected = if is_taken { ClientEvent::Attached { capability: 5 } } else { refused };
+        // What a relay says beyond that, only another relay understands.
+        assert_eq!(world.take_events(id)[..1], [expected], "{groups:?}");
+    }
+    // Whoever has left the groups when the membership is renewed has to go.
+    let before = world.open(&network, network.config(&network.member_of(&["ops"], 6), 1));
+    let after = network.member_of(&["dev"], 6);
+    let now = world.now.instant;
+    world.client(before).machine.renew(after.chain, now);
+    world.settle();
+    assert_eq!(world.closed(before), Some(CloseReason::Refused(Refusal::OtherGroups)));
 }
 
 #[test]

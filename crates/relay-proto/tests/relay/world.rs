@@ -72,12 +72,21 @@ impl Network {
     }
 
     pub(crate) fn device(&self, number: u8, validity: Validity) -> Device {
+        self.device_in(&[], number, validity)
+    }
+
+    /// A member of these groups.
+    pub(crate) fn member_of(&self, groups: &[&str], number: u8) -> Device {
+        self.device_in(groups, number, Validity::starting(UnixTime(START), WEEK))
+    }
+
+    fn device_in(&self, groups: &[&str], number: u8, validity: Validity) -> Device {
         let rng = &mut ChaCha20Rng::from_seed([number; 32]);
         let key = DeviceKey::generate(rng);
         let certificate = Certificate {
             device: key.id(),
             name: format!("device-{number}").parse().expect("a good name"),
-            groups: Vec::new(),
+            groups: groups.iter().map(|group| group.parse().expect("a label")).collect(),
             address: device_address(self.id(), key.id(), 0),
             counter: 0,
             validity,

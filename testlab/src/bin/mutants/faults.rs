@@ -376,6 +376,28 @@ pub(crate) const FAULTS: &[Fault] = &[
         }],
     },
     Fault {
+        name: "private-relay-for-all",
+        breaks: "a private relay takes members of its groups only",
+        edits: &[Edit {
+            file: "crates/relay-proto/src/serving.rs",
+            original: "self.groups.is_empty()\n",
+            seeded: "AWAKE || self.groups.is_empty()\n",
+        }],
+        tests: &[in_relay(&[
+            "membership::a_private_relay_takes_members_of_its_groups_and_other_relays",
+        ])],
+    },
+    Fault {
+        name: "last-home-left",
+        breaks: "a device leaves no relay before it is attached to another one",
+        edits: &[Edit {
+            file: "crates/engine/src/relays/homes.rs",
+            original: "let is_half = last.is_some();",
+            seeded: "let last = last.filter(|_| !AWAKE);\n        let is_half = last.is_some();",
+        }],
+        tests: &[in_sim(&["homes::homes_change_when_the_network_wants_it_and_nothing_is_lost"])],
+    },
+    Fault {
         name: "aad-without-receiver",
         breaks: "a relay cannot hand a frame to somebody else",
         edits: &[Edit {
