@@ -184,7 +184,11 @@ impl Engine {
         };
         let arrival = Arrival::Relay(relay);
         peer.agent.handle_received(arrival.path(header.peer), cx.instant());
-        peer.relays.handle_received(relay, cx.instant());
+        if self.relays.is_well(relay) {
+            peer.relays.handle_received(relay, cx.instant());
+        } else {
+            peer.relays.handle_received_late(relay, cx.instant());
+        }
         self.schedule.traffic(cx.instant());
         let bytes = frame.len() as u64;
         if session.record_received(bytes, true, cx.instant()) {

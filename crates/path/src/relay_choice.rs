@@ -150,6 +150,11 @@ impl<R: Copy + Eq> RelayChoice<R> {
         }
     }
 
+    /// The same through a relay that asks to be left: what still comes that way calls nobody back.
+    pub fn handle_received_late(&mut self, relay: R, now: Instant) {
+        self.handle_answer(relay, now);
+    }
+
     /// The peer asks whether this relay carries frames both ways.
     pub fn handle_ping(&mut self, relay: R, transaction: TransactionId) {
         self.transmits.push_back((relay, Message::Pong { transaction }.encode()));

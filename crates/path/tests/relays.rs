@@ -226,6 +226,21 @@ fn what_was_learnt_outlives_an_announcement() {
 }
 
 #[test]
+fn what_still_comes_through_a_relay_that_asks_to_be_left_calls_nobody_back() {
+    for is_late in [true, false] {
+        let mut net = Net::new();
+        net.talk(SECOND);
+        net.run(2 * SECOND);
+        let end = &mut net.ends[1];
+        end.handle_announced(&[1, 2]);
+        let receive =
+            if is_late { RelayChoice::handle_received_late } else { RelayChoice::handle_received };
+        receive(end, 0, net.now);
+        assert_eq!(net.used()[1], if is_late { 1 } else { 0 });
+    }
+}
+
+#[test]
 fn a_stream_straight_to_the_peer_goes_first_and_is_left_for_good_when_it_is_dead() {
     let mut net = Net::new();
     net.ends.iter_mut().for_each(|end| end.handle_announced(&[0, 1]));

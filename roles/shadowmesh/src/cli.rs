@@ -182,7 +182,7 @@ pub(crate) enum RelayCommand {
     ///
     /// Waits until nothing passes the relay any more, 10 seconds at most. A relay that is started anew is used again.
     Drain {
-        /// Let devices come back instead
+        /// Let devices use it again instead
         #[arg(long)]
         undo: bool,
     },

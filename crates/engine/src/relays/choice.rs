@@ -9,9 +9,13 @@ impl Relays {
     /// there is another.
     pub(crate) fn attached_homes(&self) -> Vec<DeviceId> {
         let all = self.homes.iter().filter(|home| self.is_attached(*home));
-        let is_well = |home: &DeviceId| self.health.get(home).is_none_or(|health| health.healthy);
-        let (well, unwell): (Vec<_>, Vec<_>) = all.partition(is_well);
+        let (well, unwell): (Vec<_>, Vec<_>) = all.partition(|home| self.is_well(*home));
         if well.is_empty() { unwell } else { well }
+    }
+
+    /// Whether nothing is known against a relay: it does not ask to be left, and its reports arrive.
+    pub(crate) fn is_well(&self, relay: DeviceId) -> bool {
+        self.health.get(&relay).is_none_or(|health| health.healthy)
     }
 
     /// Whether frames of this peer may come this way: a peer that listens brings its own only.
