@@ -74,6 +74,10 @@ impl Engine {
             let rules = info.map(|info| &info.traffic[..]).unwrap_or_default();
             self.relays.classifier.set_rules(rules);
             self.relays.set_padding(info.map(|info| info.padding).unwrap_or_default());
+            if self.settings.path.udp {
+                let turn = info.map(|info| &info.turn[..]).unwrap_or_default();
+                self.turns.handle_servers(turn, &self.settings.path.filter, cx);
+            }
         }
         if changes.relays {
             let mut entries: Vec<(RelayEntry, bool)> = self
@@ -181,6 +185,7 @@ impl Engine {
         self.relays.handle_entries([], &mut self.streams, cx.instant());
         self.relays.guests.retire(cx.now);
         self.stun.handle_servers(&[], cx.instant());
+        self.turns.give_back(cx);
         self.own.removed = true;
         self.output.events.push_back(EngineEvent::Removed);
     }

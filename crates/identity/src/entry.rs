@@ -6,7 +6,7 @@ use minicbor::{Decode, Encode};
 
 use crate::{
     ChannelPublicKey, DeviceId, DeviceName, Ipv4Prefix, NetworkName, Padding, RecordBody, Scope,
-    ServerAddress, TrafficRule, TunnelPublicKey, UlaPrefix, UnixTime,
+    ServerAddress, TrafficRule, TunnelPublicKey, TurnServer, UlaPrefix, UnixTime,
 };
 
 /// A relay of the network.
@@ -148,6 +148,9 @@ pub struct NetworkInfo {
     /// How messages on streams are filled up.
     #[cbor(n(5), default)]
     pub padding: Padding,
+    /// TURN servers for every member; at most [`MAX_TURN_SERVERS`](crate::MAX_TURN_SERVERS), further ones do not count.
+    #[cbor(n(6), default)]
+    pub turn: Vec<TurnServer>,
 }
 
 impl RecordBody for NetworkInfo {

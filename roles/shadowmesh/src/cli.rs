@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::exit;
 use crate::values::{
-    Host, HostPort, Place, Traffic, duration, forward, network, networks, proxy, publish,
+    Host, HostPort, Place, Traffic, Turn, duration, forward, network, networks, proxy, publish,
 };
 
 /// A private network that its owners control from end to end.
@@ -456,6 +456,16 @@ pub(crate) enum NetworkCommand {
         /// that theirs tell less; takes bandwidth
         #[arg(long, value_name = "off|buckets")]
         padding: Option<Padding>,
+        /// A TURN server for devices that find no direct path; may be repeated, and `none` takes all away. Every member learns the
+        /// password or secret
+        #[arg(
+            long,
+            value_name = "udp|tcp/ADDRESS:PORT,(username=NAME,password=PASSWORD|secret=SECRET)"
+        )]
+        turn: Vec<Turn>,
+        /// A file with a TURN server in each line, for what other users of this host should not see
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "turn")]
+        turn_file: Option<PathBuf>,
         /// How many entries each of the logs keeps
         #[arg(long, value_name = "NUMBER")]
         log_entries: Option<u64>,

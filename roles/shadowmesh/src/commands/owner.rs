@@ -115,6 +115,9 @@ fn describe(unsigned: &Unsigned) {
             line(format_args!("            traffic {rule}"));
         }
         line(format_args!("            padding {}", info.padding));
+        for server in &info.turn {
+            line(format_args!("            turn {server}"));
+        }
     }
     if let Some(entry) = &unsigned.controller {
         line(format_args!("controller  channel key {}", entry.channel_key));
