@@ -4,6 +4,7 @@
 //! a TUN interface; [`Lab::router`] and [`Lab::host_behind`] put devices behind translators. Everything ends with the lab.
 
 mod relay;
+mod turn;
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use crate::netns::{
 };
 
 pub use relay::Relay;
+pub use turn::{Turn, TurnUsers};
 
 /// The network's name; devices are `<name>.lab.alt`.
 pub const NETWORK: &str = "lab";
