@@ -175,7 +175,7 @@ impl Engine {
             let mapped = self.underlay.mapped.map(|mapped| (Mapped, mapped));
             let reflexive =
                 self.stun.reflexive().into_iter().map(|reflexive| (Reflexive, reflexive));
-            let relayed = self.turns.allocations().map(|(_, relayed)| (Relayed, relayed));
+            let relayed = self.turns.allocations().map(|allocation| (Relayed, allocation.relayed));
             own_candidates(local.chain(mapped).chain(reflexive).chain(relayed), filter)
         } else {
             Vec::new()

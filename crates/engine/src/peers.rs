@@ -9,7 +9,8 @@ use frame_proto::Ends;
 use identity::{CandidateKind, DeviceId, NetworkId};
 use ipnet::IpNet;
 use path::{
-    Candidate, CandidateFilter, CandidateKind::Relayed, PathAgent, PathConfig, RelayChoice,
+    Allocation, Candidate, CandidateFilter, CandidateKind::Relayed, PathAgent, PathConfig,
+    RelayChoice,
 };
 use wireguard_proto::PublicKey;
 
@@ -248,7 +249,7 @@ pub(crate) struct PeerSettings {
     /// Whether the translator in front gives each destination a port of its own.
     pub(crate) dependent: bool,
     /// The allocations of this device at TURN servers.
-    pub(crate) allocations: Vec<u32>,
+    pub(crate) allocations: Vec<Allocation>,
     loopback: bool,
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use identity::{DeviceId, MAX_TURN_SERVERS, Transport, TurnLogin, TurnServer, UnixTime};
 use noise_channel::Now;
-use path::{CandidateFilter, Relayed};
+use path::{Allocation, CandidateFilter, Relayed};
 use rand_core::CryptoRng;
 use turn_proto::{Client, Credentials, Event, Failure};
 use zeroize::Zeroizing;
@@ -200,12 +200,12 @@ impl Turns {
         arrived
     }
 
-    /// The numbers of all allocations, with the addresses that they have.
-    pub(crate) fn allocations(&self) -> impl Iterator<Item = (u32, SocketAddr)> {
+    /// What this device has at all servers.
+    pub(crate) fn allocations(&self) -> impl Iterator<Item = Allocation> {
         self.lines.iter().filter_map(|line| {
             let link = line.link.as_ref()?;
             let relayed = link.client.as_ref()?.relayed().filter(SocketAddr::is_ipv4)?;
-            Some((link.turn.0, relayed))
+            Some(Allocation { number: link.turn.0, relayed })
         })
     }
 
@@ -379,7 +379,7 @@ impl Engine {
         for (from, mut datagram) in self.turns.work(cx) {
             self.take_datagram(from, &mut datagram, cx);
         }
-        let allocations: Vec<u32> = self.turns.allocations().map(|(number, _)| number).collect();
+        let allocations: Vec<_> = self.turns.allocations().collect();
         if allocations != self.settings.allocations {
             self.settings.allocations.clone_from(&allocations);
             let now = cx.instant();

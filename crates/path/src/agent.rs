@@ -16,7 +16,7 @@ use crate::frames::Frames;
 use crate::guesses::Guesses;
 use crate::io::{PathConfig, PathEvent, RemoteStatus, Transmit};
 use crate::relay_choice::RelayChange;
-use crate::relayed::Relayed;
+use crate::relayed::{Allocation, Relayed};
 use crate::remote::{KEEP_ALIVE, Remote, retry_after};
 use crate::remotes::Remotes;
 use crate::translator::PortSequence;
@@ -122,7 +122,7 @@ impl PathAgent {
     }
 
     /// The allocations of this device at TURN servers, through which the peer may be reached too.
-    pub fn handle_allocations(&mut self, allocations: &[u32], now: Instant) {
+    pub fn handle_allocations(&mut self, allocations: &[Allocation], now: Instant) {
         self.remotes.handle_allocations(allocations, self.is_active(now), now);
         if let Path::Direct(address) = self.chosen
             && Relayed::of(address).is_some()
@@ -461,6 +461,7 @@ impl PathAgent {
             if let Some(remote) = self.remotes.get_mut(address) {
                 remote.disprove();
             }
+            self.remotes.doubt_relayed(unanswered.since);
             let since = now.saturating_duration_since(unanswered.since);
             self.choose_again(Reason::Unanswered { since }, now);
             self.discover(now);

@@ -69,7 +69,7 @@ pub use disco::{DecodeError, Message, PROBE_PAYLOAD, TransactionId};
 pub use filtering::Filtering;
 pub use io::{PathConfig, PathEvent, RemoteStatus, Transmit};
 pub use relay_choice::{RelayChange, RelayChoice};
-pub use relayed::Relayed;
+pub use relayed::{Allocation, Relayed};
 pub use remote::Rank;
 pub use stun_client::StunClient;
 pub use survey::FreshSocket;

@@ -49,6 +49,30 @@ impl From<Relayed> for SocketAddr {
     }
 }
 
+/// What this device has at a TURN server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Allocation {
+    /// Its number, which no other one ever has.
+    pub number: u32,
+    /// Its address at the server.
+    pub relayed: SocketAddr,
+}
+
+impl Allocation {
+    /// Whether the server may have a way to a peer's host. One on the internet has none to private addresses, and some
+    /// end an allocation over the attempt.
+    pub(crate) fn may_reach(self, peer: Ipv4Addr) -> bool {
+        let is_private_too = matches!(self.relayed.ip(), IpAddr::V4(own) if is_private(own));
+        !is_private(peer) || is_private_too
+    }
+}
+
+/// Private (RFC 1918), or a carrier's (RFC 6598).
+fn is_private(ip: Ipv4Addr) -> bool {
+    let [first, second, ..] = ip.octets();
+    ip.is_private() || (first == 100 && second & 0xc0 == 64)
+}
+
 /// Whether an address is of those that only this device makes.
 pub(crate) fn is_reserved(ip: Ipv6Addr) -> bool {
     ip.segments()[..4] == PREFIX

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::candidate::{Candidate, CandidateKind, MAX_CANDIDATES};
 use crate::io::RemoteStatus;
-use crate::relayed::Relayed;
+use crate::relayed::{Allocation, Relayed};
 use crate::remote::Remote;
 use crate::why::Path;
 
@@ -20,7 +20,7 @@ pub(crate) struct Remotes {
     /// What the peer announced, best first.
     announced: Vec<Candidate>,
     /// The allocations of this device.
-    allocations: Vec<u32>,
+    allocations: Vec<Allocation>,
 }
 
 impl Remotes {
@@ -32,7 +32,12 @@ impl Remotes {
     }
 
     /// The same for the allocations of this device: with one that is gone, all ways through it are.
-    pub(crate) fn handle_allocations(&mut self, allocations: &[u32], probe: bool, now: Instant) {
+    pub(crate) fn handle_allocations(
+        &mut self,
+        allocations: &[Allocation],
+        probe: bool,
+        now: Instant,
+    ) {
         self.allocations = allocations.to_vec();
         self.arrange(probe, now);
     }
@@ -71,7 +76,8 @@ impl Remotes {
             }
         }
         let ways = self.allocations.iter().flat_map(move |allocation| {
-            peers.clone().into_iter().map(|peer| Relayed { allocation: *allocation, peer })
+            let peers = peers.clone().into_iter().filter(|peer| allocation.may_reach(*peer.ip()));
+            peers.map(|peer| Relayed { allocation: allocation.number, peer })
         });
         ways.map(|way| Candidate::new(CandidateKind::Relayed, way.into()))
     }
@@ -117,6 +123,14 @@ impl Remotes {
         let remote = Remote::new(Candidate::new(kind, address));
         self.known.insert(address, remote);
         self.hear(address, now);
+    }
+
+    /// Forgets the proof of every way through TURN servers from which nothing has come since: where one is dead, the
+    /// others most likely are as well.
+    pub(crate) fn doubt_relayed(&mut self, since: Instant) {
+        let is_silent = |remote: &&mut Remote| remote.heard().is_none_or(|heard| heard < since);
+        let relayed = self.known.values_mut().filter(|remote| remote.is_relayed());
+        relayed.filter(is_silent).for_each(Remote::disprove);
     }
 
     pub(crate) fn get_mut(&mut self, address: SocketAddr) -> Option<&mut Remote> {
@@ -184,6 +198,8 @@ impl Remotes {
 }
 
 /// Whether the address needs no allocation that there is not.
-fn leads_on(allocations: &[u32], address: SocketAddr) -> bool {
-    Relayed::of(address).is_none_or(|relayed| allocations.contains(&relayed.allocation))
+fn leads_on(allocations: &[Allocation], address: SocketAddr) -> bool {
+    Relayed::of(address).is_none_or(|relayed| {
+        allocations.iter().any(|allocation| allocation.number == relayed.allocation)
+    })
 }

@@ -4,8 +4,8 @@ use std::net::{SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 use path::{
-    Candidate, CandidateFilter, CandidateKind, MAX_CANDIDATES, Message, Path, PathAgent,
-    PathConfig, PathEvent, ProbeBudget, Reason, Relayed, TransactionId,
+    Allocation, Candidate, CandidateFilter, CandidateKind, MAX_CANDIDATES, Message, Path,
+    PathAgent, PathConfig, PathEvent, ProbeBudget, Reason, Relayed, TransactionId,
 };
 use proptest::prelude::*;
 use rand_chacha::ChaCha20Rng;
@@ -20,6 +20,11 @@ fn address(text: &str) -> SocketAddr {
 /// A peer's address as it is reached through an allocation.
 fn through(allocation: u32, peer: &str) -> SocketAddr {
     Relayed { allocation, peer: peer.parse().expect("the test writes addresses") }.into()
+}
+
+/// Allocations with these numbers, on the internet.
+fn at_servers<const N: usize>(numbers: [u32; N]) -> [Allocation; N] {
+    numbers.map(|number| Allocation { number, relayed: address("203.0.113.9:50000") })
 }
 
 /// An agent whose pings are answered from these addresses.
@@ -110,7 +115,7 @@ fn each_host_of_the_peer_is_tried_through_each_allocation() {
         reflexive("192.0.2.5:7"),
         reflexive("[2001:db8::5]:7"),
     ]);
-    side.agent.handle_allocations(&[4, 7], side.now);
+    side.agent.handle_allocations(&at_servers([4, 7]), side.now);
     side.pass(Duration::from_secs(2));
     let mut tried: Vec<_> = side.probed.iter().filter_map(|to| Relayed::of(*to)).collect();
     tried.sort();
@@ -120,11 +125,36 @@ fn each_host_of_the_peer_is_tried_through_each_allocation() {
 }
 
 #[test]
+fn a_server_on_the_internet_is_not_sent_to_private_hosts_and_a_private_one_is() {
+    for (relayed, tried) in [("203.0.113.9:50000", 1), ("10.0.0.9:50000", 3)] {
+        let announced = [PEER, "192.168.1.2:7", "100.64.0.2:7"].map(reflexive);
+        let mut side = Side::new(&announced);
+        let allocation = Allocation { number: 4, relayed: address(relayed) };
+        side.agent.handle_allocations(&[allocation], side.now);
+        let remotes = side.agent.remotes(side.now).into_iter();
+        let relayed = remotes.filter(|one| one.candidate.kind == CandidateKind::Relayed);
+        assert_eq!(relayed.count(), tried);
+    }
+}
+
+#[test]
+fn of_several_ways_through_dead_servers_none_is_waited_for_after_the_first() {
+    let mut side = Side::new(&[reflexive(PEER)]);
+    side.reachable = vec![through(4, PEER), through(5, PEER)];
+    side.agent.handle_allocations(&at_servers([4, 5]), side.now);
+    side.pass(Duration::from_secs(2));
+    assert!(matches!(side.agent.chosen(), Path::Direct(_)));
+    side.reachable.clear();
+    side.pass(Duration::from_millis(2_200));
+    assert_eq!(side.agent.chosen(), Path::Relay);
+}
+
+#[test]
 fn a_turn_path_goes_before_the_relay_and_any_other_direct_path_before_it() {
     let mut side = Side::new(&[reflexive(PEER)]);
     let turn = through(4, PEER);
     side.reachable = vec![turn];
-    side.agent.handle_allocations(&[4], side.now);
+    side.agent.handle_allocations(&at_servers([4]), side.now);
     side.pass(Duration::from_secs(2));
     assert_eq!(side.agent.chosen(), Path::Direct(turn));
     assert!(side.agent.lacks_direct(side.now));
@@ -164,9 +194,9 @@ fn an_address_of_the_peers_at_a_turn_server_is_shown_as_such_and_comes_last() {
 fn with_an_allocation_all_ways_through_it_are_gone() {
     let mut side = Side::new(&[reflexive(PEER)]);
     side.reachable = vec![through(4, PEER)];
-    side.agent.handle_allocations(&[4], side.now);
+    side.agent.handle_allocations(&at_servers([4]), side.now);
     side.pass(Duration::from_secs(2));
-    side.agent.handle_allocations(&[], side.now);
+    side.agent.handle_allocations(&at_servers([]), side.now);
     assert_eq!(side.agent.chosen(), Path::Relay);
     assert_eq!(side.agent.why().next().expect("a decision").reason, Reason::AllocationLost);
     let relayed = |side: &Side| {
@@ -174,7 +204,7 @@ fn with_an_allocation_all_ways_through_it_are_gone() {
         remotes.iter().filter(|remote| remote.candidate.kind == CandidateKind::Relayed).count()
     };
     assert_eq!(relayed(&side), 0);
-    side.agent.handle_allocations(&[5], side.now);
+    side.agent.handle_allocations(&at_servers([5]), side.now);
     assert_eq!(relayed(&side), 1);
 }
 
@@ -182,11 +212,11 @@ fn with_an_allocation_all_ways_through_it_are_gone() {
 fn without_relays_a_lost_allocation_leaves_no_path() {
     let mut side = Side::new(&[reflexive(PEER)]);
     side.reachable = vec![through(4, PEER)];
-    side.agent.handle_allocations(&[4], side.now);
+    side.agent.handle_allocations(&at_servers([4]), side.now);
     side.pass(Duration::from_secs(2));
     side.agent.handle_relay(false, side.now);
     assert_eq!(side.agent.chosen(), Path::Direct(through(4, PEER)));
-    side.agent.handle_allocations(&[], side.now);
+    side.agent.handle_allocations(&at_servers([]), side.now);
     assert_eq!(side.agent.chosen(), Path::None);
 }
 
@@ -195,7 +225,7 @@ fn nobody_else_can_name_a_way_through_an_allocation() {
     let filter = CandidateFilter::default();
     assert!(!filter.permits(through(4, PEER)));
     let mut side = Side::new(&[Candidate::new(CandidateKind::Local, through(4, "192.0.2.99:1"))]);
-    side.agent.handle_allocations(&[4], side.now);
+    side.agent.handle_allocations(&at_servers([4]), side.now);
     let candidates = vec![through(4, "192.0.2.98:1")];
     let call = Message::CallMeMaybe { candidates, ports: None };
     side.agent.handle_message(Path::Relay, call, side.now);
@@ -214,7 +244,7 @@ fn nobody_else_can_name_a_way_through_an_allocation() {
 #[test]
 fn a_host_that_is_named_to_be_flooded_gets_no_more_through_allocations() {
     let mut side = Side::new(&[reflexive(PEER)]);
-    side.agent.handle_allocations(&[1, 2, 3, 4], side.now);
+    side.agent.handle_allocations(&at_servers([1, 2, 3, 4]), side.now);
     side.pass(Duration::from_secs(3));
     let at_peer = |to: &&SocketAddr| Relayed::reached(**to) == address(PEER);
     assert!(side.probed.iter().filter(at_peer).count() <= 12 + 3);
@@ -224,7 +254,7 @@ fn a_host_that_is_named_to_be_flooded_gets_no_more_through_allocations() {
 fn the_ways_that_are_tried_have_a_bound() {
     let hosts: Vec<_> = (1..=16).map(|host| reflexive(&format!("192.0.2.{host}:9"))).collect();
     let mut side = Side::new(&hosts);
-    side.agent.handle_allocations(&[1, 2, 3, 4], side.now);
+    side.agent.handle_allocations(&at_servers([1, 2, 3, 4]), side.now);
     for port in 1..100 {
         side.ping_from(through(1, &format!("198.51.100.1:{port}")));
     }

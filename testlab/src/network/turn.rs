@@ -111,3 +111,19 @@ impl Turn {
         self.process.as_mut().expect("it runs").wait_for_output(text, within);
     }
 }
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(process) = &self.process
+        {
+            let output = process.output();
+            let tail: Vec<&str> = output.lines().rev().take(40).collect();
+            let tail: Vec<&str> = tail.into_iter().rev().collect();
+            #[expect(clippy::print_stderr, reason = "what a failed test leaves to read")]
+            {
+                eprintln!("--- coturn\n{}", tail.join("\n"));
+            }
+        }
+    }
+}

@@ -183,15 +183,13 @@ fn a_device_with_a_turn_server_of_its_own_reaches_one_without() {
 
 #[test]
 fn where_udp_is_blocked_turn_over_tcp_leads_out() {
-    let mut lab = Lab::new();
-    let turn = lab.turn(TurnUsers::LongTerm);
-    announce(&lab, &turn, "tcp");
     for other in [Nat::PortRestricted, Nat::UdpBlocked] {
+        let mut lab = Lab::new();
+        let turn = lab.turn(TurnUsers::LongTerm);
+        announce(&lab, &turn, "tcp");
         let pair = Apart::new(&mut lab, [Nat::UdpBlocked, other]);
         pair.wait_for_path("turn", PATIENCE + TO_TURN);
         files_arrive_whole(&pair.alice, &pair.bob);
-        lab.administer(&["device", "remove", "alice"]);
-        lab.administer(&["device", "remove", "bob"]);
     }
 }
 
