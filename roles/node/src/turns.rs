@@ -9,6 +9,7 @@ use std::{
 
 use engine::TurnId;
 use identity::Transport;
+use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream, UdpSocket},
@@ -21,11 +22,13 @@ use tracing::debug;
 use crate::{directory::Directory, mark::Mark};
 
 /// Datagrams, or messages of a stream, that wait for the network; further ones are lost, as on the way.
-const OUTGOING: usize = 256;
+const OUTGOING: usize = 1_024;
 /// What has come and waits for the loop. Behind it the system holds back or drops.
-const INCOMING: usize = 256;
+const INCOMING: usize = 1_024;
 /// What is read at once: the longest datagram.
 const READ: usize = 65_536;
+/// Bytes that the system keeps of either direction of a socket for datagrams, as far as it allows: a few bursts.
+const SYSTEM_BUFFER: usize = 1 << 20;
 /// A server that takes no connection in this time is not reached.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// What is queued at the end of a node has this long to leave.
@@ -123,6 +126,9 @@ impl Link {
         };
         let socket = UdpSocket::bind(any).await?;
         mark.put_on(&socket)?;
+        let buffers = SockRef::from(&socket);
+        buffers.set_recv_buffer_size(SYSTEM_BUFFER)?;
+        buffers.set_send_buffer_size(SYSTEM_BUFFER)?;
         socket.connect(self.server).await?;
         self.tell(TurnEvent::Opened).await;
         let mut buffer = vec![0; READ];

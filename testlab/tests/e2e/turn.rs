@@ -7,8 +7,8 @@ use testlab::netns::{Nat, Router, wait_for};
 use testlab::network::{Device, Lab, Turn, TurnUsers};
 use testlab::probes::Probes;
 
-use crate::stream::files_arrive_whole;
 use crate::translators::netcheck;
+use crate::{MEGABYTE, digest, file_of_noise, web_server};
 
 /// How long anything may take that is not the subject of a test.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -52,6 +52,22 @@ impl Apart {
 /// Names a server to every member.
 fn announce(lab: &Lab, turn: &Turn, transport: &str) {
     lab.administer(&["network", "set", "--turn", &turn.setting(transport)]);
+}
+
+/// Fetches a file of one device from the other, over both IP versions. What overtakes a socket on the way is lost, as by any
+/// datagrams.
+fn files_arrive_whole(to: &Device, from: &Device) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let sent = file_of_noise(folder.path(), 10 * MEGABYTE);
+    let _server = web_server(from, folder.path());
+    let arrived = folder.path().join("arrived");
+    for family in ["-6", "-4"] {
+        let url = format!("http://{}:8000/noise", from.full_name());
+        let file = arrived.display().to_string();
+        let options = ["-sS", "--max-time", "120", family, "-o", &file, &url];
+        to.namespace().run("curl", &options);
+        assert_eq!(digest(&arrived), sent);
+    }
 }
 
 /// What a device has at its only TURN server.
