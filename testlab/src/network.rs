@@ -471,7 +471,7 @@ impl Device {
         });
     }
 
-    /// Waits until traffic to a peer takes a path of this kind, `direct` or `relay`.
+    /// Waits until traffic to a peer takes a path of this kind, such as `direct` or `relay`.
     pub fn wait_for_path(&self, peer: &Self, kind: &str, within: Duration) {
         wait_for(&format!("a {kind} path from {} to {}", self.name, peer.name), within, || {
             self.ping(&peer.full_name());
