@@ -25,6 +25,7 @@
 //! | `credentials` | long-term ones, and those that a shared secret makes |
 //! | `message` | the wire |
 //! | `stream` | messages out of a stream of bytes |
+//! | `tests` | a client and a server on a virtual clock |
 
 #![forbid(unsafe_code)]
 
