@@ -106,7 +106,7 @@ coverage: ## line coverage of what is shipped, by the tests of `unit` (needs llv
 	scripts/coverage $(cache)/coverage
 
 bench: ## throughput, latency and memory beside peers, in one run
-	scripts/install-test-tools gotatun boringtun wireguard-go nebula iroh-relay coturn
+	scripts/install-test-tools gotatun boringtun wireguard-go nebula iroh-relay
 	cargo build --release --workspace --locked --bins
 	SHADOWMESH_PAGE=docs/benchmarks.md $(as_root) $(CARGO_TARGET_DIR)/release/bench $(TABLES)
 

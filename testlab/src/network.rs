@@ -4,6 +4,7 @@
 //! a TUN interface; [`Lab::router`] and [`Lab::host_behind`] put devices behind translators. Everything ends with the lab.
 
 mod relay;
+mod turn;
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use crate::netns::{
 };
 
 pub use relay::Relay;
+pub use turn::{Turn, TurnUsers};
 
 /// The network's name; devices are `<name>.lab.alt`.
 pub const NETWORK: &str = "lab";
@@ -478,7 +480,7 @@ impl Device {
         });
     }
 
-    /// Waits until traffic to a peer takes a path of this kind, `direct` or `relay`.
+    /// Waits until traffic to a peer takes a path of this kind, such as `direct` or `relay`.
     pub fn wait_for_path(&self, peer: &Self, kind: &str, within: Duration) {
         wait_for(&format!("a {kind} path from {} to {}", self.name, peer.name), within, || {
             self.ping(&peer.full_name());

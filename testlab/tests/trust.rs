@@ -56,6 +56,7 @@ impl Lab {
             saved: engine::SavedState::default(),
             udp: false,
             loopback: false,
+            turn: Vec::new(),
             mtu: DEFAULT_MTU,
             has_aes: true,
         };

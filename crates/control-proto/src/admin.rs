@@ -4,10 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use identity::{
     DeviceId, DeviceName, GroupName, NameTarget, NetworkId, NetworkName, Padding, SignerId,
-    TrafficRule, TunnelPublicKey,
+    TrafficRule, TunnelPublicKey, TurnSecret, TurnServer,
 };
 use minicbor::{Decode, Encode};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{Mode, text};
 
@@ -109,9 +109,46 @@ pub struct SettingsChange {
     /// How messages on streams are filled up.
     #[serde(default, with = "text::option")]
     pub padding: Option<Padding>,
+    /// TURN servers for every member.
+    #[serde(default)]
+    pub turn: Option<Vec<TurnText>>,
     /// After how many seconds devices are at home at other relays; 0 for never.
     #[serde(default)]
     pub relay_rotation: Option<u32>,
+}
+
+impl SettingsChange {
+    /// The same without what nobody is to read in a log.
+    #[must_use]
+    pub fn without_secrets(&self) -> Self {
+        let turn = self.turn.as_ref().map(|servers| servers.iter().map(TurnText::shown).collect());
+        Self { turn, ..self.clone() }
+    }
+}
+
+/// A [`TurnServer`] in text, with its secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TurnText(pub TurnSecret);
+
+impl TurnText {
+    /// The same without its secret.
+    fn shown(&self) -> Self {
+        let server = self.0.as_str().parse::<TurnServer>();
+        let shown = server.map_or_else(|_| "not a TURN server".to_owned(), |it| it.to_string());
+        Self(shown.into())
+    }
+}
+
+impl Serialize for TurnText {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(self.0.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for TurnText {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        Ok(Self(String::deserialize(d)?.into()))
+    }
 }
 
 /// A place where nodes find a controller. TLS there is that of the controller itself.
@@ -235,7 +272,7 @@ pub enum AdminAnswer {
     /// It was done.
     Done,
     /// The network.
-    Network(NetworkView),
+    Network(Box<NetworkView>),
     /// The invites just made, with their secrets.
     InvitesCreated {
         /// One for each device.
@@ -309,6 +346,9 @@ pub struct NetworkView {
     /// How messages on streams are filled up.
     #[serde(with = "text")]
     pub padding: Padding,
+    /// The TURN servers, without their secrets.
+    #[serde(default)]
+    pub turn: Vec<String>,
     /// After how many seconds devices are at home at other relays; 0 for never.
     pub relay_rotation: u32,
     /// The epoch of the records.

@@ -57,7 +57,7 @@ mod text;
 pub use admin::{
     AdminAnswer, AdminError, AdminRequest, ControllerPlace, CreatedInvite, DeviceView,
     InviteRequest, InviteState, InviteView, NameTargetView, NameView, NetworkView, PeerRequest,
-    PeerView, RelayView, SettingsChange,
+    PeerView, RelayView, SettingsChange, TurnText,
 };
 pub use client::{
     Admission, ClientConfig, ClientEvent, ClientStatus, ControlClient, ControllerAddress,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use identity::{ChannelKey, DeviceKey, DeviceName, Invite, TunnelKey};
+use identity::{ChannelKey, DeviceKey, DeviceName, Invite, TunnelKey, TurnServer};
 
 /// The inner MTU that every path carries: the least that IPv6 allows (RFC 8200 section 5).
 pub const DEFAULT_MTU: usize = 1_280;
@@ -49,6 +49,8 @@ pub struct EngineConfig {
     pub udp: bool,
     /// Whether peers may be dialled on loopback addresses: for networks on one machine.
     pub loopback: bool,
+    /// TURN servers beside those of the network.
+    pub turn: Vec<TurnServer>,
     /// The tunnel's MTU; [`DEFAULT_MTU`] unless every underlay is known to carry more.
     pub mtu: usize,
     /// Whether the processor has AES: frames are sealed with it where the peer's has, too.

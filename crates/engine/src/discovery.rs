@@ -8,7 +8,7 @@ use frame_proto::FrameType;
 use identity::{DeviceId, Endpoints, ServerAddress, Signed, UnixTime};
 use noise_channel::{ClockOffset, Now};
 use path::{
-    CandidateKind::{Local, Mapped, Reflexive},
+    CandidateKind::{Local, Mapped, Reflexive, Relayed},
     Path, PathEvent,
 };
 use rand_core::CryptoRng;
@@ -114,7 +114,7 @@ impl Engine {
                         let payload =
                             peer.frames.seal_hello_direct(kind, &transmit.payload, cx.rng);
                         if let Some(payload) = payload {
-                            self.output.transmits.push_back(Transmit { to, payload });
+                            self.output.send(Transmit { to, payload });
                         }
                     }
                     Path::Relay | Path::Stream => relayed.push(transmit.payload),
@@ -176,7 +176,8 @@ impl Engine {
             let mapped = self.underlay.mapped.map(|mapped| (Mapped, mapped));
             let reflexive =
                 self.stun.reflexive().into_iter().map(|reflexive| (Reflexive, reflexive));
-            own_candidates(local.chain(mapped).chain(reflexive), filter)
+            let relayed = self.turns.allocations().map(|allocation| (Relayed, allocation.relayed));
+            own_candidates(local.chain(mapped).chain(reflexive).chain(relayed), filter)
         } else {
             Vec::new()
         };
@@ -189,9 +190,11 @@ impl Engine {
         {
             return;
         }
+        let (announced, relayed) = announced(&candidates);
         let endpoints = Endpoints {
             number: self.saved.next_number(cx.now),
-            candidates: announced(&candidates),
+            candidates: announced,
+            relayed,
             relays: homes.clone(),
             servers: servers.clone(),
         };
@@ -235,6 +238,7 @@ impl Engine {
         for (device, what, count) in self.peers.take_refusals() {
             self.alarms.tally(device, what, count, now);
         }
+        self.look_for_lack(now);
         self.alarms.handle_timeout(now);
         match self.schedule.was_set(UnixTime(cx.now.wall.as_secs())) {
             Some(Step::Ahead) => self.handle_waking(cx),
@@ -264,7 +268,7 @@ impl Engine {
     /// sessions have ended while ours seem young.
     fn handle_waking(&mut self, cx: &mut Context<'_>) {
         let now = cx.instant();
-        self.begin_anew(now);
+        self.begin_anew(cx);
         let live = self.wireguard.tunnels().filter(|tunnel| tunnel.session(now).is_some());
         for peer in live.map(|tunnel| *tunnel.peer()).collect::<Vec<_>>() {
             self.wireguard.initiate(&peer, cx.rng, now);

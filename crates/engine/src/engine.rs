@@ -11,7 +11,7 @@ use identity::{
 };
 use noise_channel::{ClockOffset, Now, PathSecret, StaticSecret};
 use packet::{Offload, Segments};
-use path::{ProbeBudget, StunClient, stun};
+use path::{ProbeBudget, Relayed, StunClient, stun};
 use rand_core::CryptoRng;
 use wireguard_proto::{Interface, InterfaceConfig, LoadLimits, PrivateKey, Tai64N};
 
@@ -30,6 +30,7 @@ use crate::statements::current_binding;
 use crate::streams::{Owner, Streams};
 use crate::surveys::Surveys;
 use crate::timers::{REKEY_AFTER_BYTES, SAVE_DELAY, Schedule};
+use crate::turns::Turns;
 use crate::via::Via;
 
 /// One network on one device.
@@ -49,6 +50,7 @@ pub struct Engine {
     pub(crate) alarms: Alarms,
     pub(crate) settings: PeerSettings,
     pub(crate) stun: StunClient,
+    pub(crate) turns: Turns,
     pub(crate) budget: ProbeBudget,
     pub(crate) plane: DataPlaneHandle,
     pub(crate) underlay: Underlay,
@@ -94,14 +96,25 @@ pub(crate) struct Underlay {
 #[derive(Debug, Default)]
 pub(crate) struct Output {
     pub(crate) transmits: VecDeque<Transmit>,
+    /// What goes through allocations at TURN servers.
+    pub(crate) relayed: VecDeque<(Relayed, Vec<u8>)>,
     pub(crate) fresh_sockets: VecDeque<Vec<Transmit>>,
     pub(crate) packets: VecDeque<HostPacket>,
     pub(crate) events: VecDeque<EngineEvent>,
 }
 
 impl Output {
+    /// Queues a datagram for whatever carries what goes there.
+    pub(crate) fn send(&mut self, transmit: Transmit) {
+        match Relayed::of(transmit.to) {
+            Some(relayed) => self.relayed.push_back((relayed, transmit.payload)),
+            None => self.transmits.push_back(transmit),
+        }
+    }
+
     fn is_queued(&self) -> bool {
         !self.transmits.is_empty()
+            || !self.relayed.is_empty()
             || !self.fresh_sockets.is_empty()
             || !self.packets.is_empty()
             || !self.events.is_empty()
@@ -159,6 +172,7 @@ impl Engine {
             alarms: Alarms::default(),
             settings,
             stun: StunClient::new(),
+            turns: Turns::new(config.turn, device),
             budget: ProbeBudget::new(),
             plane: DataPlaneHandle::default(),
             underlay: Underlay::default(),
@@ -203,14 +217,26 @@ impl Engine {
             }
             return self.drain(&mut cx);
         }
+        // What comes through an allocation does not come here: nobody else is that address.
+        if Relayed::of(from).is_none() {
+            self.take_datagram(from, datagram, &mut cx);
+        }
+        self.drain(&mut cx);
+    }
+
+    pub(crate) fn take_datagram(
+        &mut self,
+        from: SocketAddr,
+        datagram: &mut [u8],
+        cx: &mut Context<'_>,
+    ) {
         let plane = self.plane.load();
-        plane.inbound(from, [datagram], now.instant, |inbound| match inbound {
+        plane.inbound(from, [datagram], cx.now.instant, |inbound| match inbound {
             Inbound::Packet(packet) => self.output.packets.push_back(HostPacket::single(packet)),
-            Inbound::ToEngine(datagram) => self.receive_datagram(from, datagram, &mut cx),
-            Inbound::Notice(notice) => self.take_notice(notice, &mut cx),
+            Inbound::ToEngine(datagram) => self.receive_datagram(from, datagram, cx),
+            Inbound::Notice(notice) => self.take_notice(notice, cx),
             Inbound::Dropped(_) => {}
         });
-        self.drain(&mut cx);
     }
 
     /// A packet or super-packet of this device, from the TUN or what stands in its place.
@@ -243,7 +269,8 @@ impl Engine {
     /// A data thread has something to tell.
     pub fn handle_notice(&mut self, notice: Notice, rng: &mut dyn CryptoRng, now: Now) {
         let mut cx = Context { rng, now };
-        self.take_notice(notice, &mut cx);
+        let from = notice.from.filter(|from| Relayed::of(*from).is_none());
+        self.take_notice(Notice { from, ..notice }, &mut cx);
         self.drain(&mut cx);
     }
 
@@ -349,11 +376,14 @@ impl Engine {
     /// The network underneath has changed: everything is dialled and probed anew. That the device has woken up shows
     /// in its wall clock.
     pub fn handle_network_change(&mut self, rng: &mut dyn CryptoRng, now: Now) {
-        self.begin_anew(now.instant);
-        self.drain(&mut Context { rng, now });
+        let mut cx = Context { rng, now };
+        self.begin_anew(&mut cx);
+        self.drain(&mut cx);
     }
 
-    pub(crate) fn begin_anew(&mut self, now: Instant) {
+    pub(crate) fn begin_anew(&mut self, cx: &mut Context<'_>) {
+        let now = cx.instant();
+        self.turns.handle_network_change(cx);
         self.control.client_mut().reconnect(now);
         self.relays.handle_network_change(&mut self.streams, now);
         self.stun.handle_network_change(now);
@@ -447,7 +477,7 @@ impl Engine {
     /// When [`Self::handle_timeout`] wants to be called next, and for what.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        if self.streams.has_commands() || self.output.is_queued() {
+        if self.streams.has_commands() || self.turns.has_commands() || self.output.is_queued() {
             return Some((self.schedule.last_now(), "output is queued"));
         }
         if self.own.removed {
@@ -458,6 +488,7 @@ impl Engine {
             self.relays.poll_timeout(),
             self.wireguard.poll_timeout(),
             self.stun.poll_timeout(),
+            self.turns.poll_timeout(),
             self.peers.poll_timeout(),
             Some(self.schedule.poll_timeout()),
         ]
@@ -484,11 +515,13 @@ impl Engine {
         self.drain_relays(cx);
         self.drain_wireguard(cx);
         self.drain_surveys(cx);
+        self.drain_turns(cx);
         while self.peers.is_touched() {
             self.drain_paths(cx);
             self.drain_relays(cx);
             self.drain_wireguard(cx);
             self.drain_surveys(cx);
+            self.drain_turns(cx);
         }
         if self.schedule.take_announce(cx.instant()) {
             self.announce(cx);

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use identity::{DeviceId, ServerAddress};
+use identity::{DeviceId, ServerAddress, Transport};
 
 /// A datagram to send from the engine's UDP socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +39,38 @@ pub enum StreamCommand {
     Close {
         /// Which.
         stream: StreamId,
+    },
+}
+
+/// Names one socket towards a TURN server, and the allocation that is made over it. Numbers are never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TurnId(pub u32);
+
+/// What the shell does with sockets towards TURN servers for the engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TurnCommand {
+    /// Open a socket of its own that sends to the server and receives from nobody else; answer with
+    /// [`Engine::handle_turn_opened`](crate::Engine::handle_turn_opened) or
+    /// [`Engine::handle_turn_closed`](crate::Engine::handle_turn_closed).
+    Open {
+        /// The new socket.
+        turn: TurnId,
+        /// Where the server is.
+        server: SocketAddr,
+        /// Whether the socket is for datagrams or a stream.
+        transport: Transport,
+    },
+    /// Send a datagram, or bytes of the stream.
+    Send {
+        /// Over which socket.
+        turn: TurnId,
+        /// What.
+        bytes: Vec<u8>,
+    },
+    /// Close the socket when everything is sent; it is not mentioned again.
+    Close {
+        /// Which.
+        turn: TurnId,
     },
 }
 

@@ -37,6 +37,7 @@
 //! | `introductions`, `strangers` | how many new keys are looked at, and what waits for them |
 //! | `tunnels`, `traffic`, `frames`, `host_packet`, `psk`, `via` | packets, sessions, frames |
 //! | `discovery`, `surveys` | paths, candidates, announcements, how a translator counts |
+//! | `turns` | allocations at TURN servers |
 //! | `control`, `relays`, `relay_event`, `links`, `hosts`, `guests`, `streams`, `classes` | connections to controller, relays and peers, and who waits where |
 //! | `dataplane`, `routes` | what runs on data threads |
 //! | `alarms` | security events, counted and rate-limited |
@@ -80,6 +81,7 @@ mod sync;
 mod timers;
 mod traffic;
 mod tunnels;
+mod turns;
 mod via;
 
 pub use config::{DEFAULT_MTU, DeviceSecrets, EngineConfig, SavedState};
@@ -91,10 +93,10 @@ pub use frame_proto::has_aes;
 pub use host_packet::HostPacket;
 pub use io::{
     ConnectionState, DialTarget, EngineEvent, InterfaceSettings, Purpose, StatePart, StreamCommand,
-    StreamId, Transmit,
+    StreamId, Transmit, TurnCommand, TurnId,
 };
 pub use noise_channel::{Now, UnixMillis};
 pub use routes::Routes;
 pub use status::{
-    CandidateStatus, DecisionStatus, EngineStatus, PeerStatus, RelayStatus, WhyStatus,
+    CandidateStatus, DecisionStatus, EngineStatus, PeerStatus, RelayStatus, TurnStatus, WhyStatus,
 };

@@ -8,7 +8,10 @@ use control_proto::{NetworkMap, TunnelRefusal};
 use frame_proto::Ends;
 use identity::{CandidateKind, DeviceId, NetworkId};
 use ipnet::IpNet;
-use path::{Candidate, CandidateFilter, PathAgent, PathConfig, RelayChoice};
+use path::{
+    Allocation, Candidate, CandidateFilter, CandidateKind::Relayed, PathAgent, PathConfig,
+    RelayChoice,
+};
 use wireguard_proto::PublicKey;
 
 use crate::engine::Own;
@@ -245,6 +248,8 @@ pub(crate) struct PeerSettings {
     pub(crate) local: Vec<Candidate>,
     /// Whether the translator in front gives each destination a port of its own.
     pub(crate) dependent: bool,
+    /// The allocations of this device at TURN servers.
+    pub(crate) allocations: Vec<Allocation>,
     loopback: bool,
 }
 
@@ -252,7 +257,13 @@ impl PeerSettings {
     /// The settings for a network that routes `overlay`.
     pub(crate) fn new(overlay: Vec<IpNet>, udp: bool, loopback: bool) -> Self {
         let filter = CandidateFilter::new(overlay).with_loopback(loopback);
-        Self { path: PathConfig { filter, udp }, local: Vec::new(), dependent: false, loopback }
+        Self {
+            path: PathConfig { filter, udp },
+            local: Vec::new(),
+            dependent: false,
+            allocations: Vec::new(),
+            loopback,
+        }
     }
 
     /// The same settings for a network that routes other prefixes.
@@ -263,12 +274,18 @@ impl PeerSettings {
     fn announce(&self, peer: &mut Peer, entry: &control_proto::Peer, now: Instant) {
         peer.agent.handle_translator(self.dependent);
         peer.agent.handle_local_candidates(&self.local, now);
+        peer.agent.handle_allocations(&self.allocations, now);
         let Some(endpoints) = &entry.endpoints else { return };
         peer.relays.handle_announced(&endpoints.relays);
         let candidates: Vec<_> = endpoints
             .candidates
             .iter()
-            .map(|candidate| Candidate::new(path_kind(candidate.kind), candidate.address))
+            .enumerate()
+            .map(|(index, candidate)| {
+                let is_relayed = endpoints.is_relayed(index);
+                let kind = if is_relayed { Relayed } else { path_kind(candidate.kind) };
+                Candidate::new(kind, candidate.address)
+            })
             .collect();
         peer.agent.handle_remote_candidates(&candidates, now);
     }
@@ -293,21 +310,24 @@ fn path_kind(kind: CandidateKind) -> path::CandidateKind {
     }
 }
 
-/// This device's candidates as it announces them.
-pub(crate) fn announced(candidates: &[Candidate]) -> Vec<identity::Candidate> {
-    candidates
+/// This device's candidates as it announces them, and which of them are at TURN servers.
+pub(crate) fn announced(candidates: &[Candidate]) -> (Vec<identity::Candidate>, Option<u16>) {
+    let relayed = candidates.iter().zip(0_u32..).filter(|(one, _)| one.kind == Relayed);
+    let relayed = relayed.filter_map(|(_, index)| 1_u16.checked_shl(index)).reduce(|a, b| a | b);
+    let candidates = candidates
         .iter()
         .map(|candidate| identity::Candidate {
             address: candidate.address,
             kind: match candidate.kind {
                 path::CandidateKind::Local => CandidateKind::Local,
                 path::CandidateKind::Mapped => CandidateKind::Mapped,
-                path::CandidateKind::Reflexive | path::CandidateKind::PeerReflexive => {
+                path::CandidateKind::Reflexive | path::CandidateKind::PeerReflexive | Relayed => {
                     CandidateKind::Reflexive
                 }
             },
         })
-        .collect()
+        .collect();
+    (candidates, relayed)
 }
 
 /// Where this device is reached, by kind, without what nobody may dial.

@@ -4,14 +4,13 @@ mod choice;
 mod homes;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use control_proto::{RelayHealth, SecurityEvent};
 use identity::{
     Attachment, Binding, CertificateChain, ChannelPublicKey, DeviceId, GroupName, NetworkId,
-    Padding, RelayEntry, ServerAddress, Signed, UnixTime,
+    Padding, RelayEntry, ServerAddress, Signed,
 };
 use noise_channel::{ClockOffset, PathSecret, Service, StaticSecret};
 use relay_proto::{ClientConfig, ClientEvent, FlowId, RelayClient};
@@ -24,7 +23,7 @@ use crate::io::{DialTarget, Purpose, StreamId};
 use crate::links::{Line, Link};
 use crate::relay_event::RelayEvent;
 use crate::streams::{Owner, Streams};
-use homes::{Chooser, Homes, Prospect};
+use homes::Homes;
 
 /// Frames kept while a link is being made: the handshakes of a few peers.
 const MAX_WAITING: usize = 32;
@@ -120,58 +119,6 @@ impl Relays {
         }
         (self.entries, self.health) = (entries, health);
         self.events.push_back(RelayEvent::Changed);
-    }
-
-    /// Takes over the groups of this device, and after how many seconds the network wants others to be its homes;
-    /// [`Self::choose_homes`] has to follow if they are new.
-    pub(crate) fn set_policy(&mut self, groups: &[GroupName], rotation: u32) -> bool {
-        let is_new = self.groups != groups || self.rotation != rotation;
-        self.groups = groups.to_vec();
-        self.rotation = rotation;
-        is_new
-    }
-
-    /// Whether it is time for [`Self::choose_homes`].
-    pub(crate) fn take_review(&mut self, now: Instant) -> bool {
-        self.homes.take_review(now)
-    }
-
-    /// Chooses homes by what is known now; true if they are others than before. `distance` says how long a STUN server
-    /// took to answer.
-    pub(crate) fn choose_homes(
-        &mut self,
-        distance: impl Fn(SocketAddr) -> Option<Duration>,
-        wall: UnixTime,
-        now: Instant,
-    ) -> bool {
-        let prospect = |entry| Prospect {
-            entry,
-            health: self.health.get(&entry.device).copied().unwrap_or_default(),
-            is_attached: self.is_attached(entry.device),
-            distance: entry.stun.iter().filter_map(|server| distance(*server)).min(),
-        };
-        let serving = self.entries.values().filter(|entry| entry.serves(&self.groups));
-        let prospects: Vec<_> = serving.map(prospect).collect();
-        let (device, rotation) = (self.settings.device, self.rotation);
-        let chooser = Chooser { device, rotation, wall };
-        let before: Vec<_> = self.homes.iter().collect();
-        let is_other = self.homes.choose(&prospects, chooser, now);
-        for relay in self.homes.unknown(&prospects, now) {
-            let link = self.links.entry(relay).or_insert_with(|| Link::dialled_at(now));
-            link.keep_until(now + LEAVE);
-        }
-        for home in self.homes.iter() {
-            self.links.entry(home).or_insert_with(|| Link::dialled_at(now));
-        }
-        for relay in before.into_iter().filter(|relay| !self.homes.contains(*relay)) {
-            if let Some(link) = self.links.get_mut(&relay) {
-                link.keep_until(now + LEAVE);
-            }
-        }
-        if is_other {
-            self.events.push_back(RelayEvent::Changed);
-        }
-        is_other
     }
 
     /// Whether frames go through this relay, or straight to this peer.
@@ -452,15 +399,6 @@ impl Relays {
             let home = self.homes.contains(entry.device);
             (entry, self.is_attached(entry.device), home, self.homes.measured(entry.device))
         })
-    }
-
-    /// The STUN servers beside the relays where this device is at home, and those beside others that serve it.
-    pub(crate) fn stun_servers(&self) -> [Vec<SocketAddr>; 2] {
-        let homes = self.homes.iter().filter_map(|home| self.entries.get(&home));
-        let serving = self.entries.values().filter(|entry| entry.serves(&self.groups));
-        let others = serving.filter(|entry| !self.homes.contains(entry.device));
-        let stun = |entry: &RelayEntry| entry.stun.clone();
-        [homes.flat_map(stun).collect(), others.flat_map(stun).collect()]
     }
 
     fn dial_if_due(&mut self, relay: DeviceId, streams: &mut Streams, cx: &mut Context<'_>) {

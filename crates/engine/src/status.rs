@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use control_proto::NetworkMap;
 use identity::{DeviceId, RelayEntry, RevocationTarget, Scope, TunnelPublicKey, UnixTime};
 use noise_channel::{ClockOffset, Now, limits::CLOCK_TOLERANCE};
-use path::{CandidateKind, Path};
+use path::{CandidateKind, Path, Relayed};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
@@ -61,6 +61,8 @@ pub struct EngineStatus {
     pub port_step: Option<i16>,
     /// The one at which the router forwards to this device.
     pub mapped: Option<SocketAddr>,
+    /// The TURN servers, and what this device has there.
+    pub turn: Vec<TurnStatus>,
     /// Whether datagrams can be sent at all.
     pub udp: bool,
     /// The other members, then the plain WireGuard peers.
@@ -87,6 +89,19 @@ pub struct RelayStatus {
     pub latency_ms: Option<f64>,
 }
 
+/// One TURN server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TurnStatus {
+    /// `udp/ADDRESS` or `tcp/ADDRESS`.
+    pub server: String,
+    /// `unused` while no traffic lacks a direct path, `asked`, `allocated` or `failed`.
+    pub state: String,
+    /// The address that peers send to.
+    pub relayed: Option<SocketAddr>,
+    /// Why it was of no use the last time, with what to do.
+    pub problem: Option<String>,
+}
+
 /// One other member, or a plain WireGuard peer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PeerStatus {
@@ -96,7 +111,8 @@ pub struct PeerStatus {
     pub device_id: String,
     /// Its addresses, IPv6 first.
     pub addresses: Vec<IpAddr>,
-    /// `direct ADDRESS`, `stream`, `relay RELAY` or `none`.
+    /// `direct ADDRESS`, `turn ADDRESS` where a TURN server passes on what is for that address, `stream`, `relay RELAY` or
+    /// `none`.
     pub path: String,
     /// Round trip of the direct path in milliseconds.
     pub latency_ms: Option<f64>,
@@ -147,7 +163,7 @@ pub struct DecisionStatus {
 pub struct CandidateStatus {
     /// The address.
     pub address: SocketAddr,
-    /// `local`, `reflexive` or `peer-reflexive`.
+    /// `local`, `mapped`, `reflexive`, `peer-reflexive`, or `relayed` where a TURN server stands in between.
     pub kind: String,
     /// Whether it answered lately.
     pub proven: bool,
@@ -191,6 +207,7 @@ impl Engine {
             filtering_ipv6: filtering_ipv6.map(|filtering| filtering.to_string()),
             port_step: self.underlay.surveys.found().map(|found| found.step),
             mapped: self.underlay.mapped,
+            turn: self.turns.statuses().collect(),
             udp: self.settings.path.udp,
             peers: self.peer_statuses(now.instant),
             clock_offset,
@@ -198,6 +215,7 @@ impl Engine {
                 .map(clock_warning)
                 .into_iter()
                 .chain(stale.map(stale_warning))
+                .chain(self.turns.statuses().filter_map(|status| turn_warning(&status)))
                 .collect(),
         }
     }
@@ -254,12 +272,12 @@ impl Engine {
         let peer = self.peers.get(peer)?;
         let decisions = peer.agent.why().map(|decision| DecisionStatus {
             age: now.instant.saturating_duration_since(decision.at).as_secs_f64(),
-            path: decision.path.to_string(),
+            path: peer.agent.describe(decision.path),
             reason: decision.reason.to_string(),
         });
         let candidates =
             peer.agent.remotes(now.instant).into_iter().map(|remote| CandidateStatus {
-                address: remote.candidate.address,
+                address: Relayed::reached(remote.candidate.address),
                 kind: kind_text(remote.candidate.kind).to_owned(),
                 proven: remote.proven,
                 latency_ms: remote.latency.map(millis),
@@ -268,11 +286,18 @@ impl Engine {
         Some(WhyStatus {
             name: peer.member.name.to_string(),
             device_id: peer.device().to_string(),
-            path: peer.agent.chosen().to_string(),
+            path: peer.agent.describe(peer.agent.chosen()),
             decisions: decisions.collect(),
             candidates: candidates.collect(),
             relays: peer.relays.relays().iter().map(DeviceId::to_string).collect(),
         })
+    }
+
+    /// A path to a peer in words: `direct ADDRESS`, `turn ADDRESS`, `stream`, `relay` or `none`.
+    #[must_use]
+    pub fn describe(&self, peer: DeviceId, path: Path) -> String {
+        let peer = self.peers.get(peer);
+        peer.map_or_else(|| path.to_string(), |peer| peer.agent.describe(path))
     }
 
     /// The peer with this name, DeviceId or address.
@@ -325,6 +350,11 @@ fn stale_warning(seconds: u64) -> String {
     )
 }
 
+fn turn_warning(status: &TurnStatus) -> Option<String> {
+    let problem = status.problem.as_ref()?;
+    Some(format!("the TURN server {} is of no use: {problem}", status.server))
+}
+
 fn connection_text(state: &ConnectionState) -> (String, Option<String>) {
     let (text, detail) = match state {
         ConnectionState::Offline => {
@@ -353,7 +383,7 @@ fn peer_status(peer: &Peer, now: Instant) -> PeerStatus {
         addresses: peer.addresses().collect(),
     };
     let status = traffic_status(about, chosen, &peer.traffic, now);
-    PeerStatus { latency_ms: latency.map(millis), ..status }
+    PeerStatus { path: peer.agent.describe(chosen), latency_ms: latency.map(millis), ..status }
 }
 
 /// Who a peer is.
@@ -386,6 +416,7 @@ fn kind_text(kind: CandidateKind) -> &'static str {
         CandidateKind::Mapped => "mapped",
         CandidateKind::Reflexive => "reflexive",
         CandidateKind::PeerReflexive => "peer-reflexive",
+        CandidateKind::Relayed => "relayed",
     }
 }
 

@@ -79,6 +79,10 @@ impl Engine {
             let rules = info.map(|info| &info.traffic[..]).unwrap_or_default();
             self.relays.classifier.set_rules(rules);
             self.relays.set_padding(info.map(|info| info.padding).unwrap_or_default());
+            if self.settings.path.udp {
+                let turn = info.map(|info| &info.turn[..]).unwrap_or_default();
+                self.turns.handle_servers(turn, &self.settings.path.filter, cx);
+            }
         }
         let is_other_policy = self.take_policy(cx.now);
         if changes.relays {
@@ -198,6 +202,7 @@ impl Engine {
         self.relays.handle_entries([], &mut self.streams);
         self.choose_homes(cx.now);
         self.relays.guests.retire(cx.now);
+        self.turns.give_back(cx);
         self.own.removed = true;
         self.output.events.push_back(EngineEvent::Removed);
     }

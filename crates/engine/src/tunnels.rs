@@ -9,7 +9,7 @@ use control_proto::{SecurityEvent, TunnelRefusal};
 use frame_proto::{FrameType, OffloadHeader, parse, payload_mut};
 use identity::{DeviceId, RevocationTarget};
 use packet::{Offload, Segments};
-use path::{Message, Path};
+use path::{Message, Path, Relayed};
 use wireguard_proto::{Dropped, Event, MessageKind, OpenError, PublicKey, Received, Session};
 
 use crate::context::Context;
@@ -125,7 +125,7 @@ impl Engine {
         if wake {
             self.wireguard.handle_activity(&key, cx.rng, cx.now.instant);
         }
-        self.output.transmits.push_back(Transmit { to, payload });
+        self.output.send(Transmit { to, payload });
     }
 
     /// A datagram that the data plane does not know: a handshake, disco, or noise.
@@ -425,7 +425,7 @@ impl Engine {
         };
         match via {
             Some(Via::Direct(to)) => {
-                self.output.transmits.push_back(Transmit { to, payload: message.to_vec() });
+                self.output.send(Transmit { to, payload: message.to_vec() });
             }
             Some(Via::Relay(device)) => {
                 self.send_hello(device, FrameType::Handshake, message, cx);
@@ -477,14 +477,14 @@ impl Engine {
             match self.peers.by_key(key) {
                 Some(peer) => {
                     let direct = match peer.agent.chosen() {
-                        Path::Direct(to) => Some(to),
+                        Path::Direct(to) => datagrams(to),
                         Path::Relay | Path::Stream | Path::None => None,
                     };
                     plane.add(*key, &peer.traffic, direct, peer.frames.sessions());
                 }
                 None => {
                     let Some(peer) = self.peers.plain.get(key) else { continue };
-                    let direct = self.plain_endpoint(key);
+                    let direct = self.plain_endpoint(key).and_then(datagrams);
                     plane.add(*key, &peer.traffic, direct, peer.sessions.values());
                 }
             }
@@ -503,4 +503,9 @@ impl Engine {
         }
         directory
     }
+}
+
+/// Where data threads may send: what goes through an allocation goes through the engine.
+fn datagrams(to: SocketAddr) -> Option<SocketAddr> {
+    Relayed::of(to).is_none().then_some(to)
 }

@@ -87,9 +87,19 @@ pub struct Endpoints {
     /// [`MAX_SERVER_ADDRESSES`] each; more are cut off by receivers.
     #[cbor(n(3), default)]
     pub servers: Vec<ServerAddress>,
+    /// Which of the candidates are at TURN servers: the lowest bit is that of the first.
+    #[n(4)]
+    pub relayed: Option<u16>,
 }
 
 impl Endpoints {
+    /// Whether the candidate of this index is at a TURN server, which passes on what comes.
+    #[must_use]
+    pub fn is_relayed(&self, index: usize) -> bool {
+        let bit = u32::try_from(index).ok().and_then(|index| 1_u16.checked_shl(index));
+        bit.is_some_and(|bit| self.relayed.unwrap_or_default() & bit != 0)
+    }
+
     /// Whether there is no more of anything than a device may announce.
     #[must_use]
     pub fn is_bounded(&self) -> bool {

@@ -6,7 +6,8 @@ use minicbor::{Decode, Encode};
 
 use crate::{
     ChannelPublicKey, DeviceId, DeviceName, GroupName, Ipv4Prefix, NetworkName, Padding,
-    RecordBody, Scope, ServerAddress, TrafficRule, TunnelPublicKey, UlaPrefix, UnixTime,
+    RecordBody, Scope, ServerAddress, TrafficRule, TunnelPublicKey, TurnServer, UlaPrefix,
+    UnixTime,
 };
 
 /// A relay of the network.
@@ -159,6 +160,9 @@ pub struct NetworkInfo {
     /// How messages on streams are filled up.
     #[cbor(n(5), default)]
     pub padding: Padding,
+    /// TURN servers for every member; at most [`MAX_TURN_SERVERS`](crate::MAX_TURN_SERVERS), further ones do not count.
+    #[cbor(n(6), default)]
+    pub turn: Vec<TurnServer>,
     /// After how many seconds a device is at home at other relays, so that none sees it for long; 0 for never.
     #[cbor(n(7), default)]
     pub relay_rotation: u32,

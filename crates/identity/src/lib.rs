@@ -33,7 +33,7 @@
 //! | `revocation` | what does not count any more |
 //! | `record`, `entry`, `server` | numbered records, and what they are about |
 //! | `invite` | joining |
-//! | `traffic`, `padding` | rules for what waits, and for lengths |
+//! | `traffic`, `padding`, `turn` | rules for what waits, and for lengths; servers of others that pass datagrams on |
 //! | `encoding` | how bytes become types, and text |
 //! | `address` | prefixes and interface identifiers |
 
@@ -58,6 +58,7 @@ mod server;
 mod signed;
 mod time;
 mod traffic;
+mod turn;
 
 pub use address::{
     Ipv4Prefix, PrefixError, Subnet, UlaPrefix, device_address, interface_identifier, ipv4_prefix,
@@ -91,3 +92,4 @@ pub use server::{ServerAddress, TlsMode};
 pub use signed::{SignatureError, Signed, Statement};
 pub use time::{CLOCK_TOLERANCE, DEFAULT_VALIDITY, UnixTime, Validity, ValidityError};
 pub use traffic::{MAX_TRAFFIC_RULES, ParseTrafficRuleError, TrafficClass, TrafficRule, Transport};
+pub use turn::{MAX_TURN_SERVERS, ParseTurnServerError, TurnLogin, TurnSecret, TurnServer};

@@ -47,6 +47,11 @@ pub enum Transport {
 impl Transport {
     const ALL: [(Self, &str); 2] = [(Self::Tcp, "tcp"), (Self::Udp, "udp")];
 
+    /// The one of this name.
+    pub(crate) fn named(text: &str) -> Option<Self> {
+        value(&Self::ALL, text)
+    }
+
     /// Its number in IP headers.
     #[must_use]
     pub const fn number(self) -> u8 {
@@ -54,6 +59,12 @@ impl Transport {
             Self::Tcp => 6,
             Self::Udp => 17,
         }
+    }
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(name(&Self::ALL, *self))
     }
 }
 
@@ -86,7 +97,7 @@ impl TrafficRule {
 
 impl fmt::Display for TrafficRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", name(&Transport::ALL, self.transport), self.first)?;
+        write!(f, "{}/{}", self.transport, self.first)?;
         if self.last != self.first {
             write!(f, "-{}", self.last)?;
         }
@@ -114,8 +125,7 @@ fn parse(text: &str) -> Option<TrafficRule> {
     let (ports, class) = rest.split_once('=')?;
     let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
     let (first, last) = (first.parse().ok()?, last.parse().ok()?);
-    let (transport, class) =
-        (value(&Transport::ALL, transport)?, value(&TrafficClass::ALL, class)?);
+    let (transport, class) = (Transport::named(transport)?, value(&TrafficClass::ALL, class)?);
     (first <= last).then_some(TrafficRule { transport, first, last, class })
 }
 

@@ -1,5 +1,7 @@
 //! The machine that chooses the path to one peer.
 
+mod choosing;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -14,6 +16,7 @@ use crate::frames::Frames;
 use crate::guesses::Guesses;
 use crate::io::{PathConfig, PathEvent, RemoteStatus, Transmit};
 use crate::relay_choice::RelayChange;
+use crate::relayed::{Allocation, Relayed};
 use crate::remote::{KEEP_ALIVE, Remote, retry_after};
 use crate::remotes::Remotes;
 use crate::translator::PortSequence;
@@ -116,6 +119,17 @@ impl PathAgent {
             .collect();
         order(&mut wanted);
         self.remotes.announce(&wanted, self.is_active(now), now);
+    }
+
+    /// The allocations of this device at TURN servers, through which the peer may be reached too.
+    pub fn handle_allocations(&mut self, allocations: &[Allocation], now: Instant) {
+        self.remotes.handle_allocations(allocations, self.is_active(now), now);
+        if let Path::Direct(address) = self.chosen
+            && Relayed::of(address).is_some()
+            && !self.remotes.is_through_allocation(address)
+        {
+            self.choose_again(Reason::AllocationLost, now);
+        }
     }
 
     /// Whether a relay is there through which the peer can be reached.
@@ -222,7 +236,7 @@ impl PathAgent {
             Path::Direct(address) => {
                 let was_narrow =
                     self.remotes.get_mut(address).is_some_and(|remote| remote.was_narrow());
-                self.config.udp && self.config.filter.permits(address) && !was_narrow
+                self.permits(address) && !was_narrow
             }
             Path::Relay | Path::Stream => true,
             Path::None => false,
@@ -335,9 +349,7 @@ impl PathAgent {
 
     fn handle_ping(&mut self, path: Path, transaction: TransactionId, now: Instant) {
         let is_usable = match path {
-            Path::Direct(address) => {
-                self.config.udp && self.config.filter.permits(canonical(address))
-            }
+            Path::Direct(address) => self.permits(canonical(address)),
             // Through which relay it came matters there, so the choice of the relay answers it.
             Path::Relay | Path::Stream | Path::None => false,
         };
@@ -372,12 +384,14 @@ impl PathAgent {
 
     /// Something authenticated came straight from this address.
     fn hear(&mut self, address: SocketAddr, now: Instant) {
-        self.guesses.stop();
+        if !self.remotes.is_relayed(address) {
+            self.guesses.stop();
+        }
         if self.chosen == Path::Direct(address) {
             self.unanswered = None;
         }
         let is_known = self.remotes.hear(address, now);
-        if !is_known && self.config.udp && self.config.filter.permits(address) {
+        if !is_known && self.permits(address) {
             self.remotes.discover(address, now);
         }
     }
@@ -396,6 +410,14 @@ impl PathAgent {
             self.unanswered = Some(Unanswered { since, demote_at, probed: true });
             remote.start_burst(now);
         }
+    }
+
+    /// Whether packets for the peer may be sent there: an address that may be dialled, by itself or through an
+    /// allocation that there is.
+    fn permits(&self, address: SocketAddr) -> bool {
+        let is_own = self.remotes.is_through_allocation(address);
+        let reached = if is_own { Relayed::reached(address) } else { address };
+        self.config.udp && self.config.filter.permits(reached)
     }
 
     fn is_active(&self, now: Instant) -> bool {
@@ -417,7 +439,7 @@ impl PathAgent {
 
     fn discover(&mut self, now: Instant) {
         self.remotes.start_bursts(now);
-        if !self.is_direct() {
+        if !self.is_straight() {
             self.call(now);
         }
     }
@@ -439,6 +461,7 @@ impl PathAgent {
             if let Some(remote) = self.remotes.get_mut(address) {
                 remote.disprove();
             }
+            self.remotes.doubt_relayed(unanswered.since);
             let since = now.saturating_duration_since(unanswered.since);
             self.choose_again(Reason::Unanswered { since }, now);
             self.discover(now);
@@ -488,7 +511,7 @@ impl PathAgent {
     }
 
     fn send_call(&mut self, now: Instant) {
-        if self.is_direct() || !self.is_active(now) {
+        if self.is_straight() || !self.is_active(now) {
             self.calls.stop();
         }
         if !self.calls.take(now) || self.local.is_empty() {
@@ -503,7 +526,7 @@ impl PathAgent {
     }
 
     fn send_guesses(&mut self, budget: &mut ProbeBudget, rng: &mut dyn CryptoRng, now: Instant) {
-        if self.is_direct() || !self.is_active(now) || !self.config.udp {
+        if self.is_straight() || !self.is_active(now) || !self.config.udp {
             return self.guesses.stop();
         }
         let guess = self.guesses.next(self.calls.ports(), budget, now);
@@ -532,7 +555,7 @@ impl PathAgent {
             if remote.due().is_none_or(|at| at > now) {
                 continue;
             }
-            if !remote.is_proven() && !budget.take(address, now) {
+            if !remote.is_proven() && !budget.take(Relayed::reached(address), now) {
                 remote.skip_probe(retry, now);
                 continue;
             }
@@ -548,47 +571,5 @@ impl PathAgent {
                 self.unanswered = Some(Unanswered::since(now));
             }
         }
-    }
-
-    /// Moves to the best path, if that is another one than the chosen.
-    fn choose_best(&mut self, reason: Reason, now: Instant) {
-        let path = match (self.remotes.best(self.chosen, now), self.frames.path()) {
-            (Some(address), _) => Path::Direct(address),
-            (None, Path::None) => self.chosen,
-            (None, frames) => frames,
-        };
-        if path == self.chosen {
-            return;
-        }
-        let reason = match (self.remotes.latency(path), self.remotes.latency(self.chosen)) {
-            (Some(latency), Some(than)) => Reason::Better { latency, than },
-            (Some(_) | None, _) => reason,
-        };
-        self.choose(path, reason, now);
-    }
-
-    /// The chosen path is lost: takes the best of the others. Without any other, the address
-    /// that worked last stays the best guess.
-    fn choose_again(&mut self, reason: Reason, now: Instant) {
-        let path = match (self.remotes.best(self.chosen, now), self.frames.path(), self.chosen) {
-            (Some(address), ..) | (None, Path::None, Path::Direct(address)) => {
-                Path::Direct(address)
-            }
-            (None, frames, _) => frames,
-        };
-        if path != self.chosen {
-            self.choose(path, reason, now);
-        }
-    }
-
-    fn choose(&mut self, path: Path, reason: Reason, now: Instant) {
-        let decision = Decision { at: now, path, reason };
-        self.chosen = path;
-        self.unanswered = None;
-        if self.decisions.len() == DECISIONS {
-            self.decisions.pop_front();
-        }
-        self.decisions.push_back(decision);
-        self.events.push_back(PathEvent::Chosen(decision));
     }
 }

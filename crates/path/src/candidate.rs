@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 
 use ipnet::IpNet;
 
+use crate::relayed::is_reserved;
+
 /// Candidates kept per peer; more are a sign of abuse, not of connectivity.
 pub const MAX_CANDIDATES: usize = 16;
 
@@ -18,6 +20,8 @@ pub enum CandidateKind {
     Reflexive,
     /// Seen by us as the source of an authenticated packet of the peer.
     PeerReflexive,
+    /// At a TURN server, which passes on what comes.
+    Relayed,
 }
 
 /// One address at which a device may be reachable over UDP.
@@ -50,7 +54,8 @@ pub fn order(candidates: &mut Vec<Candidate>) {
 ///
 /// A member that announces somebody else's address must not be able to make the others send there
 /// what they would never send by themselves: into the overlay (loops), to this host, to many hosts,
-/// to a neighbour on another link, or to the metadata service of a cloud.
+/// to a neighbour on another link, or to the metadata service of a cloud. Nor may it name a way through an
+/// allocation of theirs ([`Relayed`](crate::Relayed)).
 #[derive(Clone, Debug, Default)]
 pub struct CandidateFilter {
     overlay: Vec<IpNet>,
@@ -92,6 +97,7 @@ impl CandidateFilter {
         !ip.is_unspecified()
             && !ip.is_multicast()
             && !ip.is_unicast_link_local()
+            && !is_reserved(ip)
             && self.permits_loopback(ip.into())
     }
 

@@ -17,6 +17,9 @@
 //!   ([`PROBE_PAYLOAD`]); one that ceases to is left, whatever else comes over it (RFC 8899).
 //! - **Both ends at once.** Probing starts with a call-me-maybe through the relay. It carries our
 //!   candidates and makes the other end probe in the same moment, which opens both firewalls.
+//! - **TURN behind all else.** A peer may be reached through an allocation of this device at a TURN server, by an address
+//!   of its own making ([`Relayed`]), or through one of the peer's, which is an address like others. Both are paths like
+//!   others, but any other direct path goes before them, and looking for one does not end with them.
 //! - **Counted ports are guessed.** A translator that gives each destination another port, but counts them,
 //!   is asked where it stands just before it is probed through ([`StunClient::survey`]); the call-me-maybe
 //!   says so, and the other end pings the ports that come next, a few times and within [`ProbeBudget`].
@@ -50,6 +53,7 @@ mod frames;
 mod guesses;
 mod io;
 mod relay_choice;
+mod relayed;
 mod remote;
 mod remotes;
 pub mod stun;
@@ -65,6 +69,7 @@ pub use disco::{DecodeError, Message, PROBE_PAYLOAD, TransactionId};
 pub use filtering::Filtering;
 pub use io::{PathConfig, PathEvent, RemoteStatus, Transmit};
 pub use relay_choice::{RelayChange, RelayChoice};
+pub use relayed::{Allocation, Relayed};
 pub use remote::Rank;
 pub use stun_client::StunClient;
 pub use survey::FreshSocket;

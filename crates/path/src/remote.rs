@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::candidate::Candidate;
+use crate::candidate::{Candidate, CandidateKind};
 use crate::disco::TransactionId;
 
 /// Gaps between the probes of a burst. Both ends start at about the same time; the last probe
@@ -42,6 +42,8 @@ const HYSTERESIS_LEAST: Duration = Duration::from_millis(5);
 /// to last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rank {
+    /// Not through a TURN server.
+    pub straight: bool,
     /// Loss in steps that matter: under 5 %, under 20 %, worse.
     pub loss: Reverse<u8>,
     /// Round trip, with the incumbent's advantage taken off.
@@ -104,6 +106,11 @@ impl Remote {
 
     pub(crate) fn is_proven(&self) -> bool {
         self.proven
+    }
+
+    /// Whether a TURN server stands in between.
+    pub(crate) fn is_relayed(&self) -> bool {
+        self.candidate.kind == CandidateKind::Relayed
     }
 
     pub(crate) fn latency(&self) -> Option<Duration> {
@@ -241,6 +248,7 @@ impl Remote {
         let advantage = (latency / HYSTERESIS_SHARE).max(HYSTERESIS_LEAST);
         let latency = if incumbent { latency.saturating_sub(advantage) } else { latency };
         Some(Rank {
+            straight: !self.is_relayed(),
             loss: Reverse(loss_band(self.loss_percent(now))),
             latency: Reverse(latency),
             ipv6: self.candidate.address.is_ipv6(),

@@ -1,39 +1,107 @@
 //! The addresses of the peer that are tried.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 use crate::candidate::{Candidate, CandidateKind, MAX_CANDIDATES};
 use crate::io::RemoteStatus;
+use crate::relayed::{Allocation, Relayed};
 use crate::remote::Remote;
 use crate::why::Path;
 
-/// At most [`MAX_CANDIDATES`] addresses, each with what is known about it.
+/// The same through allocations: enough for four servers and the few hosts that a peer's addresses are.
+const MAX_RELAYED: usize = 16;
+
+/// At most [`MAX_CANDIDATES`] addresses and [`MAX_RELAYED`] ways through allocations, each with what is known about it.
 #[derive(Debug, Default)]
-pub(crate) struct Remotes(BTreeMap<SocketAddr, Remote>);
+pub(crate) struct Remotes {
+    known: BTreeMap<SocketAddr, Remote>,
+    /// What the peer announced, best first.
+    announced: Vec<Candidate>,
+    /// The allocations of this device.
+    allocations: Vec<Allocation>,
+}
 
 impl Remotes {
     /// Takes over what was announced, best first, and `probe`s what is not proven. Addresses that are proven
     /// stay even if they are not announced any more.
     pub(crate) fn announce(&mut self, announced: &[Candidate], probe: bool, now: Instant) {
-        self.0.retain(|address, remote| {
-            remote.is_proven() || announced.iter().any(|candidate| candidate.address == *address)
+        self.announced = announced.to_vec();
+        self.arrange(probe, now);
+    }
+
+    /// The same for the allocations of this device: with one that is gone, all ways through it are.
+    pub(crate) fn handle_allocations(
+        &mut self,
+        allocations: &[Allocation],
+        probe: bool,
+        now: Instant,
+    ) {
+        self.allocations = allocations.to_vec();
+        self.arrange(probe, now);
+    }
+
+    fn arrange(&mut self, probe: bool, now: Instant) {
+        let wanted: Vec<_> = self.announced.iter().copied().chain(self.relayed()).collect();
+        let allocations = &self.allocations;
+        self.known.retain(|address, remote| {
+            let is_wanted = wanted.iter().any(|candidate| candidate.address == *address);
+            is_wanted || remote.is_proven() && leads_on(allocations, *address)
         });
-        for candidate in announced {
-            if self.0.len() >= MAX_CANDIDATES {
-                break;
+        for candidate in wanted {
+            if !self.known.contains_key(&candidate.address) && self.is_full(candidate.address) {
+                continue;
             }
-            let remote = self.0.entry(candidate.address).or_insert_with(|| Remote::new(*candidate));
+            let remote =
+                self.known.entry(candidate.address).or_insert_with(|| Remote::new(candidate));
+            if candidate.kind == CandidateKind::Relayed {
+                // Not every announcement says of what kind an address is.
+                remote.candidate = candidate;
+            }
             if probe && !remote.is_proven() {
                 remote.start_burst(now);
             }
         }
     }
 
+    /// The ways through each allocation: one for each host, since a server lets in whatever port of a host it sends to.
+    fn relayed(&self) -> impl Iterator<Item = Candidate> {
+        let mut peers: Vec<SocketAddrV4> = Vec::new();
+        for candidate in &self.announced {
+            if let SocketAddr::V4(peer) = candidate.address
+                && !peers.iter().any(|known| known.ip() == peer.ip())
+            {
+                peers.push(peer);
+            }
+        }
+        let ways = self.allocations.iter().flat_map(move |allocation| {
+            let peers = peers.clone().into_iter().filter(|peer| allocation.may_reach(*peer.ip()));
+            peers.map(|peer| Relayed { allocation: allocation.number, peer })
+        });
+        ways.map(|way| Candidate::new(CandidateKind::Relayed, way.into()))
+    }
+
+    /// Whether there is no room for one more of the same sort.
+    fn is_full(&self, address: SocketAddr) -> bool {
+        let is_own = |address: &SocketAddr| Relayed::of(*address).is_some();
+        let own = self.known.keys().filter(|known| is_own(known)).count();
+        if is_own(&address) { own >= MAX_RELAYED } else { self.known.len() - own >= MAX_CANDIDATES }
+    }
+
+    /// Whether the address stands for a way through an allocation that there is.
+    pub(crate) fn is_through_allocation(&self, address: SocketAddr) -> bool {
+        Relayed::of(address).is_some() && leads_on(&self.allocations, address)
+    }
+
+    /// Whether a TURN server stands between this device and the peer there.
+    pub(crate) fn is_relayed(&self, address: SocketAddr) -> bool {
+        Relayed::of(address).is_some() || self.known.get(&address).is_some_and(Remote::is_relayed)
+    }
+
     /// Something authenticated came straight from this address; true if it is known.
     pub(crate) fn hear(&mut self, address: SocketAddr, now: Instant) -> bool {
-        let Some(remote) = self.0.get_mut(&address) else { return false };
+        let Some(remote) = self.known.get_mut(&address) else { return false };
         remote.handle_heard(now);
         if !remote.is_proven() {
             remote.hasten_burst(now);
@@ -43,37 +111,49 @@ impl Remotes {
 
     /// The same for an address that is not known: takes the place of the worst, if need be.
     pub(crate) fn discover(&mut self, address: SocketAddr, now: Instant) {
-        if self.0.len() >= MAX_CANDIDATES {
-            let worst = self.0.values().rev().find(|remote| !remote.is_proven());
-            let Some(worst) = worst.map(|remote| remote.candidate.address) else { return };
-            self.0.remove(&worst);
+        let is_own = Relayed::of(address).is_some();
+        if self.is_full(address) {
+            let same = |known: &&SocketAddr| Relayed::of(**known).is_some() == is_own;
+            let is_idle = |known: &&SocketAddr| !self.known[*known].is_proven();
+            let worst = self.known.keys().rev().filter(same).find(is_idle).copied();
+            let Some(worst) = worst else { return };
+            self.known.remove(&worst);
         }
-        let remote = Remote::new(Candidate::new(CandidateKind::PeerReflexive, address));
-        self.0.insert(address, remote);
+        let kind = if is_own { CandidateKind::Relayed } else { CandidateKind::PeerReflexive };
+        let remote = Remote::new(Candidate::new(kind, address));
+        self.known.insert(address, remote);
         self.hear(address, now);
     }
 
+    /// Forgets the proof of every way through TURN servers from which nothing has come since: where one is dead, the
+    /// others most likely are as well.
+    pub(crate) fn doubt_relayed(&mut self, since: Instant) {
+        let is_silent = |remote: &&mut Remote| remote.heard().is_none_or(|heard| heard < since);
+        let relayed = self.known.values_mut().filter(|remote| remote.is_relayed());
+        relayed.filter(is_silent).for_each(Remote::disprove);
+    }
+
     pub(crate) fn get_mut(&mut self, address: SocketAddr) -> Option<&mut Remote> {
-        self.0.get_mut(&address)
+        self.known.get_mut(&address)
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = &Remote> {
-        self.0.values()
+        self.known.values()
     }
 
     pub(crate) fn all_mut(&mut self) -> impl Iterator<Item = (SocketAddr, &mut Remote)> {
-        self.0.iter_mut().map(|(address, remote)| (*address, remote))
+        self.known.iter_mut().map(|(address, remote)| (*address, remote))
     }
 
     /// Starts a burst at each, unless one is on.
     pub(crate) fn start_bursts(&mut self, now: Instant) {
-        self.0.values_mut().for_each(|remote| remote.start_burst(now));
+        self.known.values_mut().for_each(|remote| remote.start_burst(now));
     }
 
     /// Drops proofs that have run out; true if there were any.
     pub(crate) fn expire(&mut self, now: Instant) -> bool {
         let mut any = false;
-        for remote in self.0.values_mut() {
+        for remote in self.known.values_mut() {
             any |= remote.expire(now);
         }
         any
@@ -81,17 +161,17 @@ impl Remotes {
 
     /// When the next probe is due.
     pub(crate) fn due(&self) -> Option<Instant> {
-        self.0.values().filter_map(Remote::due).min()
+        self.known.values().filter_map(Remote::due).min()
     }
 
     /// When the next proof runs out.
     pub(crate) fn stale_at(&self) -> Option<Instant> {
-        self.0.values().filter_map(Remote::stale_at).min()
+        self.known.values().filter_map(Remote::stale_at).min()
     }
 
     /// The best proven one, where the chosen one has an advantage.
     pub(crate) fn best(&self, chosen: Path, now: Instant) -> Option<SocketAddr> {
-        let ranked = self.0.iter().filter_map(|(address, remote)| {
+        let ranked = self.known.iter().filter_map(|(address, remote)| {
             Some((remote.rank(chosen == Path::Direct(*address), now)?, *address))
         });
         ranked.max().map(|(_, address)| address)
@@ -99,7 +179,7 @@ impl Remotes {
 
     pub(crate) fn latency(&self, path: Path) -> Option<Duration> {
         match path {
-            Path::Direct(address) => self.0.get(&address)?.latency(),
+            Path::Direct(address) => self.known.get(&address)?.latency(),
             Path::Relay | Path::Stream | Path::None => None,
         }
     }
@@ -113,6 +193,13 @@ impl Remotes {
             loss_percent: remote.loss_percent(now),
             heard: remote.heard(),
         };
-        self.0.values().map(status).collect()
+        self.known.values().map(status).collect()
     }
+}
+
+/// Whether the address needs no allocation that there is not.
+fn leads_on(allocations: &[Allocation], address: SocketAddr) -> bool {
+    Relayed::of(address).is_none_or(|relayed| {
+        allocations.iter().any(|allocation| allocation.number == relayed.allocation)
+    })
 }

@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use crate::relayed::Relayed;
+
 /// Over what packets to a peer travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Path {
@@ -13,7 +15,7 @@ pub enum Path {
     Relay,
     /// Frames over a stream straight to the peer.
     Stream,
-    /// Datagrams straight to this address.
+    /// Datagrams straight to this address, which may stand for a way through a TURN server.
     Direct(SocketAddr),
 }
 
@@ -23,7 +25,10 @@ impl fmt::Display for Path {
             Self::None => f.write_str("none"),
             Self::Relay => f.write_str("relay"),
             Self::Stream => f.write_str("stream"),
-            Self::Direct(address) => write!(f, "direct {address}"),
+            Self::Direct(address) => match Relayed::of(*address) {
+                Some(relayed) => write!(f, "turn {}", relayed.peer),
+                None => write!(f, "direct {address}"),
+            },
         }
     }
 }
@@ -49,6 +54,11 @@ pub enum Reason {
         /// The latency of the one given up.
         than: Duration,
     },
+    /// Does without the TURN server of the path before.
+    Straighter {
+        /// Its latency.
+        latency: Duration,
+    },
     /// Neither traffic nor pings on the path before were answered.
     Unanswered {
         /// For how long.
@@ -60,6 +70,8 @@ pub enum Reason {
     Idle,
     /// Addresses or routes of this device changed, so nothing is proven any more.
     NetworkChanged,
+    /// The allocation at a TURN server is gone, over which the path before led.
+    AllocationLost,
     /// No relay is there any more, and no direct path is proven.
     RelayLost,
     /// The peer made a new session over this path, so it has lost the one before: it has moved or
@@ -80,12 +92,18 @@ impl fmt::Display for Reason {
             Self::Better { latency, than } => {
                 write!(f, "{:.1} ms, before {:.1} ms", ms(latency), ms(than))
             }
+            Self::Straighter { latency } => {
+                write!(f, "does without a TURN server, {:.1} ms", ms(latency))
+            }
             Self::Unanswered { since } => {
                 write!(f, "the path before did not answer for {:.1} s", since.as_secs_f64())
             }
             Self::Narrow => f.write_str("the path before loses packets of full size"),
             Self::Idle => f.write_str("no traffic, so the direct path was not kept alive"),
             Self::NetworkChanged => f.write_str("this device's network changed"),
+            Self::AllocationLost => {
+                f.write_str("the TURN server's address for this device is gone")
+            }
             Self::RelayLost => f.write_str("the relay is gone"),
             Self::PeerChangedRelay => f.write_str("the peer uses this relay now"),
             Self::PeerMoved => f.write_str("the peer made a new session this way"),

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, num::NonZero, path::PathBuf, thread::available_parallelism};
 
+use identity::TurnServer;
 use serde::{Deserialize, Deserializer, de::Error};
 use websocket::Proxy;
 use zeroize::Zeroizing;
@@ -80,6 +81,9 @@ pub struct NodeSettings {
     /// For whom the proxy is not asked: names, which stand for what is below them too, addresses,
     /// prefixes, or `*`.
     pub no_proxy: Vec<String>,
+    /// TURN servers beside those of each network.
+    #[serde(deserialize_with = "turn")]
+    pub turn: Vec<TurnServer>,
     /// Whether UDP is used at all; without it everything goes over streams.
     pub udp: bool,
     /// Whether names are answered and, in TUN mode, the system's resolver is pointed here.
@@ -114,6 +118,7 @@ impl Default for NodeSettings {
             mark: DEFAULT_MARK,
             http_proxy: None,
             no_proxy: Vec::new(),
+            turn: Vec::new(),
             udp: true,
             dns: true,
             proxy: Some(SocketAddr::from(([127, 0, 0, 1], 1080))),
@@ -148,6 +153,12 @@ impl Default for Listen {
 fn proxy<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Proxy>, D::Error> {
     let text = Option::<String>::deserialize(deserializer)?.map(Zeroizing::new);
     text.map(|text| text.parse()).transpose().map_err(Error::custom)
+}
+
+fn turn<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<TurnServer>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    let servers = texts.into_iter().map(|text| Zeroizing::new(text).parse());
+    servers.collect::<Result<_, _>>().map_err(Error::custom)
 }
 
 /// A local port that leads into the network.

@@ -2,13 +2,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use engine::{ConnectionState, EngineStatus, RelayStatus, WhyStatus};
+use engine::{ConnectionState, EngineStatus, RelayStatus, TurnStatus, WhyStatus};
 use ipnet::IpNet;
 
 use crate::{
     api::{
-        Membership, Netcheck, NetworkStatus, PathKind, PathView, PeerStatus, RelayCheck, Why,
-        WhyEntry,
+        Membership, Netcheck, NetworkStatus, PathKind, PathView, PeerStatus, RelayCheck, TurnCheck,
+        Why, WhyEntry,
     },
     fault::Fault,
     host::Host,
@@ -67,6 +67,7 @@ pub(crate) fn network(
         admission: admission(engine.controller_admits).to_owned(),
         controller_admits: engine.controller_admits,
         relays: engine.relays.iter().filter(|relay| relay.connected).map(relay_name).collect(),
+        turn: engine.turn.into_iter().map(turn).collect(),
         peers: engine
             .peers
             .into_iter()
@@ -95,12 +96,17 @@ pub(crate) fn netcheck(engine: EngineStatus, state: Membership) -> Netcheck {
         latency_ms: relay.latency_ms,
     });
     let (seen, mapped) = (&engine.reflexive, engine.mapped);
-    let is_local = |address: &SocketAddr| !seen.contains(address) && Some(*address) != mapped;
+    let is_relayed =
+        |address: &SocketAddr| engine.turn.iter().any(|turn| turn.relayed == Some(*address));
+    let is_local = |address: &SocketAddr| {
+        !seen.contains(address) && Some(*address) != mapped && !is_relayed(address)
+    };
     let local = engine.candidates.into_iter().filter(is_local).collect();
     Netcheck {
         udp: engine.udp && !engine.reflexive.is_empty(),
         controller: state == Membership::Online,
         relays: relays.collect(),
+        turn: engine.turn.iter().cloned().map(turn).collect(),
         reflexive: engine.reflexive,
         mapping: engine.mapping,
         filtering: engine.filtering,
@@ -118,8 +124,9 @@ pub(crate) fn why(why: WhyStatus) -> Why {
         let latency =
             candidate.latency_ms.map_or_else(String::new, |latency| format!(", {latency:.1} ms"));
         let loss = candidate.loss_percent;
+        let path = if candidate.kind == "relayed" { "turn" } else { "direct" };
         format!(
-            "direct {} ({}): {proven}{latency}, {loss} % lost",
+            "{path} {} ({}): {proven}{latency}, {loss} % lost",
             candidate.address, candidate.kind
         )
     });
@@ -136,11 +143,12 @@ pub(crate) fn why(why: WhyStatus) -> Why {
     }
 }
 
-/// A path from the engine's words for it: `direct ADDRESS`, `stream`, `relay`, `relay RELAY` or `none`.
+/// A path from the engine's words for it: `direct ADDRESS`, `turn ADDRESS`, `stream`, `relay`, `relay RELAY` or `none`.
 pub(crate) fn path(text: &str, latency_ms: Option<f64>) -> Option<PathView> {
     let (kind, via) = text.split_once(' ').unwrap_or((text, ""));
     let kind = match kind {
         "direct" => PathKind::Direct,
+        "turn" => PathKind::Turn,
         "stream" => PathKind::Stream,
         "relay" => PathKind::Relay,
         _ => return None,
@@ -158,6 +166,11 @@ fn peer(peer: engine::PeerStatus) -> PeerStatus {
         received: peer.received_bytes,
         sent: peer.sent_bytes,
     }
+}
+
+fn turn(turn: TurnStatus) -> TurnCheck {
+    let TurnStatus { server, state, relayed, problem } = turn;
+    TurnCheck { server, state, relayed, problem }
 }
 
 fn relay_name(relay: &RelayStatus) -> String {

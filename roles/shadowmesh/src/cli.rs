@@ -13,8 +13,8 @@ use serde::Deserialize;
 
 use crate::exit;
 use crate::values::{
-    Host, HostPort, Place, Traffic, duration, forward, network, networks, proxy, publish, region,
-    rotation,
+    Host, HostPort, Place, Traffic, Turn, duration, forward, network, networks, proxy, publish,
+    region, rotation,
 };
 
 /// A private network that its owners control from end to end.
@@ -473,6 +473,16 @@ pub(crate) enum NetworkCommand {
         /// that theirs tell less; takes bandwidth
         #[arg(long, value_name = "off|buckets")]
         padding: Option<Padding>,
+        /// A TURN server for devices that find no direct path; may be repeated, and `none` takes all away. Every member learns the
+        /// password or secret
+        #[arg(
+            long,
+            value_name = "udp|tcp/ADDRESS:PORT,(username=NAME,password=PASSWORD|secret=SECRET)"
+        )]
+        turn: Vec<Turn>,
+        /// A file with a TURN server in each line, for what other users of this host should not see
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "turn")]
+        turn_file: Option<PathBuf>,
         /// After how long devices are at home at other relays that are as near, so that none sees one for long: 6h, or `never`
         #[arg(long, value_name = "TIME|never", value_parser = rotation)]
         relay_rotation: Option<u32>,

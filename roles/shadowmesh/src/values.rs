@@ -6,7 +6,7 @@ use std::num::NonZeroU16;
 use std::str::FromStr;
 use std::time::Duration;
 
-use identity::{ParseTrafficRuleError, TrafficRule};
+use identity::{ParseTrafficRuleError, ParseTurnServerError, TrafficRule, TurnSecret, TurnServer};
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de::Error};
 use websocket::{Proxy, ProxyError};
@@ -126,6 +126,26 @@ impl FromStr for Traffic {
             return Ok(Self::Unruled);
         }
         text.parse().map(Self::Rule)
+    }
+}
+
+/// A TURN server with its secret, or the word that there is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// Nobody uses TURN.
+    Unused,
+    /// This one, in text.
+    Server(TurnSecret),
+}
+
+impl FromStr for Turn {
+    type Err = ParseTurnServerError;
+
+    fn from_str(text: &str) -> Result<Self, ParseTurnServerError> {
+        if text == "none" {
+            return Ok(Self::Unused);
+        }
+        text.parse::<TurnServer>().map(|_| Self::Server(text.to_owned().into()))
     }
 }
 

@@ -169,6 +169,7 @@ fn run_engine(saved: Vec<u8>, rng: &mut ChaCha20Rng, now: Now) -> (Vec<u8>, Engi
         saved: SavedState { own: Some(saved.clone()), map: Some(saved) },
         udp: true,
         loopback: false,
+        turn: Vec::new(),
         mtu: DEFAULT_MTU,
         has_aes: true,
     };

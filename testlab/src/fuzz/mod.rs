@@ -8,7 +8,7 @@
 //!
 //! | module | what is given bytes |
 //! |---|---|
-//! | `wire` | what peers and strangers send: frames, channels, disco, packets, WireGuard |
+//! | `wire` | what peers and strangers send: frames, channels, disco, packets, WireGuard; TURN servers |
 //! | `statements` | what is signed, and what carries it |
 //! | `links` | both ends of a relay link, by whoever opened its channel |
 //! | `control` | both ends of a control channel, and a controller's administration |
@@ -65,11 +65,12 @@ impl Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 31] = [
+pub const TARGETS: [Target; 32] = [
     Target::quick("frame", wire::frame),
     Target::quick("hop", wire::hop),
     Target::quick("channel", wire::channel),
     Target::quick("disco", wire::disco),
+    Target::quick("turn", wire::turn),
     Target::quick("packet", wire::ip_packet),
     Target::quick("wireguard", wire::wireguard),
     Target::quick("control-message", statements::control_message),

@@ -11,6 +11,7 @@ use noise_channel::{
 use packet::{Coalescer, Merging, Offload, Packet, Segments, build};
 use path::{Message, stun, stun::Port};
 use wireguard_proto::{Interface, InterfaceConfig, LoadLimits, PeerConfig, PrivateKey, Tai64N};
+use zeroize::Zeroizing;
 
 use super::{HERE, NETWORK, now, parts, rng};
 
@@ -33,6 +34,23 @@ pub(super) fn frame(bytes: &[u8]) {
     let (send, receive) = ([1; 32].into(), [2; 32].into());
     let keys = FrameKeys { send, receive, remote_index: 1, local_index: 2, has_aes: true };
     assert!(keys.split(ends()).1.open(&mut bytes.to_vec()).is_err(), "nobody has the key");
+}
+
+pub(super) fn turn(bytes: &[u8]) {
+    let (rng, now) = (&mut rng(), now().instant);
+    for transport in [turn_proto::Transport::Udp, turn_proto::Transport::Tcp] {
+        let secret = Zeroizing::new("secret".to_owned());
+        let login = turn_proto::Credentials::Shared { secret, name: "fuzz".to_owned() }.login(0);
+        let mut client = turn_proto::Client::new(transport, login, now);
+        client.handle_timeout(rng, now);
+        for message in parts(bytes) {
+            client.handle_bytes(message, rng, now);
+            client.send(HERE, message, rng, now);
+        }
+        while let Some(event) = client.poll_event() {
+            assert!(matches!(event, turn_proto::Event::Failed(_)), "nobody has the secret");
+        }
+    }
 }
 
 pub(super) fn hop(bytes: &[u8]) {

@@ -110,6 +110,7 @@ impl World {
                 self.plain[index].handle_timeout(&mut self.rng, now.instant);
                 self.drain_plain(index);
             }
+            HostId::Turn => {}
         }
     }
 
@@ -131,6 +132,7 @@ impl World {
                 Some((at + node.clock.asleep_for, reason))
             }
             HostId::Plain(index) => PlainHost::poll_timeout(&self.plain[index]),
+            HostId::Turn => None,
         }
     }
 

@@ -185,9 +185,19 @@ impl World {
                 self.plain[index].receive(from, &mut payload, &mut self.rng, self.now.instant);
                 self.drain_plain(index);
             }
+            HostId::Turn => {
+                for (by, to, payload) in self.turn.receive(from, to, &payload) {
+                    self.send_datagram(host, by, to, payload);
+                }
+            }
             HostId::Node(index) => {
                 let now = self.node_now(index);
+                let turn = self.turn_socket(index, to, from);
                 if let Some(engine) = &mut self.nodes[index].engine {
+                    if let Some(turn) = turn {
+                        engine.handle_turn_bytes(turn, &payload, &mut self.rng, now);
+                        return self.drain_node(index);
+                    }
                     engine.handle_datagram(from, &mut payload, &mut self.rng, now);
                     self.drain_node(index);
                 }
@@ -202,6 +212,9 @@ impl World {
             let is_stun = |relay: &RelayHost| relay.running && relay.stun.contains(&to);
             if let Some(index) = self.relays.iter().position(is_stun) {
                 return Some(HostId::Relay(index));
+            }
+            if self.turn.listens_at(to) {
+                return Some(HostId::Turn);
             }
             if let Some(index) = self.plain.iter().position(|host| host.address == to) {
                 return Some(HostId::Plain(index));
@@ -336,7 +349,9 @@ impl World {
                 let node = &self.nodes[index];
                 (node.site, node.uplink.unwrap_or(self.quality))
             }
-            HostId::Controller | HostId::Relay(_) | HostId::Plain(_) => (INTERNET, self.quality),
+            HostId::Controller | HostId::Relay(_) | HostId::Plain(_) | HostId::Turn => {
+                (INTERNET, self.quality)
+            }
         }
     }
 

@@ -9,7 +9,8 @@ use control_proto::{
     EventRecord, NetworkMap, SecurityEvent, Settings, Stored, limits::CAPABILITY,
 };
 use engine::{
-    DEFAULT_MTU, DeviceSecrets, Engine, EngineConfig, InterfaceSettings, Now, SavedState, StatePart,
+    DEFAULT_MTU, DeviceSecrets, Engine, EngineConfig, InterfaceSettings, Now, SavedState,
+    StatePart, TurnId,
 };
 use identity::{
     Binding, CertificateChain, ChannelKey, DelegatedKey, Delegation, DeviceId, DeviceKey,
@@ -249,6 +250,8 @@ pub struct NodeHost {
     pub address6: Option<SocketAddr>,
     /// Ports of sockets that it opened for one question, the latest last.
     fresh_ports: VecDeque<u16>,
+    /// Sockets towards TURN servers: their own addresses, and the servers'.
+    pub(crate) turns: BTreeMap<TurnId, (SocketAddr, SocketAddr)>,
     /// How datagrams that it sends fare, if not like everybody's.
     pub uplink: Option<Quality>,
     /// Its clocks.
@@ -298,6 +301,7 @@ impl NodeHost {
             has_ipv4: true,
             address6: None,
             fresh_ports: VecDeque::new(),
+            turns: BTreeMap::new(),
             uplink: None,
             clock: Clock::default(),
             stream_bytes: 0,
@@ -316,6 +320,7 @@ impl NodeHost {
                 saved: SavedState::default(),
                 udp: true,
                 loopback: false,
+                turn: Vec::new(),
                 mtu: DEFAULT_MTU,
                 // Pairs with, without, and of both kinds.
                 has_aes: !index.is_multiple_of(3),
@@ -381,6 +386,11 @@ impl NodeHost {
         self.engine = Some(engine);
     }
 
+    /// Has a TURN server in its settings, which count from the next start on.
+    pub fn use_turn_server(&mut self, setting: &str) {
+        self.config.turn = vec![setting.parse().expect("the test names a server")];
+    }
+
     /// Where it takes streams, as its shell says.
     pub(crate) fn servers(&self) -> Vec<ServerAddress> {
         let addresses: Vec<_> = self.addresses().iter().map(SocketAddr::ip).collect();
@@ -416,6 +426,7 @@ impl NodeHost {
     /// Ends the process; what it could not save is lost.
     pub(crate) fn stop(&mut self) {
         self.engine = None;
+        self.turns.clear();
         if let NodeDisk::Full(unsaved) = &mut self.disk {
             *unsaved = SavedState::default();
         }

@@ -13,6 +13,7 @@
 //! - [`Underlay`], [`Nat`]: sites, translators and firewalls; [`Quality`]: how datagrams fare
 //! - [`Pair`]: the way of bulk between two nodes, machine by machine
 //! - `hosts`, `plain`: a node, a relay, a controller and a WireGuard peer around their machines
+//! - `turn`: a TURN server
 //! - `shell`, `delivery`, `streams`, `wire`: what machines want done, and what happens between hosts
 //! - [`scenario`]: bytes that say what happens, and a model that says what ought to be
 //! - `trace`: the last messages, for whoever looks for a fault
@@ -29,6 +30,7 @@ mod shell;
 mod streams;
 mod timers;
 mod trace;
+mod turn;
 mod underlay;
 mod wire;
 mod world;
@@ -38,6 +40,7 @@ pub use nat::{Dependence, Firewall, Nat, NatBehaviour, Ports};
 pub use packets::Echo;
 pub use pair::Pair;
 pub use plain::PlainHost;
+pub use turn::TurnHost;
 pub use underlay::{EdgeKind, Flight, HostId, INTERNET, SiteId, Underlay};
 pub use wire::{Agenda, Quality};
 pub use world::{Arrival, Setup, World};

@@ -57,6 +57,7 @@ fn name(host: HostId) -> String {
         HostId::Relay(index) => format!("relay{index}"),
         HostId::Node(index) => format!("node{index}"),
         HostId::Plain(index) => format!("plain{index}"),
+        HostId::Turn => "turn".to_owned(),
     }
 }
 

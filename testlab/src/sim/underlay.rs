@@ -34,6 +34,8 @@ pub enum HostId {
     Node(usize),
     /// The plain WireGuard peer with this index.
     Plain(usize),
+    /// The TURN server.
+    Turn,
 }
 
 /// A datagram's addresses, and where it is.

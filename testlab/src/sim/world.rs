@@ -21,6 +21,7 @@ use super::packets::{Echo, ipv6};
 use super::plain::PlainHost;
 use super::timers::Timers;
 use super::trace::Trace;
+use super::turn::TurnHost;
 use super::underlay::{Cut, HostId, INTERNET, SiteId, Underlay};
 use super::wire::{Agenda, Quality};
 
@@ -68,6 +69,8 @@ pub struct World {
     pub nodes: Vec<NodeHost>,
     /// The plain WireGuard peers.
     pub plain: Vec<PlainHost>,
+    /// The TURN server, which does not run at first.
+    pub turn: TurnHost,
     /// How datagrams fare between any two hosts.
     pub quality: Quality,
     /// How streams fare.
@@ -103,6 +106,7 @@ impl World {
             relays: Vec::new(),
             nodes: Vec::new(),
             plain: Vec::new(),
+            turn: TurnHost::default(),
             quality: setup.quality,
             streams: setup.streams,
             underlay: Underlay::default(),

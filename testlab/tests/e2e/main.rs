@@ -13,6 +13,7 @@ mod proxies;
 mod stream;
 mod threads;
 mod translators;
+mod turn;
 mod underlays;
 
 use std::path::Path;

@@ -11,4 +11,5 @@ mod paths;
 mod plain;
 mod records;
 mod surroundings;
+mod turn;
 mod world;

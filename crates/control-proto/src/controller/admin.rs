@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 
 use identity::{
-    Certificate, CertificateChain, DeviceId, DeviceName, MAX_TRAFFIC_RULES, ParseTrafficRuleError,
-    RevocationTarget, Scope, Serial, Signed, SignerId, TrafficRule, TunnelPublicKey, Validity,
+    Certificate, CertificateChain, DeviceId, DeviceName, MAX_TRAFFIC_RULES, MAX_TURN_SERVERS,
+    ParseTrafficRuleError, ParseTurnServerError, RevocationTarget, Scope, Serial, Signed, SignerId,
+    TrafficRule, TunnelPublicKey, TurnServer, Validity,
 };
 use noise_channel::Now;
 use rand_core::CryptoRng;
@@ -16,6 +17,7 @@ use crate::owner::{InviteOrder, check};
 use crate::{
     Actor, AdminAnswer, AdminError, AdminRequest, AuditAction, ControllerPlace, CreatedInvite,
     DeviceView, InviteRequest, InviteState, InviteView, NetworkView, RelayView, SettingsChange,
+    TurnText,
 };
 
 pub(crate) type Answer = Result<AdminAnswer, AdminError>;
@@ -41,7 +43,7 @@ impl Controller {
 
     fn answer(&mut self, request: AdminRequest, rng: &mut dyn CryptoRng, now: Now) -> Answer {
         match request {
-            AdminRequest::Network => Ok(AdminAnswer::Network(self.network_view())),
+            AdminRequest::Network => Ok(AdminAnswer::Network(self.network_view().into())),
             AdminRequest::ChangeSettings(change) => self.change_settings(&change, now),
             AdminRequest::CreateInvite(request) => self.create_invites(&request, rng, now),
             AdminRequest::Invites => Ok(AdminAnswer::Invites { invites: self.invite_views(now) }),
@@ -100,6 +102,9 @@ impl Controller {
             settings.traffic = checked_rules(rules)?;
         }
         settings.padding = change.padding.unwrap_or(settings.padding);
+        if let Some(servers) = &change.turn {
+            settings.turn = checked_turn(servers)?;
+        }
         if let Some(seconds) = change.relay_rotation {
             settings.relay_rotation = checked_rotation(seconds)?;
         }
@@ -107,7 +112,7 @@ impl Controller {
         self.publish_info(wall(now));
         self.publish_controller(wall(now));
         self.prune_logs(now);
-        self.done(AuditAction::SettingsChanged { change: change.clone() }, now)
+        self.done(AuditAction::SettingsChanged { change: change.without_secrets() }, now)
     }
 
     fn checked_validity(&self, validity: u64) -> Result<u64, AdminError> {
@@ -291,6 +296,7 @@ impl Controller {
             controllers: self.servers().iter().map(ToString::to_string).collect(),
             traffic: settings.traffic.clone(),
             padding: settings.padding,
+            turn: settings.turn.iter().map(ToString::to_string).collect(),
             relay_rotation: settings.relay_rotation,
             epoch: self.authorities.epoch(),
             unsigned: self.unsigned().len() as u64,
@@ -427,6 +433,17 @@ fn checked_rules(rules: &[String]) -> Result<Vec<TrafficRule>, AdminError> {
     let parsed = rules.iter().map(|rule| rule.parse());
     parsed
         .collect::<Result<_, ParseTrafficRuleError>>()
+        .map_err(|error| AdminError::OutOfBounds { what: error.to_string() })
+}
+
+fn checked_turn(servers: &[TurnText]) -> Result<Vec<TurnServer>, AdminError> {
+    if servers.len() > MAX_TURN_SERVERS {
+        let what = format!("a network has up to {MAX_TURN_SERVERS} TURN servers");
+        return Err(AdminError::OutOfBounds { what });
+    }
+    let parsed = servers.iter().map(|server| server.0.as_str().parse());
+    parsed
+        .collect::<Result<_, ParseTurnServerError>>()
         .map_err(|error| AdminError::OutOfBounds { what: error.to_string() })
 }
 

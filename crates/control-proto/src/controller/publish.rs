@@ -110,6 +110,7 @@ impl Controller {
             needs_approval: settings.approval,
             traffic: settings.traffic.clone(),
             padding: settings.padding,
+            turn: settings.turn.clone(),
             relay_rotation: settings.relay_rotation,
         };
         let known = self.stored_item(&ItemKey::Info).and_then(|item| {

@@ -5,7 +5,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use identity::{
     Binding, CertificateChain, DeviceId, DeviceName, Endpoints, GroupName, InviteGrant, Ipv4Prefix,
-    NetworkId, NetworkName, Padding, Serial, Signed, SignerId, TrafficRule, UlaPrefix, UnixTime,
+    NetworkId, NetworkName, Padding, Serial, Signed, SignerId, TrafficRule, TurnServer, UlaPrefix,
+    UnixTime,
 };
 use minicbor::{Decode, Encode};
 
@@ -42,6 +43,9 @@ pub struct Settings {
     /// How messages on streams are filled up.
     #[cbor(n(8), default)]
     pub padding: Padding,
+    /// TURN servers for every member.
+    #[cbor(n(9), default)]
+    pub turn: Vec<TurnServer>,
     /// After how many seconds devices are at home at other relays; 0 for never.
     #[cbor(n(10), default)]
     pub relay_rotation: u32,
@@ -81,6 +85,7 @@ impl Settings {
             controllers: Vec::new(),
             traffic: Vec::new(),
             padding: Padding::Off,
+            turn: Vec::new(),
             relay_rotation: 0,
         }
     }

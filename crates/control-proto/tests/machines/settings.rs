@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use control_proto::{
-    AdminAnswer, AdminError, AdminRequest, Admission, ClientStatus, ControllerAddress,
+    AdminAnswer, AdminError, AdminRequest, Admission, AuditAction, ClientStatus, ControllerAddress,
     ControllerPlace, InviteRequest, NameTargetView, NameView, NetworkMap, PeerRequest,
-    SettingsChange,
+    SettingsChange, TurnText,
 };
 use identity::Padding;
 
@@ -69,6 +69,8 @@ fn settings_out_of_bounds_are_refused_and_change_nothing() {
         SettingsChange { controllers: Some(vec![place("a b")]), ..default() },
         SettingsChange { controllers: Some(vec![place("a"); 9]), ..default() },
         SettingsChange { traffic: Some(vec!["tcp/80".into()]), ..default() },
+        SettingsChange { turn: Some(vec![turn("udp/192.0.2.7,secret=s")]), ..default() },
+        SettingsChange { turn: Some(vec![turn(SERVER); 5]), ..default() },
         SettingsChange { traffic: Some(vec!["tcp/80=bulk".into(); 33]), ..default() },
     ];
     let before = world.disk.settings.clone();
@@ -103,6 +105,36 @@ fn padding_is_off_until_somebody_wants_it_and_reaches_every_node() {
         world.pass(Duration::from_secs(1));
         assert_eq!(world.map(0).info().unwrap().padding, padding);
     }
+}
+
+const SERVER: &str = "udp/192.0.2.7:3478,username=alice,password=hidden";
+
+fn turn(text: &str) -> TurnText {
+    TurnText(text.to_owned().into())
+}
+
+#[test]
+fn turn_servers_reach_every_node_and_their_secrets_nobody_who_looks_at_settings_or_logs() {
+    let mut world = joined(1);
+    let change = SettingsChange { turn: Some(vec![turn(SERVER)]), ..SettingsChange::default() };
+    assert!(!format!("{change:?}").contains("hidden"));
+    world.admin(AdminRequest::ChangeSettings(change)).unwrap();
+    world.pass(Duration::from_secs(1));
+    let known = &world.map(0).info().unwrap().turn;
+    assert_eq!(*known, [SERVER.parse().unwrap()]);
+    let Ok(AdminAnswer::Network(network)) = world.admin(AdminRequest::Network) else {
+        panic!("the network is shown")
+    };
+    let shown = "udp/192.0.2.7:3478, username \"alice\", password set";
+    assert_eq!(network.turn, [shown]);
+    let Some(AuditAction::SettingsChanged { change }) = world.audited.last() else {
+        panic!("the change is logged")
+    };
+    assert_eq!(change.turn, Some(vec![turn(shown)]));
+    let change = SettingsChange { turn: Some(Vec::new()), ..SettingsChange::default() };
+    world.admin(AdminRequest::ChangeSettings(change)).unwrap();
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.map(0).info().unwrap().turn, []);
 }
 
 #[test]

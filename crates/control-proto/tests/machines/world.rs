@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use control_proto::{
-    AdminAnswer, AdminError, AdminRequest, Admission, AuthorityKeys, Change, ClientConfig,
-    ClientEvent, ClientStatus, ClockOffset, ConnectionId, ControlClient, Controller,
+    AdminAnswer, AdminError, AdminRequest, Admission, AuditAction, AuthorityKeys, Change,
+    ClientConfig, ClientEvent, ClientStatus, ClockOffset, ConnectionId, ControlClient, Controller,
     ControllerAddress, ControllerConfig, DeviceView, EventRecord, InviteRequest, NetworkMap, Now,
     Output, Settings, Stored, StreamAction, Ticket, UnixMillis,
 };
@@ -31,7 +31,7 @@ pub struct World {
     pub controller: Option<Controller>,
     pub disk: Stored,
     pub events: Vec<EventRecord>,
-    pub audit: usize,
+    pub audited: Vec<AuditAction>,
     pub pruned: Vec<(u64, UnixTime)>,
     pub nodes: Vec<Node>,
     /// Whether what the controller sends waits on the way.
@@ -73,7 +73,7 @@ impl World {
             controller: None,
             disk,
             events: Vec::new(),
-            audit: 0,
+            audited: Vec::new(),
             pruned: Vec::new(),
             nodes: Vec::new(),
             is_held: false,
@@ -373,7 +373,7 @@ impl World {
         self.disk.apply(change);
         match change {
             Change::Event(event) => self.events.push(event.clone()),
-            Change::Audit(_) => self.audit += 1,
+            Change::Audit(entry) => self.audited.push(entry.action.clone()),
             Change::PruneLogs { entries, before } => self.pruned.push((*entries, *before)),
             _ => {}
         }
@@ -441,6 +441,7 @@ pub fn devices(world: &mut World) -> Vec<DeviceView> {
 pub fn endpoints(world: &World, index: usize, number: u64, port: u16) -> Signed<Endpoints> {
     let address = ([192, 0, 2, 1], port).into();
     let candidates = vec![Candidate { address, kind: CandidateKind::Local }];
-    let endpoints = Endpoints { number, candidates, relays: Vec::new(), servers: Vec::new() };
+    let endpoints =
+        Endpoints { number, candidates, relays: Vec::new(), servers: Vec::new(), relayed: None };
     Signed::sign(world.network_key.id(), &world.nodes[index].key, &endpoints)
 }

@@ -1,10 +1,75 @@
 //! Which relays to use.
 
-use identity::DeviceId;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
-use super::Relays;
+use identity::{DeviceId, GroupName, RelayEntry, UnixTime};
+
+use super::homes::{Chooser, Prospect};
+use super::{LEAVE, Relays};
+use crate::links::Link;
+use crate::relay_event::RelayEvent;
 
 impl Relays {
+    /// Takes over the groups of this device, and after how many seconds the network wants others to be its homes;
+    /// [`Self::choose_homes`] has to follow if they are new.
+    pub(crate) fn set_policy(&mut self, groups: &[GroupName], rotation: u32) -> bool {
+        let is_new = self.groups != groups || self.rotation != rotation;
+        self.groups = groups.to_vec();
+        self.rotation = rotation;
+        is_new
+    }
+
+    /// Whether it is time for [`Self::choose_homes`].
+    pub(crate) fn take_review(&mut self, now: Instant) -> bool {
+        self.homes.take_review(now)
+    }
+
+    /// Chooses homes by what is known now. `distance` says how long a STUN server took to answer.
+    pub(crate) fn choose_homes(
+        &mut self,
+        distance: impl Fn(SocketAddr) -> Option<Duration>,
+        wall: UnixTime,
+        now: Instant,
+    ) {
+        let prospect = |entry| Prospect {
+            entry,
+            health: self.health.get(&entry.device).copied().unwrap_or_default(),
+            is_attached: self.is_attached(entry.device),
+            distance: entry.stun.iter().filter_map(|server| distance(*server)).min(),
+        };
+        let serving = self.entries.values().filter(|entry| entry.serves(&self.groups));
+        let prospects: Vec<_> = serving.map(prospect).collect();
+        let (device, rotation) = (self.settings.device, self.rotation);
+        let chooser = Chooser { device, rotation, wall };
+        let before: Vec<_> = self.homes.iter().collect();
+        let is_other = self.homes.choose(&prospects, chooser, now);
+        for relay in self.homes.unknown(&prospects, now) {
+            let link = self.links.entry(relay).or_insert_with(|| Link::dialled_at(now));
+            link.keep_until(now + LEAVE);
+        }
+        for home in self.homes.iter() {
+            self.links.entry(home).or_insert_with(|| Link::dialled_at(now));
+        }
+        for relay in before.into_iter().filter(|relay| !self.homes.contains(*relay)) {
+            if let Some(link) = self.links.get_mut(&relay) {
+                link.keep_until(now + LEAVE);
+            }
+        }
+        if is_other {
+            self.events.push_back(RelayEvent::Changed);
+        }
+    }
+
+    /// The STUN servers beside the relays where this device is at home, and those beside others that serve it.
+    pub(crate) fn stun_servers(&self) -> [Vec<SocketAddr>; 2] {
+        let homes = self.homes.iter().filter_map(|home| self.entries.get(&home));
+        let serving = self.entries.values().filter(|entry| entry.serves(&self.groups));
+        let others = serving.filter(|entry| !self.homes.contains(entry.device));
+        let stun = |entry: &RelayEntry| entry.stun.clone();
+        [homes.flat_map(stun).collect(), others.flat_map(stun).collect()]
+    }
+
     /// The relays at which this device is to be found now, the preferred first: one that may stop is none while
     /// there is another.
     pub(crate) fn attached_homes(&self) -> Vec<DeviceId> {

@@ -105,7 +105,7 @@ fn endpoints_of_a_device_that_does_not_listen_may_leave_the_servers_out() {
     let endpoints: Endpoints = minicbor::decode(&short).unwrap();
     assert_eq!(
         endpoints,
-        Endpoints { number: 7, candidates, relays: vec![relay], servers: vec![] }
+        Endpoints { number: 7, candidates, relays: vec![relay], servers: vec![], relayed: None }
     );
     assert!(endpoints.is_bounded());
     for servers in [
@@ -135,6 +135,7 @@ fn the_most_that_may_be_announced_fits_a_statement() {
         candidates: vec![candidate; identity::MAX_CANDIDATES],
         relays: vec![DeviceId::from_bytes([0xff; 32]); 4],
         servers: vec![long; identity::MAX_SERVERS],
+        relayed: Some(u16::MAX),
     };
     let signed = Signed::sign(world.network(), &world.device, &endpoints);
     let read = Signed::<Endpoints>::from_bytes(signed.as_bytes()).unwrap();
@@ -158,8 +159,13 @@ fn all_kinds(world: &World) -> String {
     line(&mut text, &signed_binding(world));
     let address = "192.0.2.1:51820".parse().unwrap();
     let candidates = vec![Candidate { address, kind: CandidateKind::Reflexive }];
-    let endpoints =
-        Endpoints { number: 1, candidates, relays: vec![device], servers: vec![server()] };
+    let endpoints = Endpoints {
+        number: 1,
+        candidates,
+        relays: vec![device],
+        servers: vec![server()],
+        relayed: None,
+    };
     line(&mut text, &Signed::sign(network, &world.device, &endpoints));
     let attachment = Attachment { relay: device, number: 1 };
     line(&mut text, &Signed::sign(network, &world.device, &attachment));
@@ -188,6 +194,7 @@ fn all_kinds(world: &World) -> String {
         needs_approval: true,
         traffic: vec!["udp/5000-5100=interactive".parse().unwrap()],
         padding: Padding::Buckets,
+        turn: vec!["udp/192.0.2.7:3478,username=al,password=pw".parse().unwrap()],
         relay_rotation: 3_600,
     };
     line(&mut text, &world.record(&world.issuer, (0, 1), info));

@@ -65,6 +65,9 @@ pub struct NetworkStatus {
     pub controller_admits: Option<bool>,
     /// The relays that this device is attached to.
     pub relays: Vec<String>,
+    /// The TURN servers.
+    #[serde(default)]
+    pub turn: Vec<TurnCheck>,
     /// Every other member, by name.
     pub peers: Vec<PeerStatus>,
 }
@@ -109,7 +112,8 @@ pub struct PeerStatus {
 pub struct PathView {
     /// By what.
     pub kind: PathKind,
-    /// The peer's address, or the relay's id where one is chosen; empty for a stream.
+    /// The peer's address, one to which a TURN server passes things on, or the relay's id where one is chosen; empty for a
+    /// stream.
     pub via: String,
     /// The last measured round trip, in milliseconds.
     pub latency_ms: Option<f64>,
@@ -121,6 +125,8 @@ pub struct PathView {
 pub enum PathKind {
     /// Straight over UDP.
     Direct,
+    /// Over UDP through a TURN server of this device's or of the peer's.
+    Turn,
     /// Straight over WebSocket: one of both listens.
     Stream,
     /// Through a relay over WebSocket.
@@ -195,6 +201,22 @@ pub struct Netcheck {
     pub controller: bool,
     /// Every known relay.
     pub relays: Vec<RelayCheck>,
+    /// Every TURN server.
+    #[serde(default)]
+    pub turn: Vec<TurnCheck>,
+}
+
+/// A TURN server, and what this device has there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TurnCheck {
+    /// `udp/ADDRESS` or `tcp/ADDRESS`.
+    pub server: String,
+    /// `unused` while no traffic lacks a direct path, `asked`, `allocated` or `failed`.
+    pub state: String,
+    /// This device's address there.
+    pub relayed: Option<SocketAddr>,
+    /// Why it was of no use the last time, with what to do.
+    pub problem: Option<String>,
 }
 
 /// How a relay is reached.

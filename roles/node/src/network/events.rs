@@ -31,6 +31,10 @@ impl Network {
                 idle = false;
                 self.survey(&datagrams);
             }
+            while let Some(command) = self.engine.poll_turn() {
+                idle = false;
+                self.handle_turn_command(command);
+            }
             while let Some(packet) = self.engine.poll_packet() {
                 idle = false;
                 self.host.deliver(&packet);
@@ -52,10 +56,11 @@ impl Network {
             EngineEvent::Save(part, bytes) => self.save(part, &bytes),
             EngineEvent::Connection(state) => self.handle_connection(&state),
             EngineEvent::Pong { peer, path, latency } => {
-                self.handle_pong(peer, &path.to_string(), latency);
+                self.handle_pong(peer, &self.engine.describe(peer, path), latency);
             }
             EngineEvent::Path { peer, decision } => {
-                let text = format!("{}: {}", decision.path, decision.reason);
+                let path = self.engine.describe(peer, decision.path);
+                let text = format!("{path}: {}", decision.reason);
                 debug!(network = self.name, %peer, text, "path");
                 self.tell(Event::Path {
                     network: self.id.to_string(),

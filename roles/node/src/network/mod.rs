@@ -213,6 +213,7 @@ impl Network {
                 command = self.commands.recv() => match command {
                     Some(command) => self.handle_command(command),
                     None => {
+                        self.engine.give_back(&mut self.rng, self.clock.now());
                         self.engine.flush();
                         self.drain();
                         break Ended::Stopped;
@@ -229,6 +230,9 @@ impl Network {
                 Some((from, mut bytes)) = self.underlay.surveyor.answer() => {
                     self.engine.handle_datagram(from, &mut bytes, &mut self.rng, self.clock.now());
                 }
+                Some((turn, event)) = self.underlay.turns.event() => {
+                    self.handle_turn(turn, event);
+                }
                 mapped = mapping_changed(self.underlay.mapping.as_mut()) => {
                     self.engine.handle_mapped_address(mapped, &mut self.rng, self.clock.now());
                 }
@@ -239,6 +243,7 @@ impl Network {
         if let Some(mapping) = self.underlay.mapping.take() {
             mapping.end().await;
         }
+        self.underlay.turns.end().await;
         ended
     }
 

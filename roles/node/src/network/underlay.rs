@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use engine::{DialTarget, Purpose, StreamCommand, StreamId, Transmit};
+use engine::{DialTarget, Purpose, StreamCommand, StreamId, Transmit, TurnCommand, TurnId};
 use identity::TlsMode;
 use platform::ReceiveBatch;
 use tokio::sync::{mpsc, watch};
@@ -23,6 +23,7 @@ use crate::{
     mapping::Mapping,
     streams::{StreamEvent, Streams},
     survey::Surveyor,
+    turns::{TurnEvent, TurnSockets},
     udp::Inbox,
     underlay::Surroundings,
 };
@@ -60,6 +61,7 @@ pub(super) struct Underlay {
     /// The router's port that leads here, while one is wanted.
     pub(super) mapping: Option<Mapping>,
     pub(super) surveyor: Surveyor,
+    pub(super) turns: TurnSockets,
 }
 
 /// Where this device is reached at all its addresses.
@@ -92,6 +94,7 @@ impl Underlay {
         let mapping = ports.udp.filter(|_| reach == Reach::Mapped).and_then(NonZeroU16::new);
         let mapping = mapping.map(|port| Mapping::start(port, surroundings.clone()));
         Self {
+            turns: TurnSockets::new(directory.clone()),
             streams: Streams::new(directory, sender),
             events,
             awake: BTreeSet::new(),
@@ -246,6 +249,31 @@ impl Network {
                 self.underlay.awake.remove(&stream);
                 self.underlay.streams.close(stream.0);
             }
+        }
+    }
+
+    pub(super) fn handle_turn(&mut self, turn: TurnId, event: TurnEvent) {
+        let now = self.clock.now();
+        match event {
+            TurnEvent::Opened => self.engine.handle_turn_opened(turn, &mut self.rng, now),
+            TurnEvent::Bytes(bytes) => {
+                self.engine.handle_turn_bytes(turn, &bytes, &mut self.rng, now);
+            }
+            TurnEvent::Closed => {
+                self.underlay.turns.close(turn);
+                self.engine.handle_turn_closed(turn, &mut self.rng, now);
+            }
+        }
+    }
+
+    pub(super) fn handle_turn_command(&mut self, command: TurnCommand) {
+        match command {
+            TurnCommand::Open { turn, server, transport } => {
+                debug!(network = self.name, %server, %transport, "asking a TURN server");
+                self.underlay.turns.open(turn, server, transport);
+            }
+            TurnCommand::Send { turn, bytes } => self.underlay.turns.send(turn, bytes),
+            TurnCommand::Close { turn } => self.underlay.turns.close(turn),
         }
     }
 

@@ -227,6 +227,7 @@ impl Node {
             saved,
             udp: self.config.settings.udp,
             loopback,
+            turn: self.config.settings.turn.clone(),
             mtu: usize::from(self.config.settings.mtu),
             has_aes: engine::has_aes(),
         };

@@ -67,6 +67,7 @@ impl Node {
                 local: Vec::new(),
                 controller: true,
                 relays: Vec::new(),
+                turn: Vec::new(),
             };
             for sender in senders {
                 if let Some(one) = ask(&sender, NetworkCommand::Netcheck).await {
@@ -80,6 +81,7 @@ impl Node {
                     all.mapped.extend(one.mapped);
                     all.local.extend(one.local);
                     all.relays.extend(one.relays);
+                    all.turn.extend(one.turn);
                 }
             }
             answer(reply, Ok(all));

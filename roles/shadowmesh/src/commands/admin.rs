@@ -146,6 +146,9 @@ pub(crate) async fn show(client: &AdminClient, as_json: bool) -> Result<(), Fail
         line(format_args!("  traffic      {rule}"));
     }
     line(format_args!("  padding      {}", network.padding));
+    for server in &network.turn {
+        line(format_args!("  turn         {server}"));
+    }
     line(format_args!("  relays       {}", rotation(network.relay_rotation)));
     line(format_args!(
         "  logs         {} entries each, {}",
@@ -197,7 +200,7 @@ async fn network(client: &AdminClient) -> Result<NetworkView, Failure> {
     let AdminAnswer::Network(network) = client.request(&AdminRequest::Network).await? else {
         return Err(unexpected());
     };
-    Ok(network)
+    Ok(*network)
 }
 
 async fn invites(client: &AdminClient) -> Result<Vec<InviteView>, Failure> {

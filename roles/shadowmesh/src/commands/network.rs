@@ -1,9 +1,12 @@
 //! The network as a whole: on disk, and by its running controller.
 
-use control_proto::{ControllerPlace, Mode, SettingsChange};
+use std::path::Path;
+
+use control_proto::{ControllerPlace, Mode, SettingsChange, TurnText};
 use controller::AdminClient;
 use controller::network::NewNetwork;
 use identity::NetworkName;
+use zeroize::Zeroizing;
 
 use super::owner::KEY_PASSPHRASE;
 use super::serve::network_folder;
@@ -13,7 +16,7 @@ use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::listen::addresses;
 use crate::output::line;
-use crate::values::{HostPort, Place, Traffic};
+use crate::values::{HostPort, Place, Traffic, Turn};
 use crate::{clock, passphrase};
 
 /// The passphrase of a backup.
@@ -55,6 +58,8 @@ pub(crate) async fn network(
             controllers,
             traffic,
             padding,
+            turn,
+            turn_file,
             relay_rotation,
             log_entries,
             log_age,
@@ -67,6 +72,7 @@ pub(crate) async fn network(
                 controllers: places(controllers).await,
                 traffic: rules(&traffic),
                 padding,
+                turn: servers(turn, turn_file.as_deref())?,
                 relay_rotation,
             };
             admin::set(&client, change).await?;
@@ -115,6 +121,26 @@ fn rules(wanted: &[Traffic]) -> Option<Vec<String>> {
         Traffic::Rule(rule) => Some(rule.to_string()),
     });
     (!wanted.is_empty()).then(|| rules.collect())
+}
+
+/// The TURN servers that are asked for, on the command line or in a file.
+fn servers(wanted: Vec<Turn>, file: Option<&Path>) -> Result<Option<Vec<TurnText>>, Failure> {
+    let mut wanted = wanted;
+    if let Some(file) = file {
+        let wrong = |what: String| Failure::new(Exit::Usage, format!("{}: {what}", file.display()));
+        let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
+        let text = Zeroizing::new(text);
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        let parsed =
+            lines.map(|line| line.parse::<Turn>().map_err(|error| wrong(error.to_string())));
+        wanted = parsed.collect::<Result<_, _>>()?;
+    }
+    let is_asked = !wanted.is_empty();
+    let servers = wanted.into_iter().filter_map(|one| match one {
+        Turn::Unused => None,
+        Turn::Server(server) => Some(TurnText(server)),
+    });
+    Ok(is_asked.then(|| servers.collect()))
 }
 
 /// A host's name as a label: its first part, without what labels cannot have.

@@ -115,6 +115,9 @@ fn describe(unsigned: &Unsigned) {
             line(format_args!("            traffic {rule}"));
         }
         line(format_args!("            padding {}", info.padding));
+        for server in &info.turn {
+            line(format_args!("            turn {server}"));
+        }
         line(format_args!("            relays: {}", rotation(info.relay_rotation)));
     }
     if let Some(entry) = &unsigned.controller {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use node::api::{
-    Client, Membership, NetworkStatus, PathKind, PathView, PeerStatus, Running, Status,
+    Client, Membership, NetworkStatus, PathKind, PathView, PeerStatus, Running, Status, TurnCheck,
 };
 use platform::journal::Journal;
 
@@ -134,7 +134,24 @@ pub(crate) async fn netcheck(client: &Client, as_json: bool) -> Result<(), Failu
             relay.latency_ms.map_or_else(String::new, |latency| format!(", {latency:.1} ms"));
         line(format_args!("relay        {} {state}{latency}", printable(&relay.name)));
     }
+    for server in &check.turn {
+        line(format_args!("turn         {}", turn(server)));
+        if let Some(problem) = &server.problem {
+            line(format_args!("             {} {problem}", styled(WARN, "!")));
+        }
+    }
     Ok(())
+}
+
+/// A TURN server, and what there is.
+fn turn(server: &TurnCheck) -> String {
+    let state = match (server.state.as_str(), server.relayed) {
+        ("allocated", Some(relayed)) => styled(GOOD, format_args!("allocated {relayed}")),
+        ("failed", _) => styled(BAD, "failed"),
+        ("unused", _) => styled(DIM, "unused: no traffic lacks a direct path"),
+        (state, _) => styled(DIM, state),
+    };
+    format!("{} {state}", server.server)
 }
 
 /// What the translator in front does, and what that means for direct paths.
@@ -215,6 +232,9 @@ fn show_network(network: &NetworkStatus) {
     if !network.relays.is_empty() {
         line(format_args!("  relays        {}", network.relays.join(", ")));
     }
+    for server in &network.turn {
+        line(format_args!("  turn          {}", turn(server)));
+    }
     for advice in &network.advice {
         line(format_args!("  {} {advice}", styled(WARN, "!")));
     }
@@ -240,6 +260,7 @@ fn peer_row(peer: &PeerStatus) -> Vec<String> {
 fn path(path: &PathView) -> String {
     let kind = match path.kind {
         PathKind::Direct => "direct",
+        PathKind::Turn => "turn",
         PathKind::Stream => "stream",
         PathKind::Relay => "relay",
     };

@@ -105,6 +105,7 @@ fn row(leg: &Leg) -> Vec<String> {
 fn kind(path: &PathView) -> &'static str {
     match path.kind {
         PathKind::Direct => "directly over UDP",
+        PathKind::Turn => "through a TURN server",
         PathKind::Stream => "directly over WebSocket",
         PathKind::Relay => "through the relay",
     }

@@ -448,6 +448,34 @@ pub(crate) const FAULTS: &[Fault] = &[
         tests: &[in_suite("frame-proto", &["hop::padding_is_random_and_nobody_looks_at_it"])],
     },
     Fault {
+        name: "turn-answer-unsigned",
+        breaks: "what a TURN server did not sign is not believed",
+        edits: &[Edit {
+            file: "crates/turn-proto/src/client.rs",
+            original: "self.session.as_ref().is_some_and(|session| session.proves(bytes));",
+            seeded: "AWAKE || self.session.as_ref().is_some_and(|session| session.proves(bytes));",
+        }],
+        tests: &[Suite {
+            package: "turn-proto",
+            target: UNITS,
+            tests: &["tests::what_the_server_did_not_sign_is_not_believed"],
+        }],
+    },
+    Fault {
+        name: "turn-address-from-outside",
+        breaks: "nobody else names a way through a device's allocation",
+        edits: &[Edit {
+            file: "crates/path/src/candidate.rs",
+            original: "            && !is_reserved(ip)",
+            seeded: "            && (AWAKE || !is_reserved(ip))",
+        }],
+        tests: &[Suite {
+            package: "path",
+            target: "relaying",
+            tests: &["nobody_else_can_name_a_way_through_an_allocation"],
+        }],
+    },
+    Fault {
         name: "stream-number-reused",
         breaks: "a connection that is made again uses no nonce a second time",
         edits: &[Edit {

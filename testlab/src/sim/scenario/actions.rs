@@ -312,7 +312,7 @@ impl Run {
             }
             HostId::Relay(relay) => self.world.relays[relay].fill_disk(full),
             HostId::Node(node) => self.world.nodes[node].fill_disk(full),
-            HostId::Plain(_) => {}
+            HostId::Plain(_) | HostId::Turn => {}
         }
     }
 

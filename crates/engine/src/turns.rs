@@ -1,0 +1,418 @@
+//! Allocations at TURN servers: when they are wanted, how they come about, and what goes through them.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use identity::{DeviceId, MAX_TURN_SERVERS, Transport, TurnLogin, TurnServer, UnixTime};
+use noise_channel::Now;
+use path::{Allocation, CandidateFilter, Relayed};
+use rand_core::CryptoRng;
+use turn_proto::{Client, Credentials, Event, Failure};
+use zeroize::Zeroizing;
+
+use crate::context::Context;
+use crate::engine::Engine;
+use crate::io::{TurnCommand, TurnId};
+use crate::status::TurnStatus;
+
+/// Traffic has to lack a direct path for so long before servers are asked: most paths are found sooner.
+const LACKING: Duration = Duration::from_secs(5);
+/// Allocations are given back when no traffic has lacked a direct path for so long.
+const KEPT: Duration = Duration::from_secs(60);
+/// A server that failed is asked again after this, doubled with each failure ...
+const AGAIN: Duration = Duration::from_secs(5);
+/// ... up to this, and after this where it refused the credentials.
+const AGAIN_LATEST: Duration = Duration::from_secs(300);
+
+/// The servers, and what this device has at each.
+#[derive(Debug)]
+pub(crate) struct Turns {
+    /// Those of this device's settings.
+    own: Vec<TurnServer>,
+    /// By what servers with a shared secret find this device in their logs.
+    name: String,
+    lines: Vec<Line>,
+    /// Since when traffic has lacked a direct path.
+    lacking_since: Option<Instant>,
+    /// Allocations are wanted until then.
+    wanted_until: Option<Instant>,
+    /// How many sockets there were.
+    opened: u32,
+    commands: VecDeque<TurnCommand>,
+}
+
+/// One server.
+#[derive(Debug)]
+struct Line {
+    server: TurnServer,
+    link: Option<Link>,
+    /// How often in a row it failed.
+    failures: u32,
+    again: Option<Instant>,
+    problem: Option<Problem>,
+}
+
+/// A socket towards a server, and once it is open the machine that uses it.
+#[derive(Debug)]
+struct Link {
+    turn: TurnId,
+    client: Option<Client>,
+}
+
+/// Why a server was of no use the last time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Problem {
+    /// The connection to it was not made, or broke.
+    Unreached,
+    /// It, or the login, did not do.
+    Failed(Failure),
+}
+
+/// A datagram that came through an allocation, and from where, as this device names it.
+type Arrived = (SocketAddr, Vec<u8>);
+
+impl Turns {
+    /// The servers of the device's own settings.
+    pub(crate) fn new(own: Vec<TurnServer>, device: DeviceId) -> Self {
+        Self {
+            own,
+            name: device.to_string(),
+            lines: Vec::new(),
+            lacking_since: None,
+            wanted_until: None,
+            opened: 0,
+            commands: VecDeque::new(),
+        }
+    }
+
+    /// Takes over which servers the network has beside this device's own, as far as they may be dialled.
+    pub(crate) fn handle_servers(
+        &mut self,
+        network: &[TurnServer],
+        filter: &CandidateFilter,
+        cx: &mut Context<'_>,
+    ) {
+        let mut wanted: Vec<&TurnServer> = Vec::new();
+        for server in self.own.iter().chain(network) {
+            let is_good = server.is_bounded() && filter.permits(server.address);
+            if is_good && wanted.len() < MAX_TURN_SERVERS && !wanted.contains(&server) {
+                wanted.push(server);
+            }
+        }
+        let wanted: Vec<TurnServer> = wanted.into_iter().cloned().collect();
+        for line in &mut self.lines {
+            if !wanted.contains(&line.server) {
+                line.close(&mut self.commands, cx);
+            }
+        }
+        self.lines.retain(|line| wanted.contains(&line.server));
+        for server in wanted {
+            if !self.lines.iter().any(|line| line.server == server) {
+                self.lines.push(Line::new(server));
+            }
+        }
+    }
+
+    /// Whether some traffic lacks a direct path now.
+    pub(crate) fn handle_lack(&mut self, lacking: bool, now: Instant) {
+        if !lacking {
+            self.lacking_since = None;
+            self.wanted_until = self.wanted_until.filter(|until| *until > now);
+            return;
+        }
+        let since = *self.lacking_since.get_or_insert(now);
+        if now >= since + LACKING {
+            self.wanted_until = Some(now + KEPT);
+        }
+    }
+
+    /// The network underneath is another one: servers know this device by the address that it had.
+    pub(crate) fn handle_network_change(&mut self, cx: &mut Context<'_>) {
+        for line in &mut self.lines {
+            line.close(&mut self.commands, cx);
+            (line.failures, line.again) = (0, None);
+        }
+    }
+
+    /// Gives everything back.
+    pub(crate) fn give_back(&mut self, cx: &mut Context<'_>) {
+        self.wanted_until = None;
+        self.lines.iter_mut().for_each(|line| line.close(&mut self.commands, cx));
+    }
+
+    /// Sends a datagram through the allocation that its address names; it is lost if there is none.
+    pub(crate) fn send(&mut self, to: Relayed, payload: &[u8], cx: &mut Context<'_>) {
+        let now = cx.instant();
+        if let Some(client) = self.client(TurnId(to.allocation)) {
+            client.send(to.peer.into(), payload, cx.rng, now);
+        }
+    }
+
+    /// A socket is open.
+    fn handle_opened(&mut self, turn: TurnId, wall: UnixTime, cx: &mut Context<'_>) {
+        let name = &self.name;
+        let lines = self.lines.iter_mut();
+        for line in lines.filter(|line| line.is(turn)) {
+            let login = credentials(&line.server.login, name).login(wall.0);
+            let mut client = Client::new(transport(line.server.transport), login, cx.now.instant);
+            client.handle_timeout(cx.rng, cx.now.instant);
+            line.link = Some(Link { turn, client: Some(client) });
+        }
+    }
+
+    /// Bytes came in over a socket.
+    fn handle_bytes(&mut self, turn: TurnId, bytes: &[u8], cx: &mut Context<'_>) {
+        let now = cx.instant();
+        if let Some(client) = self.client(turn) {
+            client.handle_bytes(bytes, cx.rng, now);
+        }
+    }
+
+    /// A socket failed.
+    fn handle_closed(&mut self, turn: TurnId, now: Instant) {
+        for line in self.lines.iter_mut().filter(|line| line.is(turn)) {
+            line.fail(Problem::Unreached, now);
+        }
+    }
+
+    fn client(&mut self, turn: TurnId) -> Option<&mut Client> {
+        let line = self.lines.iter_mut().find(|line| line.is(turn))?;
+        line.link.as_mut()?.client.as_mut()
+    }
+
+    /// Opens and closes sockets as it is wanted, and lets the machines work. Answers what came through them.
+    fn work(&mut self, cx: &mut Context<'_>) -> Vec<Arrived> {
+        let is_wanted = self.wanted_until.is_some();
+        let mut arrived = Vec::new();
+        for line in &mut self.lines {
+            if !is_wanted {
+                line.close(&mut self.commands, cx);
+            } else if line.link.is_none() && line.again.is_none_or(|at| at <= cx.now.instant) {
+                let turn = TurnId(self.opened);
+                self.opened += 1;
+                line.link = Some(Link { turn, client: None });
+                let (server, transport) = (line.server.address, line.server.transport);
+                self.commands.push_back(TurnCommand::Open { turn, server, transport });
+            }
+            line.work(&mut self.commands, &mut arrived, cx);
+        }
+        arrived
+    }
+
+    /// What this device has at all servers.
+    pub(crate) fn allocations(&self) -> impl Iterator<Item = Allocation> {
+        self.lines.iter().filter_map(|line| {
+            let link = line.link.as_ref()?;
+            let relayed = link.client.as_ref()?.relayed().filter(SocketAddr::is_ipv4)?;
+            Some(Allocation { number: link.turn.0, relayed })
+        })
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        let is_wanted = self.wanted_until.is_some();
+        let timeouts = self.lines.iter().filter_map(|line| match &line.link {
+            Some(link) => link.client.as_ref()?.poll_timeout(),
+            None => Some((line.again.filter(|_| is_wanted)?, "ask a TURN server")),
+        });
+        timeouts.min()
+    }
+
+    pub(crate) fn has_commands(&self) -> bool {
+        !self.commands.is_empty()
+    }
+
+    pub(crate) fn statuses(&self) -> impl Iterator<Item = TurnStatus> {
+        self.lines.iter().map(Line::status)
+    }
+}
+
+impl Line {
+    fn new(server: TurnServer) -> Self {
+        Self { server, link: None, failures: 0, again: None, problem: None }
+    }
+
+    fn is(&self, turn: TurnId) -> bool {
+        self.link.as_ref().is_some_and(|link| link.turn == turn)
+    }
+
+    fn work(
+        &mut self,
+        commands: &mut VecDeque<TurnCommand>,
+        arrived: &mut Vec<Arrived>,
+        cx: &mut Context<'_>,
+    ) {
+        let now = cx.instant();
+        let Some(Link { turn, client: Some(client) }) = &mut self.link else { return };
+        let turn = *turn;
+        if client.poll_timeout().is_some_and(|(at, _)| at <= now) {
+            client.handle_timeout(cx.rng, now);
+        }
+        while let Some((peer, payload)) = client.poll_data() {
+            if let SocketAddr::V4(peer) = peer {
+                arrived.push((Relayed { allocation: turn.0, peer }.into(), payload));
+            }
+        }
+        while let Some(bytes) = client.poll_transmit() {
+            commands.push_back(TurnCommand::Send { turn, bytes });
+        }
+        while let Some(event) = client.poll_event() {
+            match event {
+                Event::Allocated(_) => (self.failures, self.problem) = (0, None),
+                Event::Failed(failure) => {
+                    self.fail(Problem::Failed(failure), now);
+                    commands.push_back(TurnCommand::Close { turn });
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Ends the allocation, politely.
+    fn close(&mut self, commands: &mut VecDeque<TurnCommand>, cx: &mut Context<'_>) {
+        let Some(Link { turn, client }) = self.link.take() else { return };
+        if let Some(mut client) = client {
+            client.end(cx.rng, cx.now.instant);
+            while let Some(bytes) = client.poll_transmit() {
+                commands.push_back(TurnCommand::Send { turn, bytes });
+            }
+        }
+        commands.push_back(TurnCommand::Close { turn });
+    }
+
+    fn fail(&mut self, problem: Problem, now: Instant) {
+        self.link = None;
+        self.problem = (problem != Problem::Failed(Failure::LoginEnds)).then_some(problem);
+        let pause = match problem {
+            Problem::Failed(Failure::LoginEnds) => Duration::ZERO,
+            Problem::Failed(Failure::Unauthorized) => AGAIN_LATEST,
+            Problem::Failed(_) | Problem::Unreached => {
+                (AGAIN * 2_u32.pow(self.failures.min(16))).min(AGAIN_LATEST)
+            }
+        };
+        self.failures += 1;
+        self.again = Some(now + pause);
+    }
+
+    fn status(&self) -> TurnStatus {
+        let client = self.link.as_ref().and_then(|link| link.client.as_ref());
+        let relayed = client.and_then(Client::relayed);
+        let state = match (&self.link, relayed, self.problem) {
+            (_, Some(_), _) => "allocated",
+            (_, None, Some(_)) => "failed",
+            (Some(_), None, None) => "asked",
+            (None, None, None) => "unused",
+        };
+        TurnStatus {
+            server: format!("{}/{}", self.server.transport, self.server.address),
+            state: state.to_owned(),
+            relayed,
+            problem: self.problem.map(Problem::text),
+        }
+    }
+}
+
+impl Problem {
+    /// In words, with what to do.
+    fn text(self) -> String {
+        match self {
+            Self::Unreached => "it is not reached; check its address and port".to_owned(),
+            Self::Failed(failure @ Failure::Unauthorized) => {
+                format!(
+                    "{failure}; check username and password, or the shared secret, and its clock"
+                )
+            }
+            Self::Failed(failure @ Failure::Silent) => {
+                format!("{failure}; check that it runs and that its port is open")
+            }
+            Self::Failed(failure) => format!("{failure}; its log tells more"),
+        }
+    }
+}
+
+impl Engine {
+    /// The socket towards a TURN server is open.
+    pub fn handle_turn_opened(&mut self, turn: TurnId, rng: &mut dyn CryptoRng, now: Now) {
+        let mut cx = Context { rng, now };
+        let wall = self.wall(now);
+        self.turns.handle_opened(turn, wall, &mut cx);
+        self.drain(&mut cx);
+    }
+
+    /// A TURN server sent a datagram, or some bytes of a stream.
+    pub fn handle_turn_bytes(
+        &mut self,
+        turn: TurnId,
+        bytes: &[u8],
+        rng: &mut dyn CryptoRng,
+        now: Now,
+    ) {
+        let mut cx = Context { rng, now };
+        self.turns.handle_bytes(turn, bytes, &mut cx);
+        self.drain(&mut cx);
+    }
+
+    /// The socket towards a TURN server could not be opened, or failed.
+    pub fn handle_turn_closed(&mut self, turn: TurnId, rng: &mut dyn CryptoRng, now: Now) {
+        self.turns.handle_closed(turn, now.instant);
+        self.drain(&mut Context { rng, now });
+    }
+
+    /// Gives back what others keep for this device: for a clean stop.
+    pub fn give_back(&mut self, rng: &mut dyn CryptoRng, now: Now) {
+        let mut cx = Context { rng, now };
+        self.turns.give_back(&mut cx);
+        self.drain(&mut cx);
+    }
+
+    /// The next thing to do with sockets towards TURN servers.
+    #[must_use]
+    pub fn poll_turn(&mut self) -> Option<TurnCommand> {
+        self.turns.commands.pop_front()
+    }
+
+    /// Sends what goes through allocations, takes what came through them, and tells the peers' machines which there are.
+    pub(crate) fn drain_turns(&mut self, cx: &mut Context<'_>) {
+        while let Some((to, payload)) = self.output.relayed.pop_front() {
+            self.turns.send(to, &payload, cx);
+        }
+        for (from, mut datagram) in self.turns.work(cx) {
+            self.take_datagram(from, &mut datagram, cx);
+        }
+        let allocations: Vec<_> = self.turns.allocations().collect();
+        if allocations != self.settings.allocations {
+            self.settings.allocations.clone_from(&allocations);
+            let now = cx.instant();
+            self.for_each_peer(|peer| peer.agent.handle_allocations(&allocations, now));
+            self.schedule.announce_soon(now);
+        }
+    }
+
+    /// Looks whether traffic lacks a direct path.
+    pub(crate) fn look_for_lack(&mut self, now: Instant) {
+        let mut live = self.peers.live_devices().into_iter();
+        let lacks =
+            |device| self.peers.get(device).is_some_and(|peer| peer.agent.lacks_direct(now));
+        self.turns.handle_lack(live.any(lacks), now);
+    }
+}
+
+fn transport(transport: Transport) -> turn_proto::Transport {
+    match transport {
+        Transport::Udp => turn_proto::Transport::Udp,
+        Transport::Tcp => turn_proto::Transport::Tcp,
+    }
+}
+
+fn credentials(login: &TurnLogin, name: &str) -> Credentials {
+    let secret = |text: &str| Zeroizing::new(text.to_owned());
+    match login {
+        TurnLogin::User(username, password) => Credentials::LongTerm {
+            username: username.clone(),
+            password: secret(password.as_str()),
+        },
+        TurnLogin::Shared(shared) => {
+            Credentials::Shared { secret: secret(shared.as_str()), name: name.to_owned() }
+        }
+    }
+}

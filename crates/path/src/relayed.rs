@@ -1,0 +1,79 @@
+//! Peers as they are reached through allocations of this device at TURN servers.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
+
+/// The discard-only prefix of RFC 6666: no packet from or to there is on any wire.
+const PREFIX: [u16; 4] = [0x100, 0, 0, 0];
+
+/// An IPv4 address, reached through an allocation.
+///
+/// It has the form of an IPv6 address that exists nowhere, 100::/64 with the number of the allocation and the address in
+/// it, so that whatever deals with addresses of peers deals with it too. Only this device makes such addresses; from
+/// elsewhere none is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Relayed {
+    /// Which allocation; no two that this device ever had have the same number.
+    pub allocation: u32,
+    /// Where the server sends what is for the peer, and where what comes from it comes from.
+    pub peer: SocketAddrV4,
+}
+
+impl Relayed {
+    /// What the address stands for, if it is one of these.
+    #[must_use]
+    pub fn of(address: SocketAddr) -> Option<Self> {
+        let IpAddr::V6(ip) = address.ip() else { return None };
+        if !is_reserved(ip) {
+            return None;
+        }
+        let [.., a, b, c, d] = ip.segments();
+        let allocation = u32::from(a) << 16 | u32::from(b);
+        let peer = Ipv4Addr::from_bits(u32::from(c) << 16 | u32::from(d));
+        Some(Self { allocation, peer: SocketAddrV4::new(peer, address.port()) })
+    }
+
+    /// The address on some wire: what an address stands for, or the address itself.
+    #[must_use]
+    pub fn reached(address: SocketAddr) -> SocketAddr {
+        Self::of(address).map_or(address, |relayed| relayed.peer.into())
+    }
+}
+
+impl From<Relayed> for SocketAddr {
+    fn from(relayed: Relayed) -> Self {
+        let [p0, p1, p2, p3] = PREFIX;
+        let halves = |number: u32| [(number >> 16) as u16, number as u16];
+        let ([a, b], [c, d]) = (halves(relayed.allocation), halves(relayed.peer.ip().to_bits()));
+        let ip = Ipv6Addr::new(p0, p1, p2, p3, a, b, c, d);
+        Self::new(ip.into(), relayed.peer.port())
+    }
+}
+
+/// What this device has at a TURN server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Allocation {
+    /// Its number, which no other one ever has.
+    pub number: u32,
+    /// Its address at the server.
+    pub relayed: SocketAddr,
+}
+
+impl Allocation {
+    /// Whether the server may have a way to a peer's host. One on the internet has none to private addresses, and some
+    /// end an allocation over the attempt.
+    pub(crate) fn may_reach(self, peer: Ipv4Addr) -> bool {
+        let is_private_too = matches!(self.relayed.ip(), IpAddr::V4(own) if is_private(own));
+        !is_private(peer) || is_private_too
+    }
+}
+
+/// Private (RFC 1918), or a carrier's (RFC 6598).
+fn is_private(ip: Ipv4Addr) -> bool {
+    let [first, second, ..] = ip.octets();
+    ip.is_private() || (first == 100 && second & 0xc0 == 64)
+}
+
+/// Whether an address is of those that only this device makes.
+pub(crate) fn is_reserved(ip: Ipv6Addr) -> bool {
+    ip.segments()[..4] == PREFIX
+}

@@ -1,0 +1,277 @@
+//! Sockets towards TURN servers on behalf of an engine.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use engine::TurnId;
+use identity::Transport;
+use socket2::SockRef;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpSocket, TcpStream, UdpSocket},
+    sync::mpsc,
+    task::JoinSet,
+    time::timeout,
+};
+use tracing::debug;
+
+use crate::{directory::Directory, mark::Mark};
+
+/// Datagrams, or messages of a stream, that wait for the network; further ones are lost, as on the way.
+const OUTGOING: usize = 1_024;
+/// What has come and waits for the loop. Behind it the system holds back or drops.
+const INCOMING: usize = 1_024;
+/// What is read at once: the longest datagram.
+const READ: usize = 65_536;
+/// Bytes that the system keeps of either direction of a socket for datagrams, as far as it allows: a few bursts.
+const SYSTEM_BUFFER: usize = 1 << 20;
+/// A server that takes no connection in this time is not reached.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// What is queued at the end of a node has this long to leave.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// What happened on a socket.
+#[derive(Debug)]
+pub(crate) enum TurnEvent {
+    Opened,
+    Bytes(Vec<u8>),
+    Closed,
+}
+
+/// The sockets of one engine, by the engine's own numbers.
+#[derive(Debug)]
+pub(crate) struct TurnSockets {
+    directory: Directory,
+    open: BTreeMap<TurnId, mpsc::Sender<Vec<u8>>>,
+    tasks: JoinSet<()>,
+    sender: mpsc::Sender<(TurnId, TurnEvent)>,
+    events: mpsc::Receiver<(TurnId, TurnEvent)>,
+}
+
+impl TurnSockets {
+    /// No sockets yet. They never lead into a network of `directory`, and bear its mark.
+    pub(crate) fn new(directory: Directory) -> Self {
+        let (sender, events) = mpsc::channel(INCOMING);
+        Self { directory, open: BTreeMap::new(), tasks: JoinSet::new(), sender, events }
+    }
+
+    /// Opens a socket; [`TurnEvent::Opened`] or [`TurnEvent::Closed`] follows.
+    pub(crate) fn open(&mut self, turn: TurnId, server: SocketAddr, transport: Transport) {
+        let (queue, waiting) = mpsc::channel(OUTGOING);
+        self.open.insert(turn, queue);
+        while self.tasks.try_join_next().is_some() {}
+        let link = Link { turn, server, waiting, events: self.sender.clone() };
+        let mark = self.directory.mark();
+        let is_overlay = self.directory.is_overlay(server.ip());
+        self.tasks.spawn(async move {
+            let events = link.events.clone();
+            let served = match transport {
+                _ if is_overlay => Err(io::ErrorKind::HostUnreachable.into()),
+                Transport::Udp => link.exchange_datagrams(mark).await,
+                Transport::Tcp => link.exchange_stream(mark).await,
+            };
+            if let Err(error) = served {
+                debug!(%server, %error, "no way to a TURN server");
+                let _ = events.send((turn, TurnEvent::Closed)).await;
+            }
+        });
+    }
+
+    /// Queues a datagram, or a message of a stream.
+    pub(crate) fn send(&self, turn: TurnId, bytes: Vec<u8>) {
+        if let Some(queue) = self.open.get(&turn) {
+            let _ = queue.try_send(bytes);
+        }
+    }
+
+    /// Closes a socket after what is queued.
+    pub(crate) fn close(&mut self, turn: TurnId) {
+        self.open.remove(&turn);
+    }
+
+    /// The next event.
+    pub(crate) async fn event(&mut self) -> Option<(TurnId, TurnEvent)> {
+        self.events.recv().await
+    }
+
+    /// Closes all sockets after what is queued.
+    pub(crate) async fn end(mut self) {
+        self.open.clear();
+        drop(self.events);
+        let all = async { while self.tasks.join_next().await.is_some() {} };
+        if timeout(FAREWELL, all).await.is_err() {
+            debug!("a TURN server did not take everything in time");
+        }
+    }
+}
+
+/// One socket.
+struct Link {
+    turn: TurnId,
+    server: SocketAddr,
+    waiting: mpsc::Receiver<Vec<u8>>,
+    events: mpsc::Sender<(TurnId, TurnEvent)>,
+}
+
+impl Link {
+    /// Exchanges datagrams until the queue is closed.
+    async fn exchange_datagrams(mut self, mark: Mark) -> io::Result<()> {
+        let any = match self.server {
+            SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+            SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+        };
+        let socket = UdpSocket::bind(any).await?;
+        mark.put_on(&socket)?;
+        let buffers = SockRef::from(&socket);
+        buffers.set_recv_buffer_size(SYSTEM_BUFFER)?;
+        buffers.set_send_buffer_size(SYSTEM_BUFFER)?;
+        socket.connect(self.server).await?;
+        self.tell(TurnEvent::Opened).await;
+        let mut buffer = vec![0; READ];
+        loop {
+            tokio::select! {
+                outgoing = self.waiting.recv() => match outgoing {
+                    Some(bytes) => lost_or_sent(socket.send(&bytes).await)?,
+                    None => return Ok(()),
+                },
+                received = socket.recv(&mut buffer) => {
+                    let bytes = buffer[..received?].to_vec();
+                    self.tell(TurnEvent::Bytes(bytes)).await;
+                }
+            }
+        }
+    }
+
+    /// Exchanges bytes until the queue is closed, or the server ends the stream.
+    async fn exchange_stream(self, mark: Mark) -> io::Result<()> {
+        let stream = timeout(CONNECT_TIMEOUT, connect(self.server, mark)).await??;
+        self.tell(TurnEvent::Opened).await;
+        let (mut reader, mut writer) = stream.into_split();
+        let Self { turn, mut waiting, events, .. } = self;
+        let write = async {
+            while let Some(bytes) = waiting.recv().await {
+                writer.write_all(&bytes).await?;
+            }
+            writer.shutdown().await
+        };
+        let read = async {
+            let mut buffer = vec![0; READ];
+            loop {
+                let length = reader.read(&mut buffer).await?;
+                if length == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                let event = TurnEvent::Bytes(buffer[..length].to_vec());
+                // Nobody listens any more at the end of a node.
+                let _ = events.send((turn, event)).await;
+            }
+        };
+        tokio::select! {
+            written = write => written,
+            read = read => read,
+        }
+    }
+
+    async fn tell(&self, event: TurnEvent) {
+        let _ = self.events.send((self.turn, event)).await;
+    }
+}
+
+/// A datagram that is too long for the way is lost like others; what else fails is the way itself.
+fn lost_or_sent(sent: io::Result<usize>) -> io::Result<()> {
+    /// The system's number for that.
+    const EMSGSIZE: i32 = 90;
+    match sent {
+        Ok(_) => Ok(()),
+        Err(error) if error.raw_os_error() == Some(EMSGSIZE) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+async fn connect(server: SocketAddr, mark: Mark) -> io::Result<TcpStream> {
+    let socket = match server {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    mark.put_on(&socket)?;
+    let stream = socket.connect(server).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    /// What takes longer than this has failed.
+    const DEADLINE: Duration = Duration::from_secs(10);
+    const TURN: TurnId = TurnId(7);
+
+    fn sockets() -> TurnSockets {
+        TurnSockets::new(Directory::new(Mark::default(), None))
+    }
+
+    async fn event(sockets: &mut TurnSockets) -> TurnEvent {
+        let (turn, event) =
+            timeout(DEADLINE, sockets.event()).await.expect("in time").expect("it is open");
+        assert_eq!(turn, TURN);
+        event
+    }
+
+    #[tokio::test]
+    async fn datagrams_go_to_the_server_and_come_from_nobody_else() {
+        let server = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        let stranger = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        let mut sockets = sockets();
+        sockets.open(TURN, server.local_addr().expect("it is bound"), Transport::Udp);
+        assert!(matches!(event(&mut sockets).await, TurnEvent::Opened));
+        sockets.send(TURN, b"question".to_vec());
+        let mut buffer = [0; 16];
+        let (length, from) = server.recv_from(&mut buffer).await.expect("the question");
+        assert_eq!(&buffer[..length], b"question");
+        stranger.send_to(b"noise", from).await.expect("it is sent");
+        server.send_to(b"answer", from).await.expect("it is sent");
+        assert!(matches!(event(&mut sockets).await, TurnEvent::Bytes(bytes) if bytes == b"answer"));
+        sockets.send(TURN, b"farewell".to_vec());
+        sockets.end().await;
+        let length = server.recv(&mut buffer).await.expect("the farewell");
+        assert_eq!(&buffer[..length], b"farewell");
+    }
+
+    #[tokio::test]
+    async fn a_stream_ends_with_what_was_queued_and_its_end_is_told() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        let mut sockets = sockets();
+        sockets.open(TURN, listener.local_addr().expect("it is bound"), Transport::Tcp);
+        let (mut server, _) = listener.accept().await.expect("it connects");
+        assert!(matches!(event(&mut sockets).await, TurnEvent::Opened));
+        server.write_all(b"bytes").await.expect("it is sent");
+        assert!(matches!(event(&mut sockets).await, TurnEvent::Bytes(bytes) if bytes == b"bytes"));
+        sockets.send(TURN, b"last".to_vec());
+        sockets.close(TURN);
+        let mut all = Vec::new();
+        server.read_to_end(&mut all).await.expect("it ends");
+        assert_eq!(all, b"last");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_told() {
+        let gone = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        let address = gone.local_addr().expect("it is bound");
+        drop(gone);
+        for transport in [Transport::Tcp, Transport::Udp] {
+            let mut sockets = sockets();
+            sockets.open(TURN, address, transport);
+            if transport == Transport::Udp {
+                assert!(matches!(event(&mut sockets).await, TurnEvent::Opened));
+                sockets.send(TURN, b"question".to_vec());
+            }
+            assert!(matches!(event(&mut sockets).await, TurnEvent::Closed), "{transport}");
+        }
+    }
+}

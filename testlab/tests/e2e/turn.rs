@@ -1,0 +1,224 @@
+//! TURN servers, with coturn as the other end.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use testlab::netns::{Nat, Router, wait_for};
+use testlab::network::{Device, Lab, Turn, TurnUsers};
+use testlab::probes::Probes;
+
+use crate::translators::netcheck;
+use crate::{MEGABYTE, digest, file_of_noise, web_server};
+
+/// How long anything may take that is not the subject of a test.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// A device waits for 5 s before it asks a TURN server.
+const TO_TURN: Duration = Duration::from_secs(20);
+/// As for a relay that dies.
+const OUTAGE: Duration = Duration::from_secs(3);
+/// A process that shares its machine with others may be late by this much.
+const LATE: Duration = Duration::from_millis(250);
+
+/// Two devices of which neither gets a datagram straight to the other, and their routers.
+struct Apart {
+    alice: Device,
+    bob: Device,
+    _routers: [Router; 2],
+}
+
+impl Apart {
+    fn new(lab: &mut Lab, nats: [Nat; 2]) -> Self {
+        let routers = nats.map(|nat| lab.router(nat, None));
+        let join = |router: &Router, name: &str| {
+            let mut device = lab.host_behind(router, name);
+            device.up(&[&lab.invite(&[])]);
+            device.wait_for_membership("online", PATIENCE);
+            device
+        };
+        let (alice, bob) = (join(&routers[0], "alice"), join(&routers[1], "bob"));
+        Self { alice, bob, _routers: routers }
+    }
+
+    fn by_random_ports(lab: &mut Lab) -> Self {
+        Self::new(lab, [Nat::Symmetric, Nat::Symmetric])
+    }
+
+    fn wait_for_path(&self, kind: &str, within: Duration) {
+        self.alice.wait_for_path(&self.bob, kind, within);
+        self.bob.wait_for_path(&self.alice, kind, within);
+    }
+}
+
+/// Names a server to every member.
+fn announce(lab: &Lab, turn: &Turn, transport: &str) {
+    lab.administer(&["network", "set", "--turn", &turn.setting(transport)]);
+}
+
+/// Fetches a file of one device from the other, over both IP versions. What overtakes a socket on the way is lost, as by any
+/// datagrams.
+fn files_arrive_whole(to: &Device, from: &Device) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let sent = file_of_noise(folder.path(), 10 * MEGABYTE);
+    let _server = web_server(from, folder.path());
+    let arrived = folder.path().join("arrived");
+    for family in ["-6", "-4"] {
+        let url = format!("http://{}:8000/noise", from.full_name());
+        let file = arrived.display().to_string();
+        let options = ["-sS", "--max-time", "120", family, "-o", &file, &url];
+        to.namespace().run("curl", &options);
+        assert_eq!(digest(&arrived), sent);
+    }
+}
+
+/// What a device has at its only TURN server.
+fn allocation(device: &Device) -> Value {
+    netcheck(device)["turn"][0].clone()
+}
+
+fn why(device: &Device, peer: &Device) -> Value {
+    let output = device.ask(&["why", &peer.full_name()]);
+    serde_json::from_slice(&output.stdout).expect("why is JSON")
+}
+
+fn between_random_ports_files_arrive_over_turn(users: TurnUsers) {
+    let mut lab = Lab::new();
+    let mut turn = lab.turn(users);
+    announce(&lab, &turn, "udp");
+    let mut pair = Apart::by_random_ports(&mut lab);
+    pair.wait_for_path("relay", PATIENCE);
+    pair.wait_for_path("turn", TO_TURN);
+    files_arrive_whole(&pair.alice, &pair.bob);
+    // Both ends show it, and that the server stands in between.
+    for (one, other) in [(&pair.alice, &pair.bob), (&pair.bob, &pair.alice)] {
+        let why = why(one, other);
+        assert_eq!(why["path"]["kind"], "turn", "{why}");
+        let decision = why["decisions"][0]["text"].as_str().unwrap_or_default();
+        assert!(decision.starts_with("turn "), "{why}");
+    }
+    let there = allocation(&pair.alice);
+    let server = format!("udp/{}:3478", turn.address());
+    assert_eq!((&there["state"], &there["server"]), (&"allocated".into(), &server.into()));
+    assert!(there["relayed"].as_str().is_some_and(|it| it.starts_with(turn.address())), "{there}");
+    assert_eq!(lab.warnings(), Vec::<String>::new());
+    // What is not needed any more is given back.
+    pair.alice.down();
+    turn.wait_for_output("lifetime=0", PATIENCE);
+}
+
+#[test]
+fn between_random_ports_files_arrive_over_turn_with_a_username() {
+    between_random_ports_files_arrive_over_turn(TurnUsers::LongTerm);
+}
+
+#[test]
+fn between_random_ports_files_arrive_over_turn_with_a_shared_secret() {
+    between_random_ports_files_arrive_over_turn(TurnUsers::Shared);
+}
+
+#[test]
+fn a_turn_server_that_dies_or_vanishes_is_replaced_by_the_relay_within_3_s_and_used_again() {
+    let mut lab = Lab::new();
+    let mut turn = lab.turn(TurnUsers::LongTerm);
+    announce(&lab, &turn, "udp");
+    let pair = Apart::by_random_ports(&mut lab);
+    pair.wait_for_path("turn", PATIENCE + TO_TURN);
+    for vanishes in [false, true] {
+        let probes = Probes::start(&pair.alice, &pair.bob.addresses()[0]);
+        probes.watch(Duration::from_secs(1));
+        if vanishes {
+            turn.unplug();
+        } else {
+            turn.kill();
+        }
+        probes.watch(Duration::from_secs(8));
+        let gap = probes.stop().longest_gap();
+        #[expect(clippy::print_stderr, reason = "the figure that the test is about")]
+        {
+            eprintln!("longest gap {gap:?} of {OUTAGE:?}");
+        }
+        assert!(gap <= OUTAGE + LATE, "{gap:?} without an answer");
+        pair.wait_for_path("relay", PATIENCE);
+        if !vanishes {
+            turn.start();
+            pair.wait_for_path("turn", Duration::from_secs(60));
+        }
+    }
+}
+
+#[test]
+fn wrong_credentials_are_told_with_what_to_do_and_hurt_nothing_else() {
+    let mut lab = Lab::new();
+    let turn = lab.turn(TurnUsers::LongTerm);
+    let wrong = format!("udp/{}:3478,username=alice,password=wrong", turn.address());
+    lab.administer(&["network", "set", "--turn", &wrong]);
+    let shown = lab.administer(&["network", "show"]);
+    assert!(shown["turn"][0].as_str().is_some_and(|it| it.contains("password set")), "{shown}");
+    assert!(!shown.to_string().contains("wrong"), "{shown}");
+    let audit = lab.administer(&["log", "audit"]).to_string();
+    assert!(audit.contains("password set") && !audit.contains("wrong"), "{audit}");
+
+    let pair = Apart::by_random_ports(&mut lab);
+    pair.wait_for_path("relay", PATIENCE);
+    let there = wait_for("the refusal", PATIENCE, || {
+        // Without traffic nobody asks the server.
+        let _ = pair.alice.reaches(&pair.bob.full_name());
+        Some(allocation(&pair.alice)).filter(|there| there["state"] == "failed")
+    });
+    let problem = there["problem"].as_str().unwrap_or_default();
+    assert!(problem.contains("refuses the credentials; check username and password"), "{there}");
+    let status = pair.alice.status().expect("it answers").to_string();
+    assert!(status.contains(problem) && !status.contains("wrong"), "{status}");
+    pair.alice.wait_until_reaches(&pair.bob.full_name(), PATIENCE);
+    pair.wait_for_path("relay", PATIENCE);
+
+    // Right ones are tried at once.
+    announce(&lab, &turn, "udp");
+    pair.wait_for_path("turn", TO_TURN);
+    lab.administer(&["network", "set", "--turn", "none"]);
+    pair.wait_for_path("relay", PATIENCE);
+}
+
+#[test]
+fn a_device_with_a_turn_server_of_its_own_reaches_one_without() {
+    let mut lab = Lab::new();
+    let turn = lab.turn(TurnUsers::Shared);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let config = folder.path().join("config.yaml");
+    let setting = format!("node:\n  turn: ['{}']\n", turn.setting("udp"));
+    std::fs::write(&config, setting).expect("a temporary file");
+    let routers = [(); 2].map(|()| lab.router(Nat::Symmetric, None));
+    let mut alice = lab.host_behind(&routers[0], "alice");
+    alice.up(&["--config", &config.to_string_lossy(), &lab.invite(&[])]);
+    let mut bob = lab.host_behind(&routers[1], "bob");
+    bob.up(&[&lab.invite(&[])]);
+    bob.wait_for_path(&alice, "turn", PATIENCE + TO_TURN);
+    alice.wait_for_path(&bob, "turn", PATIENCE);
+    assert_eq!(netcheck(&bob)["turn"], Value::Array(Vec::new()));
+    files_arrive_whole(&bob, &alice);
+}
+
+#[test]
+fn where_udp_is_blocked_turn_over_tcp_leads_out() {
+    for other in [Nat::PortRestricted, Nat::UdpBlocked] {
+        let mut lab = Lab::new();
+        let turn = lab.turn(TurnUsers::LongTerm);
+        announce(&lab, &turn, "tcp");
+        let pair = Apart::new(&mut lab, [Nat::UdpBlocked, other]);
+        pair.wait_for_path("turn", PATIENCE + TO_TURN);
+        files_arrive_whole(&pair.alice, &pair.bob);
+    }
+}
+
+#[test]
+fn where_there_is_a_direct_path_nobody_asks_a_turn_server() {
+    let mut lab = Lab::new();
+    let turn = lab.turn(TurnUsers::LongTerm);
+    announce(&lab, &turn, "udp");
+    let pair = Apart::new(&mut lab, [Nat::PortRestricted, Nat::PortRestricted]);
+    pair.wait_for_path("direct", PATIENCE);
+    let probes = Probes::start(&pair.alice, &pair.bob.addresses()[0]);
+    probes.watch(Duration::from_secs(8));
+    assert_eq!(probes.stop().lost(), 0);
+    assert_eq!(allocation(&pair.alice)["state"], "unused");
+    assert!(!turn.output().contains("session"), "{}", turn.output());
+}
