@@ -15,6 +15,7 @@ use identity::{
 use noise_channel::{ClockOffset, PathSecret, Service, StaticSecret};
 use relay_proto::{ClientConfig, ClientEvent, FlowId, RelayClient};
 
+use self::homes::Homes;
 use crate::classes::Classifier;
 use crate::context::Context;
 use crate::guests::Guests;
@@ -23,7 +24,6 @@ use crate::io::{DialTarget, Purpose, StreamId};
 use crate::links::{Line, Link};
 use crate::relay_event::RelayEvent;
 use crate::streams::{Owner, Streams};
-use homes::Homes;
 
 /// Frames kept while a link is being made: the handshakes of a few peers.
 const MAX_WAITING: usize = 32;
