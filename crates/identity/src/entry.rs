@@ -6,7 +6,7 @@ use minicbor::{Decode, Encode};
 
 use crate::{
     ChannelPublicKey, DeviceId, DeviceName, Ipv4Prefix, NetworkName, Padding, RecordBody, Scope,
-    ServerAddress, TrafficRule, TunnelPublicKey, UlaPrefix, UnixTime,
+    ServerAddress, Shaping, TrafficRule, TunnelPublicKey, UlaPrefix, UnixTime,
 };
 
 /// A relay of the network.
@@ -148,6 +148,9 @@ pub struct NetworkInfo {
     /// How messages on streams are filled up.
     #[cbor(n(5), default)]
     pub padding: Padding,
+    /// When messages on streams leave.
+    #[cbor(n(8), default)]
+    pub shaping: Shaping,
 }
 
 impl RecordBody for NetworkInfo {

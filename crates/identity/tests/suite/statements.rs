@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use identity::{
     Attachment, Binding, Candidate, CandidateKind, ChannelKey, ChannelProof, ControllerEntry,
     DeviceId, Endpoints, Epoch, NameEntry, NameTarget, NetworkInfo, NetworkKey, Padding, Renewal,
-    RevocationTarget, Scope, SignatureError, Signed, Statement, StaticPeer, TunnelKey, UnixTime,
-    Validity, ipv4_prefix, ula_prefix,
+    RevocationTarget, Scope, Shaping, SignatureError, Signed, Statement, StaticPeer, TunnelKey,
+    UnixTime, Validity, ipv4_prefix, ula_prefix,
 };
 use proptest::prelude::*;
 
@@ -188,6 +188,7 @@ fn all_kinds(world: &World) -> String {
         needs_approval: true,
         traffic: vec!["udp/5000-5100=interactive".parse().unwrap()],
         padding: Padding::Buckets,
+        shaping: Shaping::Off,
     };
     line(&mut text, &world.record(&world.issuer, (0, 1), info));
     let channel_key = ChannelKey::from_bytes(&[3; 32]).public();
