@@ -276,7 +276,8 @@ impl Engine {
             | FrameType::Control
             | FrameType::Marker
             | FrameType::Carried
-            | FrameType::Mesh => {}
+            | FrameType::Mesh
+            | FrameType::Dummy => {}
         }
     }
 

@@ -35,7 +35,8 @@ const fn plain_length(kind: FrameType) -> usize {
         | FrameType::Control
         | FrameType::Marker
         | FrameType::Carried
-        | FrameType::Mesh => 0,
+        | FrameType::Mesh
+        | FrameType::Dummy => 0,
     }
 }
 
