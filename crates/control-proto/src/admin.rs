@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use identity::{
-    DeviceId, DeviceName, GroupName, NameTarget, NetworkId, NetworkName, Padding, SignerId,
-    TrafficRule, TunnelPublicKey,
+    DeviceId, DeviceName, GroupName, NameTarget, NetworkId, NetworkName, Padding, Shaping,
+    SignerId, TrafficRule, TunnelPublicKey,
 };
 use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
@@ -109,6 +109,9 @@ pub struct SettingsChange {
     /// How messages on streams are filled up.
     #[serde(default, with = "text::option")]
     pub padding: Option<Padding>,
+    /// When messages on streams leave.
+    #[serde(default, with = "text::option")]
+    pub shaping: Option<Shaping>,
 }
 
 /// A place where nodes find a controller. TLS there is that of the controller itself.
@@ -306,6 +309,9 @@ pub struct NetworkView {
     /// How messages on streams are filled up.
     #[serde(with = "text")]
     pub padding: Padding,
+    /// When messages on streams leave.
+    #[serde(with = "text")]
+    pub shaping: Shaping,
     /// The epoch of the records.
     pub epoch: u64,
     /// Records that wait for the owner's signature.

@@ -74,6 +74,8 @@ impl Engine {
             let rules = info.map(|info| &info.traffic[..]).unwrap_or_default();
             self.relays.classifier.set_rules(rules);
             self.relays.set_padding(info.map(|info| info.padding).unwrap_or_default());
+            let shaping = info.map(|info| info.shaping.clone()).unwrap_or_default();
+            self.relays.set_shaping(shaping, &mut self.streams, cx);
         }
         if changes.relays {
             let mut entries: Vec<(RelayEntry, bool)> = self

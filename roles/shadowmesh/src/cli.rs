@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use control_proto::limits::MAX_INVITES_AT_ONCE;
-use identity::Padding;
+use identity::{MAX_MACHINES, Padding};
 use ipnet::IpNet;
 use serde::Deserialize;
 
@@ -456,6 +456,10 @@ pub(crate) enum NetworkCommand {
         /// that theirs tell less; takes bandwidth
         #[arg(long, value_name = "off|buckets")]
         padding: Option<Padding>,
+        /// Whether the times of messages on streams tell less: dummies where something begins, equal distances, or what up to
+        /// four machines of maybenot do; takes bandwidth, and the last two take time. Includes padding
+        #[arg(long, value_name = "off|front|constant|MACHINE", num_args = 1..=MAX_MACHINES)]
+        shaping: Vec<String>,
         /// How many entries each of the logs keeps
         #[arg(long, value_name = "NUMBER")]
         log_entries: Option<u64>,

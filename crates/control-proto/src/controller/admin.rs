@@ -5,10 +5,12 @@ use std::ops::RangeInclusive;
 
 use identity::{
     Certificate, CertificateChain, DeviceId, DeviceName, MAX_TRAFFIC_RULES, ParseTrafficRuleError,
-    RevocationTarget, Scope, Serial, Signed, SignerId, TrafficRule, TunnelPublicKey, Validity,
+    RevocationTarget, Scope, Serial, Shaping, Signed, SignerId, TrafficRule, TunnelPublicKey,
+    Validity,
 };
 use noise_channel::Now;
 use rand_core::CryptoRng;
+use shaping::Plan;
 
 use super::{Change, Controller, DeviceRecord, InviteRecord, Reply, Ticket, wall};
 use crate::limits::{LOG_ENTRIES, LOG_SECONDS, MAX_INVITES, MAX_PLACES};
@@ -100,6 +102,9 @@ impl Controller {
             settings.traffic = checked_rules(rules)?;
         }
         settings.padding = change.padding.unwrap_or(settings.padding);
+        if let Some(shaping) = &change.shaping {
+            settings.shaping = checked_shaping(shaping)?;
+        }
         self.change(Change::Settings(settings));
         self.publish_info(wall(now));
         self.publish_controller(wall(now));
@@ -288,6 +293,7 @@ impl Controller {
             controllers: self.servers().iter().map(ToString::to_string).collect(),
             traffic: settings.traffic.clone(),
             padding: settings.padding,
+            shaping: settings.shaping.clone(),
             epoch: self.authorities.epoch(),
             unsigned: self.unsigned().len() as u64,
             devices: self.state.devices.len() as u64,
@@ -415,4 +421,12 @@ fn checked_rules(rules: &[String]) -> Result<Vec<TrafficRule>, AdminError> {
 
 pub(crate) fn not_held(scope: Scope) -> AdminError {
     AdminError::KeyNotHeld { scope: scope.to_string() }
+}
+
+/// What every member can do.
+fn checked_shaping(shaping: &Shaping) -> Result<Shaping, AdminError> {
+    match Plan::new(shaping) {
+        Ok(_) => Ok(shaping.clone()),
+        Err(error) => Err(AdminError::OutOfBounds { what: error.to_string() }),
+    }
 }

@@ -110,6 +110,7 @@ impl Controller {
             needs_approval: settings.approval,
             traffic: settings.traffic.clone(),
             padding: settings.padding,
+            shaping: settings.shaping.clone(),
         };
         let known = self.stored_item(&ItemKey::Info).and_then(|item| {
             let MapItem::Info(signed) = item else { return None };

@@ -5,7 +5,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use identity::{
     Binding, CertificateChain, DeviceId, DeviceName, Endpoints, GroupName, InviteGrant, Ipv4Prefix,
-    NetworkId, NetworkName, Padding, Serial, Signed, SignerId, TrafficRule, UlaPrefix, UnixTime,
+    NetworkId, NetworkName, Padding, Serial, Shaping, Signed, SignerId, TrafficRule, UlaPrefix,
+    UnixTime,
 };
 use minicbor::{Decode, Encode};
 
@@ -42,6 +43,9 @@ pub struct Settings {
     /// How messages on streams are filled up.
     #[cbor(n(8), default)]
     pub padding: Padding,
+    /// When messages on streams leave.
+    #[cbor(n(11), default)]
+    pub shaping: Shaping,
 }
 
 /// How much is kept of each log: what is beyond either bound goes, the oldest first.
@@ -78,6 +82,7 @@ impl Settings {
             controllers: Vec::new(),
             traffic: Vec::new(),
             padding: Padding::Off,
+            shaping: Shaping::Off,
         }
     }
 }

@@ -146,6 +146,7 @@ pub(crate) async fn show(client: &AdminClient, as_json: bool) -> Result<(), Fail
         line(format_args!("  traffic      {rule}"));
     }
     line(format_args!("  padding      {}", network.padding));
+    line(format_args!("  shaping      {}", network.shaping));
     line(format_args!(
         "  logs         {} entries each, {}",
         network.log_entries,

@@ -3,7 +3,7 @@
 use control_proto::{ControllerPlace, Mode, SettingsChange};
 use controller::AdminClient;
 use controller::network::NewNetwork;
-use identity::NetworkName;
+use identity::{NetworkName, ParseShapingError, Shaping};
 
 use super::owner::KEY_PASSPHRASE;
 use super::serve::network_folder;
@@ -55,6 +55,7 @@ pub(crate) async fn network(
             controllers,
             traffic,
             padding,
+            shaping,
             log_entries,
             log_age,
         } => {
@@ -66,6 +67,7 @@ pub(crate) async fn network(
                 controllers: places(controllers).await,
                 traffic: rules(&traffic),
                 padding,
+                shaping: shaped(&shaping)?,
             };
             admin::set(&client, change).await?;
             owner::remind(&client).await
@@ -113,6 +115,12 @@ fn rules(wanted: &[Traffic]) -> Option<Vec<String>> {
         Traffic::Rule(rule) => Some(rule.to_string()),
     });
     (!wanted.is_empty()).then(|| rules.collect())
+}
+
+/// The shaping that is asked for.
+fn shaped(words: &[String]) -> Result<Option<Shaping>, Failure> {
+    let parsed = (!words.is_empty()).then(|| words.join(" ").parse()).transpose();
+    parsed.map_err(|error: ParseShapingError| Failure::new(Exit::Usage, error.to_string()))
 }
 
 /// A host's name as a label: its first part, without what labels cannot have.

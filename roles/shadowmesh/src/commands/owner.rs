@@ -115,6 +115,7 @@ fn describe(unsigned: &Unsigned) {
             line(format_args!("            traffic {rule}"));
         }
         line(format_args!("            padding {}", info.padding));
+        line(format_args!("            shaping {}", info.shaping));
     }
     if let Some(entry) = &unsigned.controller {
         line(format_args!("controller  channel key {}", entry.channel_key));
