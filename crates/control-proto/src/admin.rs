@@ -235,7 +235,7 @@ pub enum AdminAnswer {
     /// It was done.
     Done,
     /// The network.
-    Network(NetworkView),
+    Network(Box<NetworkView>),
     /// The invites just made, with their secrets.
     InvitesCreated {
         /// One for each device.

@@ -109,7 +109,7 @@ impl FromStr for Shaping {
             Self::Machines(machines) if !machines.iter().all(|text| is_machine(text)) => {
                 Err(ParseShapingError)
             }
-            shaping => Ok(shaping),
+            shaping @ (Self::Off | Self::Front | Self::Constant | Self::Machines(_)) => Ok(shaping),
         }
     }
 }

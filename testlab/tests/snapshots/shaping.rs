@@ -1,10 +1,11 @@
 //! What it costs to hide lengths and times, in messages, bytes and time.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
 use identity::{Padding, Shaping};
-use testlab::relays::Relays;
+use testlab::relays::{Received, Relays};
 
 use super::{SECOND, compare};
 
@@ -22,7 +23,9 @@ const POLICIES: [(&str, Padding, Shaping); 4] = [
 ];
 
 /// What the application does.
-const SCENES: [(&str, fn(&mut Talk)); 5] = [
+type Play = fn(&mut Talk);
+
+const SCENES: [(&str, Play); 5] = [
     ("a quiet minute", |talk| talk.run_for(60 * SECOND)),
     ("a ping, and a quiet minute", |talk| {
         talk.ping();
@@ -76,24 +79,34 @@ impl Talk {
         self.take(BOB);
     }
 
-    /// Sends bytes that begin with the time.
     fn send(&mut self, from: usize, length: usize) {
+        self.send_numbered(from, 0, length);
+    }
+
+    /// Sends bytes that begin with the time and a number.
+    fn send_numbered(&mut self, from: usize, number: u32, length: usize) {
         let mut bytes = vec![7; length];
         let now = u64::try_from(self.relays.elapsed().as_micros()).expect("a short time");
         bytes[..8].copy_from_slice(&now.to_be_bytes());
+        bytes[8..12].copy_from_slice(&number.to_be_bytes());
         self.relays.send(from, 1 - from, &bytes);
         self.sent += length;
     }
 
     /// How many frames have come to one.
     fn take(&mut self, at: usize) -> usize {
-        let arrivals = self.relays.take_arrivals(at);
-        for arrival in &arrivals {
-            let sent = u64::from_be_bytes(*arrival.bytes.first_chunk().expect("a time"));
-            self.delays += arrival.at - Duration::from_micros(sent);
+        self.take_numbers(at).len()
+    }
+
+    /// The numbers of the frames that have come to one.
+    fn take_numbers(&mut self, at: usize) -> Vec<u32> {
+        let take = |arrival: Received| {
+            let (sent, rest) = arrival.bytes.split_first_chunk().expect("a time");
+            self.delays += arrival.at - Duration::from_micros(u64::from_be_bytes(*sent));
             self.arrived += 1;
-        }
-        arrivals.len()
+            u32::from_be_bytes(*rest.first_chunk().expect("a number"))
+        };
+        self.relays.take_arrivals(at).into_iter().map(take).collect()
     }
 
     /// Waits until so many frames have come to one.
@@ -115,32 +128,49 @@ impl Talk {
         self.waited += self.relays.elapsed() - begin;
     }
 
-    /// A page of three rounds of requests, and answers of 40 to 200 KB.
+    /// A page of three rounds of requests, and answers of 50 to 200 KB.
     fn load(&mut self) {
         let begin = self.relays.elapsed();
-        for answers in [4, 20, 8] {
+        for answers in [1, 4, 2] {
             self.send(ALICE, 600);
             self.wait_for(BOB, 1);
-            (0..answers).for_each(|_| self.send(BOB, 10_000));
+            (0..answers).for_each(|_| self.send(BOB, 50_000));
             self.wait_for(ALICE, answers);
         }
         self.waited += self.relays.elapsed() - begin;
     }
 
-    /// Super-packets, of which a megabyte is under way, each with an acknowledgement.
+    /// Super-packets, each with an acknowledgement, of which so many are under way as get through.
     fn transfer(&mut self) {
+        const ALL: u32 = 167;
         let begin = self.relays.elapsed();
-        let (mut left, mut under_way) = (167, 0);
-        while left > 0 || under_way > 0 {
-            while left > 0 && under_way < 16 {
-                self.send(ALICE, 60_000);
-                (left, under_way) = (left - 1, under_way + 1);
+        let (mut next, mut window, mut under_way) = (0, 4.0_f64, BTreeMap::new());
+        while next < ALL || !under_way.is_empty() {
+            let now = self.relays.elapsed();
+            assert!(now - begin < 60 * SECOND, "they arrive");
+            while next < ALL && (under_way.len() as f64) < window {
+                under_way.insert(next, now);
+                self.send_numbered(ALICE, next, 60_000);
+                next += 1;
+            }
+            let late: Vec<u32> = under_way
+                .iter()
+                .filter(|(_, sent)| now - **sent > SECOND / 2)
+                .map(|(number, _)| *number)
+                .collect();
+            for number in late {
+                window = (window / 2.0).max(1.0);
+                under_way.insert(number, now);
+                self.send_numbered(ALICE, number, 60_000);
             }
             self.relays.run_for(MILLISECOND);
-            let arrived = self.take(BOB);
-            (0..arrived).for_each(|_| self.send(BOB, 40));
-            under_way -= self.take(ALICE);
-            assert!(self.relays.elapsed() - begin < 60 * SECOND, "they arrive");
+            for number in self.take_numbers(BOB) {
+                self.send_numbered(BOB, number, 40);
+            }
+            for number in self.take_numbers(ALICE) {
+                under_way.remove(&number);
+                window = (window + 1.0 / window).min(16.0);
+            }
         }
         self.waited += self.relays.elapsed() - begin;
     }

@@ -43,7 +43,7 @@ impl Controller {
 
     fn answer(&mut self, request: AdminRequest, rng: &mut dyn CryptoRng, now: Now) -> Answer {
         match request {
-            AdminRequest::Network => Ok(AdminAnswer::Network(self.network_view())),
+            AdminRequest::Network => Ok(AdminAnswer::Network(self.network_view().into())),
             AdminRequest::ChangeSettings(change) => self.change_settings(&change, now),
             AdminRequest::CreateInvite(request) => self.create_invites(&request, rng, now),
             AdminRequest::Invites => Ok(AdminAnswer::Invites { invites: self.invite_views(now) }),

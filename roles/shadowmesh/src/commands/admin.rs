@@ -197,7 +197,7 @@ async fn network(client: &AdminClient) -> Result<NetworkView, Failure> {
     let AdminAnswer::Network(network) = client.request(&AdminRequest::Network).await? else {
         return Err(unexpected());
     };
-    Ok(network)
+    Ok(*network)
 }
 
 async fn invites(client: &AdminClient) -> Result<Vec<InviteView>, Failure> {
