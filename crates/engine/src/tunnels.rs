@@ -277,7 +277,8 @@ impl Engine {
             | FrameType::Marker
             | FrameType::Carried
             | FrameType::Mesh
-            | FrameType::Dummy => {}
+            | FrameType::Dummy
+            | FrameType::Bundle => {}
         }
     }
 

@@ -53,10 +53,12 @@ pub enum FrameType {
     Mesh,
     /// Nothing: the other end of the hop throws it away.
     Dummy,
+    /// Several frames that cross the hop in one message.
+    Bundle,
 }
 
 impl FrameType {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Data,
         Self::Handshake,
         Self::Disco,
@@ -66,13 +68,19 @@ impl FrameType {
         Self::Carried,
         Self::Mesh,
         Self::Dummy,
+        Self::Bundle,
     ];
 
     /// Whether the frame concerns the two ends of the hop only and is never forwarded.
     #[must_use]
     pub const fn is_hop_local(self) -> bool {
         match self {
-            Self::Control | Self::Marker | Self::Carried | Self::Mesh | Self::Dummy => true,
+            Self::Control
+            | Self::Marker
+            | Self::Carried
+            | Self::Mesh
+            | Self::Dummy
+            | Self::Bundle => true,
             Self::Data | Self::Handshake | Self::Disco | Self::Introduce => false,
         }
     }
@@ -88,6 +96,7 @@ impl FrameType {
             Self::Carried => 6,
             Self::Mesh => 7,
             Self::Dummy => 8,
+            Self::Bundle => 9,
         }
     }
 }

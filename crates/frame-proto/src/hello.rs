@@ -36,7 +36,8 @@ const fn plain_length(kind: FrameType) -> usize {
         | FrameType::Marker
         | FrameType::Carried
         | FrameType::Mesh
-        | FrameType::Dummy => 0,
+        | FrameType::Dummy
+        | FrameType::Bundle => 0,
     }
 }
 

@@ -53,6 +53,7 @@
 #![forbid(unsafe_code)]
 
 mod bucket;
+mod bundle;
 mod carried;
 mod client;
 mod codel;

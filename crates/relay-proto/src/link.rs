@@ -13,6 +13,7 @@ use noise_channel::{
 use rand_core::CryptoRng;
 use shaping::{Content, Plan, Shaper};
 
+use crate::bundle::unbundle;
 use crate::fair::Bounds;
 use crate::message::Message;
 use crate::outbound::Outbound;
@@ -140,12 +141,29 @@ impl Link {
             FrameType::Control => self.handle_channel_message(payload(&frame), rng, now),
             FrameType::Marker => {}
             FrameType::Dummy => self.events.push_back(LinkEvent::Dummy),
+            FrameType::Bundle => self.handle_bundle(&frame),
             FrameType::Carried => self.events.push_back(LinkEvent::Carried(frame)),
             FrameType::Mesh => self.events.push_back(LinkEvent::Mesh(frame)),
             FrameType::Data | FrameType::Handshake | FrameType::Disco | FrameType::Introduce => {
                 self.events.push_back(LinkEvent::Frame(header.peer, frame));
             }
         }
+    }
+
+    /// Takes several frames as if each had come by itself.
+    fn handle_bundle(&mut self, bundle: &[u8]) {
+        let Some(frames) = unbundle(bundle) else {
+            let error = LinkError::Protocol("a bundle of something else than frames");
+            return self.events.push_back(LinkEvent::Failed(error));
+        };
+        self.events.extend(frames.into_iter().map(|(header, frame)| {
+            let is_carried = header.kind == FrameType::Carried;
+            if is_carried {
+                LinkEvent::Carried(frame)
+            } else {
+                LinkEvent::Frame(header.peer, frame)
+            }
+        }));
     }
 
     pub(crate) fn handle_timeout(&mut self, rng: &mut dyn CryptoRng, now: Now) {
@@ -259,7 +277,8 @@ const fn content(kind: FrameType) -> Content {
         | FrameType::Handshake
         | FrameType::Disco
         | FrameType::Introduce
-        | FrameType::Carried => Content::Frame,
+        | FrameType::Carried
+        | FrameType::Bundle => Content::Frame,
         FrameType::Dummy => Content::Dummy,
         FrameType::Control | FrameType::Marker | FrameType::Mesh => Content::Upkeep,
     }

@@ -10,6 +10,7 @@ use frame_proto::{
 use identity::{DeviceId, Padding};
 use shaping::{Shaper, Turn};
 
+use crate::bundle::{BACKLOG, OVERHEAD, ROOM};
 use crate::fair::{Bounds, FairQueue, FlowId};
 use crate::padding::Filling;
 
@@ -23,6 +24,8 @@ pub(crate) struct Outbound {
     hop: Option<Hop>,
     control: VecDeque<Control>,
     data: FairQueue,
+    /// A frame that found no room in the last bundle.
+    left: Option<BytesMut>,
     filling: Filling,
     /// Says what leaves when, where the network wishes it.
     shaper: Option<Box<Shaper>>,
@@ -49,6 +52,7 @@ impl Outbound {
             hop: None,
             control: VecDeque::new(),
             data: FairQueue::new(bounds),
+            left: None,
             filling: Filling::NONE,
             shaper: None,
         }
@@ -151,6 +155,7 @@ impl Outbound {
     /// Takes over the data that waits for another stream. Only for who has none waiting yet.
     pub(crate) fn take_over(&mut self, other: &mut Self) {
         std::mem::swap(&mut self.data, &mut other.data);
+        std::mem::swap(&mut self.left, &mut other.left);
         self.data.set_filling(self.filling);
         other.data.set_filling(other.filling);
     }
@@ -173,7 +178,7 @@ impl Outbound {
             Turn::Nothing => None,
             Turn::Queued => self.pop_queued(now),
             Turn::Dummy => self.dummy(),
-            Turn::QueuedOrDummy => self.pop_queued(now).or_else(|| self.dummy()),
+            Turn::QueuedOrDummy => self.pop_bundle(now).or_else(|| self.dummy()),
         };
         let is_waiting = self.is_waiting();
         let shaper = self.shaper.as_mut()?;
@@ -183,6 +188,36 @@ impl Outbound {
             shaper.note(is_waiting, now);
         }
         message
+    }
+
+    /// The next message that is queued under hop protection, with the frames behind it that do not make it longer, and
+    /// more where much waits.
+    fn pop_bundle(&mut self, now: Instant) -> Option<BytesMut> {
+        if !self.control.is_empty() {
+            return self.pop_queued(now);
+        }
+        let first = self.pop_frame(now)?;
+        let is_much = self.data.bytes() > BACKLOG;
+        let own_room = self.filling.apply(first.len() + OVERHEAD) - OVERHEAD;
+        let room = if is_much { ROOM } else { own_room.min(ROOM) };
+        let mut bundle = BytesMut::new();
+        let mut length = first.len();
+        while length < room
+            && let Some(next) = self.pop_frame(now)
+        {
+            length += next.len();
+            if length > room {
+                self.left = Some(next);
+                break;
+            }
+            if bundle.is_empty() {
+                bundle.extend_from_slice(&first);
+            }
+            bundle.extend_from_slice(&next);
+        }
+        let hop = self.hop.as_mut()?;
+        let frame = if bundle.is_empty() { first } else { hop.wrap(FrameType::Bundle, &bundle) };
+        Some(hop.seal(frame, self.filling))
     }
 
     fn dummy(&mut self) -> Option<BytesMut> {
@@ -200,8 +235,16 @@ impl Outbound {
                 let length = self.filling.apply(HEADER_LENGTH + TAG_LENGTH + HOP_TAG_LENGTH);
                 Some(hop.sealer.rotate(&next, hop.peer, length).as_slice().into())
             }
-            None => self.data.pop(now).map(|frame| hop.seal(frame, self.filling)),
+            None => {
+                let frame = self.pop_frame(now)?;
+                Some(self.hop.as_mut()?.seal(frame, self.filling))
+            }
         }
+    }
+
+    /// The next frame that waits.
+    fn pop_frame(&mut self, now: Instant) -> Option<BytesMut> {
+        self.left.take().or_else(|| self.data.pop(now))
     }
 
     /// Whether [`Self::pop`] has something, unless the queue drops it.
@@ -216,7 +259,7 @@ impl Outbound {
 
     /// Whether something is queued under hop protection.
     fn is_waiting(&self) -> bool {
-        !self.control.is_empty() || !self.data.is_empty()
+        !self.control.is_empty() || self.left.is_some() || !self.data.is_empty()
     }
 
     /// Messages beside data, which are never dropped.

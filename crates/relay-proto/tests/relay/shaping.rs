@@ -165,6 +165,31 @@ fn lengths_are_those_of_buckets_and_dummies_have_that_of_a_packet() {
 }
 
 #[test]
+fn what_waits_leaves_together_if_that_shows_nothing_or_is_much() {
+    let mut pair = Pair::new(&Shaping::Constant, Limits::default());
+    pair.send(0, 0, 40);
+    pair.world.run(SECOND + 7 * MILLISECOND);
+    pair.arrived(1);
+    let begin = pair.world.now.instant - pair.start;
+    // Ten short ones fit where one goes.
+    (0..10).for_each(|number| pair.send(0, number, 40));
+    pair.world.run(2 * TICK + MILLISECOND);
+    assert_eq!(pair.arrived(1), (0..10).collect::<Vec<_>>());
+    // Three packets go one after the other.
+    (0..3).for_each(|number| pair.send(0, number, 1_300));
+    pair.world.run(4 * TICK + MILLISECOND);
+    assert_eq!(pair.arrived(1), [0, 1, 2]);
+    let seen = pair.seen(0, true, begin);
+    assert!(seen.iter().all(|(_, length)| *length == SHAPED_LENGTH), "{seen:?}");
+    // A window of them does not.
+    (0..40).for_each(|number| pair.send(0, number, 1_300));
+    pair.world.run(3 * TICK + MILLISECOND);
+    assert_eq!(pair.arrived(1), (0..40).collect::<Vec<_>>());
+    let lengths: Vec<_> = pair.seen(0, true, begin).into_iter().map(|(_, length)| length).collect();
+    assert!(lengths.contains(&BUCKETS[5]), "{lengths:?}");
+}
+
+#[test]
 fn whoever_does_not_know_of_dummies_gets_none_and_nothing_waits_there() {
     let network = Network::new(1);
     let (alice, bob) = (network.member(1), network.member(2));
