@@ -16,7 +16,7 @@
 //! Where the network wishes it, all but the handshake is filled up to one of the lengths in [`BUCKETS`]; whoever
 //! receives takes padding off, whatever the network wishes. Where it wishes that too, both ends run a
 //! [`Shaper`](shaping::Shaper), which says when the next message leaves, and sends dummies, which the other end
-//! throws away; all messages are then [`SHAPED_LENGTH`] long at least.
+//! throws away, and frames that wait leave as one message; all messages are then [`SHAPED_LENGTH`] long at least.
 //!
 //! # A relay
 //!

@@ -13,7 +13,7 @@ pub const BUCKETS: [usize; 6] = [256, 1_536, 4_096, 16_384, 32_768, 65_535];
 /// Whoever speaks this version passes over padding; older ones end the connection.
 pub const PADDING_CAPABILITY: u16 = 2;
 
-/// Whoever speaks this version passes over dummies; older ones end the connection.
+/// Whoever speaks this version passes over dummies and takes bundles; older ones end the connection.
 pub const SHAPING_CAPABILITY: u16 = 4;
 
 /// Where messages are shaped all are at least this long, in bytes: dummies, and everything up to a full packet.
