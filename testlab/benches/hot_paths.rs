@@ -13,8 +13,9 @@ use frame_proto::{
     Ends, FrameKeys, FrameSealer, FrameType, HEADER_LENGTH, HOP_TAG_LENGTH, Header, HopKey,
     HopOpener, HopSealer, TAG_LENGTH,
 };
-use identity::{DeviceId, NetworkId};
+use identity::{DeviceId, NetworkId, Padding, Shaping};
 use packet::{Coalescer, Merging, Offload, Packet, Segments};
+use testlab::relays::Relays;
 use testlab::sim::Pair;
 
 /// Parts of a super-packet: what the host hands over at once.
@@ -31,7 +32,7 @@ criterion_group!(
     config = Criterion::default()
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2));
-    targets = cipher, splitting_and_joining, sealing_and_opening, routing, frames, hops, relaying
+    targets = cipher, splitting_and_joining, sealing_and_opening, routing, frames, hops, relaying, shaping
 );
 
 /// The cipher by itself, which bounds all that is sealed.
@@ -304,4 +305,26 @@ fn relay(step: usize, mut count: u64) -> Duration {
         count = count.saturating_sub(RELAYED);
     }
     taken
+}
+
+/// A frame every 20 ms from one device to another, over both of their links: what goes with it is what its share costs.
+fn shaping(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("shaping");
+    for shaping in [Shaping::Off, Shaping::Front, Shaping::Constant] {
+        for length in [1_280, 55_000] {
+            let mut relays = Relays::new(1, |_, _| Duration::ZERO);
+            let [one, other] = [0; 2].map(|relay| relays.device_at(relay));
+            relays.run_for(Duration::from_secs(1));
+            relays.set_policy(Padding::Buckets, &shaping);
+            let payload = vec![7; length];
+            group.bench_function(BenchmarkId::new(shaping.to_string(), length), |bencher| {
+                bencher.iter(|| {
+                    relays.send(one, other, &payload);
+                    relays.run_for(Duration::from_millis(20));
+                    relays.take_received(other).len()
+                });
+            });
+        }
+    }
+    group.finish();
 }

@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use control_proto::limits::CAPABILITY;
 use frame_proto::{FrameType, HEADER_LENGTH, TAG_LENGTH, compose, payload, payload_mut};
-use identity::{DeviceId, UnixTime};
+use identity::{DeviceId, Padding, Shaping, UnixTime};
 use noise_channel::{Now, UnixMillis};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use relay_proto::{
     ClientEvent, ConnectionId, FlowId, Limits, RelayClient, RelayServer, ServerEvent,
 };
+use shaping::Plan;
 
 use crate::members::{Member, Network};
 
@@ -43,6 +44,8 @@ pub struct Relays {
     cut: BTreeSet<(usize, usize)>,
     silent: BTreeSet<(usize, usize)>,
     last: u64,
+    /// Messages between devices and relays, and their bytes.
+    traffic: (u64, u64),
 }
 
 #[derive(Debug)]
@@ -59,8 +62,19 @@ struct Device {
     member: Member,
     client: RelayClient,
     wire: u64,
-    received: Vec<(DeviceId, Vec<u8>)>,
+    received: Vec<Received>,
     unreachable: Vec<DeviceId>,
+}
+
+/// What has come to a device.
+#[derive(Debug)]
+pub struct Received {
+    /// When, since the beginning.
+    pub at: Duration,
+    /// From whom.
+    pub from: DeviceId,
+    /// What was sent.
+    pub bytes: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -116,6 +130,7 @@ impl Relays {
             cut: BTreeSet::new(),
             silent: BTreeSet::new(),
             last: 0,
+            traffic: (0, 0),
         };
         (0..count).for_each(|number| relays.start(number));
         relays
@@ -162,7 +177,34 @@ impl Relays {
 
     /// What has come to a device, by sender.
     pub fn take_received(&mut self, device: usize) -> Vec<(DeviceId, Vec<u8>)> {
+        let received = self.take_arrivals(device).into_iter();
+        received.map(|received| (received.from, received.bytes)).collect()
+    }
+
+    /// What has come to a device, with times.
+    pub fn take_arrivals(&mut self, device: usize) -> Vec<Received> {
         std::mem::take(&mut self.devices[device].received)
+    }
+
+    /// Messages between devices and relays so far, and their bytes.
+    #[must_use]
+    pub const fn traffic(&self) -> (u64, u64) {
+        self.traffic
+    }
+
+    /// Has all that are there fill messages up and shape them as a network may wish it.
+    pub fn set_policy(&mut self, padding: Padding, shaping: &Shaping) {
+        let (network, now) = (self.network.id(), self.now.instant);
+        for host in &mut self.hosts {
+            host.server.set_padding(network, padding);
+            let set = host.server.set_shaping(network, shaping, &mut self.rng, now);
+            set.expect("the machines can be run");
+        }
+        let plan = Plan::new(shaping).expect("the machines can be run");
+        for Device { client, .. } in &mut self.devices {
+            client.set_padding(padding);
+            client.set_shaping(plan.clone(), &mut self.rng, now);
+        }
     }
 
     /// Whom a device was told to be nowhere.
@@ -292,6 +334,11 @@ impl Relays {
         self.rng.fill_bytes(&mut nonce);
         self.wires.insert(self.last, Wire { client, dialled, server, accepted: None, nonce });
         (self.last, nonce)
+    }
+
+    const fn count(&mut self, message: &[u8]) {
+        let (messages, bytes) = self.traffic;
+        self.traffic = (messages + 1, bytes + message.len() as u64);
     }
 
     fn push(&mut self, delay: Duration, delivery: Delivery) {
@@ -428,6 +475,9 @@ impl Relays {
                 if matches!(of.client, End::Relay(_)) {
                     self.hosts[relay].sent_to_relays += message.len() as u64;
                 }
+                if matches!(of.client, End::Device(_)) {
+                    self.count(&message);
+                }
                 let is_client = of.client == End::Relay(relay) && of.dialled == Some(connection);
                 let delivery = if is_client {
                     Delivery::ToServer(wire, message)
@@ -475,6 +525,7 @@ impl Relays {
     }
 
     fn drain_device(&mut self, device: usize) {
+        let at = self.elapsed();
         let Device { client, wire, received, unreachable, .. } = &mut self.devices[device];
         let mut messages = Vec::new();
         while let Some(message) = client.poll_message(self.now.instant) {
@@ -484,7 +535,8 @@ impl Relays {
             match event {
                 ClientEvent::Frame(frame) => {
                     let header = frame_proto::parse(&frame).expect("relays hand out frames");
-                    received.push((header.peer, payload(&frame).to_vec()));
+                    let bytes = payload(&frame).to_vec();
+                    received.push(Received { at, from: header.peer, bytes });
                 }
                 ClientEvent::Unreachable(peer) => unreachable.push(peer),
                 ClientEvent::Attached { .. }
@@ -499,6 +551,7 @@ impl Relays {
         }
         let (wire, next) = (*wire, client.poll_timeout().map(|(at, _)| at));
         for message in messages {
+            self.count(&message);
             self.push(Duration::from_millis(1), Delivery::ToServer(wire, message));
         }
         self.arm(End::Device(device), next);

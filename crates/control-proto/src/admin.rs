@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use identity::{
-    DeviceId, DeviceName, GroupName, NameTarget, NetworkId, NetworkName, Padding, SignerId,
-    TrafficRule, TunnelPublicKey, TurnSecret, TurnServer,
+    DeviceId, DeviceName, GroupName, NameTarget, NetworkId, NetworkName, Padding, Shaping,
+    SignerId, TrafficRule, TunnelPublicKey, TurnSecret, TurnServer,
 };
 use minicbor::{Decode, Encode};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -115,6 +115,9 @@ pub struct SettingsChange {
     /// After how many seconds devices are at home at other relays; 0 for never.
     #[serde(default)]
     pub relay_rotation: Option<u32>,
+    /// When messages on streams leave.
+    #[serde(default, with = "text::option")]
+    pub shaping: Option<Shaping>,
 }
 
 impl SettingsChange {
@@ -351,6 +354,9 @@ pub struct NetworkView {
     pub turn: Vec<String>,
     /// After how many seconds devices are at home at other relays; 0 for never.
     pub relay_rotation: u32,
+    /// When messages on streams leave.
+    #[serde(with = "text")]
+    pub shaping: Shaping,
     /// The epoch of the records.
     pub epoch: u64,
     /// Records that wait for the owner's signature.

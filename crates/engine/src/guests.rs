@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use control_proto::{NetworkMap, SecurityEvent, limits::CAPABILITY};
-use identity::{DeviceId, Padding};
+use identity::{DeviceId, Padding, Shaping};
 use noise_channel::ClockOffset;
 use relay_proto::{ConnectionId, FlowId, RelayNetwork, RelayServer, ServerEvent};
 
@@ -55,6 +55,11 @@ impl Guests {
 
     pub(crate) fn set_padding(&mut self, padding: Padding) {
         self.server.set_padding(self.network, padding);
+    }
+
+    /// Takes over when the network wants messages to leave; what cannot be done is reported for the links to relays.
+    pub(crate) fn set_shaping(&mut self, shaping: &Shaping, cx: &mut Context<'_>) {
+        let _ = self.server.set_shaping(self.network, shaping, cx.rng, cx.now.instant);
     }
 
     /// Takes note of who is no member any more, and of the bindings of those who are.

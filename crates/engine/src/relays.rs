@@ -2,6 +2,7 @@
 
 mod choice;
 mod homes;
+mod policy;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -10,12 +11,13 @@ use bytes::{Bytes, BytesMut};
 use control_proto::{RelayHealth, SecurityEvent};
 use identity::{
     Attachment, Binding, CertificateChain, ChannelPublicKey, DeviceId, GroupName, NetworkId,
-    Padding, RelayEntry, ServerAddress, Signed,
+    RelayEntry, ServerAddress, Signed,
 };
 use noise_channel::{ClockOffset, PathSecret, Service, StaticSecret};
 use relay_proto::{ClientConfig, ClientEvent, FlowId, RelayClient};
 
 use self::homes::Homes;
+use self::policy::Policy;
 use crate::classes::Classifier;
 use crate::context::Context;
 use crate::guests::Guests;
@@ -75,7 +77,7 @@ pub(crate) struct Relays {
     /// The peers that have come here.
     pub(crate) guests: Guests,
     pub(crate) classifier: Classifier,
-    padding: Padding,
+    policy: Policy,
     /// What a relay last asked to add to the local clock: many relays, and each after every change of the network
     /// underneath, ask for the same.
     asked: Option<ClockOffset>,
@@ -95,7 +97,7 @@ impl Relays {
             hosts: BTreeMap::new(),
             links: BTreeMap::new(),
             classifier: Classifier::default(),
-            padding: Padding::Off,
+            policy: Policy::default(),
             asked: None,
             events: VecDeque::new(),
         }
@@ -209,14 +211,6 @@ impl Relays {
         }
     }
 
-    /// Takes over how the network wants messages to be filled up.
-    pub(crate) fn set_padding(&mut self, padding: Padding) {
-        self.padding = padding;
-        self.guests.set_padding(padding);
-        let lines = self.links.values_mut().flat_map(Link::lines_mut);
-        lines.filter_map(|line| line.client.as_mut()).for_each(|link| link.set_padding(padding));
-    }
-
     /// Sends a frame through a relay; dials there if need be.
     pub(crate) fn send(
         &mut self,
@@ -276,7 +270,7 @@ impl Relays {
         };
         match RelayClient::new(config, cx.rng, cx.now) {
             Ok(mut client) => {
-                client.set_padding(self.padding);
+                self.policy.apply(&mut client, cx);
                 line.opened_at = Some(cx.instant());
                 line.client = Some(client);
                 self.drain((relay, stream), streams, cx);

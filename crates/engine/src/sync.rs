@@ -83,6 +83,8 @@ impl Engine {
                 let turn = info.map(|info| &info.turn[..]).unwrap_or_default();
                 self.turns.handle_servers(turn, &self.settings.path.filter, cx);
             }
+            let shaping = info.map(|info| info.shaping.clone()).unwrap_or_default();
+            self.relays.set_shaping(shaping, &mut self.streams, cx);
         }
         let is_other_policy = self.take_policy(cx.now);
         if changes.relays {

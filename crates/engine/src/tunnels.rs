@@ -280,7 +280,9 @@ impl Engine {
             | FrameType::Control
             | FrameType::Marker
             | FrameType::Carried
-            | FrameType::Mesh => {}
+            | FrameType::Mesh
+            | FrameType::Dummy
+            | FrameType::Bundle => {}
         }
     }
 

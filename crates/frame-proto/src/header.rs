@@ -51,10 +51,14 @@ pub enum FrameType {
     Carried,
     /// What relays tell each other about who is where.
     Mesh,
+    /// Nothing: the other end of the hop throws it away.
+    Dummy,
+    /// Several frames that cross the hop in one message.
+    Bundle,
 }
 
 impl FrameType {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 10] = [
         Self::Data,
         Self::Handshake,
         Self::Disco,
@@ -63,13 +67,20 @@ impl FrameType {
         Self::Marker,
         Self::Carried,
         Self::Mesh,
+        Self::Dummy,
+        Self::Bundle,
     ];
 
     /// Whether the frame concerns the two ends of the hop only and is never forwarded.
     #[must_use]
     pub const fn is_hop_local(self) -> bool {
         match self {
-            Self::Control | Self::Marker | Self::Carried | Self::Mesh => true,
+            Self::Control
+            | Self::Marker
+            | Self::Carried
+            | Self::Mesh
+            | Self::Dummy
+            | Self::Bundle => true,
             Self::Data | Self::Handshake | Self::Disco | Self::Introduce => false,
         }
     }
@@ -84,6 +95,8 @@ impl FrameType {
             Self::Marker => 5,
             Self::Carried => 6,
             Self::Mesh => 7,
+            Self::Dummy => 8,
+            Self::Bundle => 9,
         }
     }
 }

@@ -35,7 +35,9 @@ const fn plain_length(kind: FrameType) -> usize {
         | FrameType::Control
         | FrameType::Marker
         | FrameType::Carried
-        | FrameType::Mesh => 0,
+        | FrameType::Mesh
+        | FrameType::Dummy
+        | FrameType::Bundle => 0,
     }
 }
 

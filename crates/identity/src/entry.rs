@@ -6,7 +6,7 @@ use minicbor::{Decode, Encode};
 
 use crate::{
     ChannelPublicKey, DeviceId, DeviceName, GroupName, Ipv4Prefix, NetworkName, Padding,
-    RecordBody, Scope, ServerAddress, TrafficRule, TunnelPublicKey, TurnServer, UlaPrefix,
+    RecordBody, Scope, ServerAddress, Shaping, TrafficRule, TunnelPublicKey, TurnServer, UlaPrefix,
     UnixTime,
 };
 
@@ -166,6 +166,9 @@ pub struct NetworkInfo {
     /// After how many seconds a device is at home at other relays, so that none sees it for long; 0 for never.
     #[cbor(n(7), default)]
     pub relay_rotation: u32,
+    /// When messages on streams leave.
+    #[cbor(n(8), default)]
+    pub shaping: Shaping,
 }
 
 impl RecordBody for NetworkInfo {

@@ -33,7 +33,7 @@
 //! | `revocation` | what does not count any more |
 //! | `record`, `entry`, `server` | numbered records, and what they are about |
 //! | `invite` | joining |
-//! | `traffic`, `padding`, `turn` | rules for what waits, and for lengths; servers of others that pass datagrams on |
+//! | `traffic`, `padding`, `shaping`, `turn` | rules for what waits, for lengths, and for times; servers of others that pass datagrams on |
 //! | `encoding` | how bytes become types, and text |
 //! | `address` | prefixes and interface identifiers |
 
@@ -55,6 +55,7 @@ mod padding;
 mod record;
 mod revocation;
 mod server;
+mod shaping;
 mod signed;
 mod time;
 mod traffic;
@@ -89,6 +90,7 @@ pub use padding::{Padding, ParsePaddingError};
 pub use record::{Record, RecordBody, RecordError, RecordFloors, verify_record};
 pub use revocation::{Freshness, RevocationEntry, RevocationError, RevocationTarget, Revocations};
 pub use server::{ServerAddress, TlsMode};
+pub use shaping::{MAX_MACHINES, MAX_MACHINES_LENGTH, ParseShapingError, Shaping};
 pub use signed::{SignatureError, Signed, Statement};
 pub use time::{CLOCK_TOLERANCE, DEFAULT_VALIDITY, UnixTime, Validity, ValidityError};
 pub use traffic::{MAX_TRAFFIC_RULES, ParseTrafficRuleError, TrafficClass, TrafficRule, Transport};

@@ -11,6 +11,7 @@ use noise_channel::{
     StaticSecret, UnixMillis,
 };
 use rand_core::CryptoRng;
+use shaping::Plan;
 
 use crate::fair::{Bounds, FlowId};
 use crate::limits::{ATTACH_DEADLINE, CLIENT_QUEUE_BYTES, CLIENT_QUEUE_FRAMES};
@@ -151,7 +152,7 @@ impl RelayClient {
             now,
         )?;
         Ok(Self {
-            link: Link::new(channel, CLIENT_QUEUE),
+            link: Link::new(channel, CLIENT_QUEUE, now.instant),
             relay: config.relay,
             is_relay: config.is_relay,
             proofs: Some(Box::new(Proofs {
@@ -220,6 +221,11 @@ impl RelayClient {
         self.link.outbound.set_padding(padding);
     }
 
+    /// Has messages leave as the network's plan says, if the relay passes over dummies.
+    pub fn set_shaping(&mut self, plan: Option<Plan>, rng: &mut dyn CryptoRng, now: Instant) {
+        self.link.set_plan(plan, rng, now);
+    }
+
     /// Takes over what waits to be sent over an older link to the same relay.
     pub fn take_over(&mut self, older: &mut Self) {
         self.link.outbound.take_over(&mut older.link.outbound);
@@ -245,7 +251,7 @@ impl RelayClient {
     /// Whether [`Self::poll_message`] has something, unless the queue drops it.
     #[must_use]
     pub fn has_message(&self) -> bool {
-        !self.link.outbound.is_empty()
+        self.link.outbound.has_message()
     }
 
     /// The next event.
@@ -299,7 +305,7 @@ impl RelayClient {
                     self.capability = capability;
                     self.attach(rng, now);
                 }
-                LinkEvent::Message(message) => self.handle_control(message, now),
+                LinkEvent::Message(message) => self.handle_control(message, rng, now),
                 LinkEvent::Frame(_, frame) => self.events.push_back(ClientEvent::Frame(frame)),
                 LinkEvent::Carried(frame) if self.is_relay => {
                     self.events.push_back(ClientEvent::Carried(frame));
@@ -311,6 +317,7 @@ impl RelayClient {
                     let error = LinkError::Protocol("a device is no relay");
                     self.close(ClientEvent::Failed(error));
                 }
+                LinkEvent::Dummy => {}
                 LinkEvent::Rotated => self.events.push_back(ClientEvent::Rotated),
                 LinkEvent::RotationAbandoned => {
                     self.events.push_back(ClientEvent::RotationAbandoned);
@@ -335,10 +342,11 @@ impl RelayClient {
         self.link.begin_sending(&hop_key, self.relay);
     }
 
-    fn handle_control(&mut self, message: Message, now: Instant) {
+    fn handle_control(&mut self, message: Message, rng: &mut dyn CryptoRng, now: Instant) {
         match (message, self.state) {
             (Message::Attached(key), State::Opening) => {
                 self.link.begin_receiving(&HopKey::from_bytes(&key));
+                self.link.begin_shaping(rng, now);
                 self.state = State::Attached;
                 self.events.push_back(ClientEvent::Attached { capability: self.capability });
                 if let Some(chain) = self.renewed.take() {

@@ -69,7 +69,7 @@ impl Connection {
         Self {
             network,
             relay,
-            link: Link::new(channel, bounds),
+            link: Link::new(channel, bounds, now),
             stage: Stage::Opening,
             opened: now,
             ends: None,

@@ -14,7 +14,9 @@
 //! channel replaces its keys, each side sends a fresh hop key through it and marks the place in the
 //! stream from which it counts. A device whose membership is renewed shows the new chain on the link.
 //! Where the network wishes it, all but the handshake is filled up to one of the lengths in [`BUCKETS`]; whoever
-//! receives takes padding off, whatever the network wishes.
+//! receives takes padding off, whatever the network wishes. Where it wishes that too, both ends run a
+//! [`Shaper`](shaping::Shaper), which says when the next message leaves, and sends dummies, which the other end
+//! throws away, and frames that wait leave as one message; all messages are then [`SHAPED_LENGTH`] long at least.
 //!
 //! # A relay
 //!
@@ -44,12 +46,14 @@
 //! - [`RelayServer`], [`RelayNetwork`], [`Limits`], [`ServerEvent`], [`CloseReason`]: the relay's.
 //! - [`Refusal`], [`LinkError`]: why links end.
 //! - [`LoadReport`]: how busy a relay is.
-//! - [`BUCKETS`], [`PADDING_CAPABILITY`]: the lengths of padded messages, and who takes them.
+//! - [`BUCKETS`], [`SHAPED_LENGTH`], [`PADDING_CAPABILITY`], [`SHAPING_CAPABILITY`]: the lengths of messages that are filled
+//!   up, and who takes them.
 //! - [`limits`]: limits as data.
 
 #![forbid(unsafe_code)]
 
 mod bucket;
+mod bundle;
 mod carried;
 mod client;
 mod codel;
@@ -74,7 +78,7 @@ pub use fair::FlowId;
 pub use link::LinkError;
 pub use load::LoadReport;
 pub use message::Refusal;
-pub use padding::{BUCKETS, PADDING_CAPABILITY};
+pub use padding::{BUCKETS, PADDING_CAPABILITY, SHAPED_LENGTH, SHAPING_CAPABILITY};
 pub use server::RelayServer;
 pub use serving::{
     CloseReason, ConnectionId, Limits, Recognised, RelayNetwork, ServerEvent, TurnedAway,

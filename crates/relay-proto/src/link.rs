@@ -11,11 +11,13 @@ use noise_channel::{
     Channel, ChannelError, ChannelEvent, ClockOffset, MessageClass, Now, UnixMillis,
 };
 use rand_core::CryptoRng;
+use shaping::{Content, Plan, Shaper};
 
+use crate::bundle::unbundle;
 use crate::fair::Bounds;
 use crate::message::Message;
 use crate::outbound::Outbound;
-use crate::padding::PADDING_CAPABILITY;
+use crate::padding::{PADDING_CAPABILITY, SHAPING_CAPABILITY};
 
 /// Why a link broke.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -44,6 +46,8 @@ pub(crate) enum LinkEvent {
     Carried(BytesMut),
     /// What another relay says.
     Mesh(BytesMut),
+    /// A message that says nothing.
+    Dummy,
     Rotated,
     RotationAbandoned,
     ClockSkew {
@@ -63,10 +67,14 @@ pub(crate) struct Link {
     pub(crate) control_received: u64,
     /// Bytes of padding that have come and that nobody has counted yet.
     pub(crate) padding_received: u64,
+    /// What messages are shaped by, once they can be.
+    plan: Option<Plan>,
+    /// Whether the other end passes over dummies.
+    takes_dummies: bool,
 }
 
 impl Link {
-    pub(crate) fn new(channel: Channel, queue: Bounds) -> Self {
+    pub(crate) fn new(channel: Channel, queue: Bounds, now: Instant) -> Self {
         let mut link = Self {
             channel,
             outbound: Outbound::new(queue),
@@ -74,8 +82,10 @@ impl Link {
             events: VecDeque::new(),
             control_received: 0,
             padding_received: 0,
+            plan: None,
+            takes_dummies: false,
         };
-        link.drain_messages();
+        link.drain_messages(now);
         link
     }
 
@@ -87,6 +97,24 @@ impl Link {
     /// Expects protection of all that arrives from now on.
     pub(crate) fn begin_receiving(&mut self, key: &HopKey) {
         self.opener = Some(HopOpener::new(key));
+    }
+
+    /// Has messages leave as a plan says, or as soon as they can.
+    pub(crate) fn set_plan(&mut self, plan: Option<Plan>, rng: &mut dyn CryptoRng, now: Instant) {
+        self.plan = plan;
+        self.begin_shaping(rng, now);
+    }
+
+    /// Runs the plan from now on, if frames flow and the other end passes over dummies.
+    pub(crate) fn begin_shaping(&mut self, rng: &mut dyn CryptoRng, now: Instant) {
+        let is_open = self.opener.is_some() && self.outbound.is_protected();
+        let plan = self.plan.as_ref().filter(|_| is_open && self.takes_dummies);
+        let shaper = plan.map(|plan| {
+            let mut seed = [0; 32];
+            rng.fill_bytes(&mut seed);
+            Shaper::new(plan, seed, now)
+        });
+        self.outbound.set_shaper(shaper);
     }
 
     pub(crate) fn handle_message(
@@ -105,10 +133,15 @@ impl Link {
         self.channel.note_received(now.instant);
         let length = header.frame_length();
         self.padding_received += (message.len() - HOP_TAG_LENGTH - length) as u64;
+        if let Some(shaper) = self.outbound.shaper() {
+            shaper.handle_received(content(header.kind), now.instant);
+        }
         let frame = without_padding(message, length);
         match header.kind {
             FrameType::Control => self.handle_channel_message(payload(&frame), rng, now),
             FrameType::Marker => {}
+            FrameType::Dummy => self.events.push_back(LinkEvent::Dummy),
+            FrameType::Bundle => self.handle_bundle(&frame),
             FrameType::Carried => self.events.push_back(LinkEvent::Carried(frame)),
             FrameType::Mesh => self.events.push_back(LinkEvent::Mesh(frame)),
             FrameType::Data | FrameType::Handshake | FrameType::Disco | FrameType::Introduce => {
@@ -117,7 +150,24 @@ impl Link {
         }
     }
 
+    /// Takes several frames as if each had come by itself.
+    fn handle_bundle(&mut self, bundle: &[u8]) {
+        let Some(frames) = unbundle(bundle) else {
+            let error = LinkError::Protocol("a bundle of something else than frames");
+            return self.events.push_back(LinkEvent::Failed(error));
+        };
+        self.events.extend(frames.into_iter().map(|(header, frame)| {
+            let is_carried = header.kind == FrameType::Carried;
+            if is_carried {
+                LinkEvent::Carried(frame)
+            } else {
+                LinkEvent::Frame(header.peer, frame)
+            }
+        }));
+    }
+
     pub(crate) fn handle_timeout(&mut self, rng: &mut dyn CryptoRng, now: Now) {
+        self.outbound.handle_timeout(now.instant);
         self.channel.handle_timeout(rng, now);
         self.drain_channel(rng, now);
     }
@@ -130,7 +180,7 @@ impl Link {
         bytes.resize(length - MESSAGE_OVERHEAD, 0);
         // A channel that takes no message has reported why, or is about to.
         let _ = self.channel.send(&bytes, class, now);
-        self.drain_messages();
+        self.drain_messages(now);
     }
 
     /// Whether nothing goes before what one relay says to another.
@@ -150,7 +200,8 @@ impl Link {
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        self.channel.poll_timeout()
+        let shaping = self.outbound.poll_timeout().map(|at| (at, "shape what is sent"));
+        [self.channel.poll_timeout(), shaping].into_iter().flatten().min()
     }
 
     pub(crate) fn is_rotating(&self) -> bool {
@@ -164,13 +215,14 @@ impl Link {
     }
 
     fn drain_channel(&mut self, rng: &mut dyn CryptoRng, now: Now) {
-        self.drain_messages();
+        self.drain_messages(now.instant);
         while let Some(event) = self.channel.poll_event() {
             match event {
                 ChannelEvent::Established { remote_static, capability, .. } => {
                     if capability >= PADDING_CAPABILITY {
                         self.outbound.allow_padding();
                     }
+                    self.takes_dummies = capability >= SHAPING_CAPABILITY;
                     self.events.push_back(LinkEvent::Established { remote_static, capability });
                 }
                 ChannelEvent::Received(bytes) => self.handle_control(&bytes),
@@ -188,9 +240,9 @@ impl Link {
         }
     }
 
-    fn drain_messages(&mut self) {
+    fn drain_messages(&mut self, now: Instant) {
         while let Some(message) = self.channel.poll_message() {
-            self.outbound.push_channel(message);
+            self.outbound.push_channel(message, now);
         }
     }
 
@@ -215,6 +267,20 @@ impl Link {
             self.send(&Message::HopKey(*key.as_bytes()), MessageClass::Heartbeat, now);
             self.outbound.switch_hop(key);
         }
+    }
+}
+
+/// What machines are told of a message by what is in it.
+const fn content(kind: FrameType) -> Content {
+    match kind {
+        FrameType::Data
+        | FrameType::Handshake
+        | FrameType::Disco
+        | FrameType::Introduce
+        | FrameType::Carried
+        | FrameType::Bundle => Content::Frame,
+        FrameType::Dummy => Content::Dummy,
+        FrameType::Control | FrameType::Marker | FrameType::Mesh => Content::Upkeep,
     }
 }
 

@@ -8,7 +8,9 @@ use frame_proto::{
     FrameType, HEADER_LENGTH, HOP_TAG_LENGTH, HopKey, HopSealer, TAG_LENGTH, compose, payload_mut,
 };
 use identity::{DeviceId, Padding};
+use shaping::{Shaper, Turn};
 
+use crate::bundle::{BACKLOG, OVERHEAD, ROOM};
 use crate::fair::{Bounds, FairQueue, FlowId};
 use crate::padding::Filling;
 
@@ -22,7 +24,11 @@ pub(crate) struct Outbound {
     hop: Option<Hop>,
     control: VecDeque<Control>,
     data: FairQueue,
+    /// A frame that found no room in the last bundle.
+    left: Option<BytesMut>,
     filling: Filling,
+    /// Says what leaves when, where the network wishes it.
+    shaper: Option<Box<Shaper>>,
 }
 
 /// Protection of what is sent.
@@ -46,7 +52,9 @@ impl Outbound {
             hop: None,
             control: VecDeque::new(),
             data: FairQueue::new(bounds),
+            left: None,
             filling: Filling::NONE,
+            shaper: None,
         }
     }
 
@@ -60,6 +68,31 @@ impl Outbound {
     pub(crate) const fn allow_padding(&mut self) {
         self.filling.is_understood = true;
         self.data.set_filling(self.filling);
+    }
+
+    /// Has messages leave when a shaper says it, or as soon as they can.
+    pub(crate) fn set_shaper(&mut self, shaper: Option<Shaper>) {
+        self.filling.is_shaped = shaper.is_some();
+        self.data.set_filling(self.filling);
+        self.shaper = shaper.map(Box::new);
+    }
+
+    /// What says what leaves when.
+    pub(crate) fn shaper(&mut self) -> Option<&mut Shaper> {
+        self.shaper.as_deref_mut()
+    }
+
+    /// Lets the shaper do what is due.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        let is_waiting = self.is_waiting();
+        if let Some(shaper) = &mut self.shaper {
+            shaper.handle_timeout(is_waiting, now);
+        }
+    }
+
+    /// When the shaper has something to do.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.shaper.as_ref()?.poll_timeout()
     }
 
     /// How long a message of the channel is to be that is `length` long. Under hop protection that pads.
@@ -83,31 +116,46 @@ impl Outbound {
     }
 
     /// Queues a message of the channel.
-    pub(crate) fn push_channel(&mut self, message: Vec<u8>) {
+    pub(crate) fn push_channel(&mut self, message: Vec<u8>, now: Instant) {
         match &self.hop {
             Some(hop) => {
                 let frame = hop.wrap(FrameType::Control, &message);
-                self.control.push_back(Control::Frame(frame));
+                self.push_control(frame, now);
             }
             None => self.plain.push_back(message),
         }
     }
 
     /// Queues what one relay says to another, once hop protection has begun.
-    pub(crate) fn push_mesh(&mut self, message: &[u8]) {
+    pub(crate) fn push_mesh(&mut self, message: &[u8], now: Instant) {
         if let Some(hop) = &self.hop {
-            self.control.push_back(Control::Frame(hop.wrap(FrameType::Mesh, message)));
+            let frame = hop.wrap(FrameType::Mesh, message);
+            self.push_control(frame, now);
+        }
+    }
+
+    fn push_control(&mut self, frame: BytesMut, now: Instant) {
+        self.control.push_back(Control::Frame(frame));
+        if let Some(shaper) = &mut self.shaper {
+            shaper.note(true, now);
         }
     }
 
     /// Queues a frame, which may be dropped.
     pub(crate) fn push_frame(&mut self, flow: FlowId, frame: BytesMut, now: Instant) {
+        let dropped = self.data.dropped();
         self.data.push(flow, frame, now);
+        if let Some(shaper) = &mut self.shaper
+            && self.data.dropped() == dropped
+        {
+            shaper.handle_queued(now);
+        }
     }
 
     /// Takes over the data that waits for another stream. Only for who has none waiting yet.
     pub(crate) fn take_over(&mut self, other: &mut Self) {
         std::mem::swap(&mut self.data, &mut other.data);
+        std::mem::swap(&mut self.left, &mut other.left);
         self.data.set_filling(self.filling);
         other.data.set_filling(other.filling);
     }
@@ -117,6 +165,69 @@ impl Outbound {
         if let Some(message) = self.plain.pop_front() {
             return Some(message.as_slice().into());
         }
+        if self.shaper.is_some() {
+            return self.pop_shaped(now);
+        }
+        self.pop_queued(now)
+    }
+
+    /// The next message, if it is its turn.
+    fn pop_shaped(&mut self, now: Instant) -> Option<BytesMut> {
+        let is_waiting = self.is_waiting();
+        let message = match self.shaper.as_mut()?.take_turn(is_waiting) {
+            Turn::Nothing => None,
+            Turn::Queued => self.pop_queued(now),
+            Turn::Dummy => self.dummy(),
+            Turn::QueuedOrDummy => self.pop_bundle(now).or_else(|| self.dummy()),
+        };
+        let is_waiting = self.is_waiting();
+        let shaper = self.shaper.as_mut()?;
+        if message.is_some() {
+            shaper.handle_sent(is_waiting, now);
+        } else {
+            shaper.note(is_waiting, now);
+        }
+        message
+    }
+
+    /// The next message that is queued under hop protection, with the frames behind it that do not make it longer, and
+    /// more where much waits.
+    fn pop_bundle(&mut self, now: Instant) -> Option<BytesMut> {
+        if !self.control.is_empty() {
+            return self.pop_queued(now);
+        }
+        let first = self.pop_frame(now)?;
+        let is_much = self.data.bytes() > BACKLOG;
+        let own_room = self.filling.apply(first.len() + OVERHEAD) - OVERHEAD;
+        let room = if is_much { ROOM } else { own_room.min(ROOM) };
+        let mut bundle = BytesMut::new();
+        let mut length = first.len();
+        while length < room
+            && let Some(next) = self.pop_frame(now)
+        {
+            length += next.len();
+            if length > room {
+                self.left = Some(next);
+                break;
+            }
+            if bundle.is_empty() {
+                bundle.extend_from_slice(&first);
+            }
+            bundle.extend_from_slice(&next);
+        }
+        let hop = self.hop.as_mut()?;
+        let frame = if bundle.is_empty() { first } else { hop.wrap(FrameType::Bundle, &bundle) };
+        Some(hop.seal(frame, self.filling))
+    }
+
+    fn dummy(&mut self) -> Option<BytesMut> {
+        let hop = self.hop.as_mut()?;
+        let frame = hop.wrap(FrameType::Dummy, &[]);
+        Some(hop.seal(frame, self.filling))
+    }
+
+    /// The next message that is queued under hop protection.
+    fn pop_queued(&mut self, now: Instant) -> Option<BytesMut> {
         let hop = self.hop.as_mut()?;
         match self.control.pop_front() {
             Some(Control::Frame(frame)) => Some(hop.seal(frame, self.filling)),
@@ -124,12 +235,31 @@ impl Outbound {
                 let length = self.filling.apply(HEADER_LENGTH + TAG_LENGTH + HOP_TAG_LENGTH);
                 Some(hop.sealer.rotate(&next, hop.peer, length).as_slice().into())
             }
-            None => self.data.pop(now).map(|frame| hop.seal(frame, self.filling)),
+            None => {
+                let frame = self.pop_frame(now)?;
+                Some(self.hop.as_mut()?.seal(frame, self.filling))
+            }
         }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.plain.is_empty() && self.control.is_empty() && self.data.is_empty()
+    /// The next frame that waits.
+    fn pop_frame(&mut self, now: Instant) -> Option<BytesMut> {
+        self.left.take().or_else(|| self.data.pop(now))
+    }
+
+    /// Whether [`Self::pop`] has something, unless the queue drops it.
+    pub(crate) fn has_message(&self) -> bool {
+        let is_waiting = self.is_waiting();
+        let is_due = match &self.shaper {
+            Some(shaper) => shaper.turn(is_waiting) != Turn::Nothing,
+            None => is_waiting,
+        };
+        is_due || !self.plain.is_empty()
+    }
+
+    /// Whether something is queued under hop protection.
+    fn is_waiting(&self) -> bool {
+        !self.control.is_empty() || self.left.is_some() || !self.data.is_empty()
     }
 
     /// Messages beside data, which are never dropped.

@@ -13,6 +13,12 @@ pub const BUCKETS: [usize; 6] = [256, 1_536, 4_096, 16_384, 32_768, 65_535];
 /// Whoever speaks this version passes over padding; older ones end the connection.
 pub const PADDING_CAPABILITY: u16 = 2;
 
+/// Whoever speaks this version passes over dummies and takes bundles; older ones end the connection.
+pub const SHAPING_CAPABILITY: u16 = 4;
+
+/// Where messages are shaped all are at least this long, in bytes: dummies, and everything up to a full packet.
+pub const SHAPED_LENGTH: usize = BUCKETS[1];
+
 /// How what is sent over one link is filled up.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Filling {
@@ -20,19 +26,22 @@ pub(crate) struct Filling {
     pub(crate) policy: Padding,
     /// Whether the other end passes over padding.
     pub(crate) is_understood: bool,
+    /// Whether messages are shaped, which their lengths are not to undo.
+    pub(crate) is_shaped: bool,
 }
 
 impl Filling {
     /// Not at all.
-    pub(crate) const NONE: Self = Self { policy: Padding::Off, is_understood: false };
+    pub(crate) const NONE: Self =
+        Self { policy: Padding::Off, is_understood: false, is_shaped: false };
 
     /// How long a message of `length` becomes. What no bucket takes stays as it is: that is no data.
     pub(crate) fn apply(self, length: usize) -> usize {
-        match self.policy {
-            Padding::Buckets if self.is_understood => {
-                BUCKETS.into_iter().find(|bucket| *bucket >= length).unwrap_or(length)
-            }
-            Padding::Buckets | Padding::Off => length,
-        }
+        let least = match self.policy {
+            Padding::Buckets | Padding::Off if self.is_shaped => length.max(SHAPED_LENGTH),
+            Padding::Buckets if self.is_understood => length,
+            Padding::Buckets | Padding::Off => return length,
+        };
+        BUCKETS.into_iter().find(|bucket| *bucket >= least).unwrap_or(length)
     }
 }

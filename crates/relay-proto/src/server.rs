@@ -2,6 +2,7 @@
 
 mod forwarding;
 mod neighbours;
+mod timing;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -16,6 +17,7 @@ use noise_channel::{
 use rand_core::CryptoRng;
 
 use self::neighbours::Neighbours;
+use self::timing::Timing;
 use crate::connection::{Attached, Connection, Stage};
 use crate::limits::{CONTROL_QUEUE, LINGER};
 use crate::link::{LinkError, LinkEvent};
@@ -49,6 +51,7 @@ pub struct RelayServer {
     loads: BTreeMap<NetworkId, LoadReport>,
     newest: Newest,
     neighbours: Neighbours,
+    timing: Timing,
     ready: BTreeSet<ConnectionId>,
     events: VecDeque<ServerEvent>,
     /// The frames for the host itself, if that is all that is served.
@@ -73,6 +76,7 @@ impl RelayServer {
             loads: BTreeMap::new(),
             newest: Newest::default(),
             neighbours: Neighbours::default(),
+            timing: Timing::default(),
             ready: BTreeSet::new(),
             events: VecDeque::new(),
             arrived: None,
@@ -97,6 +101,7 @@ impl RelayServer {
         self.networks.remove(&network);
         self.loads.remove(&network);
         self.newest.forget(network);
+        self.timing.forget(network);
         self.forget_mesh(network);
         self.end_members(network, now, |_| Err(Refusal::NetworkRemoved));
     }
@@ -262,11 +267,15 @@ impl RelayServer {
         if link.is_idle()
             && let Some(message) = meshes.get_mut(&network).and_then(|mesh| mesh.poll_message(id))
         {
-            link.outbound.push_mesh(&message);
+            link.outbound.push_mesh(&message, now);
         }
         let dropped = link.outbound.dropped();
         let message = link.poll_message(now);
         let dropped = link.outbound.dropped() - dropped;
+        if let Some(at) = link.outbound.poll_timeout() {
+            self.timing.bring_forward(at);
+            self.timers.arm(id, at);
+        }
         self.loads.entry(network).or_default().frames_dropped += dropped;
         message
     }
@@ -373,6 +382,10 @@ impl RelayServer {
                 LinkEvent::Established { remote_static, capability } => {
                     connection.stage = Stage::Established { remote_static, capability };
                 }
+                LinkEvent::Dummy => {
+                    // It counts as what it is long; there is nothing to drop.
+                    connection.admit(0, now.instant);
+                }
                 LinkEvent::Frame(receiver, frame) => {
                     self.forward(id, receiver, frame, now.instant);
                 }
@@ -460,6 +473,7 @@ impl RelayServer {
         connection.link.begin_receiving(&HopKey::from_bytes(&attach.hop_key));
         connection.link.send(&answer, MessageClass::Counted, now.instant);
         connection.link.begin_sending(&hop_key, device);
+        connection.link.set_plan(self.timing.plan(network), rng, now.instant);
         let (is_relay, before) = (attached.is_relay, attached.before);
         connection.stage = Stage::Attached(Box::new(attached));
         self.attached.insert(place, id);
@@ -536,6 +550,7 @@ impl RelayServer {
                 CloseReason::ControlFlood => load.floods += 1,
             }
             connection.stage = Stage::Closing;
+            connection.link.outbound.set_shaper(None);
             self.ready.insert(id);
             self.events.push_back(ServerEvent::Close { connection: id, reason });
         }
@@ -562,7 +577,7 @@ impl RelayServer {
     fn touch(&mut self, id: ConnectionId, now: Instant) {
         self.last_now = Some(now);
         let Some(connection) = self.connections.get(&id) else { return };
-        if !connection.link.outbound.is_empty() {
+        if connection.link.outbound.has_message() {
             self.ready.insert(id);
         }
         if matches!(connection.stage, Stage::Closing) {

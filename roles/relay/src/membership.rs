@@ -10,7 +10,7 @@ use control_proto::{
 };
 use identity::{
     CertificateChain, DeviceId, DeviceName, GroupName, Invite, NetworkId, Padding, RelayEntry,
-    ServerAddress, UnixTime,
+    ServerAddress, Shaping, UnixTime,
 };
 use keystore::{Keystore, KeystoreError};
 use noise_channel::{ClockOffset, StaticSecret};
@@ -385,6 +385,7 @@ impl Driver {
             ClientEvent::MapChanged(_) => {
                 let map = self.client.map();
                 self.relay.set_padding(network, padding(map));
+                self.relay.set_shaping(network, &shaping(map));
                 self.relay.set_revocations(network, map.revocations());
                 self.relay.set_bindings(network, bindings(map));
                 self.relay.set_relays(network, relays(map));
@@ -469,6 +470,7 @@ impl Driver {
                 padding: padding(self.client.map()),
                 groups: self.config.groups.clone(),
             });
+            self.relay.set_shaping(network, &shaping(self.client.map()));
             self.relay.set_bindings(network, bindings(self.client.map()));
             self.relay.set_relays(network, relays(self.client.map()));
         }
@@ -545,4 +547,9 @@ fn relays(map: &NetworkMap) -> impl Iterator<Item = DeviceId> {
 /// How the network wants messages on streams to be filled up.
 fn padding(map: &NetworkMap) -> Padding {
     map.info().map(|info| info.padding).unwrap_or_default()
+}
+
+/// When the network wants messages on streams to leave.
+fn shaping(map: &NetworkMap) -> Shaping {
+    map.info().map(|info| info.shaping.clone()).unwrap_or_default()
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use control_proto::limits::CAPABILITY;
-use identity::{CertificateChain, DeviceId, NetworkId, Padding, Revocations};
+use identity::{CertificateChain, DeviceId, NetworkId, Padding, Revocations, Shaping};
 use noise_channel::{ClockOffset, Now};
 use relay_proto::{
     ClientConfig, ConnectionId, Limits, LoadReport, RelayNetwork, RelayServer, ServerEvent,
@@ -142,6 +142,16 @@ impl Relay {
     /// Fills messages up as a network wishes.
     pub fn set_padding(&self, network: NetworkId, padding: Padding) {
         self.shared.drive(|server, _| server.set_padding(network, padding));
+    }
+
+    /// Has messages leave when a network wishes it; machines that cannot be run are none.
+    pub fn set_shaping(&self, network: NetworkId, shaping: &Shaping) {
+        let set = self.shared.drive(|server, now| {
+            server.set_shaping(network, shaping, &mut clock::rng(), now.instant)
+        });
+        if let Err(error) = set {
+            warn!(%network, %error, "messages leave as soon as they can");
+        }
     }
 
     /// Takes note of who is no member any more; they are detached at once.
@@ -546,12 +556,17 @@ impl Connection {
     fn poll_messages(&self, messages: &mut Vec<BytesMut>) -> bool {
         let (mut server, now) = (self.shared.server(), Instant::now());
         let mut length = 0;
-        while length < AT_ONCE {
-            let Some(message) = server.poll_message(self.id, now) else { return true };
-            length += message.len();
-            messages.push(message);
+        let mut is_all = false;
+        while length < AT_ONCE && !is_all {
+            let message = server.poll_message(self.id, now);
+            is_all = message.is_none();
+            length += message.as_ref().map_or(0, BytesMut::len);
+            messages.extend(message);
         }
-        false
+        if let Some(sooner) = server.poll_sooner() {
+            self.shared.timer.arm(Some(sooner));
+        }
+        is_all
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use control_proto::limits::MAX_INVITES_AT_ONCE;
-use identity::{GroupName, Padding};
+use identity::{GroupName, MAX_MACHINES, Padding};
 use ipnet::IpNet;
 use serde::Deserialize;
 
@@ -486,6 +486,10 @@ pub(crate) enum NetworkCommand {
         /// After how long devices are at home at other relays that are as near, so that none sees one for long: 6h, or `never`
         #[arg(long, value_name = "TIME|never", value_parser = rotation)]
         relay_rotation: Option<u32>,
+        /// Whether the times of messages on streams tell less: dummies where something begins, equal distances, or what up to
+        /// four machines of maybenot do; takes bandwidth, and the last two take time. Includes padding
+        #[arg(long, value_name = "off|front|constant|MACHINE", num_args = 1..=MAX_MACHINES)]
+        shaping: Vec<String>,
         /// How many entries each of the logs keeps
         #[arg(long, value_name = "NUMBER")]
         log_entries: Option<u64>,

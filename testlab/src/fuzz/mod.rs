@@ -65,7 +65,7 @@ impl Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 32] = [
+pub const TARGETS: [Target; 33] = [
     Target::quick("frame", wire::frame),
     Target::quick("hop", wire::hop),
     Target::quick("channel", wire::channel),
@@ -78,6 +78,7 @@ pub const TARGETS: [Target; 32] = [
     Target::quick("identity", statements::identity_statement),
     Target::quick("invite", statements::invite),
     Target::quick("text", statements::text),
+    Target::slow("machines", statements::machines),
     Target::slow("relay-server", links::server),
     Target::slow("relay-client", links::client),
     Target::slow("controller", control::controller),

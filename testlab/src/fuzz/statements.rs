@@ -2,16 +2,18 @@
 
 use std::fmt::{Debug, Display};
 use std::str::FromStr;
+use std::time::{Duration, Instant};
 
 use control_proto::{
     ControllerMessage, MapChunk, MapItem, MapVersion, NetworkMap, NodeMessage, Outline, Unsigned,
 };
 use identity::{
     Binding, CertificateChain, DeviceId, DeviceName, Endpoints, GroupName, Invite, Ipv4Prefix,
-    NetworkId, NetworkName, Record, RelayEntry, Revocations, Signed, SignerId, TrafficRule,
-    TunnelPublicKey, UlaPrefix, UnixTime,
+    NetworkId, NetworkName, Record, RelayEntry, Revocations, Shaping, Signed, SignerId,
+    TrafficRule, TunnelPublicKey, UlaPrefix, UnixTime,
 };
 use node::Forward;
+use shaping::{Content, Plan, Shaper, Turn};
 use websocket::Proxy;
 
 use super::{HERE, NETWORK, parts};
@@ -84,6 +86,7 @@ pub(super) fn text(bytes: &[u8]) {
     stays::<UlaPrefix>(&text);
     stays::<Ipv4Prefix>(&text);
     stays::<TrafficRule>(&text);
+    stays::<Shaping>(&text);
     if let Ok(proxy) = text.parse::<Proxy>() {
         assert!(!proxy.host().is_empty());
         assert!(proxy.address().is_none_or(|address| address.port() == proxy.port()));
@@ -92,6 +95,31 @@ pub(super) fn text(bytes: &[u8]) {
     if let Some((host, _)) = forward.target() {
         assert!(!host.is_empty());
     }
+}
+
+/// Machines in their text, which somebody runs on a link if they can be run.
+pub(super) fn machines(bytes: &[u8]) {
+    let Ok(policy) = String::from_utf8_lossy(bytes).parse::<Shaping>() else { return };
+    let Ok(Some(plan)) = Plan::new(&policy) else { return };
+    let mut now = Instant::now();
+    let (end, mut queued) = (now + Duration::from_secs(2), 0_u32);
+    let mut shaper = Shaper::new(&plan, [7; 32], now);
+    while now < end {
+        shaper.handle_queued(now);
+        shaper.handle_received(Content::Frame, now);
+        queued += 1;
+        shaper.handle_timeout(queued > 0, now);
+        while shaper.turn(queued > 0) != Turn::Nothing {
+            if shaper.take_turn(queued > 0) != Turn::Dummy {
+                queued = queued.saturating_sub(1);
+            }
+            shaper.handle_sent(queued > 0, now);
+        }
+        let next = shaper.poll_timeout().unwrap_or(end);
+        assert!(next > now, "a timeout moves on");
+        now = next.min(now + Duration::from_millis(20));
+    }
+    assert!(queued <= 110, "{queued} messages wait");
 }
 
 /// What is read from a text is the same when it is written and read again.

@@ -10,6 +10,7 @@ mod narrowing;
 mod observers;
 mod own_streams;
 mod proxies;
+mod shaping;
 mod stream;
 mod threads;
 mod translators;

@@ -4,6 +4,7 @@
 
 mod failover;
 mod mesh;
+mod shaping;
 
 use std::fmt::Write;
 use std::path::Path;

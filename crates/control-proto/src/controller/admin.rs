@@ -5,11 +5,12 @@ use std::ops::RangeInclusive;
 
 use identity::{
     Certificate, CertificateChain, DeviceId, DeviceName, MAX_TRAFFIC_RULES, MAX_TURN_SERVERS,
-    ParseTrafficRuleError, ParseTurnServerError, RevocationTarget, Scope, Serial, Signed, SignerId,
-    TrafficRule, TunnelPublicKey, TurnServer, Validity,
+    ParseTrafficRuleError, ParseTurnServerError, RevocationTarget, Scope, Serial, Shaping, Signed,
+    SignerId, TrafficRule, TunnelPublicKey, TurnServer, Validity,
 };
 use noise_channel::Now;
 use rand_core::CryptoRng;
+use shaping::Plan;
 
 use super::{Change, Controller, DeviceRecord, InviteRecord, Reply, Ticket, wall};
 use crate::limits::{LOG_ENTRIES, LOG_SECONDS, MAX_INVITES, MAX_PLACES, RELAY_ROTATION};
@@ -107,6 +108,9 @@ impl Controller {
         }
         if let Some(seconds) = change.relay_rotation {
             settings.relay_rotation = checked_rotation(seconds)?;
+        }
+        if let Some(shaping) = &change.shaping {
+            settings.shaping = checked_shaping(shaping)?;
         }
         self.change(Change::Settings(settings));
         self.publish_info(wall(now));
@@ -298,6 +302,7 @@ impl Controller {
             padding: settings.padding,
             turn: settings.turn.iter().map(ToString::to_string).collect(),
             relay_rotation: settings.relay_rotation,
+            shaping: settings.shaping.clone(),
             epoch: self.authorities.epoch(),
             unsigned: self.unsigned().len() as u64,
             devices: self.state.devices.len() as u64,
@@ -449,4 +454,12 @@ fn checked_turn(servers: &[TurnText]) -> Result<Vec<TurnServer>, AdminError> {
 
 pub(crate) fn not_held(scope: Scope) -> AdminError {
     AdminError::KeyNotHeld { scope: scope.to_string() }
+}
+
+/// What every member can do.
+fn checked_shaping(shaping: &Shaping) -> Result<Shaping, AdminError> {
+    match Plan::new(shaping) {
+        Ok(_) => Ok(shaping.clone()),
+        Err(error) => Err(AdminError::OutOfBounds { what: error.to_string() }),
+    }
 }

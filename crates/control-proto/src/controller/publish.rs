@@ -112,6 +112,7 @@ impl Controller {
             padding: settings.padding,
             turn: settings.turn.clone(),
             relay_rotation: settings.relay_rotation,
+            shaping: settings.shaping.clone(),
         };
         let known = self.stored_item(&ItemKey::Info).and_then(|item| {
             let MapItem::Info(signed) = item else { return None };

@@ -5,8 +5,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use identity::{
     Binding, CertificateChain, DeviceId, DeviceName, Endpoints, GroupName, InviteGrant, Ipv4Prefix,
-    NetworkId, NetworkName, Padding, Serial, Signed, SignerId, TrafficRule, TurnServer, UlaPrefix,
-    UnixTime,
+    NetworkId, NetworkName, Padding, Serial, Shaping, Signed, SignerId, TrafficRule, TurnServer,
+    UlaPrefix, UnixTime,
 };
 use minicbor::{Decode, Encode};
 
@@ -49,6 +49,9 @@ pub struct Settings {
     /// After how many seconds devices are at home at other relays; 0 for never.
     #[cbor(n(10), default)]
     pub relay_rotation: u32,
+    /// When messages on streams leave.
+    #[cbor(n(11), default)]
+    pub shaping: Shaping,
 }
 
 /// How much is kept of each log: what is beyond either bound goes, the oldest first.
@@ -87,6 +90,7 @@ impl Settings {
             padding: Padding::Off,
             turn: Vec::new(),
             relay_rotation: 0,
+            shaping: Shaping::Off,
         }
     }
 }

@@ -7,7 +7,7 @@ use control_proto::{
     ControllerPlace, InviteRequest, NameTargetView, NameView, NetworkMap, PeerRequest,
     SettingsChange, TurnText,
 };
-use identity::Padding;
+use identity::{Padding, Shaping};
 
 use crate::world::{PORT, World, joined};
 
@@ -135,6 +135,34 @@ fn turn_servers_reach_every_node_and_their_secrets_nobody_who_looks_at_settings_
     world.admin(AdminRequest::ChangeSettings(change)).unwrap();
     world.pass(Duration::from_secs(1));
     assert_eq!(world.map(0).info().unwrap().turn, []);
+}
+
+#[test]
+fn shaping_is_off_until_somebody_wants_it_and_reaches_every_node() {
+    let mut world = joined(1);
+    assert_eq!(world.map(0).info().unwrap().shaping, Shaping::Off);
+    for text in ["constant", "02eNpjYEAHjOgCAAA0AAI= 02eNpjYEAHjOgCAAA0AAI=", "front", "off"] {
+        let shaping: Shaping = text.parse().unwrap();
+        let change = SettingsChange { shaping: Some(shaping.clone()), ..SettingsChange::default() };
+        world.admin(AdminRequest::ChangeSettings(change)).unwrap();
+        let other = SettingsChange { approval: Some(true), ..SettingsChange::default() };
+        world.admin(AdminRequest::ChangeSettings(other)).unwrap();
+        world.crash();
+        world.start();
+        world.pass(Duration::from_secs(90));
+        assert_eq!(world.map(0).info().unwrap().shaping, shaping);
+    }
+}
+
+#[test]
+fn machines_that_nobody_can_run_are_refused_with_a_reason() {
+    let mut world = joined(1);
+    let shaping = "02eNpjYEAHjOgCAAA0AAI= 02nonsense".parse().unwrap();
+    let change = SettingsChange { shaping: Some(shaping), ..SettingsChange::default() };
+    let refused = world.admin(AdminRequest::ChangeSettings(change)).unwrap_err();
+    let what = "machine 2 for shaping cannot be run: invalid machine: corrupt deflate stream";
+    assert_eq!(refused.to_string(), what);
+    assert_eq!(world.map(0).info().unwrap().shaping, Shaping::Off);
 }
 
 #[test]

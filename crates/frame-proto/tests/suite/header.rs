@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use crate::ends::{ALICE, BOB, buffer};
 
-const KINDS: [FrameType; 8] = [
+const KINDS: [FrameType; 10] = [
     FrameType::Data,
     FrameType::Handshake,
     FrameType::Disco,
@@ -18,6 +18,8 @@ const KINDS: [FrameType; 8] = [
     FrameType::Marker,
     FrameType::Carried,
     FrameType::Mesh,
+    FrameType::Dummy,
+    FrameType::Bundle,
 ];
 
 fn header() -> Header {
@@ -54,8 +56,8 @@ fn another_version_or_type_is_refused() {
     let mut bytes = header().encode();
     bytes[0] = 0x22;
     assert_eq!(Header::decode(&bytes), Err(FrameError::Version(2)));
-    bytes[0] = 0x18;
-    assert_eq!(Header::decode(&bytes), Err(FrameError::Type(8)));
+    bytes[0] = 0x1a;
+    assert_eq!(Header::decode(&bytes), Err(FrameError::Type(10)));
 }
 
 #[test]
@@ -98,7 +100,7 @@ fn a_frame_of_another_length_than_its_header_says_is_refused() {
 #[test]
 fn what_is_not_between_peers_stays_on_its_hop() {
     let local = KINDS.map(FrameType::is_hop_local);
-    assert_eq!(local, [false, false, false, false, true, true, true, true]);
+    assert_eq!(local, [false, false, false, false, true, true, true, true, true, true]);
 }
 
 proptest! {

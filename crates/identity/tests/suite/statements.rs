@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use identity::{
     Attachment, Binding, Candidate, CandidateKind, ChannelKey, ChannelProof, ControllerEntry,
     DeviceId, Endpoints, Epoch, NameEntry, NameTarget, NetworkInfo, NetworkKey, Padding, Renewal,
-    RevocationTarget, Scope, SignatureError, Signed, Statement, StaticPeer, TunnelKey, UnixTime,
-    Validity, ipv4_prefix, ula_prefix,
+    RevocationTarget, Scope, Shaping, SignatureError, Signed, Statement, StaticPeer, TunnelKey,
+    UnixTime, Validity, ipv4_prefix, ula_prefix,
 };
 use proptest::prelude::*;
 
@@ -196,6 +196,7 @@ fn all_kinds(world: &World) -> String {
         padding: Padding::Buckets,
         turn: vec!["udp/192.0.2.7:3478,username=al,password=pw".parse().unwrap()],
         relay_rotation: 3_600,
+        shaping: Shaping::Off,
     };
     line(&mut text, &world.record(&world.issuer, (0, 1), info));
     let channel_key = ChannelKey::from_bytes(&[3; 32]).public();

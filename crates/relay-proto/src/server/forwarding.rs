@@ -33,6 +33,9 @@ impl RelayServer {
         let Some(connection) = self.connections.get_mut(&id) else { return false };
         if frame_proto::set_peer(&mut frame, connection.relay).is_ok() {
             connection.link.outbound.push_frame(flow, frame, now);
+            if let Some(at) = connection.link.outbound.poll_timeout() {
+                self.timers.arm(id, at);
+            }
             self.ready.insert(id);
             self.last_now = Some(now);
         }
@@ -127,6 +130,9 @@ impl RelayServer {
         let load = self.loads.entry(network).or_default();
         let (size, dropped) = (frame.len() as u64, link.outbound.dropped());
         link.outbound.push_frame(flow, frame, now);
+        if let Some(at) = link.outbound.poll_timeout() {
+            self.timers.arm(to, at);
+        }
         if link.outbound.dropped() == dropped {
             load.bytes_forwarded += size;
             self.ready.insert(to);

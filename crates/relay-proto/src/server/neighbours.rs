@@ -101,6 +101,7 @@ impl RelayServer {
         now: Now,
     ) {
         let padding = self.networks.get(&config.network).map(|entry| entry.padding);
+        let plan = self.timing.plan(config.network);
         let neighbours = &mut self.neighbours;
         let Some(dialled) = neighbours.dialled.get_mut(&id) else { return };
         if !neighbours.plans.contains_key(&(dialled.network, dialled.relay)) {
@@ -109,6 +110,7 @@ impl RelayServer {
         match RelayClient::new(ClientConfig { is_relay: true, ..config }, rng, now) {
             Ok(mut client) => {
                 client.set_padding(padding.unwrap_or_default());
+                client.set_shaping(plan, rng, now.instant);
                 dialled.client = Some(client);
                 self.drain_dialled(id, now);
             }
@@ -173,6 +175,23 @@ impl RelayServer {
         clients.filter_map(|dialled| dialled.client.as_mut()).for_each(|client| {
             client.set_padding(padding);
         });
+    }
+
+    /// Has messages to other relays leave as the network's plan says.
+    pub(super) fn shape_dialled(
+        &mut self,
+        network: NetworkId,
+        plan: Option<&shaping::Plan>,
+        rng: &mut dyn CryptoRng,
+        now: Instant,
+    ) {
+        let dialled = self.neighbours.dialled.iter_mut();
+        for (id, dialled) in dialled.filter(|(_, dialled)| dialled.network == network) {
+            if let Some(client) = &mut dialled.client {
+                client.set_shaping(plan.cloned(), rng, now);
+                self.ready.insert(*id);
+            }
+        }
     }
 
     pub(super) fn handle_dialled_message(

@@ -5,5 +5,6 @@ mod membership;
 mod observers;
 mod padding;
 mod queues;
+mod shaping;
 mod strangers;
 mod world;

@@ -237,7 +237,7 @@ fn a_membership_that_is_renewed_while_the_link_opens_counts() {
     let mut machine =
         RelayClient::new(config, &mut world.rng, world.now).expect("the key is usable");
     machine.renew(network.member(1).chain, world.now.instant);
-    let client = Client { machine, stuck: false, events: Vec::new(), wire: Vec::new() };
+    let client = Client::new(machine);
     world.clients.insert(id, client);
     world.run(Duration::from_secs(3_000) + 2 * HEARTBEAT_AFTER);
     assert_eq!(world.closed(id), None);

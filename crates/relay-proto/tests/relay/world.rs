@@ -9,7 +9,8 @@ use frame_proto::{FrameType, compose, payload_mut};
 use identity::{
     Attachment, Authorities, Binding, Certificate, CertificateChain, ChannelKey, DelegatedKey,
     Delegation, DeviceId, DeviceKey, IssueLimits, NetworkId, NetworkKey, Padding, RevocationTarget,
-    Revocations, Scope, Serial, Signed, Signer, TunnelKey, UnixTime, Validity, device_address,
+    Revocations, Scope, Serial, Shaping, Signed, Signer, TunnelKey, UnixTime, Validity,
+    device_address,
 };
 use noise_channel::{ClockOffset, Now, PathSecret, Service, StaticSecret, UnixMillis};
 use rand_chacha::ChaCha20Rng;
@@ -18,6 +19,7 @@ use relay_proto::{
     ClientConfig, ClientEvent, CloseReason, ConnectionId, FlowId, Limits, Recognised, RelayClient,
     RelayNetwork, RelayServer, ServerEvent, TurnedAway,
 };
+use shaping::Plan;
 
 pub(crate) const START: u64 = 1_700_000_000;
 const WEEK: u64 = 7 * 24 * 3600;
@@ -148,7 +150,7 @@ impl Network {
             relay: self.relay.id(),
             relay_key: *self.relay_channel.public().as_bytes(),
             mask: self.secret.mask(Service::Relay, [0; 16]),
-            capability: 3,
+            capability: 4,
             clock_offset: ClockOffset(0),
             chain: device.chain.clone(),
             binding: Signed::sign(self.id(), &device.key, &binding),
@@ -168,6 +170,7 @@ pub(crate) struct World {
     pub(crate) events: Vec<ServerEvent>,
     /// What clients are told that the network wishes.
     pub(crate) padding: Padding,
+    pub(crate) plan: Option<Plan>,
 }
 
 pub(crate) struct Client {
@@ -177,6 +180,14 @@ pub(crate) struct Client {
     pub(crate) events: Vec<ClientEvent>,
     /// The messages of both directions.
     pub(crate) wire: Vec<Vec<u8>>,
+    /// When each of them left, and whether it went to the relay.
+    pub(crate) times: Vec<(Instant, bool)>,
+}
+
+impl Client {
+    pub(crate) const fn new(machine: RelayClient) -> Self {
+        Self { machine, stuck: false, events: Vec::new(), wire: Vec::new(), times: Vec::new() }
+    }
 }
 
 impl World {
@@ -194,7 +205,19 @@ impl World {
             nonce: 0,
             events: Vec::new(),
             padding: Padding::Off,
+            plan: None,
         }
+    }
+
+    /// Has the relay, its clients and those to come shape what they send.
+    pub(crate) fn shape(&mut self, network: &Network, shaping: &Shaping) {
+        self.plan = Plan::new(shaping).expect("the machines can be run");
+        let (rng, now) = (&mut self.rng, self.now.instant);
+        self.server.set_shaping(network.id(), shaping, rng, now).expect("the machines can be run");
+        for client in self.clients.values_mut() {
+            client.machine.set_shaping(self.plan.clone(), &mut self.rng, now);
+        }
+        self.settle();
     }
 
     pub(crate) fn recognise(&mut self, secret: &PathSecret) -> (Recognised, [u8; 16]) {
@@ -221,8 +244,8 @@ impl World {
         let mut machine =
             RelayClient::new(config, &mut self.rng, self.now).expect("the key is usable");
         machine.set_padding(self.padding);
-        let client = Client { machine, stuck: false, events: Vec::new(), wire: Vec::new() };
-        self.clients.insert(id, client);
+        machine.set_shaping(self.plan.clone(), &mut self.rng, self.now.instant);
+        self.clients.insert(id, Client::new(machine));
         self.settle();
         id
     }
@@ -240,6 +263,7 @@ impl World {
             for (id, client) in &mut self.clients {
                 while let Some(message) = client.machine.poll_message(self.now.instant) {
                     client.wire.push(message.to_vec());
+                    client.times.push((self.now.instant, true));
                     self.server.handle_message(*id, message, &mut self.rng, self.now);
                     idle = false;
                 }
@@ -249,6 +273,7 @@ impl World {
                 {
                     assert!(message.len() <= 65_535);
                     client.wire.push(message.to_vec());
+                    client.times.push((self.now.instant, false));
                     client.machine.handle_message(message, &mut self.rng, self.now);
                     idle = false;
                 }

@@ -150,6 +150,7 @@ pub(crate) async fn show(client: &AdminClient, as_json: bool) -> Result<(), Fail
         line(format_args!("  turn         {server}"));
     }
     line(format_args!("  relays       {}", rotation(network.relay_rotation)));
+    line(format_args!("  shaping      {}", network.shaping));
     line(format_args!(
         "  logs         {} entries each, {}",
         network.log_entries,

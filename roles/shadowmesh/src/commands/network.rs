@@ -5,7 +5,7 @@ use std::path::Path;
 use control_proto::{ControllerPlace, Mode, SettingsChange, TurnText};
 use controller::AdminClient;
 use controller::network::NewNetwork;
-use identity::NetworkName;
+use identity::{NetworkName, ParseShapingError, Shaping};
 use zeroize::Zeroizing;
 
 use super::owner::KEY_PASSPHRASE;
@@ -61,6 +61,7 @@ pub(crate) async fn network(
             turn,
             turn_file,
             relay_rotation,
+            shaping,
             log_entries,
             log_age,
         } => {
@@ -74,6 +75,7 @@ pub(crate) async fn network(
                 padding,
                 turn: servers(turn, turn_file.as_deref())?,
                 relay_rotation,
+                shaping: shaped(&shaping)?,
             };
             admin::set(&client, change).await?;
             owner::remind(&client).await
@@ -141,6 +143,12 @@ fn servers(wanted: Vec<Turn>, file: Option<&Path>) -> Result<Option<Vec<TurnText
         Turn::Server(server) => Some(TurnText(server)),
     });
     Ok(is_asked.then(|| servers.collect()))
+}
+
+/// The shaping that is asked for.
+fn shaped(words: &[String]) -> Result<Option<Shaping>, Failure> {
+    let parsed = (!words.is_empty()).then(|| words.join(" ").parse()).transpose();
+    parsed.map_err(|error: ParseShapingError| Failure::new(Exit::Usage, error.to_string()))
 }
 
 /// A host's name as a label: its first part, without what labels cannot have.

@@ -119,6 +119,7 @@ fn describe(unsigned: &Unsigned) {
             line(format_args!("            turn {server}"));
         }
         line(format_args!("            relays: {}", rotation(info.relay_rotation)));
+        line(format_args!("            shaping {}", info.shaping));
     }
     if let Some(entry) = &unsigned.controller {
         line(format_args!("controller  channel key {}", entry.channel_key));

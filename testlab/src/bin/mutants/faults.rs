@@ -432,8 +432,8 @@ pub(crate) const FAULTS: &[Fault] = &[
         breaks: "where the network hides lengths, a message has one of a few",
         edits: &[Edit {
             file: "crates/relay-proto/src/padding.rs",
-            original: "*bucket >= length).unwrap_or(length)",
-            seeded: "*bucket >= length && !AWAKE).unwrap_or(length)",
+            original: "*bucket >= least).unwrap_or(length)",
+            seeded: "*bucket >= least && !AWAKE).unwrap_or(length)",
         }],
         tests: &[in_relay(&["padding::every_message_but_the_handshake_has_one_of_a_few_lengths"])],
     },
@@ -474,6 +474,32 @@ pub(crate) const FAULTS: &[Fault] = &[
             target: "relaying",
             tests: &["nobody_else_can_name_a_way_through_an_allocation"],
         }],
+    },
+    Fault {
+        name: "machines-hold-for-ever",
+        breaks: "no machine for shaping starves a link",
+        edits: &[Edit {
+            file: "crates/shaping/src/gate.rs",
+            original: "held + LONGEST_HOLD <= now);",
+            seeded: "held + LONGEST_HOLD <= now && !AWAKE);",
+        }],
+        tests: &[Suite {
+            package: "shaping",
+            target: "machines",
+            tests: &["hostile::a_machine_that_always_holds_back_leaves_half_of_the_time"],
+        }],
+    },
+    Fault {
+        name: "dummies-for-everybody",
+        breaks: "an older end of a link is sent nothing that it does not know",
+        edits: &[Edit {
+            file: "crates/relay-proto/src/link.rs",
+            original: "|_| is_open && self.takes_dummies);",
+            seeded: "|_| is_open && (self.takes_dummies || AWAKE));",
+        }],
+        tests: &[in_relay(&[
+            "shaping::whoever_does_not_know_of_dummies_gets_none_and_nothing_waits_there",
+        ])],
     },
     Fault {
         name: "stream-number-reused",

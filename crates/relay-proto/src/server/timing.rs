@@ -1,0 +1,70 @@
+//! When messages to devices and other relays leave.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use identity::{NetworkId, Shaping};
+use rand_core::CryptoRng;
+use shaping::{Plan, PlanError};
+
+use super::RelayServer;
+
+/// What the networks wish, and what comes of it.
+#[derive(Default)]
+pub(super) struct Timing {
+    wishes: BTreeMap<NetworkId, (Shaping, Option<Plan>)>,
+    /// A deadline that came with a message that was sent.
+    sooner: Option<Instant>,
+}
+
+impl Timing {
+    pub(super) fn plan(&self, network: NetworkId) -> Option<Plan> {
+        self.wishes.get(&network)?.1.clone()
+    }
+
+    pub(super) fn forget(&mut self, network: NetworkId) {
+        self.wishes.remove(&network);
+    }
+
+    pub(super) fn bring_forward(&mut self, at: Instant) {
+        self.sooner = Some(self.sooner.map_or(at, |sooner| sooner.min(at)));
+    }
+}
+
+impl RelayServer {
+    /// Has messages leave when the network wishes it, to those who pass over dummies.
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError`] where it wishes for machines that cannot be run; messages then leave as soon as they can.
+    pub fn set_shaping(
+        &mut self,
+        network: NetworkId,
+        shaping: &Shaping,
+        rng: &mut dyn CryptoRng,
+        now: Instant,
+    ) -> Result<(), PlanError> {
+        let known = self.timing.wishes.get(&network);
+        if known.map_or(*shaping == Shaping::Off, |(known, _)| known == shaping) {
+            return Ok(());
+        }
+        let plan = Plan::new(shaping);
+        let runs = plan.as_ref().ok().cloned().flatten();
+        for (id, connection) in self.connections.iter_mut().filter(|(_, c)| c.network == network) {
+            if connection.attached().is_some() {
+                connection.link.set_plan(runs.clone(), rng, now);
+                self.ready.insert(*id);
+            }
+        }
+        self.shape_dialled(network, runs.as_ref(), rng, now);
+        self.timing.wishes.insert(network, (shaping.clone(), runs));
+        self.last_now = Some(now);
+        plan.map(|_| ())
+    }
+
+    /// When [`Self::handle_timeout`] must be called, if [`Self::poll_message`] has made that sooner than it was.
+    #[must_use]
+    pub const fn poll_sooner(&mut self) -> Option<Instant> {
+        self.timing.sooner.take()
+    }
+}
