@@ -380,8 +380,8 @@ pub(crate) const FAULTS: &[Fault] = &[
         breaks: "a private relay takes members of its groups only",
         edits: &[Edit {
             file: "crates/relay-proto/src/serving.rs",
-            original: "self.groups.is_empty()\n",
-            seeded: "AWAKE || self.groups.is_empty()\n",
+            original: "|| member.is_relay()",
+            seeded: "|| AWAKE || member.is_relay()",
         }],
         tests: &[in_relay(&[
             "membership::a_private_relay_takes_members_of_its_groups_and_other_relays",
