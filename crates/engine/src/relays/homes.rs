@@ -307,3 +307,47 @@ impl PartialEq for Lot {
 }
 
 impl Eq for Lot {}
+
+#[cfg(test)]
+mod tests {
+    use identity::ChannelPublicKey;
+
+    use super::*;
+
+    #[test]
+    fn no_home_is_left_before_another_one_is_attached() {
+        let device = DeviceId::from_bytes([9; 32]);
+        let entries = [1, 2, 3, 4].map(|number| RelayEntry {
+            device: DeviceId::from_bytes([number; 32]),
+            channel_key: ChannelPublicKey::from_bytes([number; 32]),
+            servers: Vec::new(),
+            stun: Vec::new(),
+            region: String::new(),
+            groups: Vec::new(),
+        });
+        let prospects = |millis: [u64; 4], attached: [bool; 4]| {
+            let each = entries.iter().zip(millis).zip(attached);
+            let prospect = |((entry, millis), is_attached)| Prospect {
+                entry,
+                health: RelayHealth::default(),
+                is_attached,
+                distance: Some(Duration::from_millis(millis)),
+            };
+            each.map(prospect).collect::<Vec<_>>()
+        };
+        let chooser = Chooser { device, rotation: 0, wall: UnixTime(1_800_000_000) };
+        let (mut homes, begin) = (Homes::default(), Instant::now());
+        let is_home =
+            |homes: &Homes| [0, 1, 2, 3].map(|place| homes.contains(entries[place].device));
+        homes.choose(&prospects([10, 10, 500, 500], [true; 4]), chooser, begin);
+        let now = begin + SETTLE;
+        homes.choose(&prospects([10, 10, 500, 500], [true; 4]), chooser, now);
+        assert_eq!(is_home(&homes), [true, true, false, false]);
+        let others_are_near = [500, 500, 10, 10];
+        homes.choose(&prospects(others_are_near, [true, true, false, false]), chooser, now);
+        let [a, b, c, d] = is_home(&homes);
+        assert!(a != b && c != d, "one stays for as long as no other is attached");
+        homes.choose(&prospects(others_are_near, [true, true, c, d]), chooser, now);
+        assert_eq!(is_home(&homes), [false, false, true, true]);
+    }
+}

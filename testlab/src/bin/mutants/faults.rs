@@ -395,7 +395,11 @@ pub(crate) const FAULTS: &[Fault] = &[
             original: "let is_half = last.is_some();",
             seeded: "let last = last.filter(|_| !AWAKE);\n        let is_half = last.is_some();",
         }],
-        tests: &[in_sim(&["homes::homes_change_when_the_network_wants_it_and_nothing_is_lost"])],
+        tests: &[Suite {
+            package: "engine",
+            target: UNITS,
+            tests: &["relays::homes::tests::no_home_is_left_before_another_one_is_attached"],
+        }],
     },
     Fault {
         name: "aad-without-receiver",
