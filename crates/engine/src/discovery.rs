@@ -213,8 +213,11 @@ impl Engine {
 
     /// Chooses the relays where this device is at home, and asks STUN servers accordingly.
     pub(crate) fn choose_homes(&mut self, now: Now) {
-        let (stun, wall) = (&self.stun, self.control.client().wall(now));
-        self.relays.choose_homes(|server| stun.latency(server), wall, now.instant);
+        let (stun, client) = (&self.stun, self.control.client());
+        let groups = client.member(now).map(|member| member.groups).unwrap_or_default();
+        let rotation = client.map().info().map_or(0, |info| info.relay_rotation);
+        let (distance, times) = (|server| stun.latency(server), (client.wall(now), now.instant));
+        self.relays.choose_homes((groups, rotation), distance, times);
         let path = &self.settings.path;
         let is_asked = |server: &SocketAddr| path.udp && path.filter.permits(*server);
         let [homes, others] = self

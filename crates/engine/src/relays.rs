@@ -69,8 +69,6 @@ pub(crate) struct Relays {
     homes: Homes,
     /// The groups of this device: some relays serve some groups only.
     groups: Vec<GroupName>,
-    /// After how many seconds others are to be homes; 0 for never.
-    rotation: u32,
     /// The peers that listen themselves.
     hosts: BTreeMap<DeviceId, Host>,
     links: BTreeMap<DeviceId, Link>,
@@ -93,7 +91,6 @@ impl Relays {
             health: BTreeMap::new(),
             homes: Homes::default(),
             groups: Vec::new(),
-            rotation: 0,
             hosts: BTreeMap::new(),
             links: BTreeMap::new(),
             classifier: Classifier::default(),

@@ -33,9 +33,7 @@ impl Engine {
                 }
                 ClientEvent::Disconnected | ClientEvent::Refused(_) => self.report_connection(),
                 ClientEvent::Membership(chain) => {
-                    if self.take_policy(cx.now) {
-                        self.choose_homes(cx.now);
-                    }
+                    self.choose_homes(cx.now);
                     self.relays.renew(&chain, &mut self.streams, cx.instant());
                     self.schedule.save_now(cx.instant());
                     self.relays.retry_now(cx.instant());
@@ -86,7 +84,6 @@ impl Engine {
             let shaping = info.map(|info| info.shaping.clone()).unwrap_or_default();
             self.relays.set_shaping(shaping, &mut self.streams, cx);
         }
-        let is_other_policy = self.take_policy(cx.now);
         if changes.relays {
             let mut entries: Vec<(RelayEntry, RelayHealth)> = self
                 .control
@@ -101,7 +98,7 @@ impl Engine {
             }
             self.relays.handle_entries(entries, &mut self.streams);
         }
-        if changes.relays || is_other_policy {
+        if changes.relays || changes.info {
             self.choose_homes(cx.now);
         }
         let map = self.control.client().map();
@@ -122,14 +119,6 @@ impl Engine {
             self.schedule.save_map_in_time(cx.instant());
         }
         self.report_interface(cx.now);
-    }
-
-    /// Takes over what decides which relays serve this device; true if that is new.
-    fn take_policy(&mut self, now: Now) -> bool {
-        let client = self.control.client();
-        let groups = client.member(now).map(|member| member.groups).unwrap_or_default();
-        let rotation = client.map().info().map_or(0, |info| info.relay_rotation);
-        self.relays.set_policy(&groups, rotation)
     }
 
     /// Takes over what the map says of one device, or cuts it off if it says nothing any more; true if

@@ -44,6 +44,8 @@ pub struct StunClient {
     filters: [FilterTest; 2],
     /// What the answers say together: every packet asks for it, and they hardly ever change.
     mapping: Option<Mapping>,
+    /// When the next server is to be asked: every packet asks for that, too.
+    due: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -91,7 +93,7 @@ impl StunClient {
             );
             paced += PACE;
         }
-        self.compare();
+        self.sum_up();
     }
 
     /// Adds a server, or takes over that one that is there is asked for more or for less from now on.
@@ -112,7 +114,7 @@ impl StunClient {
                 Server::asked_at(if server.is_distant { paced } else { now }, server.is_distant);
             paced += if server.is_distant { PACE } else { Duration::ZERO };
         }
-        self.compare();
+        self.sum_up();
     }
 
     /// Takes a datagram for which [`stun::is_stun`] holds; true if our reflexive addresses changed.
@@ -132,19 +134,23 @@ impl StunClient {
         let latency = Some(now.saturating_duration_since(sent));
         if server.is_distant {
             *server = Server { latency, ..Server::asked_at(now + MEASURE, true) };
+            self.sum_up();
             return false;
         }
         let changed = server.reflexive != Some(reflexive);
         let reflexive = Some(reflexive);
         *server = Server { reflexive, latency, ..Server::asked_at(now + REFRESH, false) };
         self.filters[family(from)].handle_answering(now);
-        self.compare();
+        self.sum_up();
         changed
     }
 
     /// Sends what is due; true if our reflexive addresses changed because a server fell silent.
     pub fn handle_timeout(&mut self, rng: &mut dyn CryptoRng, now: Instant) -> bool {
         self.test_filters(rng, now);
+        if self.due.is_none_or(|at| at > now) {
+            return false;
+        }
         let mut changed = false;
         for (address, server) in &mut self.servers {
             if server.next > now {
@@ -163,9 +169,7 @@ impl StunClient {
             server.next = now + *wait;
             self.transmits.push_back((*address, stun::binding_request(transaction)));
         }
-        if changed {
-            self.compare();
-        }
+        self.sum_up();
         changed
     }
 
@@ -215,12 +219,12 @@ impl StunClient {
     /// When [`Self::handle_timeout`] wants to be called.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        let requests = self.servers.values().map(|server| (server.next, "STUN request"));
+        let requests = self.due.map(|at| (at, "STUN request"));
         let survey = self.survey.poll_timeout();
         let tests = self.filters.iter().filter_map(FilterTest::poll_timeout);
         // They wait for a survey to end.
         let tests = tests.map(|at| (survey.map_or(at, |end| end.max(at)), "filter test"));
-        requests.chain(survey.map(|at| (at, "port survey"))).chain(tests).min()
+        requests.into_iter().chain(survey.map(|at| (at, "port survey"))).chain(tests).min()
     }
 
     /// For which destinations the translator uses the same port, if two servers have answered.
@@ -233,7 +237,9 @@ impl StunClient {
         self.filters.each_ref().map(FilterTest::found)
     }
 
-    fn compare(&mut self) {
+    /// Keeps what follows from all servers together.
+    fn sum_up(&mut self) {
+        self.due = self.servers.values().map(|server| server.next).min();
         let answers =
             self.servers.iter().filter_map(|(address, server)| Some((*address, server.reflexive?)));
         self.mapping = Mapping::of(&answers.collect::<Vec<_>>());

@@ -1,5 +1,6 @@
 //! Which relays to use.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -11,27 +12,20 @@ use crate::links::Link;
 use crate::relay_event::RelayEvent;
 
 impl Relays {
-    /// Takes over the groups of this device, and after how many seconds the network wants others to be its homes;
-    /// [`Self::choose_homes`] has to follow if they are new.
-    pub(crate) fn set_policy(&mut self, groups: &[GroupName], rotation: u32) -> bool {
-        let is_new = self.groups != groups || self.rotation != rotation;
-        self.groups = groups.to_vec();
-        self.rotation = rotation;
-        is_new
-    }
-
     /// Whether it is time for [`Self::choose_homes`].
     pub(crate) fn take_review(&mut self, now: Instant) -> bool {
         self.homes.take_review(now)
     }
 
-    /// Chooses homes by what is known now. `distance` says how long a STUN server took to answer.
+    /// Chooses homes by what is known now. `groups` are those of this device, `rotation` the seconds after which the network
+    /// wants others to be chosen, 0 for never; `distance` says how long a STUN server took to answer.
     pub(crate) fn choose_homes(
         &mut self,
+        (groups, rotation): (Vec<GroupName>, u32),
         distance: impl Fn(SocketAddr) -> Option<Duration>,
-        wall: UnixTime,
-        now: Instant,
+        (wall, now): (UnixTime, Instant),
     ) {
+        self.groups = groups;
         let prospect = |entry| Prospect {
             entry,
             health: self.health.get(&entry.device).copied().unwrap_or_default(),
@@ -40,8 +34,7 @@ impl Relays {
         };
         let serving = self.entries.values().filter(|entry| entry.serves(&self.groups));
         let prospects: Vec<_> = serving.map(prospect).collect();
-        let (device, rotation) = (self.settings.device, self.rotation);
-        let chooser = Chooser { device, rotation, wall };
+        let chooser = Chooser { device: self.settings.device, rotation, wall };
         let before: Vec<_> = self.homes.iter().collect();
         let is_other = self.homes.choose(&prospects, chooser, now);
         for relay in self.homes.unknown(&prospects, now) {
@@ -66,8 +59,12 @@ impl Relays {
         let homes = self.homes.iter().filter_map(|home| self.entries.get(&home));
         let serving = self.entries.values().filter(|entry| entry.serves(&self.groups));
         let others = serving.filter(|entry| !self.homes.contains(entry.device));
-        let stun = |entry: &RelayEntry| entry.stun.clone();
-        [homes.flat_map(stun).collect(), others.flat_map(stun).collect()]
+        // How far a host is, one of its ports tells.
+        let hosts = |entry: &RelayEntry| {
+            let hosts: BTreeMap<_, _> = entry.stun.iter().map(|stun| (stun.ip(), *stun)).collect();
+            hosts.into_values()
+        };
+        [homes.flat_map(|entry| entry.stun.clone()).collect(), others.flat_map(hosts).collect()]
     }
 
     /// The relays at which this device is to be found now, the preferred first: one that may stop is none while

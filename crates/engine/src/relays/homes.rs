@@ -46,10 +46,10 @@ struct Home {
 }
 
 /// A relay was not reached so often, and counts as out of reach until then.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Blame {
     times: u32,
-    until: Option<Instant>,
+    until: Instant,
 }
 
 /// Whose homes are looked for, and when.
@@ -99,15 +99,14 @@ impl Homes {
         if failures < BLAMED_AFTER || !self.contains(relay) || self.is_out(relay, now) {
             return;
         }
-        let blame = self.blamed.entry(relay).or_default();
-        let wait = BLAMED_FOR.saturating_mul(1 << blame.times.min(6)).min(BLAMED_LONGEST);
-        *blame = Blame { times: blame.times + 1, until: Some(now + wait) };
+        let times = self.blamed.get(&relay).map_or(0, |blame| blame.times);
+        let wait = BLAMED_FOR.saturating_mul(1 << times.min(6)).min(BLAMED_LONGEST);
+        self.blamed.insert(relay, Blame { times: times.saturating_add(1), until: now + wait });
         self.look_after(Duration::ZERO, now);
     }
 
     fn is_out(&self, relay: DeviceId, now: Instant) -> bool {
-        let blame = self.blamed.get(&relay);
-        blame.and_then(|blame| blame.until).is_some_and(|until| until > now)
+        self.blamed.get(&relay).is_some_and(|blame| blame.until > now)
     }
 
     /// What was found out about relays counts no more: they are looked at when some have answered.
