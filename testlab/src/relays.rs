@@ -1,6 +1,8 @@
 //! Relays of one network that are linked with each other, and devices at them, on a virtual clock: the shipped machines
 //! without controller or sockets.
 
+mod wires;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
@@ -17,6 +19,7 @@ use relay_proto::{
 };
 use shaping::Plan;
 
+use self::wires::{Delivery, End, Wire};
 use crate::members::{Member, Network};
 
 const START: u64 = 1_700_000_000;
@@ -75,35 +78,6 @@ pub struct Received {
     pub from: DeviceId,
     /// What was sent.
     pub bytes: Vec<u8>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum End {
-    Relay(usize),
-    Device(usize),
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Wire {
-    client: End,
-    /// The connection as a relay that dialled knows it.
-    dialled: Option<ConnectionId>,
-    server: usize,
-    /// The connection as who accepted it knows it.
-    accepted: Option<ConnectionId>,
-    nonce: [u8; 16],
-}
-
-#[derive(Debug)]
-enum Delivery {
-    Open(u64),
-    Opened(u64),
-    ToServer(u64, BytesMut),
-    ToClient(u64, BytesMut),
-    ClosedToServer(u64),
-    ClosedToClient(u64),
-    /// A dial in vain.
-    Failed(usize, ConnectionId),
 }
 
 impl Relays {
@@ -595,14 +569,5 @@ impl Host {
     fn new(member: Member) -> Self {
         let server = RelayServer::new(CAPABILITY, Limits::default());
         Self { member, server, is_running: false, wires: BTreeMap::new(), sent_to_relays: 0 }
-    }
-}
-
-impl End {
-    const fn relay(self) -> Option<usize> {
-        match self {
-            Self::Relay(relay) => Some(relay),
-            Self::Device(_) => None,
-        }
     }
 }

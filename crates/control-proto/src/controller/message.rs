@@ -5,8 +5,9 @@ use std::time::Instant;
 use identity::{Binding, DeviceId, Endpoints, GroupName, RelayEntry, Scope, Signed};
 use noise_channel::Now;
 
+use super::health::Health;
 use super::session::Phase;
-use super::{Change, Controller, DeviceRecord, Health, Reply, wall};
+use super::{Change, Controller, DeviceRecord, Reply, wall};
 use crate::limits::{MAX_RELAY_ENTRY, MAX_REPORT};
 use crate::{
     Actor, AuditAction, ConnectionId, ControllerMessage, LoadReport, MessageError, NodeMessage,
@@ -214,8 +215,7 @@ impl Controller {
     pub(super) fn note_relay(&mut self, device: DeviceId, now: Instant) {
         let known = self.relays.remove(&device);
         let leaving = known.filter(|health| health.report.is_some_and(|report| report.draining));
-        let health =
-            leaving.map_or_else(|| Health::new(now), |health| Health { heard: now, ..health });
+        let health = Health { heard: now, ..leaving.unwrap_or(Health::new(now)) };
         self.relays.insert(device, health);
         self.publish(&health.item(device));
     }

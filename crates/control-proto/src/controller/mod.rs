@@ -1,6 +1,7 @@
 //! The whole of a controller's decisions, in memory.
 
 mod admin;
+mod health;
 mod hello;
 mod keys;
 mod logs;
@@ -26,6 +27,7 @@ use noise_channel::{
 };
 use rand_core::CryptoRng;
 
+use self::health::Health;
 use self::logs::EventBudget;
 use self::publish::Publication;
 use self::session::{Phase, Session};
@@ -33,8 +35,7 @@ use crate::limits::{
     CAPABILITY, FRESHNESS_INTERVAL, HELLO_DEADLINE, LOAD_REPORT_DEADLINE, MAX_STRANGERS,
 };
 use crate::{
-    AdminAnswer, AdminError, ConnectionId, ControllerMessage, LoadReport, MapItem, Mode,
-    SecurityEvent,
+    AdminAnswer, AdminError, ConnectionId, ControllerMessage, MapItem, Mode, SecurityEvent,
 };
 
 pub use keys::{AuthorityKeys, KeyMismatch};
@@ -131,42 +132,6 @@ struct Index {
     leases: BTreeMap<Ipv4Addr, DeviceId>,
     tunnels: BTreeMap<TunnelPublicKey, DeviceId>,
 }
-
-/// What is known of a relay's health; lost at a restart, when all count as healthy for a while.
-#[derive(Debug, Clone, Copy)]
-struct Health {
-    heard: Instant,
-    report: Option<LoadReport>,
-    healthy: bool,
-    /// Quarters of what it can serve, as devices were told.
-    load: u8,
-}
-
-impl Health {
-    /// A relay that is there, of which nothing else is known.
-    const fn new(heard: Instant) -> Self {
-        Self { heard, report: None, healthy: true, load: 0 }
-    }
-
-    const fn item(&self, relay: DeviceId) -> MapItem {
-        MapItem::RelayHealth(relay, self.healthy, self.load)
-    }
-
-    /// Takes over what the relay says of itself. Devices hear of a lower load only once it is clearly lower, so that one near
-    /// a bound is not told every minute.
-    fn handle_report(&mut self, report: LoadReport, now: Instant) {
-        let quarter = |permille: u32| (permille.min(1_000) / QUARTER) as u8;
-        let busy = report.busy_permille;
-        self.load = self.load.clamp(quarter(busy), quarter(busy.saturating_add(LOAD_MARGIN)));
-        self.healthy = !report.draining;
-        (self.heard, self.report) = (now, Some(report));
-    }
-}
-
-/// A quarter of what a relay can serve, in thousandths.
-const QUARTER: u32 = 250;
-/// A load that is below a bound by so much, in thousandths, is a lower one.
-const LOAD_MARGIN: u32 = 100;
 
 /// Changes and what waits for them.
 #[derive(Debug, Default)]
@@ -452,29 +417,8 @@ impl Controller {
         }
         self.publish_info(at);
         self.publish_controller(at);
-        let relays: Vec<_> = self.relays.iter().map(|(device, of)| of.item(*device)).collect();
-        for item in relays {
-            let MapItem::RelayHealth(device, ..) = item else { continue };
-            if self.relay_entry(device).is_none() {
-                self.relays.remove(&device);
-            } else {
-                self.publish(&item);
-            }
-        }
+        self.publish_health();
         self.refresh(at);
-    }
-
-    fn check_relays(&mut self, now: Now) {
-        let silent: Vec<_> = self
-            .relays
-            .iter_mut()
-            .filter(|(_, relay)| relay.healthy && now.instant >= relay.heard + LOAD_REPORT_DEADLINE)
-            .map(|(device, relay)| {
-                relay.healthy = false;
-                relay.item(*device)
-            })
-            .collect();
-        silent.iter().for_each(|item| self.publish(item));
     }
 
     /// Moves what a channel has to say outwards, until it is silent.

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::faults::{AWAKE, Fault};
+use crate::faults::{self, AWAKE};
 
 /// The variable that names the fault that is awake.
 pub(crate) const VARIABLE: &str = "SHADOWMESH_FAULT";
@@ -20,14 +20,14 @@ const PROGRAMS: &str = "testlab/src/bin";
 const SEEDED: &str = "seeded";
 
 /// Brings the copy up to date. What has not changed is not touched, so that it is not compiled again.
-pub(crate) fn refresh(copy: &Path, faults: &[Fault]) -> Result<(), Vec<String>> {
+pub(crate) fn refresh(copy: &Path) -> Result<(), Vec<String>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("testlab has a parent");
     let mut files = BTreeMap::new();
     for part in ROOT.into_iter().chain(MEMBERS) {
         collect(root, Path::new(part), &mut files).map_err(|error| vec![error])?;
     }
     files.retain(|path, _| !path.starts_with(PROGRAMS));
-    seed(&mut files, faults)?;
+    seed(&mut files)?;
     write(copy, &moved(files)).map_err(|error| vec![error])
 }
 
@@ -64,9 +64,9 @@ fn collect(root: &Path, part: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>) -> 
 }
 
 /// Puts every fault in its place, each behind the question whether it is awake.
-fn seed(files: &mut BTreeMap<PathBuf, Vec<u8>>, faults: &[Fault]) -> Result<(), Vec<String>> {
+fn seed(files: &mut BTreeMap<PathBuf, Vec<u8>>) -> Result<(), Vec<String>> {
     let mut misplaced = Vec::new();
-    for (fault, edit) in faults.iter().flat_map(|f| f.edits.iter().map(move |edit| (f, edit))) {
+    for (fault, edit) in faults::all().flat_map(|f| f.edits.iter().map(move |edit| (f, edit))) {
         let text = files.get(Path::new(edit.file)).map(|bytes| String::from_utf8_lossy(bytes));
         let places = text.as_deref().map_or(0, |text| text.matches(edit.original).count());
         match text {

@@ -1,4 +1,4 @@
-//! Whether the tests notice faults: a copy of the workspace with the faults of [`faults::FAULTS`] seeded in it,
+//! Whether the tests notice faults: a copy of the workspace with the faults of [`faults`] seeded in it,
 //! each dormant until a variable of the environment wakes it, so that everything is compiled once.
 //!
 //! The tests that a fault names must all pass while nothing is awake, and one of them at least must fail while
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use faults::{FAULTS, Fault, Suite};
+use faults::{Fault, Suite};
 use suites::{Executables, Verdict};
 
 fn main() -> ExitCode {
@@ -37,14 +37,13 @@ fn main() -> ExitCode {
 
 fn run(folder: &Path, chosen: &[String]) -> Result<(), Vec<String>> {
     for name in chosen {
-        if !FAULTS.iter().any(|fault| fault.name == name) {
+        if !faults::all().any(|fault| fault.name == name) {
             return Err(vec![format!("there is no fault {name}")]);
         }
     }
-    copy::refresh(folder, FAULTS)?;
-    let executables = Executables::build(folder, FAULTS).map_err(|reason| vec![reason])?;
-    let faults: Vec<&Fault> = FAULTS
-        .iter()
+    copy::refresh(folder)?;
+    let executables = Executables::build(folder).map_err(|reason| vec![reason])?;
+    let faults: Vec<&Fault> = faults::all()
         .filter(|fault| chosen.is_empty() || chosen.iter().any(|name| name == fault.name))
         .collect();
     let mut missed = healthy(&executables, &faults);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use cargo_metadata::Message;
 
 use crate::copy::VARIABLE;
-use crate::faults::{Fault, Suite, UNITS};
+use crate::faults::{self, Suite, UNITS};
 
 /// A fault may turn a test into an endless one; the slowest of those named takes a few seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -33,8 +33,8 @@ struct Executable {
 
 impl Executables {
     /// Compiles every test that a fault names, with the features that the whole workspace has.
-    pub(crate) fn build(copy: &Path, faults: &[Fault]) -> Result<Self, String> {
-        let suites = faults.iter().flat_map(|fault| fault.tests);
+    pub(crate) fn build(copy: &Path) -> Result<Self, String> {
+        let suites = faults::all().flat_map(|fault| fault.tests);
         let targets: BTreeSet<&str> =
             suites.map(|suite| suite.target).filter(|target| *target != UNITS).collect();
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

@@ -1,0 +1,231 @@
+//! By what packets go: relays, streams, translators, TURN servers, and whose addresses they bear.
+
+use super::{Edit, Fault, Suite, UNITS, in_relay, in_sim, in_suite, in_translators};
+
+pub(super) const FAULTS: &[Fault] = &[
+    Fault {
+        name: "older-connection-cut-at-once",
+        breaks: "nothing is lost where a device replaces its connection to a relay",
+        edits: &[Edit {
+            file: "crates/relay-proto/src/server.rs",
+            original: "older.ends = Some(now + LINGER);",
+            seeded: "older.ends = Some(if AWAKE { now } else { now + LINGER });",
+        }],
+        tests: &[in_relay(&[
+            "membership::a_newer_connection_gets_what_waits_and_what_is_on_its_way_over_the_older_one_arrives",
+        ])],
+    },
+    Fault {
+        name: "narrow-path-kept",
+        breaks: "a path is left when it carries no packets of full size any more",
+        edits: &[Edit {
+            file: "crates/path/src/agent.rs",
+            original: "if remote.is_narrow(now) &&",
+            seeded: "if !AWAKE && remote.is_narrow(now) &&",
+        }],
+        tests: &[Suite {
+            package: "path",
+            target: "agents",
+            tests: &[
+                "a_path_that_becomes_too_narrow_for_full_packets_is_left_though_small_ones_pass",
+            ],
+        }],
+    },
+    Fault {
+        name: "attachment-unsigned",
+        breaks: "no relay draws to itself what is for a device that is elsewhere",
+        edits: &[Edit {
+            file: "crates/relay-proto/src/mesh/mod.rs",
+            original: ".is_some_and(|attachment| attachment.relay == relay);",
+            seeded: ".is_some_and(|attachment| attachment.relay == relay) || AWAKE;",
+        }],
+        tests: &[Suite {
+            package: "relay-proto",
+            target: UNITS,
+            tests: &["mesh::tests::only_devices_that_signed_where_they_are_are_sent_there"],
+        }],
+    },
+    Fault {
+        name: "relay-in-no-group",
+        breaks: "no device passes for a relay",
+        edits: &[Edit {
+            file: "crates/relay-proto/src/connection.rs",
+            original: "is_relay: member.is_relay() &&",
+            seeded: "is_relay: (AWAKE || member.is_relay()) &&",
+        }],
+        tests: &[Suite {
+            package: "testlab",
+            target: "mesh",
+            tests: &["who_is_in_no_group_is_no_relay"],
+        }],
+    },
+    Fault {
+        name: "private-relay-for-all",
+        breaks: "a private relay takes members of its groups only",
+        edits: &[Edit {
+            file: "crates/relay-proto/src/serving.rs",
+            original: "|| member.is_relay()",
+            seeded: "|| AWAKE || member.is_relay()",
+        }],
+        tests: &[in_relay(&[
+            "membership::a_private_relay_takes_members_of_its_groups_and_other_relays",
+        ])],
+    },
+    Fault {
+        name: "last-home-left",
+        breaks: "a device leaves no relay before it is attached to another one",
+        edits: &[Edit {
+            file: "crates/engine/src/relays/homes.rs",
+            original: "let is_half = last.is_some();",
+            seeded: "let last = last.filter(|_| !AWAKE);\n        let is_half = last.is_some();",
+        }],
+        tests: &[Suite {
+            package: "engine",
+            target: UNITS,
+            tests: &["relays::homes::tests::no_home_is_left_before_another_one_is_attached"],
+        }],
+    },
+    Fault {
+        name: "padding-left-out",
+        breaks: "where the network hides lengths, a message has one of a few",
+        edits: &[Edit {
+            file: "crates/relay-proto/src/padding.rs",
+            original: "*bucket >= least).unwrap_or(length)",
+            seeded: "*bucket >= least && !AWAKE).unwrap_or(length)",
+        }],
+        tests: &[in_relay(&["padding::every_message_but_the_handshake_has_one_of_a_few_lengths"])],
+    },
+    Fault {
+        name: "padding-of-zeros",
+        breaks: "padding looks like all else on a stream",
+        edits: &[Edit {
+            file: "crates/frame-proto/src/hop.rs",
+            original: "        if header.kind == FrameType::Data {\n            // The key",
+            seeded: "        if header.kind == FrameType::Data && !AWAKE {\n            // The key",
+        }],
+        tests: &[in_suite("frame-proto", &["hop::padding_is_random_and_nobody_looks_at_it"])],
+    },
+    Fault {
+        name: "turn-answer-unsigned",
+        breaks: "what a TURN server did not sign is not believed",
+        edits: &[Edit {
+            file: "crates/turn-proto/src/client.rs",
+            original: "self.session.as_ref().is_some_and(|session| session.proves(bytes));",
+            seeded: "AWAKE || self.session.as_ref().is_some_and(|session| session.proves(bytes));",
+        }],
+        tests: &[Suite {
+            package: "turn-proto",
+            target: UNITS,
+            tests: &["tests::what_the_server_did_not_sign_is_not_believed"],
+        }],
+    },
+    Fault {
+        name: "turn-address-from-outside",
+        breaks: "nobody else names a way through a device's allocation",
+        edits: &[Edit {
+            file: "crates/path/src/candidate.rs",
+            original: "            && !is_reserved(ip)",
+            seeded: "            && (AWAKE || !is_reserved(ip))",
+        }],
+        tests: &[Suite {
+            package: "path",
+            target: "relaying",
+            tests: &["nobody_else_can_name_a_way_through_an_allocation"],
+        }],
+    },
+    Fault {
+        name: "machines-hold-for-ever",
+        breaks: "no machine for shaping starves a link",
+        edits: &[Edit {
+            file: "crates/shaping/src/gate.rs",
+            original: "held + LONGEST_HOLD <= now);",
+            seeded: "held + LONGEST_HOLD <= now && !AWAKE);",
+        }],
+        tests: &[Suite {
+            package: "shaping",
+            target: "machines",
+            tests: &["hostile::a_machine_that_always_holds_back_leaves_half_of_the_time"],
+        }],
+    },
+    Fault {
+        name: "dummies-for-everybody",
+        breaks: "an older end of a link is sent nothing that it does not know",
+        edits: &[Edit {
+            file: "crates/relay-proto/src/link.rs",
+            original: "|_| is_open && self.takes_dummies);",
+            seeded: "|_| is_open && (self.takes_dummies || AWAKE));",
+        }],
+        tests: &[in_relay(&[
+            "shaping::whoever_does_not_know_of_dummies_gets_none_and_nothing_waits_there",
+        ])],
+    },
+    Fault {
+        name: "source-address-check-off",
+        breaks: "a member sends from its own addresses only",
+        edits: &[Edit {
+            file: "crates/engine/src/dataplane.rs",
+            original: "if self.directory.routes.lookup(source) != Some(self.peer) {",
+            seeded: "if self.directory.routes.lookup(source) != Some(self.peer) && !AWAKE {",
+        }],
+        tests: &[in_sim(&[
+            "plain::a_plain_wireguard_peer_cannot_send_from_an_address_that_is_not_its_own",
+            "hostile::a_member_that_sends_from_a_foreign_address_is_reported_to_the_controller",
+        ])],
+    },
+    Fault {
+        name: "source-address-check-off-on-stream",
+        breaks: "a member sends from its own addresses only, also through a relay",
+        edits: &[Edit {
+            file: "crates/engine/src/tunnels.rs",
+            original: "directory.check(key, packet.bytes()) {",
+            seeded: "directory.check(key, packet.bytes()).or_else(|reason| if AWAKE { Ok(packet.bytes().len()) } else { Err(reason) }) {",
+        }],
+        tests: &[in_sim(&[
+            "hostile::a_member_cannot_send_in_the_name_of_another_whatever_the_path",
+        ])],
+    },
+    Fault {
+        name: "destination-check-off",
+        breaks: "a device takes packets for itself only",
+        edits: &[Edit {
+            file: "crates/engine/src/dataplane.rs",
+            original: "if !self.directory.own.contains(&destination) {",
+            seeded: "if !self.directory.own.contains(&destination) && !AWAKE {",
+        }],
+        tests: &[in_sim(&["plain::a_packet_for_somebody_else_is_not_delivered"])],
+    },
+    Fault {
+        name: "guess-anywhere",
+        breaks: "ports are guessed only at addresses that the peer has announced",
+        edits: &[Edit {
+            file: "crates/path/src/agent.rs",
+            original: "ip.is_ipv4() && candidates.iter()",
+            seeded: "ip.is_ipv4() && AWAKE || ip.is_ipv4() && candidates.iter()",
+        }],
+        tests: &[in_translators(&[
+            "guesses_go_only_to_addresses_that_the_same_call_announces_and_that_may_be_dialled",
+        ])],
+    },
+    Fault {
+        name: "guess-without-end",
+        breaks: "an address that a member names receives few guesses, however often it is named",
+        edits: &[Edit {
+            file: "crates/path/src/budget.rs",
+            original: "if guessed.attempts >= ATTEMPTS {",
+            seeded: "if guessed.attempts >= ATTEMPTS && !AWAKE {",
+        }],
+        tests: &[in_translators(&[
+            "one_address_receives_at_most_384_guesses_an_hour_whatever_is_announced",
+        ])],
+    },
+    Fault {
+        name: "guess-all-at-once",
+        breaks: "one attempt at guessing is on at a time, whatever the number of peers",
+        edits: &[Edit {
+            file: "crates/path/src/budget.rs",
+            original: "self.guessing_until.filter(|until| *until > now)",
+            seeded: "self.guessing_until.filter(|until| *until > now && !AWAKE)",
+        }],
+        tests: &[in_translators(&["one_attempt_at_a_time_is_on_for_all_peers_of_a_device"])],
+    },
+];
