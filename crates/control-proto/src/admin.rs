@@ -118,6 +118,9 @@ pub struct SettingsChange {
     /// When messages on streams leave.
     #[serde(default, with = "text::option")]
     pub shaping: Option<Shaping>,
+    /// The groups whose members pass datagrams on between others.
+    #[serde(default)]
+    pub peer_relays: Option<Vec<String>>,
 }
 
 impl SettingsChange {
@@ -357,6 +360,9 @@ pub struct NetworkView {
     /// When messages on streams leave.
     #[serde(with = "text")]
     pub shaping: Shaping,
+    /// The groups whose members pass datagrams on between others.
+    #[serde(default, with = "text::list")]
+    pub peer_relays: Vec<GroupName>,
     /// The epoch of the records.
     pub epoch: u64,
     /// Records that wait for the owner's signature.

@@ -20,6 +20,7 @@ use wireguard_proto::{
     OpenError, PublicKey, Session, TRANSPORT_HEADER_LEN, TRANSPORT_OVERHEAD, padded_len,
 };
 
+use crate::circuits::{HEAD_LEN, Head};
 use crate::routes::{Routes, addresses, packet_len};
 use crate::traffic::Traffic;
 
@@ -52,7 +53,38 @@ pub struct DataPlane {
     peers: HashMap<Place, Arc<PeerPlane>>,
     /// Sessions that open packets, by local index.
     sessions: HashMap<u32, (Arc<Session>, Arc<PeerPlane>)>,
+    circuits: Circuits,
     mtu: usize,
+}
+
+/// What becomes of datagrams on circuits, by where they come from and what stands before them.
+pub(crate) type Circuits = HashMap<(SocketAddr, Head), Onward>;
+
+/// Where a datagram goes that came over a circuit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Onward {
+    /// It is for this device, from this address of its own making.
+    Here(SocketAddr),
+    /// To this other device.
+    There(SocketAddr),
+}
+
+/// Where the datagrams of a session go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Route {
+    /// The chosen path.
+    pub(crate) path: SocketAddr,
+    /// Where it begins: the peer, or a peer relay.
+    pub(crate) to: SocketAddr,
+    /// What a peer relay needs to pass them on.
+    pub(crate) head: Option<Head>,
+}
+
+impl Route {
+    /// Straight to the peer.
+    pub(crate) fn straight(to: SocketAddr) -> Self {
+        Self { path: to, to, head: None }
+    }
 }
 
 /// Names a peer within one directory.
@@ -148,7 +180,7 @@ pub(crate) struct PeerPlane {
     pub(crate) key: PublicKey,
     pub(crate) place: Place,
     /// The session to seal with and where to send; without a direct path the engine does it.
-    pub(crate) direct: Option<(Arc<Session>, SocketAddr)>,
+    pub(crate) direct: Option<(Arc<Session>, Route)>,
     pub(crate) counters: Arc<PeerCounters>,
 }
 
@@ -209,6 +241,8 @@ pub enum Inbound<'a> {
     /// Only the engine can deal with it: [`Engine::handle_datagram`](crate::Engine::handle_datagram).
     /// The bytes are untouched.
     ToEngine(&'a mut [u8]),
+    /// It goes on to another device, as it is now.
+    Passed(SocketAddr, &'a mut [u8]),
     /// The engine must be told: [`Engine::handle_notice`](crate::Engine::handle_notice).
     Notice(Notice),
     /// A datagram that is worth nothing.
@@ -243,8 +277,12 @@ pub struct Notice {
 }
 
 impl DataPlane {
-    pub(crate) fn new(directory: Arc<Directory>, mtu: usize) -> Self {
-        Self { directory, mtu, ..Self::default() }
+    pub(crate) fn new(directory: Arc<Directory>, circuits: Circuits, mtu: usize) -> Self {
+        Self { directory, circuits, mtu, ..Self::default() }
+    }
+
+    pub(crate) fn circuits(&self) -> &Circuits {
+        &self.circuits
     }
 
     /// Adds a peer of the directory with the sessions that open its packets, once they are
@@ -254,7 +292,7 @@ impl DataPlane {
         &mut self,
         key: PublicKey,
         traffic: &Traffic,
-        direct: Option<SocketAddr>,
+        direct: Option<Route>,
         sessions: impl Iterator<Item = &'a Arc<Session>>,
     ) {
         let Some(place) = self.directory.places.get(&key).copied() else { return };
@@ -291,15 +329,36 @@ impl DataPlane {
         let place = self.directory.place_of(segments.whole());
         let Some(place) = place else { return Outbound::NoRoute };
         let Some(peer) = self.peers.get(&place) else { return Outbound::ToEngine };
-        let Some((session, to)) = &peer.direct else { return Outbound::ToEngine };
+        let Some((session, route)) = &peer.direct else { return Outbound::ToEngine };
         let first = segments.length(parts.start);
         let with = (&**session, &*peer.counters);
-        let Some((len, wake)) = seal(with, (segments, parts), out, self.mtu, now) else {
+        let Some((len, wake)) = seal(with, (segments, parts), (out, route.head), self.mtu, now)
+        else {
             return Outbound::ToEngine;
         };
-        let datagram_len = TRANSPORT_OVERHEAD + padded_len(first, self.mtu);
+        let head_len = if route.head.is_some() { HEAD_LEN } else { 0 };
+        let datagram_len = head_len + TRANSPORT_OVERHEAD + padded_len(first, self.mtu);
         let notice = wake.then_some(Notice { peer: peer.key, from: None });
-        Outbound::Datagrams { to: *to, len, datagram_len, notice }
+        Outbound::Datagrams { to: route.to, len, datagram_len, notice }
+    }
+
+    /// Where all of these datagrams of one sender go, `segment` bytes each but the last, if they are of one circuit
+    /// over this device; they are ready to be sent then, and untouched otherwise.
+    #[must_use]
+    pub fn pass_on(
+        &self,
+        from: SocketAddr,
+        datagrams: &mut [u8],
+        segment: usize,
+    ) -> Option<SocketAddr> {
+        let head = Head::of(datagrams)?;
+        let Some(Onward::There(to)) = self.circuits.get(&(from, head)) else { return None };
+        let segment = segment.max(1);
+        if !datagrams.chunks(segment).all(|datagram| Head::of(datagram) == Some(head)) {
+            return None;
+        }
+        datagrams.chunks_mut(segment).for_each(Head::turn);
+        Some(*to)
     }
 }
 
@@ -308,21 +367,23 @@ impl DataPlane {
 pub(crate) fn seal(
     (session, counters): (&Session, &PeerCounters),
     (segments, parts): (&Segments<'_>, Range<usize>),
-    out: &mut Vec<u8>,
+    (out, head): (&mut Vec<u8>, Option<Head>),
     mtu: usize,
     now: Instant,
 ) -> Option<(usize, bool)> {
+    let head = head.as_ref().map_or(&[][..], Head::bytes);
     let count = parts.len();
     let numbers = session.reserve(u32::try_from(count).ok()?, now).ok()?;
     let (mut used, mut payload) = (0, 0);
     for (part, number) in parts.zip(numbers) {
         let (len, start) = (segments.length(part), used);
         let padded = padded_len(len, mtu);
-        used += TRANSPORT_OVERHEAD + padded;
+        used += head.len() + TRANSPORT_OVERHEAD + padded;
         if out.len() < used {
             out.resize(used, 0);
         }
-        let message = &mut out[start..used];
+        let (before, message) = out[start..used].split_at_mut(head.len());
+        before.copy_from_slice(head);
         let (packet, padding) = message[TRANSPORT_HEADER_LEN..][..padded].split_at_mut(len);
         segments.write(part, packet);
         padding.fill(0);

@@ -16,6 +16,7 @@ use rand_core::CryptoRng;
 use wireguard_proto::{Interface, InterfaceConfig, LoadLimits, PrivateKey, Tai64N};
 
 use crate::alarms::Alarms;
+use crate::circuits::Circuits;
 use crate::config::{DeviceSecrets, EngineConfig};
 use crate::context::Context;
 use crate::control::Control;
@@ -51,6 +52,7 @@ pub struct Engine {
     pub(crate) settings: PeerSettings,
     pub(crate) stun: StunClient,
     pub(crate) turns: Turns,
+    pub(crate) circuits: Circuits,
     pub(crate) budget: ProbeBudget,
     pub(crate) plane: DataPlaneHandle,
     pub(crate) underlay: Underlay,
@@ -96,7 +98,7 @@ pub(crate) struct Underlay {
 #[derive(Debug, Default)]
 pub(crate) struct Output {
     pub(crate) transmits: VecDeque<Transmit>,
-    /// What goes through allocations at TURN servers.
+    /// What goes to whoever passes it on.
     pub(crate) relayed: VecDeque<(Relayed, Vec<u8>)>,
     pub(crate) fresh_sockets: VecDeque<Vec<Transmit>>,
     pub(crate) packets: VecDeque<HostPacket>,
@@ -173,6 +175,7 @@ impl Engine {
             settings,
             stun: StunClient::new(),
             turns: Turns::new(config.turn, device),
+            circuits: Circuits::default(),
             budget: ProbeBudget::new(),
             plane: DataPlaneHandle::default(),
             underlay: Underlay::default(),
@@ -233,7 +236,13 @@ impl Engine {
         let plane = self.plane.load();
         plane.inbound(from, [datagram], cx.now.instant, |inbound| match inbound {
             Inbound::Packet(packet) => self.output.packets.push_back(HostPacket::single(packet)),
-            Inbound::ToEngine(datagram) => self.receive_datagram(from, datagram, cx),
+            Inbound::ToEngine(datagram) => {
+                let (from, datagram) = plane.arrival(from, datagram);
+                self.receive_datagram(from, datagram, cx);
+            }
+            Inbound::Passed(to, datagram) => {
+                self.output.transmits.push_back(Transmit { to, payload: datagram.to_vec() });
+            }
             Inbound::Notice(notice) => self.take_notice(notice, cx),
             Inbound::Dropped(_) => {}
         });
@@ -269,7 +278,8 @@ impl Engine {
     /// A data thread has something to tell.
     pub fn handle_notice(&mut self, notice: Notice, rng: &mut dyn CryptoRng, now: Now) {
         let mut cx = Context { rng, now };
-        let from = notice.from.filter(|from| Relayed::of(*from).is_none());
+        let is_turn = |from: &SocketAddr| matches!(Relayed::of(*from), Some(Relayed::Turn(..)));
+        let from = notice.from.filter(|from| !is_turn(from));
         self.take_notice(Notice { from, ..notice }, &mut cx);
         self.drain(&mut cx);
     }
@@ -384,6 +394,7 @@ impl Engine {
     pub(crate) fn begin_anew(&mut self, cx: &mut Context<'_>) {
         let now = cx.instant();
         self.turns.handle_network_change(cx);
+        self.circuits.handle_network_change(now);
         self.control.client_mut().reconnect(now);
         self.relays.handle_network_change(&mut self.streams, now);
         self.stun.handle_network_change(now);

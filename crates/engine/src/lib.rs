@@ -38,6 +38,7 @@
 //! | `tunnels`, `traffic`, `frames`, `host_packet`, `psk`, `via` | packets, sessions, frames |
 //! | `discovery`, `surveys` | paths, candidates, announcements, how a translator counts |
 //! | `turns` | allocations at TURN servers |
+//! | `circuits` | datagrams that members pass on for each other |
 //! | `control`, `relays`, `relay_event`, `links`, `hosts`, `guests`, `streams`, `classes` | connections to controller, relays and peers, and who waits where |
 //! | `dataplane`, `routes` | what runs on data threads |
 //! | `alarms` | security events, counted and rate-limited |
@@ -49,6 +50,7 @@
 #![forbid(unsafe_code)]
 
 mod alarms;
+mod circuits;
 mod classes;
 mod config;
 mod context;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use control_proto::NetworkMap;
 use identity::{DeviceId, RelayEntry, RevocationTarget, Scope, TunnelPublicKey, UnixTime};
 use noise_channel::{ClockOffset, Now, limits::CLOCK_TOLERANCE};
-use path::{CandidateKind, Path, Relayed};
+use path::{CandidateKind, Path, Relayed, RemoteStatus};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
@@ -63,6 +63,8 @@ pub struct EngineStatus {
     pub mapped: Option<SocketAddr>,
     /// The TURN servers, and what this device has there.
     pub turn: Vec<TurnStatus>,
+    /// Between how many pairs of other devices this one passes datagrams on.
+    pub passed: usize,
     /// Whether datagrams can be sent at all.
     pub udp: bool,
     /// The other members, then the plain WireGuard peers.
@@ -111,8 +113,8 @@ pub struct PeerStatus {
     pub device_id: String,
     /// Its addresses, IPv6 first.
     pub addresses: Vec<IpAddr>,
-    /// `direct ADDRESS`, `turn ADDRESS` where a TURN server passes on what is for that address, `stream`, `relay RELAY` or
-    /// `none`.
+    /// `direct ADDRESS`, `turn ADDRESS` where a TURN server passes on what is for that address, `peer-relay NAME` where that
+    /// device does, `stream`, `relay RELAY` or `none`.
     pub path: String,
     /// Round trip of the direct path in milliseconds.
     pub latency_ms: Option<f64>,
@@ -163,7 +165,8 @@ pub struct DecisionStatus {
 pub struct CandidateStatus {
     /// The address.
     pub address: SocketAddr,
-    /// `local`, `mapped`, `reflexive`, `peer-reflexive`, or `relayed` where a TURN server stands in between.
+    /// `local`, `mapped`, `reflexive`, `peer-reflexive`, `relayed` where a TURN server stands in between, or `peer-relay`
+    /// where the address is the one of the device in between.
     pub kind: String,
     /// Whether it answered lately.
     pub proven: bool,
@@ -208,6 +211,7 @@ impl Engine {
             port_step: self.underlay.surveys.found().map(|found| found.step),
             mapped: self.underlay.mapped,
             turn: self.turns.statuses().collect(),
+            passed: self.circuits.passed(),
             udp: self.settings.path.udp,
             peers: self.peer_statuses(now.instant),
             clock_offset,
@@ -244,7 +248,7 @@ impl Engine {
 
     fn peer_statuses(&self, now: Instant) -> Vec<PeerStatus> {
         let members = self.peers.iter().map(|peer| {
-            let status = peer_status(peer, now);
+            let status = self.peer_status(peer, now);
             match self
                 .relays
                 .route(peer.relays.relays())
@@ -272,32 +276,72 @@ impl Engine {
         let peer = self.peers.get(peer)?;
         let decisions = peer.agent.why().map(|decision| DecisionStatus {
             age: now.instant.saturating_duration_since(decision.at).as_secs_f64(),
-            path: peer.agent.describe(decision.path),
+            path: self.path_text(peer, decision.path),
             reason: decision.reason.to_string(),
         });
-        let candidates =
-            peer.agent.remotes(now.instant).into_iter().map(|remote| CandidateStatus {
-                address: Relayed::reached(remote.candidate.address),
-                kind: kind_text(remote.candidate.kind).to_owned(),
-                proven: remote.proven,
-                latency_ms: remote.latency.map(millis),
-                loss_percent: remote.loss_percent,
-            });
+        let remotes = peer.agent.remotes(now.instant).into_iter();
+        let candidates = remotes.map(|remote| self.candidate_status(&remote));
         Some(WhyStatus {
             name: peer.member.name.to_string(),
             device_id: peer.device().to_string(),
-            path: peer.agent.describe(peer.agent.chosen()),
+            path: self.path_text(peer, peer.agent.chosen()),
             decisions: decisions.collect(),
             candidates: candidates.collect(),
             relays: peer.relays.relays().iter().map(DeviceId::to_string).collect(),
         })
     }
 
-    /// A path to a peer in words: `direct ADDRESS`, `turn ADDRESS`, `stream`, `relay` or `none`.
+    fn candidate_status(&self, remote: &RemoteStatus) -> CandidateStatus {
+        let address = remote.candidate.address;
+        let (address, kind) = match Relayed::of(address) {
+            Some(Relayed::Turn(_, peer)) => (peer.into(), kind_text(CandidateKind::Relayed)),
+            Some(Relayed::Circuit(number)) => {
+                (self.circuit(number).map_or(address, |(relay, _)| relay), "peer-relay")
+            }
+            None => (address, kind_text(remote.candidate.kind)),
+        };
+        CandidateStatus {
+            address,
+            kind: kind.to_owned(),
+            proven: remote.proven,
+            latency_ms: remote.latency.map(millis),
+            loss_percent: remote.loss_percent,
+        }
+    }
+
+    /// A path to a peer in words: `direct ADDRESS`, `turn ADDRESS`, `peer-relay NAME`, `stream`, `relay` or `none`.
     #[must_use]
     pub fn describe(&self, peer: DeviceId, path: Path) -> String {
         let peer = self.peers.get(peer);
-        peer.map_or_else(|| path.to_string(), |peer| peer.agent.describe(path))
+        peer.map_or_else(|| path.to_string(), |peer| self.path_text(peer, path))
+    }
+
+    fn path_text(&self, peer: &Peer, path: Path) -> String {
+        let way = match path {
+            Path::Direct(address) => Relayed::of(address),
+            Path::Relay | Path::Stream | Path::None => None,
+        };
+        match way {
+            Some(Relayed::Circuit(number)) => match self.peer_relay(number) {
+                Some(relay) => format!("peer-relay {}", relay.member.name),
+                None => "peer-relay".to_owned(),
+            },
+            Some(Relayed::Turn(..)) | None => peer.agent.describe(path),
+        }
+    }
+
+    fn peer_status(&self, peer: &Peer, now: Instant) -> PeerStatus {
+        let chosen = peer.agent.chosen();
+        let about = About {
+            name: peer.member.name.to_string(),
+            device_id: peer.device().to_string(),
+            addresses: peer.addresses().collect(),
+        };
+        PeerStatus {
+            path: self.path_text(peer, chosen),
+            latency_ms: peer.agent.latency().map(millis),
+            ..traffic_status(about, chosen, &peer.traffic, now)
+        }
     }
 
     /// The peer with this name, DeviceId or address.
@@ -369,21 +413,6 @@ fn connection_text(state: &ConnectionState) -> (String, Option<String>) {
         ConnectionState::Refused { reason } => ("refused", Some(reason.clone())),
     };
     (text.to_owned(), detail)
-}
-
-fn peer_status(peer: &Peer, now: Instant) -> PeerStatus {
-    let chosen = peer.agent.chosen();
-    let latency = peer.agent.remotes(now).into_iter().find_map(|remote| {
-        let is_chosen = Path::Direct(remote.candidate.address) == chosen;
-        remote.latency.filter(|_| is_chosen)
-    });
-    let about = About {
-        name: peer.member.name.to_string(),
-        device_id: peer.device().to_string(),
-        addresses: peer.addresses().collect(),
-    };
-    let status = traffic_status(about, chosen, &peer.traffic, now);
-    PeerStatus { path: peer.agent.describe(chosen), latency_ms: latency.map(millis), ..status }
 }
 
 /// Who a peer is.

@@ -13,7 +13,7 @@ use path::{Message, Path, Relayed};
 use wireguard_proto::{Dropped, Event, MessageKind, OpenError, PublicKey, Received, Session};
 
 use crate::context::Context;
-use crate::dataplane::{DataPlane, Directory, Notice, seal};
+use crate::dataplane::{DataPlane, Directory, Notice, Route, seal};
 use crate::engine::Engine;
 use crate::host_packet::HostPacket;
 use crate::io::Transmit;
@@ -120,7 +120,7 @@ impl Engine {
         let (mut payload, mtu) = (Vec::new(), self.own.mtu);
         let with = (&**session, &*traffic.counters);
         let Ok(single) = Segments::plan(&Offload::default(), packet) else { return };
-        let sealed = seal(with, (&single, 0..1), &mut payload, mtu, cx.instant());
+        let sealed = seal(with, (&single, 0..1), (&mut payload, None), mtu, cx.instant());
         let Some((_, wake)) = sealed else { return };
         if wake {
             self.wireguard.handle_activity(&key, cx.rng, cx.now.instant);
@@ -263,8 +263,15 @@ impl Engine {
         let payload = payload_mut(frame);
         match kind {
             FrameType::Disco => {
-                if let Ok(message) = Message::decode(payload) {
-                    peer.receive_disco(arrival, message, cx.instant());
+                let Ok(message) = Message::decode(payload) else { return };
+                match message {
+                    Message::CircuitRequest { peer } => {
+                        self.handle_circuit_request(device, DeviceId::from_bytes(peer), cx);
+                    }
+                    Message::Circuit { peer, number } => {
+                        self.handle_circuit(device, (DeviceId::from_bytes(peer), number), cx);
+                    }
+                    message => peer.receive_disco(arrival, message, cx.instant()),
                 }
             }
             FrameType::Handshake => {
@@ -474,24 +481,36 @@ impl Engine {
         let before = Arc::clone(&self.plane.load().directory);
         let is_current = !self.schedule.take_directory_dirty() && before.own() == own;
         let directory = if is_current { before } else { Arc::new(self.directory(own)) };
-        let mut plane = DataPlane::new(directory, self.own.mtu);
+        let mut plane = DataPlane::new(directory, self.circuits_onward(), self.own.mtu);
         for key in self.peers.live() {
             match self.peers.by_key(key) {
                 Some(peer) => {
                     let direct = match peer.agent.chosen() {
-                        Path::Direct(to) => datagrams(to),
+                        Path::Direct(path) => self.route(path),
                         Path::Relay | Path::Stream | Path::None => None,
                     };
                     plane.add(*key, &peer.traffic, direct, peer.frames.sessions());
                 }
                 None => {
                     let Some(peer) = self.peers.plain.get(key) else { continue };
-                    let direct = self.plain_endpoint(key).and_then(datagrams);
+                    let direct = self.plain_endpoint(key).map(Route::straight);
                     plane.add(*key, &peer.traffic, direct, peer.sessions.values());
                 }
             }
         }
         self.plane.publish(plane);
+    }
+
+    /// Where data threads send what takes this path: what goes through an allocation goes through the engine.
+    fn route(&self, path: SocketAddr) -> Option<Route> {
+        match Relayed::of(path) {
+            None => Some(Route::straight(path)),
+            Some(Relayed::Circuit(number)) => {
+                let (to, head) = self.circuit(number)?;
+                Some(Route { path, to, head: Some(head) })
+            }
+            Some(Relayed::Turn(..)) => None,
+        }
     }
 
     fn directory(&self, own: Vec<IpAddr>) -> Directory {
@@ -505,9 +524,4 @@ impl Engine {
         }
         directory
     }
-}
-
-/// Where data threads may send: what goes through an allocation goes through the engine.
-fn datagrams(to: SocketAddr) -> Option<SocketAddr> {
-    Relayed::of(to).is_none().then_some(to)
 }

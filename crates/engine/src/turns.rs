@@ -1,7 +1,7 @@
 //! Allocations at TURN servers: when they are wanted, how they come about, and what goes through them.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 use identity::{DeviceId, MAX_TURN_SERVERS, Transport, TurnLogin, TurnServer, UnixTime};
@@ -141,11 +141,17 @@ impl Turns {
         self.lines.iter_mut().for_each(|line| line.close(&mut self.commands, cx));
     }
 
-    /// Sends a datagram through the allocation that its address names; it is lost if there is none.
-    pub(crate) fn send(&mut self, to: Relayed, payload: &[u8], cx: &mut Context<'_>) {
+    /// Sends a datagram to a peer through an allocation; it is lost if there is none.
+    pub(crate) fn send(
+        &mut self,
+        allocation: u32,
+        peer: SocketAddrV4,
+        payload: &[u8],
+        cx: &mut Context<'_>,
+    ) {
         let now = cx.instant();
-        if let Some(client) = self.client(TurnId(to.allocation)) {
-            client.send(to.peer.into(), payload, cx.rng, now);
+        if let Some(client) = self.client(TurnId(allocation)) {
+            client.send(peer.into(), payload, cx.rng, now);
         }
     }
 
@@ -250,7 +256,7 @@ impl Line {
         }
         while let Some((peer, payload)) = client.poll_data() {
             if let SocketAddr::V4(peer) = peer {
-                arrived.push((Relayed { allocation: turn.0, peer }.into(), payload));
+                arrived.push((Relayed::Turn(turn.0, peer).into(), payload));
             }
         }
         while let Some(bytes) = client.poll_transmit() {
@@ -371,10 +377,14 @@ impl Engine {
         self.turns.commands.pop_front()
     }
 
-    /// Sends what goes through allocations, takes what came through them, and tells the peers' machines which there are.
+    /// Sends what somebody is to pass on, takes what came through allocations, and tells the peers' machines which there
+    /// are.
     pub(crate) fn drain_turns(&mut self, cx: &mut Context<'_>) {
-        while let Some((to, payload)) = self.output.relayed.pop_front() {
-            self.turns.send(to, &payload, cx);
+        while let Some((way, payload)) = self.output.relayed.pop_front() {
+            match way {
+                Relayed::Turn(allocation, peer) => self.turns.send(allocation, peer, &payload, cx),
+                Relayed::Circuit(number) => self.send_over_circuit(number, &payload),
+            }
         }
         for (from, mut datagram) in self.turns.work(cx) {
             self.take_datagram(from, &mut datagram, cx);
@@ -388,12 +398,16 @@ impl Engine {
         }
     }
 
-    /// Looks whether traffic lacks a direct path.
-    pub(crate) fn look_for_lack(&mut self, now: Instant) {
-        let mut live = self.peers.live_devices().into_iter();
-        let lacks =
-            |device| self.peers.get(device).is_some_and(|peer| peer.agent.lacks_direct(now));
-        self.turns.handle_lack(live.any(lacks), now);
+    /// Looks for whom traffic lacks a direct path, and for somebody who passes it on.
+    pub(crate) fn look_for_lack(&mut self, cx: &mut Context<'_>) {
+        let now = cx.instant();
+        let mut lacking = self.peers.live_devices();
+        lacking.retain(|device| {
+            self.peers.get(*device).is_some_and(|peer| peer.agent.lacks_direct(now))
+        });
+        let is_alone = |device: &DeviceId| !self.has_circuit(*device);
+        self.turns.handle_lack(lacking.iter().any(is_alone), now);
+        self.tend_circuits(&lacking, cx);
     }
 }
 

@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use minicbor::{Decode, Encode};
 
 use crate::{
-    ChannelPublicKey, DeviceId, DeviceName, GroupName, Ipv4Prefix, NetworkName, Padding,
-    RecordBody, Scope, ServerAddress, Shaping, TrafficRule, TunnelPublicKey, TurnServer, UlaPrefix,
-    UnixTime,
+    ChannelPublicKey, DeviceId, DeviceName, GroupName, Ipv4Prefix, MAX_GROUPS, NetworkName,
+    Padding, RecordBody, Scope, ServerAddress, Shaping, TrafficRule, TunnelPublicKey, TurnServer,
+    UlaPrefix, UnixTime,
 };
 
 /// A relay of the network.
@@ -169,6 +169,18 @@ pub struct NetworkInfo {
     /// When messages on streams leave.
     #[cbor(n(8), default)]
     pub shaping: Shaping,
+    /// Members of any of these groups pass datagrams on between other members; at most [`MAX_GROUPS`](crate::MAX_GROUPS),
+    /// further ones do not count.
+    #[cbor(n(9), default)]
+    pub peer_relays: Vec<GroupName>,
+}
+
+impl NetworkInfo {
+    /// Whether a member of these groups may pass datagrams on between others.
+    #[must_use]
+    pub fn lets_relay(&self, groups: &[GroupName]) -> bool {
+        self.peer_relays.iter().take(MAX_GROUPS).any(|group| groups.contains(group))
+    }
 }
 
 impl RecordBody for NetworkInfo {

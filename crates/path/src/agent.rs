@@ -124,12 +124,18 @@ impl PathAgent {
     /// The allocations of this device at TURN servers, through which the peer may be reached too.
     pub fn handle_allocations(&mut self, allocations: &[Allocation], now: Instant) {
         self.remotes.handle_allocations(allocations, self.is_active(now), now);
-        if let Path::Direct(address) = self.chosen
-            && Relayed::of(address).is_some()
-            && !self.remotes.is_through_allocation(address)
-        {
-            self.choose_again(Reason::AllocationLost, now);
-        }
+        self.leave_lost_way(now);
+    }
+
+    /// The circuits to the peer, through other members.
+    pub fn handle_circuits(&mut self, circuits: &[u32], now: Instant) {
+        self.remotes.handle_circuits(circuits, self.is_active(now), now);
+        self.leave_lost_way(now);
+    }
+
+    /// A direct path to the peer is wanted for as long as this is called, without traffic of our own for it.
+    pub fn handle_need(&mut self, now: Instant) {
+        self.wake(now);
     }
 
     /// Whether a relay is there through which the peer can be reached.
@@ -177,6 +183,8 @@ impl PathAgent {
         match message {
             Message::Ping { transaction } => self.handle_ping(path, transaction, now),
             Message::Pong { transaction } => self.handle_pong(path, transaction, now),
+            // What a peer relay and those that ask it say to each other is the owner's affair.
+            Message::CircuitRequest { .. } | Message::Circuit { .. } => {}
             Message::CallMeMaybe { candidates, ports } => {
                 self.suspect(now);
                 let is_announced = |ports: &PortSequence| {
@@ -413,11 +421,17 @@ impl PathAgent {
     }
 
     /// Whether packets for the peer may be sent there: an address that may be dialled, by itself or through an
-    /// allocation that there is.
+    /// allocation that there is, or a circuit that there is.
     fn permits(&self, address: SocketAddr) -> bool {
-        let is_own = self.remotes.is_through_allocation(address);
-        let reached = if is_own { Relayed::reached(address) } else { address };
-        self.config.udp && self.config.filter.permits(reached)
+        let filter = &self.config.filter;
+        let is_permitted = match Relayed::of(address) {
+            None => filter.permits(address),
+            Some(way @ Relayed::Circuit(_)) => self.remotes.has(way),
+            Some(way @ Relayed::Turn(_, peer)) => {
+                self.remotes.has(way) && filter.permits(peer.into())
+            }
+        };
+        self.config.udp && is_permitted
     }
 
     fn is_active(&self, now: Instant) -> bool {

@@ -20,7 +20,7 @@ pub enum CandidateKind {
     Reflexive,
     /// Seen by us as the source of an authenticated packet of the peer.
     PeerReflexive,
-    /// At a TURN server, which passes on what comes.
+    /// At a TURN server or over a circuit, where somebody passes on what comes.
     Relayed,
 }
 

@@ -58,6 +58,25 @@ pub enum Message {
         #[n(1)]
         ports: Option<PortSequence>,
     },
+    /// Asks the receiver to pass datagrams on between the sender and a third device.
+    #[n(3)]
+    #[cbor(array)]
+    CircuitRequest {
+        /// The id of the third one.
+        #[cbor(n(0), with = "minicbor::bytes")]
+        peer: [u8; 32],
+    },
+    /// Tells that the sender passes datagrams on between the receiver and a third device, or does not.
+    #[n(4)]
+    #[cbor(array)]
+    Circuit {
+        /// The id of the third one.
+        #[cbor(n(0), with = "minicbor::bytes")]
+        peer: [u8; 32],
+        /// The number of the circuit at the sender; none if it does not pass anything on between the two.
+        #[n(1)]
+        number: Option<u32>,
+    },
 }
 
 /// The bytes are not a disco message.
@@ -101,7 +120,11 @@ impl Message {
             Self::CallMeMaybe { candidates, .. } if candidates.len() > MAX_CANDIDATES => {
                 Err(DecodeError::TooManyCandidates(candidates.len()))
             }
-            Self::Ping { .. } | Self::Pong { .. } | Self::CallMeMaybe { .. } => Ok(message),
+            Self::Ping { .. }
+            | Self::Pong { .. }
+            | Self::CallMeMaybe { .. }
+            | Self::CircuitRequest { .. }
+            | Self::Circuit { .. } => Ok(message),
         }
     }
 }

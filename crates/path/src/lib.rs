@@ -17,9 +17,10 @@
 //!   ([`PROBE_PAYLOAD`]); one that ceases to is left, whatever else comes over it (RFC 8899).
 //! - **Both ends at once.** Probing starts with a call-me-maybe through the relay. It carries our
 //!   candidates and makes the other end probe in the same moment, which opens both firewalls.
-//! - **TURN behind all else.** A peer may be reached through an allocation of this device at a TURN server, by an address
-//!   of its own making ([`Relayed`]), or through one of the peer's, which is an address like others. Both are paths like
-//!   others, but any other direct path goes before them, and looking for one does not end with them.
+//! - **Passed on behind all else.** A peer may be reached through an allocation of this device at a TURN server or over a
+//!   circuit through another member, by an address of its own making ([`Relayed`]), or through an allocation of the peer's,
+//!   which is an address like others. These are paths like others, but any other direct path goes before them, and looking
+//!   for one does not end with them.
 //! - **Counted ports are guessed.** A translator that gives each destination another port, but counts them,
 //!   is asked where it stands just before it is probed through ([`StunClient::survey`]); the call-me-maybe
 //!   says so, and the other end pings the ports that come next, a few times and within [`ProbeBudget`].

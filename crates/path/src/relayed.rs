@@ -1,21 +1,25 @@
-//! Peers as they are reached through allocations of this device at TURN servers.
+//! Peers as they are reached through somebody who passes datagrams on: a TURN server, or another member.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 
 /// The discard-only prefix of RFC 6666: no packet from or to there is on any wire.
 const PREFIX: [u16; 4] = [0x100, 0, 0, 0];
 
-/// An IPv4 address, reached through an allocation.
+/// The bit by which a circuit's number is told from an allocation's.
+const CIRCUIT: u32 = 1 << 31;
+
+/// A way to a peer that somebody passes datagrams on for.
 ///
-/// It has the form of an IPv6 address that exists nowhere, 100::/64 with the number of the allocation and the address in
-/// it, so that whatever deals with addresses of peers deals with it too. Only this device makes such addresses; from
-/// elsewhere none is taken.
+/// It has the form of an address that exists nowhere, in 100::/64, so that whatever deals with addresses of peers deals
+/// with it too. Only this device makes such addresses; from elsewhere none is taken. Numbers are below 2^31, and no two
+/// allocations or circuits that this device ever had have the same one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Relayed {
-    /// Which allocation; no two that this device ever had have the same number.
-    pub allocation: u32,
-    /// Where the server sends what is for the peer, and where what comes from it comes from.
-    pub peer: SocketAddrV4,
+pub enum Relayed {
+    /// Through an allocation of this device at a TURN server: its number, then where the server sends what is for the
+    /// peer, which is where what comes from it comes from.
+    Turn(u32, SocketAddrV4),
+    /// Over the circuit with this number, through another member.
+    Circuit(u32),
 }
 
 impl Relayed {
@@ -27,25 +31,37 @@ impl Relayed {
             return None;
         }
         let [.., a, b, c, d] = ip.segments();
-        let allocation = u32::from(a) << 16 | u32::from(b);
+        let number = u32::from(a) << 16 | u32::from(b);
+        if number & CIRCUIT != 0 {
+            return Some(Self::Circuit(number & !CIRCUIT));
+        }
         let peer = Ipv4Addr::from_bits(u32::from(c) << 16 | u32::from(d));
-        Some(Self { allocation, peer: SocketAddrV4::new(peer, address.port()) })
+        Some(Self::Turn(number, SocketAddrV4::new(peer, address.port())))
     }
 
-    /// The address on some wire: what an address stands for, or the address itself.
+    /// Where a datagram to this address arrives: at the peer's address behind a TURN server, else at the address itself.
     #[must_use]
     pub fn reached(address: SocketAddr) -> SocketAddr {
-        Self::of(address).map_or(address, |relayed| relayed.peer.into())
+        match Self::of(address) {
+            Some(Self::Turn(_, peer)) => peer.into(),
+            Some(Self::Circuit(_)) | None => address,
+        }
     }
 }
 
 impl From<Relayed> for SocketAddr {
     fn from(relayed: Relayed) -> Self {
+        let (number, peer) = match relayed {
+            Relayed::Turn(allocation, peer) => (allocation & !CIRCUIT, peer),
+            Relayed::Circuit(number) => {
+                (number | CIRCUIT, SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0))
+            }
+        };
         let [p0, p1, p2, p3] = PREFIX;
         let halves = |number: u32| [(number >> 16) as u16, number as u16];
-        let ([a, b], [c, d]) = (halves(relayed.allocation), halves(relayed.peer.ip().to_bits()));
+        let ([a, b], [c, d]) = (halves(number), halves(peer.ip().to_bits()));
         let ip = Ipv6Addr::new(p0, p1, p2, p3, a, b, c, d);
-        Self::new(ip.into(), relayed.peer.port())
+        Self::new(ip.into(), peer.port())
     }
 }
 

@@ -42,7 +42,7 @@ const HYSTERESIS_LEAST: Duration = Duration::from_millis(5);
 /// to last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rank {
-    /// Not through a TURN server.
+    /// Nobody passes it on.
     pub straight: bool,
     /// Loss in steps that matter: under 5 %, under 20 %, worse.
     pub loss: Reverse<u8>,
@@ -108,7 +108,7 @@ impl Remote {
         self.proven
     }
 
-    /// Whether a TURN server stands in between.
+    /// Whether somebody passes on what goes there.
     pub(crate) fn is_relayed(&self) -> bool {
         self.candidate.kind == CandidateKind::Relayed
     }

@@ -10,10 +10,12 @@ use crate::relayed::{Allocation, Relayed};
 use crate::remote::Remote;
 use crate::why::Path;
 
-/// The same through allocations: enough for four servers and the few hosts that a peer's addresses are.
+/// The same through somebody who passes on: enough for four servers, the few hosts that a peer's addresses are, and a
+/// few circuits.
 const MAX_RELAYED: usize = 16;
 
-/// At most [`MAX_CANDIDATES`] addresses and [`MAX_RELAYED`] ways through allocations, each with what is known about it.
+/// At most [`MAX_CANDIDATES`] addresses and [`MAX_RELAYED`] ways that somebody passes on for, each with what is known
+/// about it.
 #[derive(Debug, Default)]
 pub(crate) struct Remotes {
     known: BTreeMap<SocketAddr, Remote>,
@@ -21,6 +23,8 @@ pub(crate) struct Remotes {
     announced: Vec<Candidate>,
     /// The allocations of this device.
     allocations: Vec<Allocation>,
+    /// The circuits to the peer.
+    circuits: Vec<u32>,
 }
 
 impl Remotes {
@@ -42,12 +46,21 @@ impl Remotes {
         self.arrange(probe, now);
     }
 
+    /// The same for the circuits to the peer.
+    pub(crate) fn handle_circuits(&mut self, circuits: &[u32], probe: bool, now: Instant) {
+        if self.circuits != circuits {
+            self.circuits = circuits.to_vec();
+            self.arrange(probe, now);
+        }
+    }
+
     fn arrange(&mut self, probe: bool, now: Instant) {
         let wanted: Vec<_> = self.announced.iter().copied().chain(self.relayed()).collect();
-        let allocations = &self.allocations;
+        let (allocations, circuits) = (&self.allocations, &self.circuits);
         self.known.retain(|address, remote| {
             let is_wanted = wanted.iter().any(|candidate| candidate.address == *address);
-            is_wanted || remote.is_proven() && leads_on(allocations, *address)
+            let is_there = Relayed::of(*address).is_none_or(|way| is_had(allocations, circuits, way));
+            is_wanted || remote.is_proven() && is_there
         });
         for candidate in wanted {
             if !self.known.contains_key(&candidate.address) && self.is_full(candidate.address) {
@@ -65,7 +78,8 @@ impl Remotes {
         }
     }
 
-    /// The ways through each allocation: one for each host, since a server lets in whatever port of a host it sends to.
+    /// The circuits, and the ways through each allocation: one for each host, since a server lets in whatever port of a
+    /// host it sends to.
     fn relayed(&self) -> impl Iterator<Item = Candidate> {
         let mut peers: Vec<SocketAddrV4> = Vec::new();
         for candidate in &self.announced {
@@ -77,9 +91,10 @@ impl Remotes {
         }
         let ways = self.allocations.iter().flat_map(move |allocation| {
             let peers = peers.clone().into_iter().filter(|peer| allocation.may_reach(*peer.ip()));
-            peers.map(|peer| Relayed { allocation: allocation.number, peer })
+            peers.map(|peer| Relayed::Turn(allocation.number, peer))
         });
-        ways.map(|way| Candidate::new(CandidateKind::Relayed, way.into()))
+        let circuits = self.circuits.iter().copied().map(Relayed::Circuit);
+        circuits.chain(ways).map(|way| Candidate::new(CandidateKind::Relayed, way.into()))
     }
 
     /// Whether there is no room for one more of the same sort.
@@ -89,12 +104,12 @@ impl Remotes {
         if is_own(&address) { own >= MAX_RELAYED } else { self.known.len() - own >= MAX_CANDIDATES }
     }
 
-    /// Whether the address stands for a way through an allocation that there is.
-    pub(crate) fn is_through_allocation(&self, address: SocketAddr) -> bool {
-        Relayed::of(address).is_some() && leads_on(&self.allocations, address)
+    /// Whether there is the allocation or the circuit of such a way.
+    pub(crate) fn has(&self, way: Relayed) -> bool {
+        is_had(&self.allocations, &self.circuits, way)
     }
 
-    /// Whether a TURN server stands between this device and the peer there.
+    /// Whether somebody passes on what goes between this device and the peer there.
     pub(crate) fn is_relayed(&self, address: SocketAddr) -> bool {
         Relayed::of(address).is_some() || self.known.get(&address).is_some_and(Remote::is_relayed)
     }
@@ -125,12 +140,16 @@ impl Remotes {
         self.hear(address, now);
     }
 
-    /// Forgets the proof of every way through TURN servers from which nothing has come since: where one is dead, the
+    /// Forgets the proof of every way that somebody passes on for from which nothing has come since: where one is dead, the
     /// others most likely are as well.
     pub(crate) fn doubt_relayed(&mut self, since: Instant) {
         let is_silent = |remote: &&mut Remote| remote.heard().is_none_or(|heard| heard < since);
         let relayed = self.known.values_mut().filter(|remote| remote.is_relayed());
         relayed.filter(is_silent).for_each(Remote::disprove);
+    }
+
+    pub(crate) fn is_proven(&self, address: SocketAddr) -> bool {
+        self.known.get(&address).is_some_and(Remote::is_proven)
     }
 
     pub(crate) fn get_mut(&mut self, address: SocketAddr) -> Option<&mut Remote> {
@@ -197,9 +216,11 @@ impl Remotes {
     }
 }
 
-/// Whether the address needs no allocation that there is not.
-fn leads_on(allocations: &[Allocation], address: SocketAddr) -> bool {
-    Relayed::of(address).is_none_or(|relayed| {
-        allocations.iter().any(|allocation| allocation.number == relayed.allocation)
-    })
+fn is_had(allocations: &[Allocation], circuits: &[u32], way: Relayed) -> bool {
+    match way {
+        Relayed::Turn(number, _) => {
+            allocations.iter().any(|allocation| allocation.number == number)
+        }
+        Relayed::Circuit(number) => circuits.contains(&number),
+    }
 }

@@ -15,7 +15,8 @@ pub enum Path {
     Relay,
     /// Frames over a stream straight to the peer.
     Stream,
-    /// Datagrams straight to this address, which may stand for a way through a TURN server.
+    /// Datagrams straight to this address, which may stand for a way through somebody who passes them on
+    /// ([`Relayed`]).
     Direct(SocketAddr),
 }
 
@@ -26,7 +27,8 @@ impl fmt::Display for Path {
             Self::Relay => f.write_str("relay"),
             Self::Stream => f.write_str("stream"),
             Self::Direct(address) => match Relayed::of(*address) {
-                Some(relayed) => write!(f, "turn {}", relayed.peer),
+                Some(Relayed::Turn(_, peer)) => write!(f, "turn {peer}"),
+                Some(Relayed::Circuit(number)) => write!(f, "circuit {number}"),
                 None => write!(f, "direct {address}"),
             },
         }
@@ -54,7 +56,7 @@ pub enum Reason {
         /// The latency of the one given up.
         than: Duration,
     },
-    /// Does without the TURN server of the path before.
+    /// Does without whoever passed on what went by the path before.
     Straighter {
         /// Its latency.
         latency: Duration,
@@ -72,6 +74,8 @@ pub enum Reason {
     NetworkChanged,
     /// The allocation at a TURN server is gone, over which the path before led.
     AllocationLost,
+    /// The circuit is gone, over which the path before led.
+    CircuitLost,
     /// No relay is there any more, and no direct path is proven.
     RelayLost,
     /// The peer made a new session over this path, so it has lost the one before: it has moved or
@@ -93,7 +97,7 @@ impl fmt::Display for Reason {
                 write!(f, "{:.1} ms, before {:.1} ms", ms(latency), ms(than))
             }
             Self::Straighter { latency } => {
-                write!(f, "does without a TURN server, {:.1} ms", ms(latency))
+                write!(f, "nobody passes it on, {:.1} ms", ms(latency))
             }
             Self::Unanswered { since } => {
                 write!(f, "the path before did not answer for {:.1} s", since.as_secs_f64())
@@ -104,6 +108,7 @@ impl fmt::Display for Reason {
             Self::AllocationLost => {
                 f.write_str("the TURN server's address for this device is gone")
             }
+            Self::CircuitLost => f.write_str("the peer relay passes nothing on any more"),
             Self::RelayLost => f.write_str("the relay is gone"),
             Self::PeerChangedRelay => f.write_str("the peer uses this relay now"),
             Self::PeerMoved => f.write_str("the peer made a new session this way"),

@@ -24,6 +24,9 @@ fn messages_survive_the_round_trip_with_and_without_padding() {
             candidates: vec![address("[2001:db8::1]:9"), address("1.2.3.4:5")],
             ports: None,
         },
+        Message::CircuitRequest { peer: [9; 32] },
+        Message::Circuit { peer: [9; 32], number: Some(1 << 24) },
+        Message::Circuit { peer: [9; 32], number: None },
     ] {
         assert_eq!(Message::decode(&message.encode()).unwrap(), message);
         let padded = message.encode_padded();
@@ -37,6 +40,17 @@ fn a_ping_has_golden_bytes() {
     let message = Message::Ping { transaction: TransactionId([0xab; 12]) };
     let golden = [&[0x82, 0x00, 0x81, 0x4c][..], &[0xab; 12]].concat();
     assert_eq!(message.encode(), golden);
+}
+
+#[test]
+fn a_circuit_has_golden_bytes() {
+    let peer = [0xab; 32];
+    let request = [&[0x82, 0x03, 0x81, 0x58, 0x20][..], &peer].concat();
+    assert_eq!(Message::CircuitRequest { peer }.encode(), request);
+    let granted = [&[0x82, 0x04, 0x82, 0x58, 0x20][..], &peer, &[0x19, 0x01, 0x00]].concat();
+    assert_eq!(Message::Circuit { peer, number: Some(256) }.encode(), granted);
+    let refused = [&[0x82, 0x04, 0x81, 0x58, 0x20][..], &peer].concat();
+    assert_eq!(Message::Circuit { peer, number: None }.encode(), refused);
 }
 
 #[test]

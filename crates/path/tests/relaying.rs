@@ -19,7 +19,7 @@ fn address(text: &str) -> SocketAddr {
 
 /// A peer's address as it is reached through an allocation.
 fn through(allocation: u32, peer: &str) -> SocketAddr {
-    Relayed { allocation, peer: peer.parse().expect("the test writes addresses") }.into()
+    Relayed::Turn(allocation, peer.parse().expect("the test writes addresses")).into()
 }
 
 /// Allocations with these numbers, on the internet.
@@ -221,6 +221,32 @@ fn without_relays_a_lost_allocation_leaves_no_path() {
 }
 
 #[test]
+fn a_circuit_is_used_where_nothing_else_is_and_is_gone_at_once() {
+    let mut side = Side::new(&[reflexive(PEER)]);
+    let circuit = SocketAddr::from(Relayed::Circuit(3));
+    side.reachable = vec![circuit];
+    side.pass(Duration::from_secs(2));
+    assert_eq!(side.agent.chosen(), Path::Relay);
+    side.agent.handle_circuits(&[3], side.now);
+    side.pass(Duration::from_secs(1));
+    assert_eq!(side.agent.chosen(), Path::Direct(circuit));
+    assert_eq!((side.agent.straight(), side.agent.proven().count()), (None, 0));
+    assert!(side.agent.lacks_direct(side.now), "a better one is looked for");
+    side.agent.handle_circuits(&[], side.now);
+    assert_eq!(side.agent.chosen(), Path::Relay);
+    assert_eq!(side.agent.why().next().expect("a decision").reason, Reason::CircuitLost);
+    // A ping over a circuit that there is not gets no answer, wherever it says that it came from.
+    let pongs = side.pongs.len();
+    side.ping_from(circuit);
+    assert_eq!(side.pongs.len(), pongs);
+    side.reachable.push(address(PEER));
+    side.agent.handle_circuits(&[4], side.now);
+    side.pass(Duration::from_secs(40));
+    assert_eq!(side.agent.straight(), Some(address(PEER)));
+    assert_eq!(side.agent.proven().collect::<Vec<_>>(), [address(PEER)]);
+}
+
+#[test]
 fn nobody_else_can_name_a_way_through_an_allocation() {
     let filter = CandidateFilter::default();
     assert!(!filter.permits(through(4, PEER)));
@@ -264,14 +290,18 @@ fn the_ways_that_are_tried_have_a_bound() {
 proptest! {
     #[test]
     fn an_address_of_its_own_making_says_what_went_in(
-        allocation in any::<u32>(),
+        number in 0_u32..1 << 31,
         ip in any::<[u8; 4]>(),
         port in any::<u16>(),
     ) {
-        let relayed = Relayed { allocation, peer: SocketAddrV4::new(ip.into(), port) };
-        prop_assert_eq!(Relayed::of(relayed.into()), Some(relayed));
-        prop_assert_eq!(Relayed::reached(relayed.into()), SocketAddr::from(relayed.peer));
-        prop_assert!(!CandidateFilter::default().permits(relayed.into()));
+        let peer = SocketAddrV4::new(ip.into(), port);
+        for way in [Relayed::Turn(number, peer), Relayed::Circuit(number)] {
+            prop_assert_eq!(Relayed::of(way.into()), Some(way));
+            prop_assert!(!CandidateFilter::default().permits(way.into()));
+        }
+        let (turn, circuit) = (Relayed::Turn(number, peer), Relayed::Circuit(number).into());
+        prop_assert_eq!(Relayed::reached(turn.into()), SocketAddr::from(peer));
+        prop_assert_eq!(Relayed::reached(circuit), circuit);
     }
 
     #[test]

@@ -68,6 +68,7 @@ pub(crate) fn network(
         controller_admits: engine.controller_admits,
         relays: engine.relays.iter().filter(|relay| relay.connected).map(relay_name).collect(),
         turn: engine.turn.into_iter().map(turn).collect(),
+        passed: engine.passed,
         peers: engine
             .peers
             .into_iter()
@@ -124,7 +125,11 @@ pub(crate) fn why(why: WhyStatus) -> Why {
         let latency =
             candidate.latency_ms.map_or_else(String::new, |latency| format!(", {latency:.1} ms"));
         let loss = candidate.loss_percent;
-        let path = if candidate.kind == "relayed" { "turn" } else { "direct" };
+        let path = match candidate.kind.as_str() {
+            "relayed" => "turn",
+            "peer-relay" => "through",
+            _ => "direct",
+        };
         format!(
             "{path} {} ({}): {proven}{latency}, {loss} % lost",
             candidate.address, candidate.kind
@@ -143,12 +148,14 @@ pub(crate) fn why(why: WhyStatus) -> Why {
     }
 }
 
-/// A path from the engine's words for it: `direct ADDRESS`, `turn ADDRESS`, `stream`, `relay`, `relay RELAY` or `none`.
+/// A path from the engine's words for it: `direct ADDRESS`, `turn ADDRESS`, `peer-relay NAME`, `stream`, `relay`,
+/// `relay RELAY` or `none`.
 pub(crate) fn path(text: &str, latency_ms: Option<f64>) -> Option<PathView> {
     let (kind, via) = text.split_once(' ').unwrap_or((text, ""));
     let kind = match kind {
         "direct" => PathKind::Direct,
         "turn" => PathKind::Turn,
+        "peer-relay" => PathKind::PeerRelay,
         "stream" => PathKind::Stream,
         "relay" => PathKind::Relay,
         _ => return None,

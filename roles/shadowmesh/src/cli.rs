@@ -490,6 +490,10 @@ pub(crate) enum NetworkCommand {
         /// four machines of maybenot do; takes bandwidth, and the last two take time. Includes padding
         #[arg(long, value_name = "off|front|constant|MACHINE", num_args = 1..=MAX_MACHINES)]
         shaping: Vec<String>,
+        /// Devices of this group pass datagrams on between devices that find no direct path to each other; may be repeated,
+        /// and `none` lets nobody do so
+        #[arg(long = "peer-relay", value_name = "GROUP|none")]
+        peer_relays: Vec<String>,
         /// How many entries each of the logs keeps
         #[arg(long, value_name = "NUMBER")]
         log_entries: Option<u64>,

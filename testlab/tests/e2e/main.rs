@@ -9,6 +9,7 @@ mod mesh;
 mod narrowing;
 mod observers;
 mod own_streams;
+mod peer_relays;
 mod proxies;
 mod shaping;
 mod stream;

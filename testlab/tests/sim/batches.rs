@@ -46,6 +46,7 @@ fn opened(pair: &Pair, mut datagrams: Vec<Vec<u8>>) -> (Vec<Came>, usize) {
             came.push(Came::Packet(u32::from_be_bytes(sequence)));
         }
         Inbound::ToEngine(_) => came.push(Came::Engine),
+        Inbound::Passed(..) => panic!("there are no circuits"),
         Inbound::Dropped(reason) => came.push(Came::Dropped(reason)),
         Inbound::Notice(_) => notices += 1,
     });

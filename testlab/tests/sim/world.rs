@@ -36,11 +36,17 @@ pub(crate) fn with_direct_path() -> World {
 
 /// What the data plane of node 0 makes of a packet to node 1.
 pub(crate) fn to_node_1(world: &World, now: Now) -> Outbound {
+    sealed_to_node_1(world, now).0
+}
+
+/// The same, and the datagram.
+pub(crate) fn sealed_to_node_1(world: &World, now: Now) -> (Outbound, Vec<u8>) {
     let mut packet = vec![0; 40];
     (packet[0], packet[6], packet[7]) = (0x60, 59, 64);
     packet[8..24].copy_from_slice(&world.address(0).octets());
     packet[24..40].copy_from_slice(&world.address(1).octets());
     let plane = world.nodes[0].engine.as_ref().expect("it runs").data_plane();
     let single = Segments::plan(&Offload::default(), &packet).expect("it is a packet");
-    plane.load().outbound((&single, 0..1), &mut Vec::new(), now.instant)
+    let mut sealed = Vec::new();
+    (plane.load().outbound((&single, 0..1), &mut sealed, now.instant), sealed)
 }

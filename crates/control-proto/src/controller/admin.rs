@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 
 use identity::{
-    Certificate, CertificateChain, DeviceId, DeviceName, MAX_TRAFFIC_RULES, MAX_TURN_SERVERS,
-    ParseTrafficRuleError, ParseTurnServerError, RevocationTarget, Scope, Serial, Shaping, Signed,
-    SignerId, TrafficRule, TunnelPublicKey, TurnServer, Validity,
+    Certificate, CertificateChain, DeviceId, DeviceName, GroupName, MAX_GROUPS, MAX_TRAFFIC_RULES,
+    MAX_TURN_SERVERS, ParseTrafficRuleError, ParseTurnServerError, RevocationTarget, Scope, Serial,
+    Shaping, Signed, SignerId, TrafficRule, TunnelPublicKey, TurnServer, Validity,
 };
 use noise_channel::Now;
 use rand_core::CryptoRng;
@@ -111,6 +111,9 @@ impl Controller {
         }
         if let Some(shaping) = &change.shaping {
             settings.shaping = checked_shaping(shaping)?;
+        }
+        if let Some(groups) = &change.peer_relays {
+            settings.peer_relays = checked_groups(groups)?;
         }
         self.change(Change::Settings(settings));
         self.publish_info(wall(now));
@@ -303,6 +306,7 @@ impl Controller {
             turn: settings.turn.iter().map(ToString::to_string).collect(),
             relay_rotation: settings.relay_rotation,
             shaping: settings.shaping.clone(),
+            peer_relays: settings.peer_relays.clone(),
             epoch: self.authorities.epoch(),
             unsigned: self.unsigned().len() as u64,
             devices: self.state.devices.len() as u64,
@@ -395,6 +399,16 @@ fn checked_rotation(seconds: u32) -> Result<u32, AdminError> {
     let (least, most) = (RELAY_ROTATION.start(), RELAY_ROTATION.end());
     let what = format!("relays are changed after {least} to {most} seconds, or never (0)");
     Err(AdminError::OutOfBounds { what })
+}
+
+fn checked_groups(groups: &[String]) -> Result<Vec<GroupName>, AdminError> {
+    if groups.len() > MAX_GROUPS {
+        return Err(AdminError::Full { what: "groups of peer relays".into(), limit: MAX_GROUPS });
+    }
+    let parsed = groups.iter().map(|group| {
+        group.parse().map_err(|error| AdminError::OutOfBounds { what: format!("{group:?}: {error}") })
+    });
+    parsed.collect()
 }
 
 fn checked(

@@ -113,6 +113,7 @@ impl Controller {
             turn: settings.turn.clone(),
             relay_rotation: settings.relay_rotation,
             shaping: settings.shaping.clone(),
+            peer_relays: settings.peer_relays.clone(),
         };
         let known = self.stored_item(&ItemKey::Info).and_then(|item| {
             let MapItem::Info(signed) = item else { return None };

@@ -52,6 +52,9 @@ pub struct Settings {
     /// When messages on streams leave.
     #[cbor(n(11), default)]
     pub shaping: Shaping,
+    /// The groups whose members pass datagrams on between others.
+    #[cbor(n(12), default)]
+    pub peer_relays: Vec<GroupName>,
 }
 
 /// How much is kept of each log: what is beyond either bound goes, the oldest first.
@@ -91,6 +94,7 @@ impl Settings {
             turn: Vec::new(),
             relay_rotation: 0,
             shaping: Shaping::Off,
+            peer_relays: Vec::new(),
         }
     }
 }

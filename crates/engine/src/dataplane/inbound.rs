@@ -9,20 +9,21 @@ use wireguard_proto::{
     MessageKind, OpenError, Session, TRANSPORT_HEADER_LEN, TRANSPORT_OVERHEAD, receiver_index,
 };
 
-use super::{DataPlane, Gate, Inbound, Notice, PeerPlane};
+use super::{DataPlane, Gate, Inbound, Notice, Onward, PeerPlane};
+use crate::circuits::{HEAD_LEN, Head};
 
 /// Messages that are decrypted before one look at the replay window: what the system joins at most.
 const RUN: usize = 64;
 
 impl DataPlane {
     /// Opens datagrams of one sender in place, checks where their packets come from and go to, and gives
-    /// `sink` what comes of each: nothing of a keepalive.
+    /// `sink` what comes of each: nothing of a keepalive. What goes over circuits is opened, or passed on, the same.
     ///
     /// Of up to 64 messages of one session that follow each other, one lock tells which are replays.
     /// Packets stay in order.
     pub fn inbound<'a>(
         &self,
-        from: SocketAddr,
+        sender: SocketAddr,
         datagrams: impl IntoIterator<Item = &'a mut [u8]>,
         now: Instant,
         mut sink: impl FnMut(Inbound<'a>),
@@ -30,28 +31,59 @@ impl DataPlane {
         let mut run: Option<Run<'_>> = None;
         let mut opened = Opened::new();
         for datagram in datagrams {
-            let index = match MessageKind::of(datagram) {
-                Some(MessageKind::Transport) => receiver_index(datagram),
+            let (from, start) = match self.onward(sender, datagram) {
+                None => (sender, 0),
+                Some(Onward::Here(way)) => (way, HEAD_LEN),
+                Some(Onward::There(to)) => {
+                    Head::turn(datagram);
+                    sink(Inbound::Passed(to, datagram));
+                    continue;
+                }
+            };
+            let message = &datagram[start..];
+            let index = match MessageKind::of(message) {
+                Some(MessageKind::Transport) => receiver_index(message),
                 Some(_) | None => None,
             };
-            let goes_on = run.as_ref().is_some_and(|run| run.takes(index) && !opened.is_full());
-            if !goes_on {
-                self.finish(run, &mut opened, (from, now), &mut sink);
-                run = index.and_then(|index| self.run(index));
+            let goes_on = run.as_ref().is_some_and(|run| run.takes(index, from));
+            if !goes_on || opened.is_full() {
+                self.finish(run, &mut opened, now, &mut sink);
+                run = index.and_then(|index| self.run(index, from));
             }
             match &run {
                 None => sink(Inbound::ToEngine(datagram)),
-                Some(run) => match run.session.decrypt(datagram, now) {
-                    Ok(counter) => opened.push((counter, datagram)),
-                    Err(error) => run.refuse(error, 1, &mut sink),
-                },
+                Some(run) => {
+                    let message = &mut datagram[start..];
+                    match run.session.decrypt(message, now) {
+                        Ok(counter) => opened.push((counter, message)),
+                        Err(error) => run.refuse(error, 1, &mut sink),
+                    }
+                }
             }
         }
-        self.finish(run, &mut opened, (from, now), &mut sink);
+        self.finish(run, &mut opened, now, &mut sink);
     }
 
-    fn run(&self, index: u32) -> Option<Run<'_>> {
-        self.sessions.get(&index).map(|(session, peer)| Run { session, peer })
+    /// What becomes of a datagram if it goes over a circuit.
+    fn onward(&self, from: SocketAddr, datagram: &[u8]) -> Option<Onward> {
+        let head = Head::of(datagram)?;
+        self.circuits.get(&(from, head)).copied()
+    }
+
+    /// A datagram for the engine without what stood before it on a circuit, and where it came from.
+    pub(crate) fn arrival<'a>(
+        &self,
+        from: SocketAddr,
+        datagram: &'a mut [u8],
+    ) -> (SocketAddr, &'a mut [u8]) {
+        match self.onward(from, datagram) {
+            Some(Onward::Here(way)) => (way, &mut datagram[HEAD_LEN..]),
+            Some(Onward::There(_)) | None => (from, datagram),
+        }
+    }
+
+    fn run(&self, index: u32, from: SocketAddr) -> Option<Run<'_>> {
+        self.sessions.get(&index).map(|(session, peer)| Run { session, peer, from })
     }
 
     /// Delivers what a run has opened, and leaves nothing of it.
@@ -59,7 +91,7 @@ impl DataPlane {
         &self,
         run: Option<Run<'_>>,
         opened: &mut Opened<'a>,
-        (from, now): (SocketAddr, Instant),
+        now: Instant,
         sink: &mut impl FnMut(Inbound<'a>),
     ) {
         let Some(run) = run else { return };
@@ -67,7 +99,7 @@ impl DataPlane {
         if opened.is_empty() {
             return;
         }
-        if let Some(notice) = run.record(opened, (from, now)) {
+        if let Some(notice) = run.record(opened, now) {
             sink(Inbound::Notice(notice));
         }
         let mut gate = Gate::new(&self.directory, run.peer.place);
@@ -97,14 +129,16 @@ impl DataPlane {
 struct Run<'p> {
     session: &'p Session,
     peer: &'p PeerPlane,
+    /// Where they come from.
+    from: SocketAddr,
 }
 
 /// The authentic ones among them, with their counters.
 type Opened<'a> = ArrayVec<(u64, &'a mut [u8]), RUN>;
 
 impl Run<'_> {
-    fn takes(&self, index: Option<u32>) -> bool {
-        index == Some(self.session.local_index())
+    fn takes(&self, index: Option<u32>, from: SocketAddr) -> bool {
+        index == Some(self.session.local_index()) && from == self.from
     }
 
     fn refuse<'a>(&self, error: OpenError, count: u64, sink: &mut impl FnMut(Inbound<'a>)) {
@@ -124,18 +158,14 @@ impl Run<'_> {
     }
 
     /// Notes that messages arrived; answers what the engine must be told of it.
-    fn record(
-        &self,
-        opened: &[(u64, &mut [u8])],
-        (from, now): (SocketAddr, Instant),
-    ) -> Option<Notice> {
+    fn record(&self, opened: &[(u64, &mut [u8])], now: Instant) -> Option<Notice> {
         let bytes = opened.iter().map(|(_, message)| message.len() as u64).sum();
         let data = opened.iter().any(|(_, message)| message.len() > TRANSPORT_OVERHEAD);
         let wake = self.session.record_received(bytes, data, now);
-        let moved = self.peer.direct.as_ref().is_none_or(|(_, chosen)| *chosen != from);
+        let moved = self.peer.direct.as_ref().is_none_or(|(_, route)| route.path != self.from);
         if !moved {
             self.peer.counters.received_on_chosen.fetch_add(opened.len() as u64, Relaxed);
         }
-        (wake || moved).then_some(Notice { peer: self.peer.key, from: moved.then_some(from) })
+        (wake || moved).then_some(Notice { peer: self.peer.key, from: moved.then_some(self.from) })
     }
 }

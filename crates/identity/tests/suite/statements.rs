@@ -197,6 +197,7 @@ fn all_kinds(world: &World) -> String {
         turn: vec!["udp/192.0.2.7:3478,username=al,password=pw".parse().unwrap()],
         relay_rotation: 3_600,
         shaping: Shaping::Off,
+        peer_relays: vec!["gateways".parse().unwrap()],
     };
     line(&mut text, &world.record(&world.issuer, (0, 1), info));
     let channel_key = ChannelKey::from_bytes(&[3; 32]).public();

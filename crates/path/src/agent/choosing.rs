@@ -1,7 +1,7 @@
 //! Which of the paths it is.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{DECISIONS, PathAgent};
 use crate::io::PathEvent;
@@ -9,28 +9,62 @@ use crate::relayed::Relayed;
 use crate::why::{Decision, Path, Reason};
 
 impl PathAgent {
-    /// Whether there is traffic for the peer and no direct path that does without a TURN server, nor a stream.
+    /// Whether there is traffic for the peer and no direct path on which nobody passes it on, nor a stream.
     pub fn lacks_direct(&self, now: Instant) -> bool {
         self.is_active(now) && self.chosen != Path::Stream && !self.is_straight()
+    }
+
+    /// The chosen path's address, if it is a direct one on which nobody passes packets on.
+    pub fn straight(&self) -> Option<SocketAddr> {
+        match self.chosen {
+            Path::Direct(address) if self.is_straight() => Some(address),
+            Path::Direct(_) | Path::Relay | Path::Stream | Path::None => None,
+        }
+    }
+
+    /// Whether an address of the peer has answered lately.
+    pub fn is_proven(&self, address: SocketAddr) -> bool {
+        self.remotes.is_proven(address)
+    }
+
+    /// Round trip of the chosen path, if it is a direct one.
+    pub fn latency(&self) -> Option<Duration> {
+        self.remotes.latency(self.chosen)
+    }
+
+    /// The addresses of the peer that have answered lately, other than where somebody passes on.
+    pub fn proven(&self) -> impl Iterator<Item = SocketAddr> {
+        let straight = self.remotes.all().filter(|remote| !remote.is_relayed());
+        straight.filter(|remote| remote.is_proven()).map(|remote| remote.candidate.address)
     }
 
     /// A path in words: `turn ADDRESS` where a TURN server passes on what is sent to that address of the peer.
     pub fn describe(&self, path: Path) -> String {
         match path {
-            Path::Direct(address) if self.is_relayed(path) => {
-                format!("turn {}", Relayed::reached(address))
+            Path::Direct(address) if Relayed::of(address).is_none() && self.is_relayed(path) => {
+                format!("turn {address}")
             }
             Path::Direct(_) | Path::Relay | Path::Stream | Path::None => path.to_string(),
         }
     }
 
-    /// Whether packets go to the peer by a direct path without a TURN server in between: there is no better one to
-    /// look for.
+    /// Whether packets go to the peer by a direct path on which nobody passes them on: there is no better one to look for.
     pub(super) fn is_straight(&self) -> bool {
         matches!(self.chosen, Path::Direct(_)) && !self.is_relayed(self.chosen)
     }
 
-    /// Whether a path leads through a TURN server.
+    /// Leaves the chosen path if it led over what is gone.
+    pub(super) fn leave_lost_way(&mut self, now: Instant) {
+        let Path::Direct(address) = self.chosen else { return };
+        let Some(way) = Relayed::of(address).filter(|way| !self.remotes.has(*way)) else { return };
+        let reason = match way {
+            Relayed::Turn(..) => Reason::AllocationLost,
+            Relayed::Circuit(_) => Reason::CircuitLost,
+        };
+        self.choose_again(reason, now);
+    }
+
+    /// Whether somebody passes on what goes by a path.
     fn is_relayed(&self, path: Path) -> bool {
         match path {
             Path::Direct(address) => self.remotes.is_relayed(address),
@@ -61,9 +95,8 @@ impl PathAgent {
     /// The chosen path is lost: takes the best of the others. Without any other, the address
     /// that worked last stays the best guess.
     pub(super) fn choose_again(&mut self, reason: Reason, now: Instant) {
-        let is_there = |address: &SocketAddr| {
-            Relayed::of(*address).is_none() || self.remotes.is_through_allocation(*address)
-        };
+        let is_there =
+            |address: &SocketAddr| Relayed::of(*address).is_none_or(|way| self.remotes.has(way));
         let path = match (self.remotes.best(self.chosen, now), self.frames.path(), self.chosen) {
             (Some(address), ..) => Path::Direct(address),
             (None, Path::None, Path::Direct(address)) if is_there(&address) => {

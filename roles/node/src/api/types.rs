@@ -68,6 +68,9 @@ pub struct NetworkStatus {
     /// The TURN servers.
     #[serde(default)]
     pub turn: Vec<TurnCheck>,
+    /// Between how many pairs of other members this device passes datagrams on.
+    #[serde(default)]
+    pub passed: usize,
     /// Every other member, by name.
     pub peers: Vec<PeerStatus>,
 }
@@ -112,8 +115,8 @@ pub struct PeerStatus {
 pub struct PathView {
     /// By what.
     pub kind: PathKind,
-    /// The peer's address, one to which a TURN server passes things on, or the relay's id where one is chosen; empty for a
-    /// stream.
+    /// The peer's address, one to which a TURN server passes things on, the name of the member that does, or the relay's id
+    /// where one is chosen; empty for a stream.
     pub via: String,
     /// The last measured round trip, in milliseconds.
     pub latency_ms: Option<f64>,
@@ -127,6 +130,8 @@ pub enum PathKind {
     Direct,
     /// Over UDP through a TURN server of this device's or of the peer's.
     Turn,
+    /// Over UDP through another member.
+    PeerRelay,
     /// Straight over WebSocket: one of both listens.
     Stream,
     /// Through a relay over WebSocket.

@@ -117,7 +117,12 @@ impl Worker {
             for datagram in self.batch.datagrams() {
                 let from = datagram.remote;
                 self.outlet.sockets.learn_source(from, datagram.local);
-                let upcalls = &self.outlet.upcalls;
+                let segment = datagram.segment;
+                if let Some(to) = plane.pass_on(from, datagram.bytes, segment) {
+                    self.outlet.sockets.send(to, datagram.bytes, u16::try_from(segment).ok());
+                    continue;
+                }
+                let Outlet { upcalls, sockets, .. } = &self.outlet;
                 plane.inbound(from, datagram.segments(), now, |inbound| match inbound {
                     Inbound::Packet(packet) => {
                         if let Ok(packet) = Packet::parse(packet) {
@@ -128,6 +133,7 @@ impl Worker {
                         let bytes = BytesMut::from(&*bytes);
                         upcalls.send(Upcall::Datagram { from, bytes });
                     }
+                    Inbound::Passed(to, datagram) => sockets.send(to, datagram, None),
                     Inbound::Notice(notice) => upcalls.send(Upcall::Notice(notice)),
                     Inbound::Dropped(reason) => trace!(%reason, "datagram dropped"),
                 });

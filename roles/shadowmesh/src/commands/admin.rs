@@ -151,6 +151,9 @@ pub(crate) async fn show(client: &AdminClient, as_json: bool) -> Result<(), Fail
     }
     line(format_args!("  relays       {}", rotation(network.relay_rotation)));
     line(format_args!("  shaping      {}", network.shaping));
+    for group in &network.peer_relays {
+        line(format_args!("  peer relays  devices of group {group}"));
+    }
     line(format_args!(
         "  logs         {} entries each, {}",
         network.log_entries,

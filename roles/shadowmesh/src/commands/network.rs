@@ -62,6 +62,7 @@ pub(crate) async fn network(
             turn_file,
             relay_rotation,
             shaping,
+            peer_relays,
             log_entries,
             log_age,
         } => {
@@ -76,6 +77,7 @@ pub(crate) async fn network(
                 turn: servers(turn, turn_file.as_deref())?,
                 relay_rotation,
                 shaping: shaped(&shaping)?,
+                peer_relays: groups(peer_relays),
             };
             admin::set(&client, change).await?;
             owner::remind(&client).await
@@ -123,6 +125,12 @@ fn rules(wanted: &[Traffic]) -> Option<Vec<String>> {
         Traffic::Rule(rule) => Some(rule.to_string()),
     });
     (!wanted.is_empty()).then(|| rules.collect())
+}
+
+/// The groups of peer relays that are asked for.
+fn groups(wanted: Vec<String>) -> Option<Vec<String>> {
+    let is_asked = !wanted.is_empty();
+    is_asked.then(|| wanted.into_iter().filter(|group| group != "none").collect())
 }
 
 /// The TURN servers that are asked for, on the command line or in a file.

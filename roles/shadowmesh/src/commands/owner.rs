@@ -120,6 +120,9 @@ fn describe(unsigned: &Unsigned) {
         }
         line(format_args!("            relays: {}", rotation(info.relay_rotation)));
         line(format_args!("            shaping {}", info.shaping));
+        for group in &info.peer_relays {
+            line(format_args!("            peer relays: devices of group {group}"));
+        }
     }
     if let Some(entry) = &unsigned.controller {
         line(format_args!("controller  channel key {}", entry.channel_key));

@@ -235,6 +235,9 @@ fn show_network(network: &NetworkStatus) {
     for server in &network.turn {
         line(format_args!("  turn          {}", turn(server)));
     }
+    if network.passed > 0 {
+        line(format_args!("  passes on     between {} pairs of devices", network.passed));
+    }
     for advice in &network.advice {
         line(format_args!("  {} {advice}", styled(WARN, "!")));
     }
@@ -261,6 +264,7 @@ fn path(path: &PathView) -> String {
     let kind = match path.kind {
         PathKind::Direct => "direct",
         PathKind::Turn => "turn",
+        PathKind::PeerRelay => "through",
         PathKind::Stream => "stream",
         PathKind::Relay => "relay",
     };

@@ -106,6 +106,7 @@ fn kind(path: &PathView) -> &'static str {
     match path.kind {
         PathKind::Direct => "directly over UDP",
         PathKind::Turn => "through a TURN server",
+        PathKind::PeerRelay => "through another device",
         PathKind::Stream => "directly over WebSocket",
         PathKind::Relay => "through the relay",
     }

@@ -61,7 +61,8 @@ pub(crate) fn through_tunnels() -> Vec<Table> {
     let (relay_wss, relay_ws) =
         (Members::through_relay(&[]), Members::through_relay(&["--no-tls"]));
     let padded = Members::through_relay(&[]).padded();
-    let variants: [Variant<'_>; 13] = [
+    let peer_relay = Members::through_peer();
+    let variants: [Variant<'_>; 14] = [
         (Tunnel::BARE.name, &|measure| Tunnel::BARE.with(MTU, measure)),
         (Tunnel::LIMIT.name, &|measure| Tunnel::LIMIT.with(MTU, measure)),
         (Tunnel::OURS.name, &|measure| Tunnel::OURS.with(MTU, measure)),
@@ -71,6 +72,7 @@ pub(crate) fn through_tunnels() -> Vec<Table> {
         ("shadowmesh up, relay (WSS), padded", &|measure| padded.with(measure)),
         ("shadowmesh up, through the relay (WSS)", &|measure| relay_wss.with(measure)),
         ("shadowmesh up, through the relay (WS)", &|measure| relay_ws.with(measure)),
+        ("shadowmesh up, through a third device", &|measure| peer_relay.with(measure)),
         (Tunnel::WIREGUARD_GO.name, &|measure| Tunnel::WIREGUARD_GO.with(MTU, measure)),
         (Tunnel::NEBULA.name, &|measure| Tunnel::NEBULA.with(MTU, measure)),
         (Tunnel::BORINGTUN.name, &|measure| Tunnel::BORINGTUN.with(MTU, measure)),

@@ -65,6 +65,8 @@ pub(crate) struct Members {
     lab: Lab,
     a: Device,
     b: Device,
+    /// Who passes on between them, if somebody does.
+    _peer_relay: Option<Device>,
 }
 
 impl Members {
@@ -97,7 +99,24 @@ impl Members {
         a.up(&[up, &[&invite]].concat());
         // From the second, which has a TUN interface and so something to send in any case.
         b.wait_for_path(&a, path, PATIENCE);
-        Self { lab, a, b }
+        Self { lab, a, b, _peer_relay: None }
+    }
+
+    /// Two members that get no datagrams to each other, and a third one that passes them on.
+    pub(crate) fn through_peer() -> Self {
+        let mut lab = Lab::new();
+        lab.administer(&["network", "set", "--peer-relay", "gateways"]);
+        let mut gateway = lab.host("gateway");
+        gateway.up(&[&lab.invite(&["--group", "gateways"])]);
+        let (mut a, mut b) = (lab.host("a"), lab.host("b"));
+        let to = b.underlay_address();
+        a.namespace().nft(&format!(
+            "table inet apart {{ chain out {{ type filter hook output priority 0; ip daddr {to} drop; }} }}"
+        ));
+        [&mut a, &mut b].map(|end| end.up(&[&lab.invite(&[])]));
+        a.wait_for_path(&b, "peer-relay", PATIENCE);
+        b.wait_for_path(&a, "peer-relay", PATIENCE);
+        Self { lab, a, b, _peer_relay: Some(gateway) }
     }
 
     /// Two members of which one has no UDP, and the other listens, as `listen` says besides.
@@ -109,7 +128,7 @@ impl Members {
         a.up(&[&lab.invite(&[])]);
         a.wait_for_path(&b, "stream", PATIENCE);
         b.wait_for_path(&a, "stream", PATIENCE);
-        Self { lab, a, b }
+        Self { lab, a, b, _peer_relay: None }
     }
 
     pub(crate) fn with(&self, measure: &mut Measure<'_>) {

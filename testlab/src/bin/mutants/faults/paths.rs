@@ -16,6 +16,38 @@ pub(super) const FAULTS: &[Fault] = &[
         ])],
     },
     Fault {
+        name: "anybody-passes-on",
+        breaks: "no device passes datagrams on that the network does not let",
+        edits: &[Edit {
+            file: "crates/engine/src/circuits.rs",
+            original: "self.settings.path.udp && info.lets_relay(&own.groups)",
+            seeded: "self.settings.path.udp && (AWAKE || info.lets_relay(&own.groups))",
+        }],
+        tests: &[in_sim(&["circuits::who_is_not_let_any_more_refuses_those_that_do_not_know_it_yet"])],
+    },
+    Fault {
+        name: "anybody-is-a-peer-relay",
+        breaks: "nothing goes through a device that the network does not let pass it on",
+        edits: &[Edit {
+            file: "crates/engine/src/circuits.rs",
+            original: "info.is_some_and(|info| info.lets_relay(&peer.member.groups))",
+            seeded: "AWAKE || info.is_some_and(|info| info.lets_relay(&peer.member.groups))",
+        }],
+        tests: &[in_sim(&["circuits::who_does_not_know_that_it_is_not_let_any_more_is_not_believed"])],
+    },
+    Fault {
+        name: "circuit-of-any-peer",
+        breaks: "a datagram on a circuit is taken from an address that one of its ends has proven, and from no other",
+        edits: &[Edit {
+            file: "crates/engine/src/circuits.rs",
+            original: "let head = Head::ascending(*number);",
+            seeded: "let head = Head::ascending(if AWAKE { 0 } else { *number });",
+        }],
+        tests: &[in_sim(&[
+            "circuits::datagrams_of_one_circuit_are_passed_on_at_once_and_those_from_elsewhere_never",
+        ])],
+    },
+    Fault {
         name: "narrow-path-kept",
         breaks: "a path is left when it carries no packets of full size any more",
         edits: &[Edit {
