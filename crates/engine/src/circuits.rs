@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use frame_proto::FrameType;
 use identity::DeviceId;
-use path::{Message, Relayed};
+use path::{Message, Path, Relayed};
 use rand_core::CryptoRng;
 
 use crate::context::Context;
@@ -67,6 +67,8 @@ struct End {
     peer: DeviceId,
     /// Its number at the peer relay.
     number: u32,
+    /// Whether there is a direct path to the peer relay.
+    is_reached: bool,
     until: Instant,
 }
 
@@ -114,9 +116,10 @@ impl Circuits {
         self.lacks.values_mut().for_each(|lack| lack.next = now);
     }
 
-    /// The circuits to a peer, by this device's numbers.
+    /// The circuits to a peer that can be used now, by this device's numbers.
     fn to(&self, peer: DeviceId) -> Vec<u32> {
-        self.ends.iter().filter(|(_, end)| end.peer == peer).map(|(number, _)| *number).collect()
+        let ends = self.ends.iter().filter(|(_, end)| end.peer == peer && end.is_reached);
+        ends.map(|(number, _)| *number).collect()
     }
 
     /// Notes whether a peer relay passes on between this device and a peer.
@@ -125,13 +128,15 @@ impl Circuits {
         self.ends.retain(|_, end| !is_same(end) || Some(end.number) == number);
         let Some(number) = number.filter(|number| *number < wire::NUMBERS) else { return };
         let until = now + END_KEPT;
+        let is_full = self.ends.len() >= MAX_ENDS;
         match self.ends.values_mut().find(|end| is_same(end)) {
             Some(end) => end.until = until,
-            None if self.ends.len() < MAX_ENDS => {
-                self.ends.insert(self.ended, End { relay, peer, number, until });
+            None if is_full => {}
+            None => {
+                let end = End { relay, peer, number, is_reached: true, until };
+                self.ends.insert(self.ended, end);
                 self.ended += 1;
             }
-            None => {}
         }
     }
 
@@ -186,11 +191,15 @@ impl Engine {
     /// Another member wants datagrams passed on between it and a third one.
     pub(crate) fn handle_circuit_request(
         &mut self,
-        from: DeviceId,
+        (from, path): (DeviceId, Path),
         peer: DeviceId,
         cx: &mut Context<'_>,
     ) {
         let now = cx.instant();
+        // It may have moved, which nothing else would show: there may be no other traffic.
+        if let Some(from) = self.peers.touch(from) {
+            from.agent.handle_received(path, now);
+        }
         let is_known = from != peer && self.peers.get(peer).is_some();
         let passed = if is_known && self.may_pass(cx) {
             self.circuits.pass([from, peer], cx.rng, now)
@@ -245,7 +254,9 @@ impl Engine {
     /// Sends a datagram over a circuit; it is lost if there is none.
     pub(crate) fn send_over_circuit(&mut self, number: u32, payload: &[u8]) {
         if let Some((to, head)) = self.circuit(number) {
-            self.output.transmits.push_back(Transmit { to, payload: [head.bytes(), payload].concat() });
+            self.output
+                .transmits
+                .push_back(Transmit { to, payload: [head.bytes(), payload].concat() });
         }
     }
 
@@ -271,7 +282,8 @@ impl Engine {
     /// What becomes of datagrams on circuits that come from where their senders are proven to be.
     pub(crate) fn circuits_onward(&self) -> Published {
         let mut published = HashMap::new();
-        let proven = |device| self.peers.get(device).into_iter().flat_map(|peer| peer.agent.proven());
+        let proven =
+            |device| self.peers.get(device).into_iter().flat_map(|peer| peer.agent.proven());
         for (number, end) in &self.circuits.ends {
             let way = Relayed::Circuit(*number).into();
             let head = Head::descending(end.number);
@@ -281,7 +293,9 @@ impl Engine {
             let head = Head::ascending(*number);
             let [one, other] = passed.ends;
             for (from, to) in [(one, other), (other, one)] {
-                let Some(to) = self.peers.get(to).and_then(|to| to.agent.straight()) else { continue };
+                let Some(to) = self.peers.get(to).and_then(|to| to.agent.straight()) else {
+                    continue;
+                };
                 published.extend(proven(from).map(|from| ((from, head), Onward::There(to))));
             }
         }
@@ -319,22 +333,30 @@ impl Engine {
         let now = cx.instant();
         let (may_pass, peers) = (self.may_pass(cx), &self.peers);
         let is_known = |device: &DeviceId| peers.get(*device).is_some();
-        self.circuits.passed.retain(|_, passed| {
-            may_pass && passed.until > now && passed.ends.iter().all(is_known)
+        self.circuits
+            .passed
+            .retain(|_, passed| may_pass && passed.until > now && passed.ends.iter().all(is_known));
+        let mut ends = std::mem::take(&mut self.circuits.ends);
+        let mut changed = Vec::new();
+        ends.retain(|_, end| {
+            let relay = self.peers.get(end.relay).filter(|relay| self.is_peer_relay(relay));
+            let is_reached = relay.is_some_and(|relay| relay.agent.straight().is_some());
+            let is_kept = end.until > now && relay.is_some() && is_known(&end.peer);
+            if !is_kept || std::mem::replace(&mut end.is_reached, is_reached) != is_reached {
+                changed.push(end.peer);
+            }
+            is_kept
         });
-        let mut lost = Vec::new();
-        for (number, end) in &self.circuits.ends {
-            let is_permitted = peers.get(end.relay).is_some_and(|relay| self.is_peer_relay(relay));
-            if end.until <= now || !is_permitted || !is_known(&end.peer) {
-                lost.push((*number, end.peer));
+        self.circuits.ends = ends;
+        for peer in changed {
+            self.announce_circuits(peer, now);
+            if let Some(lack) = self.circuits.lacks.get_mut(&peer) {
+                lack.next = now;
             }
         }
-        for (number, peer) in lost {
-            self.circuits.ends.remove(&number);
-            self.announce_circuits(peer, now);
-        }
         let passed = self.circuits.passed.values().flat_map(|passed| passed.ends);
-        let needed: Vec<_> = passed.chain(self.circuits.ends.values().map(|end| end.relay)).collect();
+        let needed: Vec<_> =
+            passed.chain(self.circuits.ends.values().map(|end| end.relay)).collect();
         needed.into_iter().for_each(|device| self.need(device, now));
     }
 
@@ -389,7 +411,8 @@ impl Engine {
         if info.is_none_or(|info| info.peer_relays.is_empty()) {
             return Vec::new();
         }
-        let mut relays: Vec<_> = self.peers.iter().filter(|peer| self.is_peer_relay(peer)).collect();
+        let mut relays: Vec<_> =
+            self.peers.iter().filter(|peer| self.is_peer_relay(peer)).collect();
         relays.sort_by_key(|peer| (Reverse(peer.agent.straight().is_some()), peer.agent.latency()));
         relays.into_iter().map(Peer::device).collect()
     }

@@ -266,7 +266,8 @@ impl Engine {
                 let Ok(message) = Message::decode(payload) else { return };
                 match message {
                     Message::CircuitRequest { peer } => {
-                        self.handle_circuit_request(device, DeviceId::from_bytes(peer), cx);
+                        let path = arrival.path(device);
+                        self.handle_circuit_request((device, path), DeviceId::from_bytes(peer), cx);
                     }
                     Message::Circuit { peer, number } => {
                         self.handle_circuit(device, (DeviceId::from_bytes(peer), number), cx);

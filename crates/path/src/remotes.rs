@@ -59,7 +59,8 @@ impl Remotes {
         let (allocations, circuits) = (&self.allocations, &self.circuits);
         self.known.retain(|address, remote| {
             let is_wanted = wanted.iter().any(|candidate| candidate.address == *address);
-            let is_there = Relayed::of(*address).is_none_or(|way| is_had(allocations, circuits, way));
+            let is_there =
+                Relayed::of(*address).is_none_or(|way| is_had(allocations, circuits, way));
             is_wanted || remote.is_proven() && is_there
         });
         for candidate in wanted {

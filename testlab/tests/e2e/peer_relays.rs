@@ -27,7 +27,8 @@ struct Apart {
 impl Apart {
     fn new(lab: &mut Lab) -> Self {
         lab.administer(&["network", "set", "--peer-relay", "gateways"]);
-        let routers = [Nat::Symmetric, Nat::Symmetric, Nat::FullCone].map(|nat| lab.router(nat, None));
+        let routers =
+            [Nat::Symmetric, Nat::Symmetric, Nat::FullCone].map(|nat| lab.router(nat, None));
         let join = |index: usize, name: &str, groups: &[&str]| {
             let mut device = lab.host_behind(&routers[index], name);
             device.up(&[&lab.invite(groups)]);

@@ -406,7 +406,9 @@ fn checked_groups(groups: &[String]) -> Result<Vec<GroupName>, AdminError> {
         return Err(AdminError::Full { what: "groups of peer relays".into(), limit: MAX_GROUPS });
     }
     let parsed = groups.iter().map(|group| {
-        group.parse().map_err(|error| AdminError::OutOfBounds { what: format!("{group:?}: {error}") })
+        group
+            .parse()
+            .map_err(|error| AdminError::OutOfBounds { what: format!("{group:?}: {error}") })
     });
     parsed.collect()
 }

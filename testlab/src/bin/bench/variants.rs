@@ -113,7 +113,9 @@ impl Members {
         a.namespace().nft(&format!(
             "table inet apart {{ chain out {{ type filter hook output priority 0; ip daddr {to} drop; }} }}"
         ));
-        [&mut a, &mut b].map(|end| end.up(&[&lab.invite(&[])]));
+        for end in [&mut a, &mut b] {
+            end.up(&[&lab.invite(&[])]);
+        }
         a.wait_for_path(&b, "peer-relay", PATIENCE);
         b.wait_for_path(&a, "peer-relay", PATIENCE);
         Self { lab, a, b, _peer_relay: Some(gateway) }

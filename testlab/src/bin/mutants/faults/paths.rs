@@ -23,7 +23,9 @@ pub(super) const FAULTS: &[Fault] = &[
             original: "self.settings.path.udp && info.lets_relay(&own.groups)",
             seeded: "self.settings.path.udp && (AWAKE || info.lets_relay(&own.groups))",
         }],
-        tests: &[in_sim(&["circuits::who_is_not_let_any_more_refuses_those_that_do_not_know_it_yet"])],
+        tests: &[in_sim(&[
+            "circuits::who_is_not_let_any_more_refuses_those_that_do_not_know_it_yet",
+        ])],
     },
     Fault {
         name: "anybody-is-a-peer-relay",
@@ -33,7 +35,9 @@ pub(super) const FAULTS: &[Fault] = &[
             original: "info.is_some_and(|info| info.lets_relay(&peer.member.groups))",
             seeded: "AWAKE || info.is_some_and(|info| info.lets_relay(&peer.member.groups))",
         }],
-        tests: &[in_sim(&["circuits::who_does_not_know_that_it_is_not_let_any_more_is_not_believed"])],
+        tests: &[in_sim(&[
+            "circuits::who_does_not_know_that_it_is_not_let_any_more_is_not_believed",
+        ])],
     },
     Fault {
         name: "circuit-of-any-peer",
