@@ -264,15 +264,13 @@ impl Engine {
         match kind {
             FrameType::Disco => {
                 let Ok(message) = Message::decode(payload) else { return };
-                match message {
-                    Message::CircuitRequest { peer } => {
-                        let path = arrival.path(device);
-                        self.handle_circuit_request((device, path), DeviceId::from_bytes(peer), cx);
-                    }
-                    Message::Circuit { peer, number } => {
-                        self.handle_circuit(device, (DeviceId::from_bytes(peer), number), cx);
-                    }
-                    message => peer.receive_disco(arrival, message, cx.instant()),
+                if let Message::CircuitRequest { peer } = message {
+                    let from = (device, arrival.path(device));
+                    self.handle_circuit_request(from, DeviceId::from_bytes(peer), cx);
+                } else if let Message::Circuit { peer, number } = message {
+                    self.handle_circuit(device, (DeviceId::from_bytes(peer), number), cx);
+                } else {
+                    peer.receive_disco(arrival, message, cx.instant());
                 }
             }
             FrameType::Handshake => {
