@@ -82,18 +82,15 @@ impl Gate {
         }
     }
 
-    /// What would leave now.
+    /// What would leave now. What is queued and may leave goes before dummies, since a stream may be slower than they come.
     pub(crate) const fn turn(&self, is_waiting: bool) -> Turn {
-        if self.passing > 0 {
-            Turn::Dummy
-        } else if self.is_released {
+        let is_open = self.closed.is_none();
+        if self.is_released {
             Turn::QueuedOrDummy
-        } else if self.closed.is_some() {
-            Turn::Nothing
-        } else if self.dummies > 0 {
-            Turn::Dummy
-        } else if is_waiting {
+        } else if is_open && is_waiting {
             Turn::Queued
+        } else if self.passing > 0 || (is_open && self.dummies > 0) {
+            Turn::Dummy
         } else {
             Turn::Nothing
         }
@@ -229,7 +226,28 @@ mod tests {
         gate.pad(PLAIN, true, now);
         gate.pad(Padding { bypass: false, replace: true }, true, now);
         assert!(gate.open_if_due(now + 50 * MILLISECOND));
-        assert_eq!((gate.take_turn(true), gate.take_turn(true)), (Turn::Dummy, Turn::Queued));
+        assert_eq!((gate.take_turn(true), gate.take_turn(false)), (Turn::Queued, Turn::Dummy));
+        assert_eq!(gate.take_turn(false), Turn::Nothing);
+    }
+
+    #[test]
+    fn dummies_leave_to_a_slow_stream_what_it_takes_of_messages() {
+        let start = Instant::now();
+        let mut gate = Gate::open(start);
+        let (mut waiting, mut dummies) = (0, 0);
+        // A message is taken every 10 ms; every second time one comes, and three dummies each time.
+        for number in 0..1_000 {
+            let now = start + number * 10 * MILLISECOND;
+            waiting += number % 2;
+            (0..3).for_each(|_| gate.pad(PLAIN, waiting > 0, now));
+            match gate.take_turn(waiting > 0) {
+                Turn::Dummy => dummies += 1,
+                Turn::Queued => waiting -= 1,
+                turn @ (Turn::Nothing | Turn::QueuedOrDummy) => panic!("{turn:?}"),
+            }
+            assert_eq!(waiting, 0, "after {number}");
+        }
+        assert_eq!(dummies, 500);
     }
 
     #[test]
