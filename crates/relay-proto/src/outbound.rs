@@ -198,8 +198,8 @@ impl Outbound {
         }
         let first = self.pop_frame(now)?;
         let is_much = self.data.bytes() > BACKLOG;
-        let own_room = self.filling.apply(first.len() + OVERHEAD) - OVERHEAD;
-        let room = if is_much { ROOM } else { own_room.min(ROOM) };
+        let own_length = self.filling.apply(first.len() + HOP_TAG_LENGTH);
+        let room = if is_much { ROOM } else { own_length.saturating_sub(OVERHEAD) };
         let mut bundle = BytesMut::new();
         let mut length = first.len();
         while length < room
@@ -291,5 +291,63 @@ impl Hop {
         frame.resize(filling.apply(frame.len() + HOP_TAG_LENGTH), 0);
         self.sealer.seal(&mut frame).expect("only whole frames are queued");
         frame
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use identity::Shaping;
+    use shaping::Plan;
+
+    use super::*;
+
+    const PEER: DeviceId = DeviceId::from_bytes([1; 32]);
+    const TICK: Duration = Duration::from_millis(20);
+
+    fn frame(kind: FrameType, length: usize) -> BytesMut {
+        let mut frame = BytesMut::zeroed(length);
+        compose(kind, PEER, &mut frame).expect("it is long enough");
+        frame
+    }
+
+    /// The end of a link on which one message leaves at each tick, beginning with the next.
+    fn ticking(now: Instant) -> Outbound {
+        let mut outbound = Outbound::new(Bounds { bytes: 1 << 20, frames: 100 });
+        outbound.begin_hop(&HopKey::from_bytes(&[2; 32]), PEER);
+        let plan = Plan::new(&Shaping::Constant).expect("it can be run").expect("it is one");
+        outbound.set_shaper(Some(Shaper::new(&plan, [3; 32], now)));
+        outbound.push_frame(FlowId(0), frame(FrameType::Data, 100), now);
+        while outbound.pop(now).is_some() {}
+        outbound
+    }
+
+    /// Lets time pass until a message leaves.
+    fn next(outbound: &mut Outbound, now: &mut Instant) -> BytesMut {
+        loop {
+            if let Some(message) = outbound.pop(*now) {
+                return message;
+            }
+            *now += Duration::from_millis(1);
+            outbound.handle_timeout(*now);
+        }
+    }
+
+    #[test]
+    fn frames_that_leave_together_make_no_message_longer_than_the_first_is_alone() {
+        for kind in [FrameType::Data, FrameType::Carried] {
+            // Beyond 1,440 bytes the first frame alone in a bundle would be in the next bucket.
+            for length in [100, 700, 1_440, 1_441, 1_480, 1_520, 1_521, 4_050] {
+                let mut now = Instant::now();
+                let mut outbound = ticking(now);
+                next(&mut outbound, &mut now);
+                now += TICK / 2;
+                (0..2).for_each(|_| outbound.push_frame(FlowId(1), frame(kind, length), now));
+                let message = next(&mut outbound, &mut now);
+                let alone = outbound.filling.apply(length + HOP_TAG_LENGTH);
+                assert_eq!(message.len(), alone, "{kind:?} of {length}");
+            }
+        }
     }
 }

@@ -176,7 +176,7 @@ fn what_waits_leaves_together_if_that_shows_nothing_or_is_much() {
     pair.world.run(2 * TICK + MILLISECOND);
     assert_eq!(pair.arrived(1), (0..10).collect::<Vec<_>>());
     // Three packets go one after the other.
-    (0..3).for_each(|number| pair.send(0, number, 1_300));
+    (0..3).for_each(|number| pair.send(0, number, 1_400));
     pair.world.run(4 * TICK + MILLISECOND);
     assert_eq!(pair.arrived(1), [0, 1, 2]);
     let seen = pair.seen(0, true, begin);
