@@ -77,6 +77,11 @@ impl Outbound {
         self.shaper = shaper.map(Box::new);
     }
 
+    /// Has what is queued leave as soon as it can, as long as before.
+    pub(crate) fn release(&mut self) {
+        self.shaper = None;
+    }
+
     /// What says what leaves when.
     pub(crate) fn shaper(&mut self) -> Option<&mut Shaper> {
         self.shaper.as_deref_mut()

@@ -506,7 +506,7 @@ impl RelayServer {
                 CloseReason::ControlFlood => load.floods += 1,
             }
             connection.stage = Stage::Closing;
-            connection.link.outbound.set_shaper(None);
+            connection.link.outbound.release();
             self.ready.insert(id);
             self.events.push_back(ServerEvent::Close { connection: id, reason });
         }

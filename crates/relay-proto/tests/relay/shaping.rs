@@ -273,16 +273,17 @@ fn dummies_take_from_a_clients_rate_when_they_come_and_not_afterwards() {
 }
 
 #[test]
-fn a_link_that_ends_says_why_at_once() {
+fn a_link_that_ends_says_why_at_once_and_no_shorter_than_all_else() {
     let mut pair = Pair::new(&Shaping::Constant, Limits::default());
     pair.send(0, 0, 40);
     pair.world.run(SECOND + 3 * MILLISECOND);
     pair.world.take_events(pair.links[0]);
-    let now = pair.world.now;
+    let (now, end) = (pair.world.now, pair.world.now.instant - pair.start);
     pair.world.server.remove_network(pair.network.id(), now);
     pair.world.settle();
     let said = pair.world.take_events(pair.links[0]);
     assert!(matches!(said[..], [ClientEvent::Refused(_)]), "{said:?}");
+    assert_eq!(pair.seen(0, false, end), [(end, SHAPED_LENGTH)]);
 }
 
 #[test]
