@@ -133,9 +133,7 @@ impl Link {
         self.channel.note_received(now.instant);
         let length = header.frame_length();
         self.padding_received += (message.len() - HOP_TAG_LENGTH - length) as u64;
-        if let Some(shaper) = self.outbound.shaper() {
-            shaper.handle_received(content(header.kind), now.instant);
-        }
+        self.outbound.handle_received(content(header.kind), now.instant);
         let frame = without_padding(message, length);
         match header.kind {
             FrameType::Control => self.handle_channel_message(payload(&frame), rng, now),

@@ -8,7 +8,7 @@ use frame_proto::{
     FrameType, HEADER_LENGTH, HOP_TAG_LENGTH, HopKey, HopSealer, TAG_LENGTH, compose, payload_mut,
 };
 use identity::{DeviceId, Padding};
-use shaping::{Shaper, Turn};
+use shaping::{Content, Shaper, Turn};
 
 use crate::bundle::{BACKLOG, OVERHEAD, ROOM};
 use crate::fair::{Bounds, FairQueue, FlowId};
@@ -82,9 +82,12 @@ impl Outbound {
         self.shaper = None;
     }
 
-    /// What says what leaves when.
-    pub(crate) fn shaper(&mut self) -> Option<&mut Shaper> {
-        self.shaper.as_deref_mut()
+    /// Tells the shaper of a message that has arrived.
+    pub(crate) fn handle_received(&mut self, content: Content, now: Instant) {
+        let is_waiting = self.is_waiting();
+        if let Some(shaper) = &mut self.shaper {
+            shaper.handle_received(content, is_waiting, now);
+        }
     }
 
     /// Lets the shaper do what is due.

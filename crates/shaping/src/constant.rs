@@ -1,4 +1,5 @@
-//! Equal distances: while there is something to send, one message leaves at each tick, a dummy if nothing waits.
+//! Equal distances: while there is something to send, one message leaves at each tick, a dummy if nothing waits. The first
+//! waits for a tick too, so that what is sent at once after a silence does not show by itself.
 //!
 //! That is BuFLO (Dyer et al., IEEE S&P 2012) with an end of its own: two machines, of which one ticks and the other
 //! tells it when nothing has been sent or received for some time. That time is random, since the last message was sent

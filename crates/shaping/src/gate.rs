@@ -130,9 +130,14 @@ impl Gate {
     pub(crate) fn close(&mut self, hold: Hold, now: Instant) {
         let until = now + hold.duration;
         let is_longer = self.closed.as_ref().is_none_or(|closed| closed.until < until);
-        if self.open_until.is_none_or(|open| open <= now) && (is_longer || hold.replace) {
+        if self.may_close(now) && (is_longer || hold.replace) {
             self.closed = Some(Closed { until, is_passable: hold.bypass });
         }
+    }
+
+    /// Whether it was not closed for too long just now.
+    pub(crate) fn may_close(&self, now: Instant) -> bool {
+        self.open_until.is_none_or(|open| open <= now)
     }
 
     pub(crate) const fn is_closed(&self) -> bool {

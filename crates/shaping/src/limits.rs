@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 /// A timer rings after this at the soonest: finer than what the network does to times, and too seldom to keep a processor busy.
+/// What comes is held back at once all the same.
 pub const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 
 /// What waits while nothing leaves waits no longer, and for as long afterwards nothing is held back: several distances of

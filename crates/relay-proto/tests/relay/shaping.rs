@@ -91,9 +91,8 @@ fn at_a_constant_rate_nobody_tells_a_talk_from_a_silence() {
             }
             pair.world.run(left);
         }
-        // The first message left when it was sent, and ticks begin after that.
         [(0, true), (0, false), (1, true), (1, false)]
-            .map(|(at, outward)| pair.seen(at, outward, 2 * TICK))
+            .map(|(at, outward)| pair.seen(at, outward, Duration::ZERO))
     };
     let (talk, silence) = (watch(true), watch(false));
     for (talk, silence) in talk.iter().zip(&silence) {
@@ -201,6 +200,7 @@ fn whoever_does_not_know_of_dummies_gets_none_and_nothing_waits_there() {
     let b = world.open(&network, old);
     world.take_events(b);
     world.send(a, frame(bob.key.id(), b"news"));
+    world.run(TICK);
     assert_eq!(world.take_events(b), [ClientEvent::Frame(frame(alice.key.id(), b"news"))]);
     world.run(SECOND);
     // Two of the handshake, what attaches, and the answer.

@@ -44,7 +44,7 @@ impl End {
     }
 
     pub(crate) fn receive(&mut self, content: Content) {
-        self.shaper.handle_received(content, self.now);
+        self.shaper.handle_received(content, self.is_waiting(), self.now);
         self.drain();
     }
 
