@@ -144,9 +144,9 @@ impl Gate {
         self.closed.is_some()
     }
 
-    /// Opens if it is time to; says whether it did.
+    /// Opens if it is time to; says whether it did. A message that may pass ends the wait, however late it was let.
     pub(crate) fn open_if_due(&mut self, now: Instant) -> bool {
-        let is_held = self.held.is_some_and(|held| held + LONGEST_HOLD <= now);
+        let is_held = !self.is_released && self.held.is_some_and(|held| held + LONGEST_HOLD <= now);
         if is_held {
             self.open_until = Some(now + LONGEST_HOLD);
         }
@@ -285,6 +285,22 @@ mod tests {
         assert_eq!(gate.turn(true), Turn::Queued);
         gate.close(hold(100, true), end + LONGEST_HOLD);
         assert_eq!(gate.turn(true), Turn::Nothing);
+    }
+
+    #[test]
+    fn who_was_late_to_let_a_message_pass_held_nothing_back_for_too_long() {
+        let start = Instant::now();
+        let mut gate = Gate::open(start);
+        gate.close(hold(100_000, true), start);
+        gate.note(true, start);
+        let late = start + 2 * LONGEST_HOLD;
+        gate.pad(PASSING, true, late);
+        assert!(!gate.open_if_due(late));
+        gate.note(true, late);
+        assert_eq!(
+            (gate.take_turn(true), gate.take_turn(true)),
+            (Turn::QueuedOrDummy, Turn::Nothing)
+        );
     }
 
     #[test]

@@ -67,6 +67,13 @@ impl End {
         self.now = end;
     }
 
+    /// Lets time pass during which nothing runs, and then does what is due.
+    pub(crate) fn stall(&mut self, duration: Duration) {
+        self.now += duration;
+        self.shaper.handle_timeout(self.is_waiting(), self.now);
+        self.drain();
+    }
+
     fn drain(&mut self) {
         loop {
             let queued = match self.shaper.take_turn(self.is_waiting()) {

@@ -37,6 +37,20 @@ fn at_a_constant_rate_a_burst_after_a_silence_leaves_like_any_other() {
 }
 
 #[test]
+fn at_a_constant_rate_nothing_shows_after_a_stall() {
+    let mut end = End::new(&Shaping::Constant, 1);
+    end.queue();
+    end.run(SECOND + TICK / 2);
+    let before = end.left.len();
+    (0..5).for_each(|_| end.queue());
+    end.stall(10 * TICK);
+    end.run(4 * TICK);
+    let times: Vec<_> = end.left[before..].iter().map(|left| left.at).collect();
+    let first = SECOND + TICK / 2 + 10 * TICK;
+    assert_eq!(times, [0, 1, 2, 3, 4].map(|tick| first + tick * TICK));
+}
+
+#[test]
 fn a_constant_rate_begins_with_what_is_received_and_ends_after_a_random_while() {
     let ends: Vec<_> = (0..20)
         .map(|seed| {
