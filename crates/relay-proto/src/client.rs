@@ -227,8 +227,8 @@ impl RelayClient {
     }
 
     /// Takes over what waits to be sent over an older link to the same relay.
-    pub fn take_over(&mut self, older: &mut Self) {
-        self.link.outbound.take_over(&mut older.link.outbound);
+    pub fn take_over(&mut self, older: &mut Self, now: Instant) {
+        self.link.outbound.take_over(&mut older.link.outbound, now);
     }
 
     /// Shows the relay a renewed membership, so that the link outlives the one that attached it.

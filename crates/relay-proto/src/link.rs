@@ -114,7 +114,7 @@ impl Link {
             rng.fill_bytes(&mut seed);
             Shaper::new(plan, seed, now)
         });
-        self.outbound.set_shaper(shaper);
+        self.outbound.set_shaper(shaper, now);
     }
 
     pub(crate) fn handle_message(

@@ -71,10 +71,21 @@ impl Outbound {
     }
 
     /// Has messages leave when a shaper says it, or as soon as they can.
-    pub(crate) fn set_shaper(&mut self, shaper: Option<Shaper>) {
+    pub(crate) fn set_shaper(&mut self, shaper: Option<Shaper>, now: Instant) {
         self.filling.is_shaped = shaper.is_some();
         self.data.set_filling(self.filling);
         self.shaper = shaper.map(Box::new);
+        self.tell_waiting(now);
+    }
+
+    /// Tells the shaper of what waits and was queued before.
+    fn tell_waiting(&mut self, now: Instant) {
+        let (is_waiting, frames) =
+            (self.is_waiting(), self.data.len() + usize::from(self.left.is_some()));
+        if let Some(shaper) = &mut self.shaper {
+            (0..frames).for_each(|_| shaper.handle_queued(now));
+            shaper.note(is_waiting, now);
+        }
     }
 
     /// Has what is queued leave as soon as it can, as long as before.
@@ -161,11 +172,13 @@ impl Outbound {
     }
 
     /// Takes over the data that waits for another stream. Only for who has none waiting yet.
-    pub(crate) fn take_over(&mut self, other: &mut Self) {
+    pub(crate) fn take_over(&mut self, other: &mut Self, now: Instant) {
         std::mem::swap(&mut self.data, &mut other.data);
         std::mem::swap(&mut self.left, &mut other.left);
         self.data.set_filling(self.filling);
         other.data.set_filling(other.filling);
+        self.tell_waiting(now);
+        other.tell_waiting(now);
     }
 
     /// The next message for the stream.
@@ -312,6 +325,7 @@ mod tests {
     use super::*;
 
     const PEER: DeviceId = DeviceId::from_bytes([1; 32]);
+    const BOUNDS: Bounds = Bounds { bytes: 1 << 20, frames: 100 };
     const TICK: Duration = Duration::from_millis(20);
 
     fn frame(kind: FrameType, length: usize) -> BytesMut {
@@ -320,14 +334,11 @@ mod tests {
         frame
     }
 
-    /// The end of a link on which one message leaves at each tick, beginning with the next.
-    fn ticking(now: Instant) -> Outbound {
-        let mut outbound = Outbound::new(Bounds { bytes: 1 << 20, frames: 100 });
+    /// The end of a link on which one message leaves at each tick from the next frame on.
+    fn shaped_from(mut outbound: Outbound, now: Instant) -> Outbound {
         outbound.begin_hop(&HopKey::from_bytes(&[2; 32]), PEER);
         let plan = Plan::new(&Shaping::Constant).expect("it can be run").expect("it is one");
-        outbound.set_shaper(Some(Shaper::new(&plan, [3; 32], now)));
-        outbound.push_frame(FlowId(0), frame(FrameType::Data, 100), now);
-        while outbound.pop(now).is_some() {}
+        outbound.set_shaper(Some(Shaper::new(&plan, [3; 32], now)), now);
         outbound
     }
 
@@ -343,12 +354,26 @@ mod tests {
     }
 
     #[test]
+    fn what_waited_before_there_was_a_shaper_waits_for_its_turn_too() {
+        let now = Instant::now();
+        let mut waiting = Outbound::new(BOUNDS);
+        waiting.push_frame(FlowId(0), frame(FrameType::Data, 100), now);
+        let mut shaped = shaped_from(waiting, now);
+        assert!(!shaped.has_message() && shaped.poll_timeout() == Some(now + TICK));
+        shaped.handle_timeout(now + TICK);
+        let mut newer = shaped_from(Outbound::new(BOUNDS), now);
+        newer.take_over(&mut shaped, now + TICK);
+        assert!(!newer.has_message() && newer.poll_timeout() == Some(now + 2 * TICK));
+    }
+
+    #[test]
     fn frames_that_leave_together_make_no_message_longer_than_the_first_is_alone() {
         for kind in [FrameType::Data, FrameType::Carried] {
             // Beyond 1,440 bytes the first frame alone in a bundle would be in the next bucket.
             for length in [100, 700, 1_440, 1_441, 1_480, 1_520, 1_521, 4_050] {
                 let mut now = Instant::now();
-                let mut outbound = ticking(now);
+                let mut outbound = shaped_from(Outbound::new(BOUNDS), now);
+                outbound.push_frame(FlowId(0), frame(kind, 100), now);
                 next(&mut outbound, &mut now);
                 now += TICK / 2;
                 (0..2).for_each(|_| outbound.push_frame(FlowId(1), frame(kind, length), now));

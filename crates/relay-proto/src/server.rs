@@ -451,7 +451,7 @@ impl RelayServer {
     fn supersede(&mut self, old: ConnectionId, new: ConnectionId, now: Instant) {
         let Some(mut older) = self.connections.remove(&old) else { return };
         if let Some(newer) = self.connections.get_mut(&new) {
-            newer.link.outbound.take_over(&mut older.link.outbound);
+            newer.link.outbound.take_over(&mut older.link.outbound, now);
         }
         older.ends = Some(now + LINGER);
         let before = older.attached().and_then(|attached| attached.before);
