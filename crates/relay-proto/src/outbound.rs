@@ -29,6 +29,8 @@ pub(crate) struct Outbound {
     filling: Filling,
     /// Says what leaves when, where the network wishes it.
     shaper: Option<Box<Shaper>>,
+    /// Whether the last message that passed a shaper's gate was no data, of which some waited.
+    is_data_next: bool,
 }
 
 /// Protection of what is sent.
@@ -55,6 +57,7 @@ impl Outbound {
             left: None,
             filling: Filling::NONE,
             shaper: None,
+            is_data_next: false,
         }
     }
 
@@ -211,13 +214,15 @@ impl Outbound {
         message
     }
 
-    /// The next message that is queued under hop protection, with the frames behind it that do not make it longer, and
-    /// more where much waits.
+    /// The next message that is queued under hop protection, data and all else in turns: a frame with those behind it that
+    /// do not make it longer, and more where much waits.
     fn pop_bundle(&mut self, now: Instant) -> Option<BytesMut> {
-        if !self.control.is_empty() {
+        let is_data = self.left.is_some() || !self.data.is_empty();
+        self.is_data_next = is_data && !self.control.is_empty() && !self.is_data_next;
+        if self.is_data_next {
             return self.pop_queued(now);
         }
-        let first = self.pop_frame(now)?;
+        let Some(first) = self.pop_frame(now) else { return self.pop_queued(now) };
         let is_much = self.data.bytes() > BACKLOG;
         let own_length = self.filling.apply(first.len() + HOP_TAG_LENGTH);
         let room = if is_much { ROOM } else { own_length.saturating_sub(OVERHEAD) };
@@ -364,6 +369,18 @@ mod tests {
         let mut newer = shaped_from(Outbound::new(BOUNDS), now);
         newer.take_over(&mut shaped, now + TICK);
         assert!(!newer.has_message() && newer.poll_timeout() == Some(now + 2 * TICK));
+    }
+
+    #[test]
+    fn data_has_every_second_turn_however_much_else_there_is_to_say() {
+        let mut now = Instant::now();
+        let mut outbound = shaped_from(Outbound::new(BOUNDS), now);
+        (0..3).for_each(|_| outbound.push_mesh(b"news", now));
+        (0..3).for_each(|_| outbound.push_frame(FlowId(0), frame(FrameType::Carried, 1_480), now));
+        for waiting in [(2, 3), (2, 2), (1, 2), (1, 1), (0, 1), (0, 0)] {
+            next(&mut outbound, &mut now);
+            assert_eq!((outbound.queued_control(), outbound.data.len()), waiting);
+        }
     }
 
     #[test]
