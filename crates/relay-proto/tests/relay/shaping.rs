@@ -6,7 +6,7 @@ use identity::Shaping;
 use proptest::prelude::*;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
-use relay_proto::{BUCKETS, ClientEvent, ConnectionId, Limits, Rate, SHAPED_LENGTH};
+use relay_proto::{BUCKETS, ClientEvent, ConnectionId, FlowId, Limits, Rate, SHAPED_LENGTH};
 
 use crate::world::{Device, Network, World, frame};
 
@@ -147,6 +147,18 @@ fn a_message_waits_a_tick_at_most_if_it_is_alone() {
         pair.world.run(2 * TICK + MILLISECOND);
         assert_eq!(pair.arrived(1), [number]);
     }
+}
+
+#[test]
+fn no_writer_is_woken_before_it_is_time_to() {
+    let mut pair = Pair::new(&Shaping::Constant, Limits::default());
+    let World { server, rng, now, .. } = &mut pair.world;
+    let (place, link) = ((pair.network.id(), pair.devices[1].key.id()), pair.links[1]);
+    assert!(server.send(place, FlowId(1), frame(place.1, b"news"), now.instant));
+    assert_eq!(server.poll_ready(), None);
+    *now = now.after(TICK);
+    server.handle_timeout(rng, *now);
+    assert_eq!(server.poll_ready(), Some(link));
 }
 
 #[test]
