@@ -134,16 +134,16 @@ impl Link {
         let length = header.frame_length();
         self.padding_received += (message.len() - HOP_TAG_LENGTH - length) as u64;
         self.outbound.handle_received(content(header.kind), now.instant);
-        let frame = without_padding(message, length);
+        let frame = || without_padding(message, length);
         match header.kind {
-            FrameType::Control => self.handle_channel_message(payload(&frame), rng, now),
+            FrameType::Control => self.handle_channel_message(payload(&frame()), rng, now),
             FrameType::Marker => {}
             FrameType::Dummy => self.events.push_back(LinkEvent::Dummy),
-            FrameType::Bundle => self.handle_bundle(&frame),
-            FrameType::Carried => self.events.push_back(LinkEvent::Carried(frame)),
-            FrameType::Mesh => self.events.push_back(LinkEvent::Mesh(frame)),
+            FrameType::Bundle => self.handle_bundle(&frame()),
+            FrameType::Carried => self.events.push_back(LinkEvent::Carried(frame())),
+            FrameType::Mesh => self.events.push_back(LinkEvent::Mesh(frame())),
             FrameType::Data | FrameType::Handshake | FrameType::Disco | FrameType::Introduce => {
-                self.events.push_back(LinkEvent::Frame(header.peer, frame));
+                self.events.push_back(LinkEvent::Frame(header.peer, frame()));
             }
         }
     }

@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 use frame_proto::{
-    FrameType, HEADER_LENGTH, HOP_TAG_LENGTH, HopKey, HopSealer, TAG_LENGTH, compose, payload_mut,
+    FrameType, HEADER_LENGTH, HOP_TAG_LENGTH, HopKey, HopSealer, TAG_LENGTH, compose,
 };
 use identity::{DeviceId, Padding};
 use shaping::{Content, Shaper, Turn};
@@ -141,7 +141,7 @@ impl Outbound {
     pub(crate) fn push_channel(&mut self, message: Vec<u8>, now: Instant) {
         match &self.hop {
             Some(hop) => {
-                let frame = hop.wrap(FrameType::Control, &message);
+                let frame = hop.wrap(FrameType::Control, &[message], self.filling);
                 self.push_control(frame, now);
             }
             None => self.plain.push_back(message),
@@ -151,7 +151,7 @@ impl Outbound {
     /// Queues what one relay says to another, once hop protection has begun.
     pub(crate) fn push_mesh(&mut self, message: &[u8], now: Instant) {
         if let Some(hop) = &self.hop {
-            let frame = hop.wrap(FrameType::Mesh, message);
+            let frame = hop.wrap(FrameType::Mesh, &[message], self.filling);
             self.push_control(frame, now);
         }
     }
@@ -226,8 +226,8 @@ impl Outbound {
         let is_much = self.data.bytes() > BACKLOG;
         let own_length = self.filling.apply(first.len() + HOP_TAG_LENGTH);
         let room = if is_much { ROOM } else { own_length.saturating_sub(OVERHEAD) };
-        let mut bundle = BytesMut::new();
         let mut length = first.len();
+        let mut frames = vec![first];
         while length < room
             && let Some(next) = self.pop_frame(now)
         {
@@ -236,19 +236,19 @@ impl Outbound {
                 self.left = Some(next);
                 break;
             }
-            if bundle.is_empty() {
-                bundle.extend_from_slice(&first);
-            }
-            bundle.extend_from_slice(&next);
+            frames.push(next);
         }
         let hop = self.hop.as_mut()?;
-        let frame = if bundle.is_empty() { first } else { hop.wrap(FrameType::Bundle, &bundle) };
+        let frame = match <[BytesMut; 1]>::try_from(frames) {
+            Ok([alone]) => alone,
+            Err(frames) => hop.wrap(FrameType::Bundle, &frames, self.filling),
+        };
         Some(hop.seal(frame, self.filling))
     }
 
     fn dummy(&mut self) -> Option<BytesMut> {
         let hop = self.hop.as_mut()?;
-        let frame = hop.wrap(FrameType::Dummy, &[]);
+        let frame = hop.wrap::<&[u8]>(FrameType::Dummy, &[], self.filling);
         Some(hop.seal(frame, self.filling))
     }
 
@@ -303,13 +303,15 @@ impl Outbound {
 }
 
 impl Hop {
-    /// A frame of this hop around a message, with capacity for the hop tag.
-    fn wrap(&self, kind: FrameType, message: &[u8]) -> BytesMut {
-        let length = HEADER_LENGTH + message.len() + TAG_LENGTH;
-        let mut frame = BytesMut::with_capacity(length + HOP_TAG_LENGTH);
-        frame.resize(length, 0);
+    /// A frame of this hop around a message in parts, with capacity for the hop tag and padding.
+    fn wrap<P: AsRef<[u8]>>(&self, kind: FrameType, parts: &[P], filling: Filling) -> BytesMut {
+        let payload: usize = parts.iter().map(|part| part.as_ref().len()).sum();
+        let length = HEADER_LENGTH + payload + TAG_LENGTH;
+        let mut frame = BytesMut::with_capacity(filling.apply(length + HOP_TAG_LENGTH));
+        frame.put_bytes(0, HEADER_LENGTH);
+        parts.iter().for_each(|part| frame.put_slice(part.as_ref()));
+        frame.put_bytes(0, TAG_LENGTH);
         compose(kind, self.peer, &mut frame).expect("a message of the hop fits a frame");
-        payload_mut(&mut frame).copy_from_slice(message);
         frame
     }
 
