@@ -339,7 +339,7 @@ impl RelayServer {
                     connection.stage = Stage::Established { remote_static, capability };
                 }
                 LinkEvent::Dummy => {
-                    // It counts as what it is long; there is nothing to drop.
+                    // The link has counted how long it is; there is nothing to drop.
                     connection.admit(0, now.instant);
                 }
                 LinkEvent::Frame(receiver, frame) => {

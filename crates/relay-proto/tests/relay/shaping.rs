@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use frame_proto::HOP_TAG_LENGTH;
 use identity::Shaping;
 use proptest::prelude::*;
 use rand_chacha::ChaCha20Rng;
@@ -282,6 +283,20 @@ fn dummies_take_from_a_clients_rate_when_they_come_and_not_afterwards() {
         pair.world.run(4 * SECOND);
         assert_eq!(pair.arrived(1), [number]);
     }
+}
+
+#[test]
+fn dummies_take_all_of_their_length_from_a_clients_rate() {
+    // What 780 messages are long: frame 15 is in number 751, and the next one in number 801, which would be within it if
+    // dummies counted without their headers.
+    let burst = 780 * (SHAPED_LENGTH - HOP_TAG_LENGTH) as u64;
+    let bytes = Rate { per_second: 1, burst };
+    let mut pair = Pair::new(&Shaping::Constant, Limits { bytes, ..Limits::default() });
+    for number in 0..20 {
+        pair.send(0, number, 1_000);
+        pair.world.run(SECOND);
+    }
+    assert_eq!(pair.arrived(1), (0..16).collect::<Vec<_>>());
 }
 
 #[test]
