@@ -23,6 +23,9 @@ pub(crate) const ROUNDS: usize = 2 * identity::MAX_MACHINES;
 /// States of a machine, of which those that are published have a hundred at most.
 pub(crate) const MAX_STATES: usize = 256;
 
+/// Transitions of a machine, all of which are looked at whenever a link begins: eight for each state that it may have.
+pub(crate) const MAX_TRANSITIONS: usize = 2_048;
+
 /// Dummies of a machine that no fraction limits: those of a few loads of a page.
 pub(crate) const MAX_ALLOWED_DUMMIES: u64 = 10_000;
 
