@@ -13,8 +13,8 @@ pub(crate) const OVERHEAD: usize = HEADER_LENGTH + TAG_LENGTH + HOP_TAG_LENGTH;
 /// The bytes of frames that one message takes.
 pub(crate) const ROOM: usize = PAYLOAD_LIMIT - OVERHEAD;
 
-/// Where more than this waits, in bytes, somebody sends more than packets one by one: three of them, which wait for
-/// less time than people notice.
+/// Where more than this waits behind a frame, in bytes as queues count them, somebody sends more than packets one by one:
+/// nearly three of them, which wait for less time than people notice.
 pub(crate) const BACKLOG: usize = 3 * SHAPED_LENGTH;
 
 /// The frames of a bundle, which may wait in queues that count their bytes, each in memory of its own with room for the

@@ -38,7 +38,8 @@ use crate::timers::Timers;
 ///
 /// After every handler: drain [`Self::poll_event`], wake the writers of [`Self::poll_ready`], arm
 /// one timer for [`Self::poll_timeout`]. The writer of a connection asks [`Self::poll_message`]
-/// whenever its stream takes a message, so that whatever waits, waits in the bounded queue here.
+/// whenever its stream takes a message, so that whatever waits, waits in the bounded queue here, and
+/// then arms the timer for [`Self::poll_sooner`].
 pub struct RelayServer {
     capability: u16,
     limits: Limits,

@@ -62,7 +62,7 @@ struct Closed {
     is_passable: bool,
 }
 
-/// The dummies of one second.
+/// The dummies of one second, which begins with the first that is taken after the one before.
 #[derive(Debug)]
 struct Budget {
     since: Instant,

@@ -28,7 +28,7 @@ pub struct Shaper {
 /// What came in a message, as far as machines tell it apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content {
-    /// Something that somebody sent.
+    /// Something that somebody sent, a bundle of it too.
     Frame,
     /// A dummy.
     Dummy,

@@ -78,8 +78,8 @@ impl RelayServer {
         self.last_now = Some(now);
     }
 
-    /// When [`Self::handle_timeout`] must be called, if [`Self::poll_message`] has made that sooner than it was: to be asked
-    /// for after [`Self::poll_message`], where [`Self::poll_timeout`] is not.
+    /// When [`Self::handle_timeout`] must be called at the latest for what [`Self::poll_message`] has given since this was
+    /// asked for last. [`Self::poll_timeout`] knows of it too.
     #[must_use]
     pub const fn poll_sooner(&mut self) -> Option<Instant> {
         self.timing.sooner.take()
