@@ -328,6 +328,7 @@ mod tests {
 
     use identity::Shaping;
     use shaping::Plan;
+    use shaping::limits::SHORTEST_WAIT;
 
     use super::*;
 
@@ -366,11 +367,10 @@ mod tests {
         let mut waiting = Outbound::new(BOUNDS);
         waiting.push_frame(FlowId(0), frame(FrameType::Data, 100), now);
         let mut shaped = shaped_from(waiting, now);
-        assert!(!shaped.has_message() && shaped.poll_timeout() == Some(now + TICK));
-        shaped.handle_timeout(now + TICK);
+        assert!(!shaped.has_message() && shaped.poll_timeout() == Some(now + SHORTEST_WAIT));
         let mut newer = shaped_from(Outbound::new(BOUNDS), now);
-        newer.take_over(&mut shaped, now + TICK);
-        assert!(!newer.has_message() && newer.poll_timeout() == Some(now + 2 * TICK));
+        newer.take_over(&mut shaped, now);
+        assert!(!newer.has_message() && newer.poll_timeout() == Some(now + SHORTEST_WAIT));
     }
 
     #[test]

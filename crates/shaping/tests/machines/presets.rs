@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use identity::Shaping;
 use shaping::Content;
+use shaping::limits::SHORTEST_WAIT;
 
 use crate::link::{End, Left, MILLISECOND, SECOND};
 
@@ -19,7 +20,7 @@ fn a_constant_rate_has_one_message_at_each_tick_whatever_is_queued() {
     }
     end.run(SECOND);
     // The ticks begin when something is queued.
-    assert_eq!(end.left[0], Left { at: TICK, queued: Some(Duration::ZERO) });
+    assert_eq!(end.left[0], Left { at: SHORTEST_WAIT, queued: Some(Duration::ZERO) });
     let gaps = end.left.windows(2).map(|pair| pair[1].at - pair[0].at);
     assert!(gaps.clone().all(|gap| gap == TICK), "{:?}", gaps.collect::<Vec<_>>());
     assert_eq!(end.left.len() - end.dummies(), 11);
@@ -33,7 +34,7 @@ fn at_a_constant_rate_a_burst_after_a_silence_leaves_like_any_other() {
     assert_eq!(end.left, []);
     end.run(SECOND);
     let times: Vec<_> = end.left.iter().take(4).map(|left| left.at).collect();
-    assert_eq!(times, [1, 2, 3, 4].map(|tick| tick * TICK));
+    assert_eq!(times, [0, 1, 2, 3].map(|tick| SHORTEST_WAIT + tick * TICK));
 }
 
 #[test]
@@ -61,7 +62,7 @@ fn a_constant_rate_begins_with_what_is_received_and_ends_after_a_random_while() 
             let last = end.left.last().expect("dummies").at;
             end.queue();
             end.run(TICK);
-            assert_eq!(end.left.last().map(|left| left.at), Some(60 * SECOND + TICK));
+            assert_eq!(end.left.last().map(|left| left.at), Some(60 * SECOND + SHORTEST_WAIT));
             end.run(SECOND);
             assert_eq!(end.left.last().and_then(|left| left.queued), None);
             last
