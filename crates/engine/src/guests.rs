@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use control_proto::{NetworkMap, SecurityEvent, limits::CAPABILITY};
-use identity::{DeviceId, Padding, Shaping};
+use identity::{DeviceId, Padding};
 use noise_channel::ClockOffset;
 use relay_proto::{ConnectionId, FlowId, RelayNetwork, RelayServer, ServerEvent};
+use shaping::Plan;
 
 use crate::context::Context;
 use crate::io::StreamId;
@@ -57,9 +58,9 @@ impl Guests {
         self.server.set_padding(self.network, padding);
     }
 
-    /// Takes over when the network wants messages to leave; what cannot be done is reported for the links to relays.
-    pub(crate) fn set_shaping(&mut self, shaping: &Shaping, cx: &mut Context<'_>) {
-        let _ = self.server.set_shaping(self.network, shaping, cx.rng, cx.now.instant);
+    /// Takes over when the network wants messages to leave.
+    pub(crate) fn set_plan(&mut self, plan: Option<Plan>, cx: &mut Context<'_>) {
+        self.server.set_plan(self.network, plan, cx.rng, cx.now.instant);
     }
 
     /// Takes note of who is no member any more, and of the bindings of those who are.

@@ -113,7 +113,7 @@ impl Link {
             if let (Some(Line { client: Some(new), .. }), Some(Line { client: Some(old), .. })) =
                 clients
             {
-                new.take_over(old);
+                new.take_over(old, now);
             }
             unneeded = std::mem::replace(&mut self.last, before).map(|line| line.stream);
             self.last_ends = Some(now + LINGER);
@@ -142,7 +142,7 @@ impl Link {
             };
             let old = self.line.as_mut().and_then(|line| line.client.as_mut());
             if let (Some(new), Some(old)) = (&mut next.client, old) {
-                new.take_over(old);
+                new.take_over(old, now);
             }
             self.line = Some(next);
             return false;

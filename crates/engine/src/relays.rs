@@ -225,7 +225,7 @@ impl Relays {
         link.keep_until(now + VISIT);
         match &mut link.line {
             Some(Line { client: Some(client), stream, .. }) if client.is_attached() => {
-                if client.send(flow, frame, now).is_ok() {
+                if client.send(flow, frame, now).is_ok() && client.has_message() {
                     streams.wake(*stream);
                 }
             }

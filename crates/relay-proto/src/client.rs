@@ -112,8 +112,9 @@ struct Proofs {
 /// One link to one relay.
 ///
 /// After every handler: drain [`Self::poll_event`], arm a timer for [`Self::poll_timeout`], and
-/// whenever the stream takes a message, give it [`Self::poll_message`]. Asking for messages earlier
-/// than the stream takes them would move the queue to where nothing is dropped.
+/// whenever the stream takes a message, give it [`Self::poll_message`], after which [`Self::poll_timeout`]
+/// may be sooner. Asking for messages earlier than the stream takes them would move the queue to where
+/// nothing is dropped.
 pub struct RelayClient {
     pub(crate) link: Link,
     relay: DeviceId,
@@ -227,8 +228,8 @@ impl RelayClient {
     }
 
     /// Takes over what waits to be sent over an older link to the same relay.
-    pub fn take_over(&mut self, older: &mut Self) {
-        self.link.outbound.take_over(&mut older.link.outbound);
+    pub fn take_over(&mut self, older: &mut Self, now: Instant) {
+        self.link.outbound.take_over(&mut older.link.outbound, now);
     }
 
     /// Shows the relay a renewed membership, so that the link outlives the one that attached it.

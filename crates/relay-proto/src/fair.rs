@@ -93,6 +93,11 @@ impl FairQueue {
         self.dropped
     }
 
+    /// Queued frames.
+    pub(crate) const fn len(&self) -> usize {
+        self.frames
+    }
+
     pub(crate) const fn is_empty(&self) -> bool {
         self.frames == 0
     }

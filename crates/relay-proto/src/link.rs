@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use bytes::BytesMut;
-use frame_proto::{FrameType, HOP_TAG_LENGTH, HopError, HopKey, HopOpener, payload};
+use frame_proto::{
+    FrameType, HEADER_LENGTH, HOP_TAG_LENGTH, HopError, HopKey, HopOpener, TAG_LENGTH, payload,
+};
 use identity::DeviceId;
 use noise_channel::limits::MESSAGE_OVERHEAD;
 use noise_channel::{
@@ -65,7 +67,7 @@ pub(crate) struct Link {
     events: VecDeque<LinkEvent>,
     /// Messages of the channel so far: each may cost a Diffie-Hellman.
     pub(crate) control_received: u64,
-    /// Bytes of padding that have come and that nobody has counted yet.
+    /// Bytes beside frames that have come and that nobody has counted yet: padding, dummies, and what is round bundles.
     pub(crate) padding_received: u64,
     /// What messages are shaped by, once they can be.
     plan: Option<Plan>,
@@ -114,7 +116,7 @@ impl Link {
             rng.fill_bytes(&mut seed);
             Shaper::new(plan, seed, now)
         });
-        self.outbound.set_shaper(shaper);
+        self.outbound.set_shaper(shaper, now);
     }
 
     pub(crate) fn handle_message(
@@ -132,20 +134,30 @@ impl Link {
         };
         self.channel.note_received(now.instant);
         let length = header.frame_length();
-        self.padding_received += (message.len() - HOP_TAG_LENGTH - length) as u64;
-        if let Some(shaper) = self.outbound.shaper() {
-            shaper.handle_received(content(header.kind), now.instant);
-        }
-        let frame = without_padding(message, length);
+        let of_frames = match header.kind {
+            FrameType::Dummy => 0,
+            FrameType::Bundle => length - HEADER_LENGTH - TAG_LENGTH,
+            FrameType::Data
+            | FrameType::Handshake
+            | FrameType::Disco
+            | FrameType::Introduce
+            | FrameType::Control
+            | FrameType::Marker
+            | FrameType::Carried
+            | FrameType::Mesh => length,
+        };
+        self.padding_received += (message.len() - HOP_TAG_LENGTH - of_frames) as u64;
+        self.outbound.handle_received(content(header.kind), now.instant);
+        let frame = || without_padding(message, length);
         match header.kind {
-            FrameType::Control => self.handle_channel_message(payload(&frame), rng, now),
+            FrameType::Control => self.handle_channel_message(payload(&frame()), rng, now),
             FrameType::Marker => {}
             FrameType::Dummy => self.events.push_back(LinkEvent::Dummy),
-            FrameType::Bundle => self.handle_bundle(&frame),
-            FrameType::Carried => self.events.push_back(LinkEvent::Carried(frame)),
-            FrameType::Mesh => self.events.push_back(LinkEvent::Mesh(frame)),
+            FrameType::Bundle => self.handle_bundle(&frame()),
+            FrameType::Carried => self.events.push_back(LinkEvent::Carried(frame())),
+            FrameType::Mesh => self.events.push_back(LinkEvent::Mesh(frame())),
             FrameType::Data | FrameType::Handshake | FrameType::Disco | FrameType::Introduce => {
-                self.events.push_back(LinkEvent::Frame(header.peer, frame));
+                self.events.push_back(LinkEvent::Frame(header.peer, frame()));
             }
         }
     }

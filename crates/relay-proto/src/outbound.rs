@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 use frame_proto::{
-    FrameType, HEADER_LENGTH, HOP_TAG_LENGTH, HopKey, HopSealer, TAG_LENGTH, compose, payload_mut,
+    FrameType, HEADER_LENGTH, HOP_TAG_LENGTH, HopKey, HopSealer, TAG_LENGTH, compose,
 };
 use identity::{DeviceId, Padding};
-use shaping::{Shaper, Turn};
+use shaping::{Content, Shaper, Turn};
 
 use crate::bundle::{BACKLOG, OVERHEAD, ROOM};
 use crate::fair::{Bounds, FairQueue, FlowId};
@@ -29,6 +29,8 @@ pub(crate) struct Outbound {
     filling: Filling,
     /// Says what leaves when, where the network wishes it.
     shaper: Option<Box<Shaper>>,
+    /// Whether the last message that passed a shaper's gate was no data, of which some waited.
+    is_data_next: bool,
 }
 
 /// Protection of what is sent.
@@ -55,6 +57,7 @@ impl Outbound {
             left: None,
             filling: Filling::NONE,
             shaper: None,
+            is_data_next: false,
         }
     }
 
@@ -71,15 +74,34 @@ impl Outbound {
     }
 
     /// Has messages leave when a shaper says it, or as soon as they can.
-    pub(crate) fn set_shaper(&mut self, shaper: Option<Shaper>) {
+    pub(crate) fn set_shaper(&mut self, shaper: Option<Shaper>, now: Instant) {
         self.filling.is_shaped = shaper.is_some();
         self.data.set_filling(self.filling);
         self.shaper = shaper.map(Box::new);
+        self.tell_waiting(now);
     }
 
-    /// What says what leaves when.
-    pub(crate) fn shaper(&mut self) -> Option<&mut Shaper> {
-        self.shaper.as_deref_mut()
+    /// Tells the shaper of what waits and was queued before.
+    fn tell_waiting(&mut self, now: Instant) {
+        let (is_waiting, frames) =
+            (self.is_waiting(), self.data.len() + usize::from(self.left.is_some()));
+        if let Some(shaper) = &mut self.shaper {
+            (0..frames).for_each(|_| shaper.handle_queued(now));
+            shaper.note(is_waiting, now);
+        }
+    }
+
+    /// Has what is queued leave as soon as it can, as long as before.
+    pub(crate) fn release(&mut self) {
+        self.shaper = None;
+    }
+
+    /// Tells the shaper of a message that has arrived.
+    pub(crate) fn handle_received(&mut self, content: Content, now: Instant) {
+        let is_waiting = self.is_waiting();
+        if let Some(shaper) = &mut self.shaper {
+            shaper.handle_received(content, is_waiting, now);
+        }
     }
 
     /// Lets the shaper do what is due.
@@ -119,7 +141,7 @@ impl Outbound {
     pub(crate) fn push_channel(&mut self, message: Vec<u8>, now: Instant) {
         match &self.hop {
             Some(hop) => {
-                let frame = hop.wrap(FrameType::Control, &message);
+                let frame = hop.wrap(FrameType::Control, &[message], self.filling);
                 self.push_control(frame, now);
             }
             None => self.plain.push_back(message),
@@ -129,7 +151,7 @@ impl Outbound {
     /// Queues what one relay says to another, once hop protection has begun.
     pub(crate) fn push_mesh(&mut self, message: &[u8], now: Instant) {
         if let Some(hop) = &self.hop {
-            let frame = hop.wrap(FrameType::Mesh, message);
+            let frame = hop.wrap(FrameType::Mesh, &[message], self.filling);
             self.push_control(frame, now);
         }
     }
@@ -153,11 +175,13 @@ impl Outbound {
     }
 
     /// Takes over the data that waits for another stream. Only for who has none waiting yet.
-    pub(crate) fn take_over(&mut self, other: &mut Self) {
+    pub(crate) fn take_over(&mut self, other: &mut Self, now: Instant) {
         std::mem::swap(&mut self.data, &mut other.data);
         std::mem::swap(&mut self.left, &mut other.left);
         self.data.set_filling(self.filling);
         other.data.set_filling(other.filling);
+        self.tell_waiting(now);
+        other.tell_waiting(now);
     }
 
     /// The next message for the stream.
@@ -190,18 +214,20 @@ impl Outbound {
         message
     }
 
-    /// The next message that is queued under hop protection, with the frames behind it that do not make it longer, and
-    /// more where much waits.
+    /// The next message that is queued under hop protection, data and all else in turns: a frame with those behind it that
+    /// do not make it longer, and more where much waits.
     fn pop_bundle(&mut self, now: Instant) -> Option<BytesMut> {
-        if !self.control.is_empty() {
+        let is_data = self.left.is_some() || !self.data.is_empty();
+        self.is_data_next = is_data && !self.control.is_empty() && !self.is_data_next;
+        if self.is_data_next {
             return self.pop_queued(now);
         }
-        let first = self.pop_frame(now)?;
+        let Some(first) = self.pop_frame(now) else { return self.pop_queued(now) };
         let is_much = self.data.bytes() > BACKLOG;
-        let own_room = self.filling.apply(first.len() + OVERHEAD) - OVERHEAD;
-        let room = if is_much { ROOM } else { own_room.min(ROOM) };
-        let mut bundle = BytesMut::new();
+        let own_length = self.filling.apply(first.len() + HOP_TAG_LENGTH);
+        let room = if is_much { ROOM } else { own_length.saturating_sub(OVERHEAD) };
         let mut length = first.len();
+        let mut frames = vec![first];
         while length < room
             && let Some(next) = self.pop_frame(now)
         {
@@ -210,19 +236,19 @@ impl Outbound {
                 self.left = Some(next);
                 break;
             }
-            if bundle.is_empty() {
-                bundle.extend_from_slice(&first);
-            }
-            bundle.extend_from_slice(&next);
+            frames.push(next);
         }
         let hop = self.hop.as_mut()?;
-        let frame = if bundle.is_empty() { first } else { hop.wrap(FrameType::Bundle, &bundle) };
+        let frame = match <[BytesMut; 1]>::try_from(frames) {
+            Ok([alone]) => alone,
+            Err(frames) => hop.wrap(FrameType::Bundle, &frames, self.filling),
+        };
         Some(hop.seal(frame, self.filling))
     }
 
     fn dummy(&mut self) -> Option<BytesMut> {
         let hop = self.hop.as_mut()?;
-        let frame = hop.wrap(FrameType::Dummy, &[]);
+        let frame = hop.wrap::<&[u8]>(FrameType::Dummy, &[], self.filling);
         Some(hop.seal(frame, self.filling))
     }
 
@@ -277,13 +303,15 @@ impl Outbound {
 }
 
 impl Hop {
-    /// A frame of this hop around a message, with capacity for the hop tag.
-    fn wrap(&self, kind: FrameType, message: &[u8]) -> BytesMut {
-        let length = HEADER_LENGTH + message.len() + TAG_LENGTH;
-        let mut frame = BytesMut::with_capacity(length + HOP_TAG_LENGTH);
-        frame.resize(length, 0);
+    /// A frame of this hop around a message in parts, with capacity for the hop tag and padding.
+    fn wrap<P: AsRef<[u8]>>(&self, kind: FrameType, parts: &[P], filling: Filling) -> BytesMut {
+        let payload: usize = parts.iter().map(|part| part.as_ref().len()).sum();
+        let length = HEADER_LENGTH + payload + TAG_LENGTH;
+        let mut frame = BytesMut::with_capacity(filling.apply(length + HOP_TAG_LENGTH));
+        frame.put_bytes(0, HEADER_LENGTH);
+        parts.iter().for_each(|part| frame.put_slice(part.as_ref()));
+        frame.put_bytes(0, TAG_LENGTH);
         compose(kind, self.peer, &mut frame).expect("a message of the hop fits a frame");
-        payload_mut(&mut frame).copy_from_slice(message);
         frame
     }
 
@@ -291,5 +319,87 @@ impl Hop {
         frame.resize(filling.apply(frame.len() + HOP_TAG_LENGTH), 0);
         self.sealer.seal(&mut frame).expect("only whole frames are queued");
         frame
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use identity::Shaping;
+    use shaping::Plan;
+    use shaping::limits::SHORTEST_WAIT;
+
+    use super::*;
+
+    const PEER: DeviceId = DeviceId::from_bytes([1; 32]);
+    const BOUNDS: Bounds = Bounds { bytes: 1 << 20, frames: 100 };
+    const TICK: Duration = Duration::from_millis(20);
+
+    fn frame(kind: FrameType, length: usize) -> BytesMut {
+        let mut frame = BytesMut::zeroed(length);
+        compose(kind, PEER, &mut frame).expect("it is long enough");
+        frame
+    }
+
+    /// The end of a link on which one message leaves at each tick from the next frame on.
+    fn shaped_from(mut outbound: Outbound, now: Instant) -> Outbound {
+        outbound.begin_hop(&HopKey::from_bytes(&[2; 32]), PEER);
+        let plan = Plan::new(&Shaping::Constant).expect("it can be run").expect("it is one");
+        outbound.set_shaper(Some(Shaper::new(&plan, [3; 32], now)), now);
+        outbound
+    }
+
+    /// Lets time pass until a message leaves.
+    fn next(outbound: &mut Outbound, now: &mut Instant) -> BytesMut {
+        loop {
+            if let Some(message) = outbound.pop(*now) {
+                return message;
+            }
+            *now += Duration::from_millis(1);
+            outbound.handle_timeout(*now);
+        }
+    }
+
+    #[test]
+    fn what_waited_before_there_was_a_shaper_waits_for_its_turn_too() {
+        let now = Instant::now();
+        let mut waiting = Outbound::new(BOUNDS);
+        waiting.push_frame(FlowId(0), frame(FrameType::Data, 100), now);
+        let mut shaped = shaped_from(waiting, now);
+        assert!(!shaped.has_message() && shaped.poll_timeout() == Some(now + SHORTEST_WAIT));
+        let mut newer = shaped_from(Outbound::new(BOUNDS), now);
+        newer.take_over(&mut shaped, now);
+        assert!(!newer.has_message() && newer.poll_timeout() == Some(now + SHORTEST_WAIT));
+    }
+
+    #[test]
+    fn data_has_every_second_turn_however_much_else_there_is_to_say() {
+        let mut now = Instant::now();
+        let mut outbound = shaped_from(Outbound::new(BOUNDS), now);
+        (0..3).for_each(|_| outbound.push_mesh(b"news", now));
+        (0..3).for_each(|_| outbound.push_frame(FlowId(0), frame(FrameType::Carried, 1_480), now));
+        for waiting in [(2, 3), (2, 2), (1, 2), (1, 1), (0, 1), (0, 0)] {
+            next(&mut outbound, &mut now);
+            assert_eq!((outbound.queued_control(), outbound.data.len()), waiting);
+        }
+    }
+
+    #[test]
+    fn frames_that_leave_together_make_no_message_longer_than_the_first_is_alone() {
+        for kind in [FrameType::Data, FrameType::Carried] {
+            // Beyond 1,440 bytes the first frame alone in a bundle would be in the next bucket.
+            for length in [100, 700, 1_440, 1_441, 1_480, 1_520, 1_521, 4_050] {
+                let mut now = Instant::now();
+                let mut outbound = shaped_from(Outbound::new(BOUNDS), now);
+                outbound.push_frame(FlowId(0), frame(kind, 100), now);
+                next(&mut outbound, &mut now);
+                now += TICK / 2;
+                (0..2).for_each(|_| outbound.push_frame(FlowId(1), frame(kind, length), now));
+                let message = next(&mut outbound, &mut now);
+                let alone = outbound.filling.apply(length + HOP_TAG_LENGTH);
+                assert_eq!(message.len(), alone, "{kind:?} of {length}");
+            }
+        }
     }
 }

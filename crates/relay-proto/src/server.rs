@@ -38,7 +38,8 @@ use crate::timers::Timers;
 ///
 /// After every handler: drain [`Self::poll_event`], wake the writers of [`Self::poll_ready`], arm
 /// one timer for [`Self::poll_timeout`]. The writer of a connection asks [`Self::poll_message`]
-/// whenever its stream takes a message, so that whatever waits, waits in the bounded queue here.
+/// whenever its stream takes a message, so that whatever waits, waits in the bounded queue here, and
+/// then arms the timer for [`Self::poll_sooner`].
 pub struct RelayServer {
     capability: u16,
     limits: Limits,
@@ -339,7 +340,7 @@ impl RelayServer {
                     connection.stage = Stage::Established { remote_static, capability };
                 }
                 LinkEvent::Dummy => {
-                    // It counts as what it is long; there is nothing to drop.
+                    // The link has counted how long it is; there is nothing to drop.
                     connection.admit(0, now.instant);
                 }
                 LinkEvent::Frame(receiver, frame) => {
@@ -451,7 +452,7 @@ impl RelayServer {
     fn supersede(&mut self, old: ConnectionId, new: ConnectionId, now: Instant) {
         let Some(mut older) = self.connections.remove(&old) else { return };
         if let Some(newer) = self.connections.get_mut(&new) {
-            newer.link.outbound.take_over(&mut older.link.outbound);
+            newer.link.outbound.take_over(&mut older.link.outbound, now);
         }
         older.ends = Some(now + LINGER);
         let before = older.attached().and_then(|attached| attached.before);
@@ -506,7 +507,7 @@ impl RelayServer {
                 CloseReason::ControlFlood => load.floods += 1,
             }
             connection.stage = Stage::Closing;
-            connection.link.outbound.set_shaper(None);
+            connection.link.outbound.release();
             self.ready.insert(id);
             self.events.push_back(ServerEvent::Close { connection: id, reason });
         }

@@ -1,4 +1,5 @@
-//! Equal distances: while there is something to send, one message leaves at each tick, a dummy if nothing waits.
+//! Equal distances: while there is something to send, one message leaves at each tick, a dummy if nothing waits. The first
+//! tick is at once, and what is sent together after a silence waits for it and for those that follow.
 //!
 //! That is BuFLO (Dyer et al., IEEE S&P 2012) with an end of its own: two machines, of which one ticks and the other
 //! tells it when nothing has been sent or received for some time. That time is random, since the last message was sent
@@ -27,35 +28,39 @@ pub(crate) fn machines() -> Result<Vec<Machine>, Error> {
 fn ticking() -> Result<Machine, Error> {
     const IDLE: usize = 0;
     const HOLD: usize = 1;
-    const TICKING: usize = 2;
-    const END: usize = 3;
+    const FIRST: usize = 2;
+    const TICKING: usize = 3;
+    const END: usize = 4;
     let idle = State::new(enum_map! {
         Event::NormalSent | Event::NormalRecv => to(HOLD),
         _ => Vec::new(),
     });
     let mut hold = State::new(enum_map! {
-        Event::BlockingBegin => to(TICKING),
+        Event::BlockingBegin => to(FIRST),
         _ => Vec::new(),
     });
     hold.action = Some(holding_for(MAX_SAMPLED_BLOCK_DURATION));
-    let mut ticking = State::new(enum_map! {
-        Event::PaddingSent => to(TICKING),
-        Event::BlockingEnd => to(HOLD),
-        Event::Signal => to(END),
-        _ => Vec::new(),
-    });
-    ticking.action = Some(Action::SendPadding {
-        bypass: true,
-        replace: true,
-        timeout: exactly(TICK),
-        limit: None,
-    });
+    let tick_after = |microseconds: f64| {
+        let mut ticking = State::new(enum_map! {
+            Event::PaddingSent => to(TICKING),
+            Event::BlockingEnd => to(HOLD),
+            Event::Signal => to(END),
+            _ => Vec::new(),
+        });
+        ticking.action = Some(Action::SendPadding {
+            bypass: true,
+            replace: true,
+            timeout: exactly(microseconds),
+            limit: None,
+        });
+        ticking
+    };
     let mut end = State::new(enum_map! {
         Event::BlockingEnd => to(IDLE),
         _ => Vec::new(),
     });
     end.action = Some(holding_for(0.0));
-    Machine::new(0, 0.0, 0, 0.0, vec![idle, hold, ticking, end])
+    Machine::new(0, 0.0, 0, 0.0, vec![idle, hold, tick_after(0.0), tick_after(TICK), end])
 }
 
 /// Signals when nothing was sent or received for some time.

@@ -62,7 +62,7 @@ struct Closed {
     is_passable: bool,
 }
 
-/// The dummies of one second.
+/// The dummies of one second, which begins with the first that is taken after the one before.
 #[derive(Debug)]
 struct Budget {
     since: Instant,
@@ -82,18 +82,15 @@ impl Gate {
         }
     }
 
-    /// What would leave now.
+    /// What would leave now. What is queued and may leave goes before dummies, since a stream may be slower than they come.
     pub(crate) const fn turn(&self, is_waiting: bool) -> Turn {
-        if self.passing > 0 {
-            Turn::Dummy
-        } else if self.is_released {
+        let is_open = self.closed.is_none();
+        if self.is_released {
             Turn::QueuedOrDummy
-        } else if self.closed.is_some() {
-            Turn::Nothing
-        } else if self.dummies > 0 {
-            Turn::Dummy
-        } else if is_waiting {
+        } else if is_open && is_waiting {
             Turn::Queued
+        } else if self.passing > 0 || (is_open && self.dummies > 0) {
+            Turn::Dummy
         } else {
             Turn::Nothing
         }
@@ -133,18 +130,23 @@ impl Gate {
     pub(crate) fn close(&mut self, hold: Hold, now: Instant) {
         let until = now + hold.duration;
         let is_longer = self.closed.as_ref().is_none_or(|closed| closed.until < until);
-        if self.open_until.is_none_or(|open| open <= now) && (is_longer || hold.replace) {
+        if self.may_close(now) && (is_longer || hold.replace) {
             self.closed = Some(Closed { until, is_passable: hold.bypass });
         }
+    }
+
+    /// Whether it was not closed for too long just now.
+    pub(crate) fn may_close(&self, now: Instant) -> bool {
+        self.open_until.is_none_or(|open| open <= now)
     }
 
     pub(crate) const fn is_closed(&self) -> bool {
         self.closed.is_some()
     }
 
-    /// Opens if it is time to; says whether it did.
+    /// Opens if it is time to; says whether it did. A message that may pass ends the wait, however late it was let.
     pub(crate) fn open_if_due(&mut self, now: Instant) -> bool {
-        let is_held = self.held.is_some_and(|held| held + LONGEST_HOLD <= now);
+        let is_held = !self.is_released && self.held.is_some_and(|held| held + LONGEST_HOLD <= now);
         if is_held {
             self.open_until = Some(now + LONGEST_HOLD);
         }
@@ -229,7 +231,28 @@ mod tests {
         gate.pad(PLAIN, true, now);
         gate.pad(Padding { bypass: false, replace: true }, true, now);
         assert!(gate.open_if_due(now + 50 * MILLISECOND));
-        assert_eq!((gate.take_turn(true), gate.take_turn(true)), (Turn::Dummy, Turn::Queued));
+        assert_eq!((gate.take_turn(true), gate.take_turn(false)), (Turn::Queued, Turn::Dummy));
+        assert_eq!(gate.take_turn(false), Turn::Nothing);
+    }
+
+    #[test]
+    fn dummies_leave_to_a_slow_stream_what_it_takes_of_messages() {
+        let start = Instant::now();
+        let mut gate = Gate::open(start);
+        let (mut waiting, mut dummies) = (0, 0);
+        // A message is taken every 10 ms; every second time one comes, and three dummies each time.
+        for number in 0..1_000 {
+            let now = start + number * 10 * MILLISECOND;
+            waiting += number % 2;
+            (0..3).for_each(|_| gate.pad(PLAIN, waiting > 0, now));
+            match gate.take_turn(waiting > 0) {
+                Turn::Dummy => dummies += 1,
+                Turn::Queued => waiting -= 1,
+                turn @ (Turn::Nothing | Turn::QueuedOrDummy) => panic!("{turn:?}"),
+            }
+            assert_eq!(waiting, 0, "after {number}");
+        }
+        assert_eq!(dummies, 500);
     }
 
     #[test]
@@ -262,6 +285,22 @@ mod tests {
         assert_eq!(gate.turn(true), Turn::Queued);
         gate.close(hold(100, true), end + LONGEST_HOLD);
         assert_eq!(gate.turn(true), Turn::Nothing);
+    }
+
+    #[test]
+    fn who_was_late_to_let_a_message_pass_held_nothing_back_for_too_long() {
+        let start = Instant::now();
+        let mut gate = Gate::open(start);
+        gate.close(hold(100_000, true), start);
+        gate.note(true, start);
+        let late = start + 2 * LONGEST_HOLD;
+        gate.pad(PASSING, true, late);
+        assert!(!gate.open_if_due(late));
+        gate.note(true, late);
+        assert_eq!(
+            (gate.take_turn(true), gate.take_turn(true)),
+            (Turn::QueuedOrDummy, Turn::Nothing)
+        );
     }
 
     #[test]

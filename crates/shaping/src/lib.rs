@@ -16,7 +16,8 @@
 //! Machines come from the network's owner, and may be wrong all the same. Whatever they are:
 //!
 //! - what waits while nothing else leaves waits no longer than [`limits::LONGEST_HOLD`], and then nothing is held back for as long;
-//! - no more dummies leave in a second than [`limits::DUMMIES_PER_SECOND`], nor wait than [`limits::DUMMIES_WAITING`];
+//! - no more dummies are taken in a second than [`limits::DUMMIES_PER_SECOND`], nor wait than [`limits::DUMMIES_WAITING`],
+//!   and none leaves before what is queued and may leave;
 //! - each of its timers rings after [`limits::SHORTEST_WAIT`] at the soonest, so that a timeout always moves on;
 //! - what it costs to run one is bounded by what a plan takes: states, allowances, and distributions that are quickly sampled.
 //!

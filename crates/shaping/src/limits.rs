@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 /// A timer rings after this at the soonest: finer than what the network does to times, and too seldom to keep a processor busy.
+/// What comes is held back at once all the same.
 pub const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 
 /// What waits while nothing leaves waits no longer, and for as long afterwards nothing is held back: several distances of
@@ -10,7 +11,8 @@ pub const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 /// 1993).
 pub const LONGEST_HOLD: Duration = Duration::from_millis(100);
 
-/// Dummies that leave in one second at most: three megabits, more than a preset sends.
+/// Dummies that are taken in one second at most: three megabits, more than a preset sends. Seconds are counted from the first
+/// dummy after the one before, so that a second of somebody else's clock may have those of two.
 pub const DUMMIES_PER_SECOND: u32 = 250;
 
 /// Dummies that wait for a slow stream, or until what is held back may leave: further ones would say nothing more.
@@ -22,6 +24,9 @@ pub(crate) const ROUNDS: usize = 2 * identity::MAX_MACHINES;
 /// States of a machine, of which those that are published have a hundred at most.
 pub(crate) const MAX_STATES: usize = 256;
 
+/// Transitions of a machine, all of which are looked at whenever a link begins: eight for each state that it may have.
+pub(crate) const MAX_TRANSITIONS: usize = 2_048;
+
 /// Dummies of a machine that no fraction limits: those of a few loads of a page.
 pub(crate) const MAX_ALLOWED_DUMMIES: u64 = 10_000;
 
@@ -31,7 +36,8 @@ pub(crate) const MAX_ALLOWED_BLOCKING: u64 = 60_000_000;
 /// Of all messages, dummies are at most this part beyond what is allowed.
 pub(crate) const PADDING_FRACTION: f64 = 0.9;
 
-/// Of all time, messages may be held back for at most this part beyond what is allowed.
+/// Of all time, messages may be held back for at most this part beyond what is allowed; to put another hold in the place of
+/// one that goes on is always allowed, and bounded by [`LONGEST_HOLD`] alone.
 pub(crate) const BLOCKING_FRACTION: f64 = 0.9;
 
 /// Parameters of distributions have at most this magnitude: a day in microseconds is a tenth of it.

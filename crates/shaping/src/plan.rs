@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use identity::Shaping;
+use identity::{MAX_MACHINES, MAX_MACHINES_LENGTH, Shaping};
 use maybenot::action::Action;
 use maybenot::dist::{Dist, DistType};
 use maybenot::state::State;
@@ -11,7 +11,7 @@ use maybenot::{Error, Machine};
 
 use crate::limits::{
     BLOCKING_FRACTION, LARGEST_PARAMETER, MAX_ALLOWED_BLOCKING, MAX_ALLOWED_DUMMIES, MAX_STATES,
-    PADDING_FRACTION, SMALLEST_SHAPE,
+    MAX_TRANSITIONS, PADDING_FRACTION, SMALLEST_SHAPE,
 };
 use crate::{constant, front};
 
@@ -38,15 +38,25 @@ impl Plan {
     ///
     /// # Errors
     ///
-    /// [`PlanError`] for the first text that is no machine, or one of which too much would have to be feared.
+    /// [`PlanError`] for the first text that is no machine, one of which too much would have to be feared, or one too many: a
+    /// record may say more than what is read from a text.
     pub fn new(policy: &Shaping) -> Result<Option<Self>, PlanError> {
         match policy {
             Shaping::Off => Ok(None),
             Shaping::Front => Ok(Some(Self::of_preset(front::machines()))),
             Shaping::Constant => Ok(Some(Self::of_preset(constant::machines()))),
             Shaping::Machines(texts) => {
+                let mut length = 0;
                 let read = |(index, text): (usize, &String)| {
-                    read(text).map_err(|reason| PlanError { number: index + 1, reason })
+                    length += text.len();
+                    let machine = if index == MAX_MACHINES {
+                        Err(format!("a network has {MAX_MACHINES} machines at most"))
+                    } else if length > MAX_MACHINES_LENGTH {
+                        Err(format!("with it they take more than {MAX_MACHINES_LENGTH} characters"))
+                    } else {
+                        read(text)
+                    };
+                    machine.map_err(|reason| PlanError { number: index + 1, reason })
                 };
                 let machines = texts.iter().enumerate().map(read).collect::<Result<_, _>>()?;
                 let fractions = (PADDING_FRACTION, BLOCKING_FRACTION);
@@ -73,6 +83,13 @@ fn read(text: &str) -> Result<Machine, String> {
     let machine: Machine = text.parse().map_err(|error: Error| error.to_string())?;
     if machine.states.len() > MAX_STATES {
         return Err(format!("it has more than {MAX_STATES} states"));
+    }
+    let transitions = machine
+        .states
+        .iter()
+        .map(|state| state.get_transitions().values().map(Vec::len).sum::<usize>());
+    if transitions.sum::<usize>() > MAX_TRANSITIONS {
+        return Err(format!("it has more than {MAX_TRANSITIONS} transitions"));
     }
     if machine.allowed_padding_packets > MAX_ALLOWED_DUMMIES {
         return Err(format!(

@@ -28,7 +28,7 @@ pub struct Shaper {
 /// What came in a message, as far as machines tell it apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content {
-    /// Something that somebody sent.
+    /// Something that somebody sent, a bundle of it too.
     Frame,
     /// A dummy.
     Dummy,
@@ -66,23 +66,24 @@ impl Shaper {
 
     /// A frame was queued.
     pub fn handle_queued(&mut self, now: Instant) {
-        self.trigger(&[TriggerEvent::NormalSent], now);
+        self.trigger(&[TriggerEvent::NormalSent], true, now);
         self.gate.note(true, now);
     }
 
     /// A message has arrived.
-    pub fn handle_received(&mut self, content: Content, now: Instant) {
+    pub fn handle_received(&mut self, content: Content, is_waiting: bool, now: Instant) {
         let all = match content {
             Content::Frame => &[TriggerEvent::TunnelRecv, TriggerEvent::NormalRecv][..],
             Content::Dummy => &[TriggerEvent::TunnelRecv, TriggerEvent::PaddingRecv],
             Content::Upkeep => &[TriggerEvent::TunnelRecv],
         };
-        self.trigger(all, now);
+        self.trigger(all, true, now);
+        self.gate.note(is_waiting, now);
     }
 
     /// A message has left; `is_waiting` tells of those behind it.
     pub fn handle_sent(&mut self, is_waiting: bool, now: Instant) {
-        self.trigger(&[TriggerEvent::TunnelSent], now);
+        self.trigger(&[TriggerEvent::TunnelSent], false, now);
         self.gate.note(is_waiting, now);
     }
 
@@ -98,23 +99,23 @@ impl Shaper {
             match self.timers[number].take_action(now) {
                 Some(Due::Pad(padding)) => {
                     self.gate.pad(padding, is_waiting, now);
-                    self.trigger(&[TriggerEvent::PaddingSent { machine }], now);
+                    self.trigger(&[TriggerEvent::PaddingSent { machine }], false, now);
                 }
                 Some(Due::Close(hold)) => {
                     self.gate.close(hold, now);
-                    self.trigger(&[TriggerEvent::BlockingBegin { machine }], now);
+                    self.trigger(&[TriggerEvent::BlockingBegin { machine }], false, now);
                     if !self.gate.is_closed() {
-                        self.trigger(&[TriggerEvent::BlockingEnd], now);
+                        self.trigger(&[TriggerEvent::BlockingEnd], false, now);
                     }
                 }
                 None => {}
             }
             if self.timers[number].take_internal(now) {
-                self.trigger(&[TriggerEvent::TimerEnd { machine }], now);
+                self.trigger(&[TriggerEvent::TimerEnd { machine }], false, now);
             }
         }
         if self.gate.open_if_due(now) {
-            self.trigger(&[TriggerEvent::BlockingEnd], now);
+            self.trigger(&[TriggerEvent::BlockingEnd], false, now);
         }
         self.gate.note(is_waiting, now);
     }
@@ -138,28 +139,34 @@ impl Shaper {
         self.gate.take_turn(is_waiting)
     }
 
-    /// Tells the machines what has happened, and what follows from their answers at once.
-    fn trigger(&mut self, events: &[TriggerEvent], now: Instant) {
-        self.run(events, now);
-        for _ in 1..ROUNDS {
+    /// Tells the machines what has happened, and what follows from their answers at once. Where something has come, they may
+    /// hold it back before the stream takes it; else what they hold back anew has a chance to leave first.
+    fn trigger(&mut self, events: &[TriggerEvent], has_come: bool, now: Instant) {
+        self.run(events, has_come, now);
+        for round in 1..ROUNDS {
             if self.begun.is_empty() {
                 return;
             }
             let follow = std::mem::take(&mut self.begun);
             self.begun = std::mem::take(&mut self.spare);
-            self.run(&follow, now);
+            self.run(&follow, has_come && round + 1 < ROUNDS, now);
             self.spare = follow;
             self.spare.clear();
         }
         self.begun.clear();
     }
 
-    /// Tells the machines what has happened; notes whose timers begin by that.
-    fn run(&mut self, events: &[TriggerEvent], now: Instant) {
+    /// Tells the machines what has happened; notes whose timers and holds begin by that.
+    fn run(&mut self, events: &[TriggerEvent], may_hold: bool, now: Instant) {
         for action in self.framework.trigger_events(events, now) {
             let machine = machine_of(action);
-            let timers = self.timers.get_mut(machine.into_raw());
-            if timers.is_some_and(|timers| timers.apply(action, now)) {
+            let Some(timers) = self.timers.get_mut(machine.into_raw()) else { continue };
+            let hold = hold_at_once(action).filter(|_| may_hold && self.gate.may_close(now));
+            if let Some(hold) = hold {
+                timers.action = None;
+                self.gate.close(hold, now);
+                self.begun.push(TriggerEvent::BlockingBegin { machine });
+            } else if timers.apply(action, now) {
                 self.begun.push(TriggerEvent::TimerBegin { machine });
             }
         }
@@ -206,6 +213,21 @@ impl Timers {
 
     fn take_internal(&mut self, now: Instant) -> bool {
         self.internal.take_if(|at| *at <= now).is_some()
+    }
+}
+
+/// What a machine wants held back from now on.
+fn hold_at_once(action: &TriggerAction) -> Option<Hold> {
+    match *action {
+        TriggerAction::BlockOutgoing { timeout, duration, bypass, replace, .. }
+            if timeout.is_zero() && !duration.is_zero() =>
+        {
+            Some(Hold { duration, bypass, replace })
+        }
+        TriggerAction::BlockOutgoing { .. }
+        | TriggerAction::Cancel { .. }
+        | TriggerAction::SendPadding { .. }
+        | TriggerAction::UpdateTimer { .. } => None,
     }
 }
 

@@ -106,8 +106,8 @@ pub(super) fn machines(bytes: &[u8]) {
     let mut shaper = Shaper::new(&plan, [7; 32], now);
     while now < end {
         shaper.handle_queued(now);
-        shaper.handle_received(Content::Frame, now);
         queued += 1;
+        shaper.handle_received(Content::Frame, true, now);
         shaper.handle_timeout(queued > 0, now);
         while shaper.turn(queued > 0) != Turn::Nothing {
             if shaper.take_turn(queued > 0) != Turn::Dummy {

@@ -52,7 +52,7 @@ impl Relays {
             self.events.push_back(RelayEvent::Alarm(broken));
             None
         });
-        self.guests.set_shaping(&shaping, cx);
+        self.guests.set_plan(plan.clone(), cx);
         self.drain_guests(streams, cx.instant());
         for line in self.links.values_mut().flat_map(Link::lines_mut) {
             if let Some(client) = &mut line.client {

@@ -29,6 +29,8 @@ use crate::serving::ConnectionId;
 
 /// How often neighbours are pinged. One that has not answered by the next ping is none until it does.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// Round trips of which the shortest is the distance, those of a minute: queues and shaping add to single ones what no way has.
+const ROUND_TRIPS: usize = 12;
 /// A distance is told anew when it has changed by a quarter and so much.
 const NOTABLE: Duration = Duration::from_millis(2);
 /// How long news about links is gathered before it is told, and before ways are looked for anew. What this relay itself has
@@ -92,7 +94,8 @@ struct Neighbour {
     answers: VecDeque<MeshMessage>,
     /// The ping that has no answer.
     ping: Option<(u64, Instant)>,
-    round_trip: Option<Duration>,
+    /// The last round trips.
+    round_trips: VecDeque<Duration>,
     /// Pings so far.
     pings: u64,
 }
@@ -179,7 +182,7 @@ impl Mesh {
             misses: BTreeSet::new(),
             answers: VecDeque::new(),
             ping: None,
-            round_trip: None,
+            round_trips: VecDeque::new(),
             pings: 0,
         };
         for known in self.standings().chunks(KNOWN_AT_ONCE) {
@@ -236,7 +239,8 @@ impl Mesh {
         let mut is_lost = false;
         let standings = self.standings();
         for neighbour in self.neighbours.values_mut() {
-            if neighbour.ping.is_some() && neighbour.round_trip.take().is_some() {
+            if neighbour.ping.is_some() && neighbour.distance().is_some() {
+                neighbour.round_trips.clear();
                 is_lost = true;
             }
             neighbour.ping(&mut self.pings, now);
@@ -312,7 +316,7 @@ impl Mesh {
         let mut ways = ways.into_iter().filter(|(way, _)| Some(way.next) != back);
         let (way, _) = ways.find(|(_, relay)| self.is_there(device, *relay))?;
         let links = self.neighbours.iter().filter(|(_, neighbour)| neighbour.relay == way.next);
-        let link = links.min_by_key(|(_, neighbour)| neighbour.round_trip.unwrap_or(Duration::MAX));
+        let link = links.min_by_key(|(_, neighbour)| neighbour.distance().unwrap_or(Duration::MAX));
         link.map(|(link, _)| (*link, way.next))
     }
 
@@ -374,10 +378,10 @@ impl Mesh {
     fn say_links(&mut self) {
         let mut links: BTreeMap<DeviceId, u32> = BTreeMap::new();
         for neighbour in self.neighbours.values() {
-            if let Some(round_trip) = neighbour.round_trip {
+            if let Some(distance) = neighbour.distance() {
                 let is_avoided = self.is_draining || self.is_private;
                 let least = if is_avoided { DETOUR } else { Duration::ZERO };
-                let micros = u32::try_from(round_trip.max(least).as_micros()).unwrap_or(u32::MAX);
+                let micros = u32::try_from(distance.max(least).as_micros()).unwrap_or(u32::MAX);
                 let least = links.entry(neighbour.relay).or_insert(micros);
                 *least = micros.min(*least);
             }
@@ -409,8 +413,10 @@ impl Mesh {
 
     fn handle_round_trip(&mut self, link: ConnectionId, measured: Duration, now: Instant) {
         let Some(neighbour) = self.neighbours.get_mut(&link) else { return };
-        let before = neighbour.round_trip.unwrap_or(measured);
-        neighbour.round_trip = Some((before * 3 + measured) / 4);
+        neighbour.round_trips.push_back(measured);
+        if neighbour.round_trips.len() > ROUND_TRIPS {
+            neighbour.round_trips.pop_front();
+        }
         self.say_at.get_or_insert(now + SETTLE);
     }
 
@@ -498,6 +504,11 @@ impl Neighbour {
         self.pings += 1;
         self.ping = Some((*last, now));
         self.answer(MeshMessage::Ping(*last));
+    }
+
+    /// How far it is, once it has answered.
+    fn distance(&self) -> Option<Duration> {
+        self.round_trips.iter().min().copied()
     }
 
     fn answer(&mut self, message: MeshMessage) {

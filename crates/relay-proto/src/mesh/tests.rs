@@ -215,3 +215,24 @@ fn a_relay_for_some_only_seems_far_to_the_others() {
         assert_eq!(said.iter().map(is_far).collect::<Vec<_>>(), [is_private]);
     }
 }
+
+#[test]
+fn the_distance_of_a_relay_is_the_least_of_the_last_minute() {
+    const MILLISECOND: Duration = Duration::from_millis(1);
+    let mut now = Instant::now();
+    let mut mesh = mesh(now);
+    let mut told_after = |round_trip: Duration| {
+        while let Some(message) = mesh.poll_message(LINK) {
+            if let Some(MeshMessage::Ping(number)) = MeshMessage::from_bytes(&message) {
+                hear(&mut mesh, &MeshMessage::Pong(number), now + round_trip);
+            }
+        }
+        now += PING_INTERVAL;
+        mesh.handle_timeout(now);
+        mesh.origins[&OWN].links()[0].micros
+    };
+    let told = [30, 20, 60, 45].map(|round_trip| told_after(round_trip * MILLISECOND));
+    assert_eq!(told, [30_000, 20_000, 20_000, 20_000]);
+    let told: Vec<_> = (0..ROUND_TRIPS).map(|_| told_after(60 * MILLISECOND)).collect();
+    assert_eq!(told[ROUND_TRIPS - 3..], [45_000, 45_000, 60_000]);
+}

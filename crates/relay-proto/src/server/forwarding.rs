@@ -36,7 +36,9 @@ impl RelayServer {
             if let Some(at) = connection.link.outbound.poll_timeout() {
                 self.timers.arm(id, at);
             }
-            self.ready.insert(id);
+            if connection.link.outbound.has_message() {
+                self.ready.insert(id);
+            }
             self.last_now = Some(now);
         }
         true
@@ -135,7 +137,9 @@ impl RelayServer {
         }
         if link.outbound.dropped() == dropped {
             load.bytes_forwarded += size;
-            self.ready.insert(to);
+            if link.outbound.has_message() {
+                self.ready.insert(to);
+            }
         } else {
             load.frames_dropped += 1;
         }

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use frame_proto::HOP_TAG_LENGTH;
 use identity::Shaping;
 use proptest::prelude::*;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
-use relay_proto::{BUCKETS, ClientEvent, ConnectionId, Limits, Rate, SHAPED_LENGTH};
+use relay_proto::{BUCKETS, ClientEvent, ConnectionId, FlowId, Limits, Rate, SHAPED_LENGTH};
 
 use crate::world::{Device, Network, World, frame};
 
@@ -91,9 +92,8 @@ fn at_a_constant_rate_nobody_tells_a_talk_from_a_silence() {
             }
             pair.world.run(left);
         }
-        // The first message left when it was sent, and ticks begin after that.
         [(0, true), (0, false), (1, true), (1, false)]
-            .map(|(at, outward)| pair.seen(at, outward, 2 * TICK))
+            .map(|(at, outward)| pair.seen(at, outward, Duration::ZERO))
     };
     let (talk, silence) = (watch(true), watch(false));
     for (talk, silence) in talk.iter().zip(&silence) {
@@ -151,6 +151,18 @@ fn a_message_waits_a_tick_at_most_if_it_is_alone() {
 }
 
 #[test]
+fn no_writer_is_woken_before_it_is_time_to() {
+    let mut pair = Pair::new(&Shaping::Constant, Limits::default());
+    let World { server, rng, now, .. } = &mut pair.world;
+    let (place, link) = ((pair.network.id(), pair.devices[1].key.id()), pair.links[1]);
+    assert!(server.send(place, FlowId(1), frame(place.1, b"news"), now.instant));
+    assert_eq!(server.poll_ready(), None);
+    *now = now.after(TICK);
+    server.handle_timeout(rng, *now);
+    assert_eq!(server.poll_ready(), Some(link));
+}
+
+#[test]
 fn lengths_are_those_of_buckets_and_dummies_have_that_of_a_packet() {
     let mut pair = Pair::new(&Shaping::Constant, Limits::default());
     for (number, length) in (0..).zip([4, 1_400, 1_441, 20_000, 65_000]) {
@@ -176,7 +188,7 @@ fn what_waits_leaves_together_if_that_shows_nothing_or_is_much() {
     pair.world.run(2 * TICK + MILLISECOND);
     assert_eq!(pair.arrived(1), (0..10).collect::<Vec<_>>());
     // Three packets go one after the other.
-    (0..3).for_each(|number| pair.send(0, number, 1_300));
+    (0..3).for_each(|number| pair.send(0, number, 1_400));
     pair.world.run(4 * TICK + MILLISECOND);
     assert_eq!(pair.arrived(1), [0, 1, 2]);
     let seen = pair.seen(0, true, begin);
@@ -201,6 +213,7 @@ fn whoever_does_not_know_of_dummies_gets_none_and_nothing_waits_there() {
     let b = world.open(&network, old);
     world.take_events(b);
     world.send(a, frame(bob.key.id(), b"news"));
+    world.run(TICK);
     assert_eq!(world.take_events(b), [ClientEvent::Frame(frame(alice.key.id(), b"news"))]);
     world.run(SECOND);
     // Two of the handshake, what attaches, and the answer.
@@ -273,16 +286,31 @@ fn dummies_take_from_a_clients_rate_when_they_come_and_not_afterwards() {
 }
 
 #[test]
-fn a_link_that_ends_says_why_at_once() {
+fn dummies_take_all_of_their_length_from_a_clients_rate() {
+    // What 780 messages are long: frame 15 is in number 751, and the next one in number 801, which would be within it if
+    // dummies counted without their headers.
+    let burst = 780 * (SHAPED_LENGTH - HOP_TAG_LENGTH) as u64;
+    let bytes = Rate { per_second: 1, burst };
+    let mut pair = Pair::new(&Shaping::Constant, Limits { bytes, ..Limits::default() });
+    for number in 0..20 {
+        pair.send(0, number, 1_000);
+        pair.world.run(SECOND);
+    }
+    assert_eq!(pair.arrived(1), (0..16).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_link_that_ends_says_why_at_once_and_no_shorter_than_all_else() {
     let mut pair = Pair::new(&Shaping::Constant, Limits::default());
     pair.send(0, 0, 40);
     pair.world.run(SECOND + 3 * MILLISECOND);
     pair.world.take_events(pair.links[0]);
-    let now = pair.world.now;
+    let (now, end) = (pair.world.now, pair.world.now.instant - pair.start);
     pair.world.server.remove_network(pair.network.id(), now);
     pair.world.settle();
     let said = pair.world.take_events(pair.links[0]);
     assert!(matches!(said[..], [ClientEvent::Refused(_)]), "{said:?}");
+    assert_eq!(pair.seen(0, false, end), [(end, SHAPED_LENGTH)]);
 }
 
 #[test]

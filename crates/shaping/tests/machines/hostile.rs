@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use enum_map::enum_map;
-use identity::Shaping;
+use identity::{MAX_MACHINES_LENGTH, Shaping};
 use maybenot::Machine;
 use maybenot::action::Action;
 use maybenot::dist::{Dist, DistType};
@@ -110,10 +110,13 @@ fn what_allows_itself_too_much_is_no_machine_for_a_network() {
         again(Action::SendPadding { bypass: false, replace: false, timeout, limit: None })
     };
     let many = Machine::new(0, 0.0, 0, 0.0, (0..300).map(|_| nothing()).collect()).expect("valid");
+    let branches = State::new(enum_map! { _ => (0..8).map(|to| Trans(to, 0.1)).collect() });
+    let wild = Machine::new(0, 0.0, 0, 0.0, vec![branches; 20]).expect("valid");
     for (machine, reason) in [
         (machine(10_001, 0), "it allows itself more than 10000 messages of padding"),
         (machine(0, 60_000_001), "it allows itself more than 60000000 µs of blocking"),
         (many, "it has more than 256 states"),
+        (wild, "it has more than 2048 transitions"),
         (
             dist(DistType::Beta { alpha: 1e-9, beta: 1.0 }),
             "a parameter of a distribution is out of bounds",
@@ -131,6 +134,20 @@ fn what_allows_itself_too_much_is_no_machine_for_a_network() {
         let refused = Plan::new(&policy(&[good, machine]));
         let reason = reason.to_owned();
         assert_eq!(refused.map(|_| ()), Err(PlanError { number: 2, reason }));
+    }
+}
+
+#[test]
+fn a_record_with_more_machines_or_text_than_can_be_written_down_is_refused() {
+    let good = again(Action::Cancel { timer: maybenot::action::Timer::All }).serialize();
+    let long = "0".repeat(MAX_MACHINES_LENGTH + 1 - good.len());
+    for (texts, number, reason) in [
+        (vec![good.clone(); 5], 5, "a network has 4 machines at most"),
+        (vec![good, long], 2, "with it they take more than 2048 characters"),
+    ] {
+        let reason = reason.to_owned();
+        let refused = Plan::new(&Shaping::Machines(texts)).map(|_| ());
+        assert_eq!(refused, Err(PlanError { number, reason }));
     }
 }
 

@@ -44,7 +44,7 @@ impl End {
     }
 
     pub(crate) fn receive(&mut self, content: Content) {
-        self.shaper.handle_received(content, self.now);
+        self.shaper.handle_received(content, self.is_waiting(), self.now);
         self.drain();
     }
 
@@ -65,6 +65,13 @@ impl End {
             self.drain();
         }
         self.now = end;
+    }
+
+    /// Lets time pass during which nothing runs, and then does what is due.
+    pub(crate) fn stall(&mut self, duration: Duration) {
+        self.now += duration;
+        self.shaper.handle_timeout(self.is_waiting(), self.now);
+        self.drain();
     }
 
     fn drain(&mut self) {

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use identity::Shaping;
 use shaping::Content;
+use shaping::limits::SHORTEST_WAIT;
 
-use crate::link::{End, MILLISECOND, SECOND};
+use crate::link::{End, Left, MILLISECOND, SECOND};
 
 const TICK: Duration = Duration::from_millis(20);
 
@@ -18,12 +19,36 @@ fn a_constant_rate_has_one_message_at_each_tick_whatever_is_queued() {
         end.queue();
     }
     end.run(SECOND);
-    // The first left at once, and the ticks began then.
-    assert_eq!((end.left[0].at, end.left[1].at), (Duration::ZERO, TICK + MILLISECOND));
-    let gaps = end.left[1..].windows(2).map(|pair| pair[1].at - pair[0].at);
+    // The ticks begin when something is queued.
+    assert_eq!(end.left[0], Left { at: SHORTEST_WAIT, queued: Some(Duration::ZERO) });
+    let gaps = end.left.windows(2).map(|pair| pair[1].at - pair[0].at);
     assert!(gaps.clone().all(|gap| gap == TICK), "{:?}", gaps.collect::<Vec<_>>());
     assert_eq!(end.left.len() - end.dummies(), 11);
     assert!(!end.is_waiting());
+}
+
+#[test]
+fn at_a_constant_rate_a_burst_after_a_silence_leaves_like_any_other() {
+    let mut end = End::new(&Shaping::Constant, 1);
+    (0..3).for_each(|_| end.queue());
+    assert_eq!(end.left, []);
+    end.run(SECOND);
+    let times: Vec<_> = end.left.iter().take(4).map(|left| left.at).collect();
+    assert_eq!(times, [0, 1, 2, 3].map(|tick| SHORTEST_WAIT + tick * TICK));
+}
+
+#[test]
+fn at_a_constant_rate_nothing_shows_after_a_stall() {
+    let mut end = End::new(&Shaping::Constant, 1);
+    end.queue();
+    end.run(SECOND + TICK / 2);
+    let before = end.left.len();
+    (0..5).for_each(|_| end.queue());
+    end.stall(10 * TICK);
+    end.run(4 * TICK);
+    let times: Vec<_> = end.left[before..].iter().map(|left| left.at).collect();
+    let first = SECOND + TICK / 2 + 10 * TICK;
+    assert_eq!(times, [0, 1, 2, 3, 4].map(|tick| first + tick * TICK));
 }
 
 #[test]
@@ -36,7 +61,8 @@ fn a_constant_rate_begins_with_what_is_received_and_ends_after_a_random_while() 
             // It ends for good, and begins anew.
             let last = end.left.last().expect("dummies").at;
             end.queue();
-            assert_eq!(end.left.last().map(|left| left.at), Some(60 * SECOND));
+            end.run(TICK);
+            assert_eq!(end.left.last().map(|left| left.at), Some(60 * SECOND + SHORTEST_WAIT));
             end.run(SECOND);
             assert_eq!(end.left.last().and_then(|left| left.queued), None);
             last

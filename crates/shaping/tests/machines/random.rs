@@ -1,6 +1,7 @@
 //! Machines at random, all of them valid.
 
 use enum_map::{Enum as _, EnumMap};
+use identity::MAX_MACHINES_LENGTH;
 use maybenot::Machine;
 use maybenot::action::{Action, Timer};
 use maybenot::constants::{STATE_END, STATE_SIGNAL};
@@ -10,9 +11,17 @@ use maybenot::event::Event;
 use maybenot::state::{State, Trans};
 use proptest::prelude::*;
 
-/// Up to four machines, each in its text.
+/// Up to four machines, each in its text, as many as may be written down.
 pub(crate) fn machines() -> impl Strategy<Value = Vec<String>> {
-    prop::collection::vec(machine().prop_map(|machine| machine.serialize()), 1..=4)
+    let texts = prop::collection::vec(machine().prop_map(|machine| machine.serialize()), 1..=4);
+    texts.prop_map(|mut texts| {
+        let mut length = 0;
+        texts.retain(|text| {
+            length += text.len();
+            length <= MAX_MACHINES_LENGTH
+        });
+        texts
+    })
 }
 
 fn machine() -> impl Strategy<Value = Machine> {
