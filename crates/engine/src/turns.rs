@@ -272,7 +272,7 @@ impl Line {
     fn close(&mut self, commands: &mut VecDeque<TurnCommand>, cx: &mut Context<'_>) {
         let Some(Link { turn, client }) = self.link.take() else { return };
         if let Some(mut client) = client {
-            client.end(cx.rng, cx.now.instant);
+            client.end(cx.rng);
             while let Some(bytes) = client.poll_transmit() {
                 commands.push_back(TurnCommand::Send { turn, bytes });
             }
