@@ -117,9 +117,15 @@ impl Circuits {
     }
 
     /// The circuits to a peer that can be used now, by this device's numbers.
-    fn to(&self, peer: DeviceId) -> Vec<u32> {
-        let ends = self.ends.iter().filter(|(_, end)| end.peer == peer && end.is_reached);
-        ends.map(|(number, _)| *number).collect()
+    fn to(&self, peer: DeviceId) -> impl Iterator<Item = u32> {
+        let ends = self.ends.iter().filter(move |(_, end)| end.peer == peer && end.is_reached);
+        ends.map(|(number, _)| *number)
+    }
+
+    /// Whether a circuit to a peer works.
+    pub(crate) fn reach(&self, peer: &Peer) -> bool {
+        let is_proven = |number| peer.agent.is_proven(Relayed::Circuit(number).into());
+        self.to(peer.device()).any(is_proven)
     }
 
     /// Notes whether a peer relay passes on between this device and a peer.
@@ -236,18 +242,29 @@ impl Engine {
     }
 
     /// Does what is due, and asks for circuits to the peers to which traffic lacks a direct path.
-    pub(crate) fn tend_circuits(&mut self, lacking: &[DeviceId], cx: &mut Context<'_>) {
-        let now = cx.instant();
-        self.circuits.lacks.retain(|peer, _| lacking.contains(peer));
-        for peer in lacking {
-            let lack = Lack { since: now, next: now, turn: 0 };
-            self.circuits.lacks.entry(*peer).or_insert(lack);
-        }
+    pub(crate) fn tend_circuits(&mut self, cx: &mut Context<'_>) {
+        self.note_lacks(cx.instant());
         self.forget_circuits(cx);
         self.open_circuits(cx);
         self.ask_for_circuits(cx);
         if *self.plane.load().circuits() != self.circuits_onward() {
             self.schedule.publish();
+        }
+    }
+
+    /// Notes to whom traffic lacks a direct path, if anybody may pass it on.
+    fn note_lacks(&mut self, now: Instant) {
+        let before = std::mem::take(&mut self.circuits.lacks);
+        let info = self.control.client().map().info();
+        if !self.settings.path.udp || info.is_none_or(|info| info.peer_relays.is_empty()) {
+            return;
+        }
+        for peer in self.peers.iter().filter(|peer| peer.agent.lacks_direct(now)) {
+            if peer.frames.sessions().next().is_some() || peer.traffic.is_waiting() {
+                let new = Lack { since: now, next: now, turn: 0 };
+                let lack = before.get(&peer.device()).copied().unwrap_or(new);
+                self.circuits.lacks.insert(peer.device(), lack);
+            }
         }
     }
 
@@ -265,13 +282,6 @@ impl Engine {
         let end = self.circuits.ends.get(&number)?;
         let to = self.peers.get(end.relay)?.agent.straight()?;
         Some((to, Head::ascending(end.number)))
-    }
-
-    /// Whether a circuit to a peer works.
-    pub(crate) fn has_circuit(&self, peer: DeviceId) -> bool {
-        let Some(agent) = self.peers.get(peer).map(|peer| &peer.agent) else { return false };
-        let mut circuits = self.circuits.to(peer).into_iter();
-        circuits.any(|number| agent.is_proven(Relayed::Circuit(number).into()))
     }
 
     /// Who passes on what goes over a circuit.
@@ -390,13 +400,13 @@ impl Engine {
         let is_due = |lack: &Lack| now >= lack.since + LACKING && lack.next <= now;
         let due: Vec<_> = self.circuits.lacks.iter().filter(|(_, lack)| is_due(lack)).collect();
         let due: Vec<_> = due.into_iter().map(|(peer, _)| *peer).collect();
-        if due.is_empty() || !self.settings.path.udp {
+        if due.is_empty() {
             return;
         }
         let relays = self.peer_relays();
         for peer in due {
             let others: Vec<_> = relays.iter().copied().filter(|relay| *relay != peer).collect();
-            let works = self.has_circuit(peer);
+            let works = self.peers.get(peer).is_some_and(|peer| self.circuits.reach(peer));
             for relay in self.circuits.ask(peer, works, &others, now) {
                 self.need(relay, now);
                 let request = Message::CircuitRequest { peer: *peer.as_bytes() };
@@ -419,7 +429,7 @@ impl Engine {
 
     /// Tells the machine that chooses the path to a peer which circuits lead there.
     fn announce_circuits(&mut self, peer: DeviceId, now: Instant) {
-        let circuits = self.circuits.to(peer);
+        let circuits: Vec<_> = self.circuits.to(peer).collect();
         if let Some(peer) = self.peers.touch(peer) {
             peer.agent.handle_circuits(&circuits, now);
         }

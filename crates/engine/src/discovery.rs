@@ -241,7 +241,8 @@ impl Engine {
         for (device, what, count) in self.peers.take_refusals() {
             self.alarms.tally(device, what, count, now);
         }
-        self.look_for_lack(cx);
+        self.look_for_lack(now);
+        self.tend_circuits(cx);
         self.alarms.handle_timeout(now);
         match self.schedule.was_set(UnixTime(cx.now.wall.as_secs())) {
             Some(Step::Ahead) => self.handle_waking(cx),

@@ -51,6 +51,11 @@ impl Traffic {
             .collect()
     }
 
+    /// Whether packets wait for a session.
+    pub(crate) fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     pub(crate) fn drop_waiting(&mut self) {
         self.waiting.clear();
     }

@@ -1,6 +1,6 @@
 //! Allocations at TURN servers: when they are wanted, how they come about, and what goes through them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
@@ -20,10 +20,18 @@ use crate::status::TurnStatus;
 const LACKING: Duration = Duration::from_secs(5);
 /// Allocations are given back when no traffic has lacked a direct path for so long.
 const KEPT: Duration = Duration::from_secs(60);
+/// Traffic for a peer with which there is no session counts for so long ...
+const TRIED: Duration = Duration::from_secs(120);
+/// ... out of this: the peer may merely be offline, and may come back.
+const TRIED_EVERY: Duration = Duration::from_secs(600);
 /// A server that failed is asked again after this, doubled with each failure ...
 const AGAIN: Duration = Duration::from_secs(5);
-/// ... up to this, and after this where it refused the credentials.
+/// ... up to this.
 const AGAIN_LATEST: Duration = Duration::from_secs(300);
+/// A server that has no room is asked again after this at the soonest (RFC 8656 section 7.4).
+const AGAIN_FULL: Duration = Duration::from_secs(60);
+const ALLOCATION_QUOTA_REACHED: u16 = 486;
+const INSUFFICIENT_CAPACITY: u16 = 508;
 
 /// The servers, and what this device has at each.
 #[derive(Debug)]
@@ -35,6 +43,8 @@ pub(crate) struct Turns {
     lines: Vec<Line>,
     /// Since when traffic has lacked a direct path.
     lacking_since: Option<Instant>,
+    /// The same for each peer with which there is no session.
+    lacking_sessions: BTreeMap<DeviceId, Instant>,
     /// Allocations are wanted until then.
     wanted_until: Option<Instant>,
     /// How many sockets there were.
@@ -69,6 +79,15 @@ enum Problem {
     Failed(Failure),
 }
 
+/// A peer for which there is traffic and no direct path.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lacking {
+    device: DeviceId,
+    has_session: bool,
+    /// Whether packets wait for a session.
+    is_waiting: bool,
+}
+
 /// A datagram that came through an allocation, and from where, as this device names it.
 type Arrived = (SocketAddr, Vec<u8>);
 
@@ -80,6 +99,7 @@ impl Turns {
             name: device.to_string(),
             lines: Vec::new(),
             lacking_since: None,
+            lacking_sessions: BTreeMap::new(),
             wanted_until: None,
             opened: 0,
             commands: VecDeque::new(),
@@ -114,9 +134,20 @@ impl Turns {
         }
     }
 
-    /// Whether some traffic lacks a direct path now.
-    pub(crate) fn handle_lack(&mut self, lacking: bool, now: Instant) {
-        if !lacking {
+    /// Takes note of the peers for which traffic lacks a direct path now.
+    pub(crate) fn handle_lack(&mut self, peers: impl Iterator<Item = Lacking>, now: Instant) {
+        let before = std::mem::take(&mut self.lacking_sessions);
+        let mut counts = false;
+        if !self.lines.is_empty() {
+            for Lacking { device, has_session, is_waiting } in peers {
+                let since = before.get(&device).copied().unwrap_or(now);
+                if !has_session {
+                    self.lacking_sessions.insert(device, since);
+                }
+                counts |= has_session || is_waiting && is_tried(now - since);
+            }
+        }
+        if !counts {
             self.lacking_since = None;
             self.wanted_until = self.wanted_until.filter(|until| *until > now);
             return;
@@ -131,7 +162,7 @@ impl Turns {
     pub(crate) fn handle_network_change(&mut self, cx: &mut Context<'_>) {
         for line in &mut self.lines {
             line.close(&mut self.commands, cx);
-            (line.failures, line.again) = (0, None);
+            (line.failures, line.again, line.problem) = (0, None, None);
         }
     }
 
@@ -278,7 +309,7 @@ impl Line {
     fn close(&mut self, commands: &mut VecDeque<TurnCommand>, cx: &mut Context<'_>) {
         let Some(Link { turn, client }) = self.link.take() else { return };
         if let Some(mut client) = client {
-            client.end(cx.rng, cx.now.instant);
+            client.end(cx.rng);
             while let Some(bytes) = client.poll_transmit() {
                 commands.push_back(TurnCommand::Send { turn, bytes });
             }
@@ -289,12 +320,13 @@ impl Line {
     fn fail(&mut self, problem: Problem, now: Instant) {
         self.link = None;
         self.problem = (problem != Problem::Failed(Failure::LoginEnds)).then_some(problem);
+        let doubled = (AGAIN * 2_u32.pow(self.failures.min(16))).min(AGAIN_LATEST);
         let pause = match problem {
             Problem::Failed(Failure::LoginEnds) => Duration::ZERO,
-            Problem::Failed(Failure::Unauthorized) => AGAIN_LATEST,
-            Problem::Failed(_) | Problem::Unreached => {
-                (AGAIN * 2_u32.pow(self.failures.min(16))).min(AGAIN_LATEST)
+            Problem::Failed(Failure::Refused(ALLOCATION_QUOTA_REACHED | INSUFFICIENT_CAPACITY)) => {
+                doubled.max(AGAIN_FULL)
             }
+            Problem::Failed(_) | Problem::Unreached => doubled,
         };
         self.failures += 1;
         self.again = Some(now + pause);
@@ -380,14 +412,22 @@ impl Engine {
     /// Sends what somebody is to pass on, takes what came through allocations, and tells the peers' machines which there
     /// are.
     pub(crate) fn drain_turns(&mut self, cx: &mut Context<'_>) {
-        while let Some((way, payload)) = self.output.relayed.pop_front() {
-            match way {
-                Relayed::Turn(allocation, peer) => self.turns.send(allocation, peer, &payload, cx),
-                Relayed::Circuit(number) => self.send_over_circuit(number, &payload),
+        loop {
+            while let Some((way, payload)) = self.output.relayed.pop_front() {
+                match way {
+                    Relayed::Turn(number, peer) => self.turns.send(number, peer, &payload, cx),
+                    Relayed::Circuit(number) => self.send_over_circuit(number, &payload),
+                }
             }
-        }
-        for (from, mut datagram) in self.turns.work(cx) {
-            self.take_datagram(from, &mut datagram, cx);
+            let arrived = self.turns.work(cx);
+            if arrived.is_empty() {
+                break;
+            }
+            for (from, mut datagram) in arrived {
+                self.take_datagram(from, &mut datagram, cx);
+            }
+            // What was answered at once goes the same way.
+            self.drain_wireguard(cx);
         }
         let allocations: Vec<_> = self.turns.allocations().collect();
         if allocations != self.settings.allocations {
@@ -398,17 +438,22 @@ impl Engine {
         }
     }
 
-    /// Looks for whom traffic lacks a direct path, and for somebody who passes it on.
-    pub(crate) fn look_for_lack(&mut self, cx: &mut Context<'_>) {
-        let now = cx.instant();
-        let mut lacking = self.peers.live_devices();
-        lacking.retain(|device| {
-            self.peers.get(*device).is_some_and(|peer| peer.agent.lacks_direct(now))
+    /// Looks for whom traffic lacks a direct path that nobody passes on, other than a member.
+    pub(crate) fn look_for_lack(&mut self, now: Instant) {
+        let lacking = self.peers.iter().filter(|peer| peer.agent.lacks_direct(now));
+        let alone = lacking.filter(|peer| !self.circuits.reach(peer));
+        let alone = alone.map(|peer| Lacking {
+            device: peer.device(),
+            has_session: peer.frames.sessions().next().is_some(),
+            is_waiting: peer.traffic.is_waiting(),
         });
-        let is_alone = |device: &DeviceId| !self.has_circuit(*device);
-        self.turns.handle_lack(lacking.iter().any(is_alone), now);
-        self.tend_circuits(&lacking, cx);
+        self.turns.handle_lack(alone, now);
     }
+}
+
+/// Whether traffic that has lacked a session for so long still counts, or counts again.
+fn is_tried(lacking: Duration) -> bool {
+    lacking.as_secs() % TRIED_EVERY.as_secs() < TRIED.as_secs()
 }
 
 fn transport(transport: Transport) -> turn_proto::Transport {
@@ -428,5 +473,68 @@ fn credentials(login: &TurnLogin, name: &str) -> Credentials {
         TurnLogin::Shared(shared) => {
             Credentials::Shared { secret: secret(shared.as_str()), name: name.to_owned() }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line() -> Line {
+        let server = "udp/192.0.2.7:3478,username=alice,password=secret";
+        Line::new(server.parse().expect("the test names a server"))
+    }
+
+    /// Pauses after failures in a row.
+    fn pauses(problem: Problem) -> [u64; 8] {
+        let (mut line, now) = (line(), Instant::now());
+        [(); 8].map(|()| {
+            line.fail(problem, now);
+            line.again.expect("it is asked again").duration_since(now).as_secs()
+        })
+    }
+
+    #[test]
+    fn a_server_that_fails_is_left_alone_for_longer_each_time_and_a_full_one_for_a_minute() {
+        let doubled = [5, 10, 20, 40, 80, 160, 300, 300];
+        for failure in [Failure::Silent, Failure::Unauthorized, Failure::Refused(403)] {
+            assert_eq!(pauses(Problem::Failed(failure)), doubled);
+        }
+        for code in [486, 508] {
+            let failure = Problem::Failed(Failure::Refused(code));
+            assert_eq!(pauses(failure), doubled.map(|pause| pause.max(60)));
+        }
+        assert_eq!(pauses(Problem::Failed(Failure::LoginEnds)), [0; 8]);
+    }
+
+    #[test]
+    fn a_peer_without_a_session_has_servers_asked_for_two_minutes_out_of_ten() {
+        let device = DeviceId::from_bytes([1; 32]);
+        let (mut turns, start) = (Turns::new(Vec::new(), device), Instant::now());
+        turns.lines.push(line());
+        let mut wanted = Vec::new();
+        for second in 0..1_200 {
+            // Now and then all that waited is dropped.
+            let is_waiting = second % 90 != 89;
+            let lacking = Lacking { device, has_session: false, is_waiting };
+            turns.handle_lack([lacking].into_iter(), start + Duration::from_secs(second));
+            wanted.push(turns.wanted_until.is_some());
+        }
+        let begins = |from: usize| wanted[from..from + 5] == [false; 5] && wanted[from + 5];
+        assert!(begins(0) && begins(600));
+        assert_eq!(wanted[..600].iter().filter(|wanted| **wanted).count(), 174);
+        // With a session it is there.
+        let lacking = Lacking { device, has_session: true, is_waiting: false };
+        turns.handle_lack([lacking].into_iter(), start + Duration::from_secs(1_200));
+        assert!(turns.lacking_sessions.is_empty());
+    }
+
+    #[test]
+    fn where_there_is_no_server_nobody_is_looked_at() {
+        let device = DeviceId::from_bytes([1; 32]);
+        let mut turns = Turns::new(Vec::new(), device);
+        let peers = std::iter::from_fn(|| panic!("nobody asks"));
+        turns.handle_lack(peers, Instant::now());
+        assert!(turns.wanted_until.is_none());
     }
 }

@@ -18,6 +18,9 @@ const RENEW: Duration = Duration::from_secs(240);
 const UNUSED: Duration = Duration::from_secs(180);
 /// A channel that is not renewed lasts for 600 s, and its number must not be another peer's for 300 s more.
 const RETIRED: Duration = Duration::from_secs(900);
+/// A channel that nothing was sent over for so long makes room for another peer's. Busier ones stay: if they made room in
+/// turn, each would be asked for again for every few datagrams.
+const IDLE: Duration = Duration::from_secs(10);
 /// A peer that the server refuses is not asked for again before.
 const REFUSED: Duration = Duration::from_secs(60);
 /// Payloads that wait for the channel to a peer.
@@ -27,6 +30,8 @@ const WAITING: usize = 4;
 #[derive(Debug, Default)]
 pub(crate) struct Channels {
     active: Vec<Channel>,
+    /// When one of them is due, or earlier: it is asked for with every packet.
+    due: Option<Instant>,
     /// Those that the server may still know: peer, number, and when both are free again.
     retired: VecDeque<(Binding, Instant)>,
     /// How many numbers were given out.
@@ -68,8 +73,8 @@ impl Channels {
         if let Some(channel) = self.active.iter_mut().find(|channel| channel.binding.1 == peer) {
             return channel.send(payload, now);
         }
-        if self.active.len() == MAX_PEERS {
-            self.evict(now);
+        if self.active.len() == MAX_PEERS && !self.evict(now) {
+            return Way::None;
         }
         let Some(binding) = self.number(peer, now).map(|number| (number, peer)) else {
             return Way::None;
@@ -91,7 +96,9 @@ impl Channels {
         let Some(channel) = self.active.iter_mut().find(|one| one.binding == binding) else {
             return Vec::new();
         };
-        match std::mem::replace(&mut channel.state, State::Bound(now + RENEW)) {
+        let before = std::mem::replace(&mut channel.state, State::Bound(now + RENEW));
+        self.note_due();
+        match before {
             State::Wanted(waiting) => waiting,
             State::Bound(_) | State::Refused(_) => Vec::new(),
         }
@@ -101,14 +108,18 @@ impl Channels {
     pub(crate) fn handle_refused(&mut self, binding: Binding, now: Instant) {
         if let Some(channel) = self.active.iter_mut().find(|one| one.binding == binding) {
             channel.state = State::Refused(now + REFUSED);
+            self.note_due();
         }
     }
 
     /// Lets go of what is unused; answers a channel that is to be asked for again, until there is none.
     pub(crate) fn next_due(&mut self, now: Instant) -> Option<Binding> {
-        loop {
+        while self.due.is_some_and(|due| due <= now) {
             let is_due = |channel: &Channel| channel.due().is_some_and(|at| at <= now);
-            let index = self.active.iter().position(is_due)?;
+            let Some(index) = self.active.iter().position(is_due) else {
+                self.note_due();
+                continue;
+            };
             let channel = &mut self.active[index];
             let is_bound = matches!(channel.state, State::Bound(_));
             if is_bound && now < channel.used + UNUSED {
@@ -117,19 +128,25 @@ impl Channels {
             }
             self.retire(index, now);
         }
+        None
     }
 
     /// When [`Self::next_due`] wants to be called.
     pub(crate) fn due(&self) -> Option<Instant> {
-        self.active.iter().filter_map(Channel::due).min()
+        self.due
     }
 
-    /// Makes room: the one goes that was least recently used.
-    fn evict(&mut self, now: Instant) {
+    fn note_due(&mut self) {
+        self.due = self.active.iter().filter_map(Channel::due).min();
+    }
+
+    /// Makes room if it can: the one goes that was least recently used.
+    fn evict(&mut self, now: Instant) -> bool {
         let unused = self.active.iter().enumerate().min_by_key(|(_, channel)| channel.used);
-        if let Some((index, _)) = unused {
-            self.retire(index, now);
-        }
+        let unused = unused.filter(|(_, channel)| channel.used + IDLE <= now);
+        let Some((index, _)) = unused else { return false };
+        self.retire(index, now);
+        true
     }
 
     fn retire(&mut self, index: usize, now: Instant) {
@@ -217,7 +234,7 @@ mod tests {
     fn the_least_recently_used_goes_and_its_number_stays_its_own_for_fifteen_minutes() {
         let (mut channels, start) = (Channels::default(), Instant::now());
         let numbers: Vec<_> = (1..=64).map(|n| bind(&mut channels, peer(n), start)).collect();
-        let later = start + Duration::from_secs(1);
+        let mut later = start + IDLE;
         for n in 2..=64 {
             channels.send(peer(n), b"again", later);
         }
@@ -225,15 +242,31 @@ mod tests {
         assert!(!numbers.contains(&new));
         assert_eq!(channels.active.len(), MAX_PEERS);
         assert_eq!(channels.peer(numbers[0]), Some(peer(1)), "data that is late is still its own");
+        later += IDLE;
         assert_eq!(bind(&mut channels, peer(1), later), numbers[0], "it comes back as what it was");
         // Whatever comes and goes, no number leads to two peers.
         for n in 100..5_000 {
+            if n % 64 == 0 {
+                later += IDLE;
+            }
             channels.send(peer(n), b"new", later);
         }
         assert!(channels.active.len() + channels.retired.len() <= usize::from(NUMBERS));
         let much_later = later + RETIRED;
         let number = bind(&mut channels, peer(6_000), much_later);
         assert_eq!(channels.peer(number), Some(peer(6_000)));
+    }
+
+    #[test]
+    fn busy_channels_make_no_room_for_a_peer_too_many() {
+        let (mut channels, start) = (Channels::default(), Instant::now());
+        let numbers: Vec<_> = (1..=64).map(|n| bind(&mut channels, peer(n), start)).collect();
+        for second in 1..=60 {
+            let now = start + Duration::from_secs(second);
+            let ways = (1..=65).map(|n| channels.send(peer(n), b"traffic", now));
+            let over = numbers.iter().map(|number| Way::Over(*number));
+            assert!(ways.eq(over.chain([Way::None])), "after {second} s");
+        }
     }
 
     #[test]
@@ -256,5 +289,22 @@ mod tests {
         channels.handle_refused(binding, start);
         assert_eq!(channels.send(peer(1), b"1", start + REFUSED / 2), Way::None);
         assert_eq!(channels.send(peer(1), b"2", start + REFUSED), Way::Ask(binding));
+    }
+
+    #[test]
+    fn a_refused_peer_is_kept_in_mind_while_something_is_sent_to_it_and_then_forgotten() {
+        let (mut channels, start) = (Channels::default(), Instant::now());
+        let Way::Ask(binding) = channels.send(peer(1), b"0", start) else { panic!("the first") };
+        channels.handle_refused(binding, start);
+        let last = start + REFUSED / 2;
+        assert_eq!(channels.send(peer(1), b"1", last), Way::None);
+        let mut wakings = Vec::new();
+        while let Some(due) = channels.due() {
+            wakings.push(due);
+            assert_eq!(channels.next_due(due), None);
+        }
+        assert_eq!(wakings.last(), Some(&(last + UNUSED)));
+        assert!(wakings.len() <= 2, "{wakings:?}");
+        assert!(channels.active.is_empty());
     }
 }

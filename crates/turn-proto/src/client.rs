@@ -8,7 +8,7 @@ use rand_core::CryptoRng;
 
 use crate::channels::{Channels, Way};
 use crate::credentials::Login;
-use crate::message::{self, Answer, Ask, Incoming, Session};
+use crate::message::{self, Answer, Ask, Incoming, STALE_NONCE, Session, UNAUTHORIZED};
 use crate::stream::Stream;
 
 /// For how many seconds an allocation is asked for: what RFC 8656 section 7.2 has servers grant without being asked.
@@ -29,12 +29,14 @@ const RETRANSMIT: [Duration; 4] = [
 const PATIENCE: Duration = Duration::from_millis(7_500);
 /// Nonces that one request may find stale before the server is not believed any more.
 const STALE: u8 = 3;
-/// Datagrams of peers that wait to be polled.
-const WAITING: usize = 256;
+/// Bytes of peers' datagrams that wait to be polled, with their framing: several reads of a stream, of which nothing may be
+/// lost that has come.
+const WAITING: usize = 256 * 1024;
+/// What frames a datagram at least.
+const FRAMING: usize = 4;
 
-const UNAUTHORIZED: u16 = 401;
+/// There is another allocation, or none (RFC 8656 section 19).
 const ALLOCATION_MISMATCH: u16 = 437;
-const STALE_NONCE: u16 = 438;
 
 /// Over what a client talks to its server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,6 +62,9 @@ pub enum Failure {
     /// Nothing came back.
     #[error("it does not answer")]
     Silent,
+    /// Nothing came back that was signed with the credentials.
+    #[error("it answers without proof that it knows the password")]
+    Unproven,
     /// The credentials are none of the server's.
     #[error("it refuses the credentials")]
     Unauthorized,
@@ -88,8 +93,12 @@ pub struct Client {
     stream: Stream,
     state: State,
     login_ends: Option<Instant>,
+    /// When something came last that only a server with this allocation sends.
+    heard: Option<Instant>,
     transmits: VecDeque<Vec<u8>>,
     data: VecDeque<(SocketAddr, Vec<u8>)>,
+    /// Bytes of `data`, with their framing.
+    waiting: usize,
     events: VecDeque<Event>,
 }
 
@@ -112,11 +121,14 @@ struct Request {
     transaction: [u8; 12],
     bytes: Vec<u8>,
     sent: usize,
+    since: Instant,
     next: Instant,
     /// Nonces that it found stale.
     stale: u8,
     /// Whether it showed the credentials.
     signed: bool,
+    /// Whether an answer came that did not.
+    unproven: bool,
 }
 
 impl Client {
@@ -126,6 +138,7 @@ impl Client {
         Self {
             transport,
             login_ends: login.lasts.map(|lasts| now + lasts),
+            heard: None,
             login,
             session: None,
             requests: Vec::new(),
@@ -134,6 +147,7 @@ impl Client {
             state: State::New,
             transmits: VecDeque::new(),
             data: VecDeque::new(),
+            waiting: 0,
             events: VecDeque::new(),
         }
     }
@@ -143,13 +157,17 @@ impl Client {
         match self.transport {
             Transport::Udp => self.take(bytes, rng, now),
             Transport::Tcp => {
-                self.stream.push(bytes);
-                loop {
-                    match self.stream.next() {
-                        Ok(Some(message)) => self.take(&message, rng, now),
+                let mut stream = std::mem::take(&mut self.stream);
+                stream.push(bytes);
+                while self.state != State::Over {
+                    match stream.next() {
+                        Ok(Some(message)) => self.take(message, rng, now),
                         Ok(None) => break,
-                        Err(_) => return self.fail(Failure::Nonsense),
+                        Err(_) => self.fail(Failure::Nonsense, rng),
                     }
+                }
+                if self.state != State::Over {
+                    self.stream = stream;
                 }
             }
         }
@@ -163,8 +181,7 @@ impl Client {
                 self.ask(Ask::Allocate(LIFETIME), 0, rng, now);
             }
             State::Allocated(..) if self.login_ends.is_some_and(|ends| ends <= now) => {
-                self.ask(Ask::Refresh(0), 0, rng, now);
-                return self.fail(Failure::LoginEnds);
+                return self.fail(Failure::LoginEnds, rng);
             }
             State::Allocated(relayed, at) if at <= now => {
                 // One that has no answer yet is told from its failure.
@@ -177,7 +194,7 @@ impl Client {
         while let Some(binding) = self.channels.next_due(now) {
             self.ask(Ask::Bind(binding), 0, rng, now);
         }
-        self.repeat(now);
+        self.repeat(rng, now);
     }
 
     /// Sends a datagram to a peer; it is lost where there is no allocation.
@@ -197,9 +214,9 @@ impl Client {
     }
 
     /// Gives the allocation back, without waiting for an answer.
-    pub fn end(&mut self, rng: &mut dyn CryptoRng, now: Instant) {
-        if let State::Allocated(..) = self.state {
-            self.ask(Ask::Refresh(0), 0, rng, now);
+    pub fn end(&mut self, rng: &mut dyn CryptoRng) {
+        if self.state != State::Over {
+            self.give_back(rng);
         }
         self.state = State::Over;
         self.requests.clear();
@@ -214,7 +231,9 @@ impl Client {
     /// The next datagram of a peer, with its address.
     #[must_use]
     pub fn poll_data(&mut self) -> Option<(SocketAddr, Vec<u8>)> {
-        self.data.pop_front()
+        let (peer, payload) = self.data.pop_front()?;
+        self.waiting -= FRAMING + payload.len();
+        Some((peer, payload))
     }
 
     /// The next event.
@@ -261,22 +280,26 @@ impl Client {
         match message::parse(bytes) {
             Some(Incoming::Channel(number, payload)) => {
                 if let Some(peer) = self.channels.peer(number) {
-                    self.deliver(peer, payload.to_vec());
+                    self.deliver(peer, payload.to_vec(), now);
                 }
             }
-            Some(Incoming::Data(peer, payload)) => self.deliver(peer, payload),
+            Some(Incoming::Data(peer, payload)) => self.deliver(peer, payload, now),
             Some(Incoming::Answer(transaction, answer)) => {
                 let known = |request: &Request| request.transaction == transaction;
                 let Some(index) = self.requests.iter().position(known) else { return };
                 let proven = self.session.as_ref().is_some_and(|session| session.proves(bytes));
+                if proven {
+                    self.heard = Some(now);
+                } else if answer.must_be_proven(self.requests[index].signed) {
+                    self.requests[index].unproven = true;
+                    return;
+                }
+                let request = self.requests.swap_remove(index);
                 match answer {
-                    Answer::Success { relayed, lifetime } if proven => {
-                        let request = self.requests.swap_remove(index);
-                        self.handle_success(request.ask, relayed, lifetime, now);
+                    Answer::Success { relayed, lifetime } => {
+                        self.handle_success(request.ask, (relayed, lifetime), rng, now);
                     }
-                    Answer::Success { .. } => {}
                     Answer::Error { code, realm, nonce } => {
-                        let request = self.requests.swap_remove(index);
                         self.handle_error(&request, (code, realm, nonce), rng, now);
                     }
                 }
@@ -285,8 +308,11 @@ impl Client {
         }
     }
 
-    fn deliver(&mut self, peer: SocketAddr, payload: Vec<u8>) {
-        if self.data.len() < WAITING {
+    fn deliver(&mut self, peer: SocketAddr, payload: Vec<u8>, now: Instant) {
+        self.heard = Some(now);
+        let size = FRAMING + payload.len();
+        if self.waiting + size <= WAITING {
+            self.waiting += size;
             self.data.push_back((peer, payload));
         }
     }
@@ -294,8 +320,8 @@ impl Client {
     fn handle_success(
         &mut self,
         ask: Ask,
-        relayed: Option<SocketAddr>,
-        lifetime: Option<u64>,
+        (relayed, lifetime): (Option<SocketAddr>, Option<u64>),
+        rng: &mut dyn CryptoRng,
         now: Instant,
     ) {
         let refresh_at = |lifetime: u64| {
@@ -309,13 +335,13 @@ impl Client {
                     self.state = State::Allocated(relayed, at);
                     self.events.push_back(Event::Allocated(relayed));
                 }
-                _ => self.fail(Failure::Nonsense),
+                _ => self.fail(Failure::Nonsense, rng),
             },
             (Ask::Refresh(_), State::Allocated(relayed, _)) => match lifetime {
                 Some(lifetime @ 1..) => {
                     self.state = State::Allocated(relayed, refresh_at(lifetime));
                 }
-                Some(0) | None => self.fail(Failure::Lost),
+                Some(0) | None => self.fail(Failure::Lost, rng),
             },
             (Ask::Bind(binding), State::Allocated(..)) => {
                 for payload in self.channels.handle_bound(binding, now) {
@@ -336,69 +362,105 @@ impl Client {
         let is_first = code == UNAUTHORIZED && !request.signed;
         let is_stale = code == STALE_NONCE && request.stale < STALE;
         if !is_first && !is_stale {
-            return self.give_up(request.ask, failure(code), now);
+            return self.give_up(request, failure(code), rng, now);
         }
+        // The realm stays: one that is named later names nobody who could sign it.
         let known = self.session.as_ref().map(|session| session.realm.clone());
-        let (Some(realm), Some(nonce)) = (realm.or(known), nonce) else {
-            return self.fail(Failure::Nonsense);
+        let (Some(realm), Some(nonce)) = (known.or(realm), nonce) else {
+            return self.fail(Failure::Nonsense, rng);
         };
         self.session = Some(Session::new(&self.login, realm, nonce));
         self.ask(request.ask, request.stale + u8::from(is_stale), rng, now);
     }
 
     /// A request was refused, or has no answer.
-    fn give_up(&mut self, ask: Ask, failure: Failure, now: Instant) {
-        match (ask, failure) {
-            // The server is there, but not for this peer.
-            (Ask::Bind(binding), Failure::Refused(_)) => {
+    fn give_up(
+        &mut self,
+        request: &Request,
+        failure: Failure,
+        rng: &mut dyn CryptoRng,
+        now: Instant,
+    ) {
+        let heard_since = self.heard.is_some_and(|at| at >= request.since);
+        match (request.ask, failure) {
+            // The server may be there, but not for this peer.
+            (Ask::Bind(binding), Failure::Refused(_) | Failure::Silent | Failure::Unproven) => {
                 self.channels.handle_refused(binding, now);
             }
-            (Ask::Bind(_) | Ask::Allocate(_) | Ask::Refresh(_), failure) => self.fail(failure),
+            // What was lost is the request or its answer; the next one is soon enough.
+            (Ask::Refresh(_), Failure::Silent) if heard_since => {}
+            (Ask::Bind(_) | Ask::Allocate(_) | Ask::Refresh(_), failure) => {
+                self.fail(failure, rng);
+            }
         }
     }
 
-    fn fail(&mut self, failure: Failure) {
-        if self.state != State::Over {
-            self.state = State::Over;
-            self.requests.clear();
-            self.events.push_back(Event::Failed(failure));
+    fn fail(&mut self, failure: Failure, rng: &mut dyn CryptoRng) {
+        if self.state == State::Over {
+            return;
         }
+        let may_remain = match failure {
+            Failure::Silent | Failure::Unproven | Failure::Nonsense | Failure::LoginEnds => true,
+            Failure::Refused(_) => matches!(self.state, State::Allocated(..)),
+            Failure::Unauthorized | Failure::Lost => false,
+        };
+        if may_remain {
+            self.give_back(rng);
+        }
+        self.state = State::Over;
+        self.requests.clear();
+        self.events.push_back(Event::Failed(failure));
+    }
+
+    /// Ends what the server has granted, or may have in an answer that did not come. Nobody waits for an answer.
+    fn give_back(&mut self, rng: &mut dyn CryptoRng) {
+        let Some(session) = &self.session else { return };
+        let transaction = transaction(rng);
+        self.transmits.extend(message::request(Ask::Refresh(0), transaction, Some(session)));
     }
 
     fn ask(&mut self, ask: Ask, stale: u8, rng: &mut dyn CryptoRng, now: Instant) {
-        let mut transaction = [0; 12];
-        rng.fill_bytes(&mut transaction);
+        let transaction = transaction(rng);
         let session = self.session.as_ref();
         let Some(bytes) = message::request(ask, transaction, session) else {
-            return self.fail(Failure::Nonsense);
+            return self.fail(Failure::Nonsense, rng);
         };
         self.transmits.push_back(bytes.clone());
         let wait = match self.transport {
             Transport::Udp => RETRANSMIT[0],
             Transport::Tcp => PATIENCE,
         };
-        let (next, signed) = (now + wait, session.is_some());
-        self.requests.push(Request { ask, transaction, bytes, sent: 1, next, stale, signed });
+        self.requests.push(Request {
+            ask,
+            transaction,
+            bytes,
+            sent: 1,
+            since: now,
+            next: now + wait,
+            stale,
+            signed: session.is_some(),
+            unproven: false,
+        });
     }
 
     /// Sends again what has had no answer for a while, and gives up what has had none for long.
-    fn repeat(&mut self, now: Instant) {
+    fn repeat(&mut self, rng: &mut dyn CryptoRng, now: Instant) {
         let last = match self.transport {
             Transport::Udp => RETRANSMIT.len(),
             Transport::Tcp => 1,
         };
-        let mut silent = None;
-        for request in self.requests.iter_mut().filter(|request| request.next <= now) {
-            if request.sent == last {
-                silent = Some(request.ask);
-                continue;
+        let is_due = |request: &Request| request.next <= now;
+        for request in self.requests.iter_mut().filter(|request| is_due(request)) {
+            if request.sent < last {
+                request.next = now + RETRANSMIT[request.sent];
+                request.sent += 1;
+                self.transmits.push_back(request.bytes.clone());
             }
-            request.next = now + RETRANSMIT[request.sent];
-            request.sent += 1;
-            self.transmits.push_back(request.bytes.clone());
         }
-        if let Some(ask) = silent {
-            self.give_up(ask, Failure::Silent, now);
+        let given_up: Vec<_> = self.requests.extract_if(.., |request| is_due(request)).collect();
+        for request in given_up {
+            let failure = if request.unproven { Failure::Unproven } else { Failure::Silent };
+            self.give_up(&request, failure, rng, now);
         }
     }
 
@@ -406,6 +468,12 @@ impl Client {
         let filled = self.transport == Transport::Tcp;
         self.transmits.extend(message::channel_data(number, payload, filled));
     }
+}
+
+fn transaction(rng: &mut dyn CryptoRng) -> [u8; 12] {
+    let mut transaction = [0; 12];
+    rng.fill_bytes(&mut transaction);
+    transaction
 }
 
 fn failure(code: u16) -> Failure {

@@ -23,6 +23,10 @@ pub(crate) const HEADER: usize = 20;
 const MAX_MESSAGE: usize = MAX_PAYLOAD + 256;
 /// The UDP of [`RequestedTransport`].
 const UDP: u8 = 17;
+/// Credentials are wanted (RFC 8489 section 14.8).
+pub(crate) const UNAUTHORIZED: u16 = 401;
+/// Credentials are wanted with another nonce.
+pub(crate) const STALE_NONCE: u16 = 438;
 const MESSAGE_INTEGRITY: u16 = 0x0008;
 const FINGERPRINT: u16 = 0x8028;
 /// Type and length of an attribute.
@@ -252,6 +256,17 @@ pub(crate) enum Answer {
         /// The same.
         nonce: Option<String>,
     },
+}
+
+impl Answer {
+    /// Whether it counts only with proof (RFC 8489 section 9.2.5), as the answer to a request with or without: success
+    /// does, and what else is wrong with a request that the server has proven already.
+    pub(crate) fn must_be_proven(&self, signed: bool) -> bool {
+        match self {
+            Self::Success { .. } => true,
+            Self::Error { code, .. } => signed && ![UNAUTHORIZED, STALE_NONCE].contains(code),
+        }
+    }
 }
 
 /// Reads what came from the server; nothing for what is of no use to a client.

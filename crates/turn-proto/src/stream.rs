@@ -7,7 +7,11 @@ const SHORTEST: usize = 4;
 
 /// Bytes of a stream that are no whole message yet: at most one message, and what one read brings.
 #[derive(Debug, Default)]
-pub(crate) struct Stream(Vec<u8>);
+pub(crate) struct Stream {
+    bytes: Vec<u8>,
+    /// How many of them were read as messages.
+    read: usize,
+}
 
 /// What the server sends is neither a message nor data of a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,12 +20,14 @@ pub(crate) struct OutOfStep;
 impl Stream {
     /// Takes what has come.
     pub(crate) fn push(&mut self, bytes: &[u8]) {
-        self.0.extend_from_slice(bytes);
+        self.bytes.drain(..std::mem::take(&mut self.read));
+        self.bytes.extend_from_slice(bytes);
     }
 
     /// The next message, if it is there as a whole.
-    pub(crate) fn next(&mut self) -> Result<Option<Vec<u8>>, OutOfStep> {
-        let Some(head) = self.0.first_chunk::<SHORTEST>() else { return Ok(None) };
+    pub(crate) fn next(&mut self) -> Result<Option<&[u8]>, OutOfStep> {
+        let rest = &self.bytes[self.read..];
+        let Some(head) = rest.first_chunk::<SHORTEST>() else { return Ok(None) };
         let length = usize::from(u16::from_be_bytes([head[2], head[3]]));
         let whole = match message::kind(head[0]) {
             Some(Kind::Message) => message::HEADER + length,
@@ -29,11 +35,9 @@ impl Stream {
             Some(Kind::Channel) => SHORTEST + length.next_multiple_of(4),
             None => return Err(OutOfStep),
         };
-        if self.0.len() < whole {
-            return Ok(None);
-        }
-        let rest = self.0.split_off(whole);
-        Ok(Some(std::mem::replace(&mut self.0, rest)))
+        let Some(message) = rest.get(..whole) else { return Ok(None) };
+        self.read += whole;
+        Ok(Some(message))
     }
 }
 
@@ -51,7 +55,7 @@ mod tests {
             for bytes in all.chunks(step) {
                 stream.push(bytes);
                 while let Some(one) = stream.next().expect("it is in step") {
-                    found.push(one);
+                    found.push(one.to_vec());
                 }
             }
             assert_eq!(found, [&channel[..], &message, &channel]);

@@ -13,7 +13,7 @@ use stun_codec::rfc5766::attributes::{
     ChannelNumber, Data, Lifetime, XorPeerAddress, XorRelayAddress,
 };
 use stun_codec::rfc5766::methods;
-use stun_codec::{Message, MessageClass, MessageDecoder, MessageEncoder, TransactionId};
+use stun_codec::{Message, MessageClass, MessageDecoder, MessageEncoder, Method, TransactionId};
 use zeroize::Zeroizing;
 
 use crate::message::attribute::Attribute;
@@ -45,6 +45,10 @@ struct Server {
     forbidden: Option<IpAddr>,
     /// Whether it signs what it says.
     signs: bool,
+    /// The realm that it names in refusals.
+    named: &'static str,
+    /// What it does not answer.
+    overhears: Option<Method>,
     asked: u32,
 }
 
@@ -59,6 +63,8 @@ impl Server {
             permissions: Vec::new(),
             forbidden: None,
             signs: true,
+            named: REALM,
+            overhears: None,
             asked: 0,
         }
     }
@@ -72,13 +78,16 @@ impl Server {
         let decoded = MessageDecoder::<Attribute>::new().decode_from_bytes(bytes);
         let request = decoded.ok()?.expect("the client writes what it means");
         self.asked += 1;
+        if self.overhears == Some(request.method()) {
+            return None;
+        }
         let nonce = request.get_attribute::<Nonce>().map(|nonce| nonce.value().to_owned());
         let session = self.session();
         if nonce.is_none() || !session.proves(bytes) {
-            return Some(self.refuse(&request, 401));
+            return Some(encode(self.refusal(&request, 401)));
         }
         if nonce.as_deref() != Some(&session.nonce) {
-            return Some(self.refuse(&request, 438));
+            return Some(encode(self.refusal(&request, 438)));
         }
         let mut answer = response(&request, MessageClass::SuccessResponse);
         match request.method() {
@@ -96,28 +105,34 @@ impl Server {
             methods::CHANNEL_BIND if self.allocated => {
                 let peer = request.get_attribute::<XorPeerAddress>()?.address();
                 if self.forbidden == Some(peer.ip()) {
-                    return Some(self.refuse(&request, 403));
+                    answer = self.refusal(&request, 403);
+                } else {
+                    let number = request.get_attribute::<ChannelNumber>()?.value();
+                    let before = self.channels.insert(number, peer);
+                    assert!(before.is_none_or(|before| before == peer));
+                    self.permissions.push(peer.ip());
                 }
-                let number = request.get_attribute::<ChannelNumber>()?.value();
-                assert!(self.channels.insert(number, peer).is_none_or(|before| before == peer));
-                self.permissions.push(peer.ip());
             }
-            _ => return Some(self.refuse(&request, 437)),
+            _ => answer = self.refusal(&request, 437),
         }
-        let mut bytes = MessageEncoder::new().encode_into_bytes(answer).expect("it is encodable");
+        let mut bytes = encode(answer);
         if self.signs {
             session.sign(&mut bytes);
         }
         Some(bytes)
     }
 
-    fn refuse(&self, request: &Message<Attribute>, code: u16) -> Vec<u8> {
+    fn refusal(&self, request: &Message<Attribute>, code: u16) -> Message<Attribute> {
         let mut answer = response(request, MessageClass::ErrorResponse);
         answer.add_attribute(ErrorCode::new(code, "no".into()).expect("a code"));
-        answer.add_attribute(Realm::new(REALM.into()).expect("a realm"));
+        answer.add_attribute(Realm::new(self.named.into()).expect("a realm"));
         answer.add_attribute(Nonce::new(self.session().nonce).expect("a nonce"));
-        MessageEncoder::new().encode_into_bytes(answer).expect("it is encodable")
+        answer
     }
+}
+
+fn encode(message: Message<Attribute>) -> Vec<u8> {
+    MessageEncoder::new().encode_into_bytes(message).expect("it is encodable")
 }
 
 fn response(request: &Message<Attribute>, class: MessageClass) -> Message<Attribute> {
@@ -129,7 +144,7 @@ fn indication(peer: SocketAddr, payload: &[u8]) -> Vec<u8> {
     let mut message = Message::new(MessageClass::Indication, methods::DATA, transaction);
     message.add_attribute(Attribute::from(XorPeerAddress::new(peer)));
     message.add_attribute(Data::new(payload.to_vec()).expect("it is short"));
-    MessageEncoder::<Attribute>::new().encode_into_bytes(message).expect("it is encodable")
+    encode(message)
 }
 
 /// Both, with what is said between them.
@@ -138,10 +153,14 @@ struct Pair {
     server: Server,
     /// Whether the server answers.
     alive: bool,
+    /// Whether what it answers is lost.
+    unheard: bool,
     now: Instant,
     rng: ChaCha20Rng,
     /// What the client sent that was no request.
     passed_on: Vec<Vec<u8>>,
+    /// The other things.
+    requests: Vec<Vec<u8>>,
     events: Vec<Event>,
 }
 
@@ -156,9 +175,11 @@ impl Pair {
             client: Client::new(transport, login, now),
             server: Server::new(),
             alive: true,
+            unheard: false,
             now,
             rng: ChaCha20Rng::seed_from_u64(5),
             passed_on: Vec::new(),
+            requests: Vec::new(),
             events: Vec::new(),
         };
         pair.client.handle_timeout(&mut pair.rng, now);
@@ -166,7 +187,11 @@ impl Pair {
     }
 
     fn allocated() -> Self {
-        let mut pair = Self::new(login("right"));
+        Self::allocated_over(Transport::Udp)
+    }
+
+    fn allocated_over(transport: Transport) -> Self {
+        let mut pair = Self::over(transport, login("right"));
         pair.settle();
         assert_eq!(pair.events, [Event::Allocated(address(RELAYED))]);
         pair
@@ -177,11 +202,13 @@ impl Pair {
         while let Some(bytes) = self.client.poll_transmit() {
             if bytes[0] & 0xc0 != 0 {
                 self.passed_on.push(bytes);
-            } else if self.alive
-                && let Some(answer) = self.server.answer(&bytes)
-            {
+                continue;
+            }
+            let answer = if self.alive { self.server.answer(&bytes) } else { None };
+            if let Some(answer) = answer.filter(|_| !self.unheard) {
                 self.client.handle_bytes(&answer, &mut self.rng, self.now);
             }
+            self.requests.push(bytes);
         }
         while let Some(event) = self.client.poll_event() {
             self.events.push(event);
@@ -202,6 +229,13 @@ impl Pair {
     fn send(&mut self, to: &str, payload: &[u8]) {
         self.client.send(address(to), payload, &mut self.rng, self.now);
         self.settle();
+    }
+
+    /// A request that the client has just made, and that the server knows nothing of.
+    fn unanswered(&mut self) -> (Vec<u8>, Message<Attribute>) {
+        let bytes = self.client.poll_transmit().expect("it asks");
+        let decoded = MessageDecoder::new().decode_from_bytes(&bytes).expect("it is whole");
+        (bytes, decoded.expect("the client writes what it means"))
     }
 
     fn receive(&mut self, bytes: &[u8]) -> Option<(SocketAddr, Vec<u8>)> {
@@ -297,7 +331,7 @@ fn a_restarted_server_knows_nothing_any_more_which_is_told() {
 #[test]
 fn an_allocation_is_given_back() {
     let mut pair = Pair::allocated();
-    pair.client.end(&mut pair.rng, pair.now);
+    pair.client.end(&mut pair.rng);
     pair.settle();
     assert!(!pair.server.allocated);
     assert_eq!((pair.client.relayed(), pair.client.poll_timeout()), (None, None));
@@ -308,7 +342,92 @@ fn what_the_server_did_not_sign_is_not_believed() {
     let mut pair = Pair::new(login("right"));
     pair.server.signs = false;
     pair.pass(Duration::from_secs(30));
-    assert_eq!(pair.events, [Event::Failed(Failure::Silent)]);
+    assert_eq!(pair.events, [Event::Failed(Failure::Unproven)]);
+    let mut pair = Pair::allocated();
+    pair.server.signs = false;
+    pair.pass(Duration::from_secs(40));
+    assert_eq!(pair.events.last(), Some(&Event::Failed(Failure::Unproven)));
+}
+
+#[test]
+fn errors_that_nobody_signed_refuse_nothing_once_there_are_credentials() {
+    let mut pair = Pair::allocated();
+    pair.client.send(address(PEER), b"first", &mut pair.rng, pair.now);
+    let (bytes, request) = pair.unanswered();
+    for code in [400, 403, 437, 486] {
+        let forged = encode(pair.server.refusal(&request, code));
+        assert_eq!(pair.receive(&forged), None);
+    }
+    let answer = pair.server.answer(&bytes).expect("a channel");
+    assert_eq!(pair.receive(&answer), None);
+    pair.settle();
+    assert_eq!(pair.passed_on.len(), 1);
+    assert_eq!(pair.events.len(), 1, "{:?}", pair.events);
+}
+
+#[test]
+fn a_realm_that_is_named_later_is_not_taken() {
+    let mut pair = Pair::allocated();
+    pair.server.named = "elsewhere.example";
+    pair.server.nonce += 1;
+    pair.pass(Duration::from_secs(60));
+    assert_eq!(pair.events.len(), 1, "{:?}", pair.events);
+}
+
+#[test]
+fn a_channel_without_an_answer_costs_the_others_nothing() {
+    let mut pair = Pair::allocated();
+    pair.send(PEER, b"first");
+    pair.server.overhears = Some(methods::CHANNEL_BIND);
+    pair.send("192.0.2.1:1", b"lost");
+    pair.pass(Duration::from_secs(20));
+    assert_eq!(pair.events.len(), 1, "{:?}", pair.events);
+    pair.server.overhears = None;
+    pair.send("192.0.2.1:1", b"lost, too: it is too soon");
+    assert_eq!(pair.server.channels.len(), 1);
+    pair.pass(Duration::from_secs(60));
+    pair.send("192.0.2.1:1", b"second");
+    pair.send(PEER, b"second");
+    assert_eq!(pair.passed_on.len(), 3);
+}
+
+#[test]
+fn a_refresh_without_an_answer_ends_nothing_while_data_comes() {
+    let mut pair = Pair::allocated();
+    pair.send(PEER, b"first");
+    let number = *pair.server.channels.keys().next().expect("one was made");
+    let data = channel_data(number, b"data", false).expect("it is short");
+    pair.server.overhears = Some(methods::REFRESH);
+    for _ in 0..20 {
+        pair.pass(Duration::from_secs(5));
+        assert!(pair.receive(&data).is_some());
+    }
+    assert_eq!(pair.events.len(), 1, "{:?}", pair.events);
+    pair.pass(Duration::from_secs(33));
+    assert_eq!(pair.events.last(), Some(&Event::Failed(Failure::Silent)));
+}
+
+#[test]
+fn what_the_server_may_have_granted_is_given_back() {
+    for transport in [Transport::Udp, Transport::Tcp] {
+        for ends in [false, true] {
+            let mut pair = Pair::over(transport, login("right"));
+            let (bytes, _) = pair.unanswered();
+            let challenge = pair.server.answer(&bytes).expect("it wants credentials");
+            assert_eq!(pair.receive(&challenge), None);
+            pair.unheard = true;
+            pair.settle();
+            assert!(pair.server.allocated);
+            if ends {
+                pair.client.end(&mut pair.rng);
+                pair.settle();
+            } else {
+                pair.pass(Duration::from_secs(8));
+                assert_eq!(pair.events, [Event::Failed(Failure::Silent)]);
+            }
+            assert!(!pair.server.allocated);
+        }
+    }
 }
 
 #[test]
@@ -336,16 +455,48 @@ fn a_login_that_is_about_to_end_ends_the_allocation() {
 
 #[test]
 fn over_a_stream_nothing_is_repeated_and_all_is_filled_up() {
-    let mut pair = Pair::over(Transport::Tcp, login("right"));
-    pair.settle();
+    let mut pair = Pair::allocated_over(Transport::Tcp);
     pair.send(PEER, b"odd");
     assert_eq!(pair.passed_on.iter().map(Vec::len).collect::<Vec<_>>(), [8]);
-    let asked = pair.server.asked;
     pair.alive = false;
+    pair.requests.clear();
     pair.pass(Duration::from_secs(40));
     assert_eq!(pair.events.last(), Some(&Event::Failed(Failure::Silent)));
-    assert_eq!(pair.server.asked, asked);
+    // One refresh, and the farewell.
+    let lifetimes = pair.requests.iter().map(|bytes| bytes[24..28].to_vec()).collect::<Vec<_>>();
+    assert_eq!(lifetimes, [600_u32, 0].map(|seconds| seconds.to_be_bytes().to_vec()));
+}
+
+#[test]
+fn a_stream_of_something_else_ends_the_allocation() {
+    let mut pair = Pair::allocated_over(Transport::Tcp);
     assert_eq!(pair.receive(b"\xffnonsense"), None);
+    pair.settle();
+    assert_eq!(pair.events.last(), Some(&Event::Failed(Failure::Nonsense)));
+}
+
+#[test]
+fn nothing_is_lost_of_what_a_stream_brings_at_once() {
+    let mut pair = Pair::allocated_over(Transport::Tcp);
+    pair.send(PEER, b"first");
+    let number = *pair.server.channels.keys().next().expect("one was made");
+    let data = channel_data(number, b"small", true).expect("it is short");
+    for count in [600, 65_536 / data.len()] {
+        pair.client.handle_bytes(&data.repeat(count), &mut pair.rng, pair.now);
+        assert_eq!(std::iter::from_fn(|| pair.client.poll_data()).count(), count);
+    }
+}
+
+#[test]
+fn what_nobody_polls_is_bounded() {
+    let mut pair = Pair::allocated();
+    let data = indication(address(PEER), &[0; 1_000]);
+    for _ in 0..1_000 {
+        pair.client.handle_bytes(&data, &mut pair.rng, pair.now);
+    }
+    let kept = std::iter::from_fn(|| pair.client.poll_data()).count();
+    assert!((100..=262).contains(&kept), "{kept}");
+    assert!(pair.receive(&data).is_some(), "there is room again");
 }
 
 proptest! {
@@ -388,7 +539,8 @@ proptest! {
                     pair.client.handle_timeout(&mut pair.rng, pair.now);
                 }
             }
-            prop_assert!(std::iter::from_fn(|| pair.client.poll_data()).count() <= 256);
+            let polled = std::iter::from_fn(|| pair.client.poll_data()).map(|(_, data)| data.len());
+            prop_assert!(polled.sum::<usize>() <= 256 * 1024);
         }
     }
 }

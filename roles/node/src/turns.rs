@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    ops::RangeInclusive,
     time::Duration,
 };
 
@@ -21,16 +22,26 @@ use tracing::debug;
 
 use crate::{directory::Directory, mark::Mark};
 
-/// Datagrams, or messages of a stream, that wait for the network; further ones are lost, as on the way.
+/// Datagrams that wait for the network; further ones are lost, as on the way.
 const OUTGOING: usize = 1_024;
-/// What has come and waits for the loop. Behind it the system holds back or drops.
-const INCOMING: usize = 1_024;
+/// The same over a stream, where they wait for as long as it has no room: a burst, and no more, since what is in here is late.
+const OUTGOING_OVER_STREAM: usize = 64;
+/// Requests that wait for the network: one for each peer, and some.
+const REQUESTS: usize = 128;
+/// What has come and waits for the loop, which takes as much at once. Behind it the system holds back or drops.
+const INCOMING: usize = 32;
+/// The first byte of data; that of requests is below (RFC 8656 section 12).
+const CHANNELS: RangeInclusive<u8> = 0x40..=0x4f;
 /// What is read at once: the longest datagram.
 const READ: usize = 65_536;
 /// Bytes that the system keeps of either direction of a socket for datagrams, as far as it allows: a few bursts.
 const SYSTEM_BUFFER: usize = 1 << 20;
 /// A server that takes no connection in this time is not reached.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A server that acknowledges nothing of a stream for so long is gone, as a relay is.
+const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(5);
+/// What the system takes of a stream before it can be sent. More would wait where nothing goes before it.
+const UNSENT: u32 = 32 * 1024;
 /// What is queued at the end of a node has this long to leave.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -42,11 +53,18 @@ pub(crate) enum TurnEvent {
     Closed,
 }
 
+/// What waits for a socket.
+#[derive(Debug)]
+struct Queues {
+    requests: mpsc::Sender<Vec<u8>>,
+    data: mpsc::Sender<Vec<u8>>,
+}
+
 /// The sockets of one engine, by the engine's own numbers.
 #[derive(Debug)]
 pub(crate) struct TurnSockets {
     directory: Directory,
-    open: BTreeMap<TurnId, mpsc::Sender<Vec<u8>>>,
+    open: BTreeMap<TurnId, Queues>,
     tasks: JoinSet<()>,
     sender: mpsc::Sender<(TurnId, TurnEvent)>,
     events: mpsc::Receiver<(TurnId, TurnEvent)>,
@@ -61,8 +79,14 @@ impl TurnSockets {
 
     /// Opens a socket; [`TurnEvent::Opened`] or [`TurnEvent::Closed`] follows.
     pub(crate) fn open(&mut self, turn: TurnId, server: SocketAddr, transport: Transport) {
-        let (queue, waiting) = mpsc::channel(OUTGOING);
-        self.open.insert(turn, queue);
+        let room = match transport {
+            Transport::Udp => OUTGOING,
+            Transport::Tcp => OUTGOING_OVER_STREAM,
+        };
+        let (data, waiting_data) = mpsc::channel(room);
+        let (requests, waiting_requests) = mpsc::channel(REQUESTS);
+        self.open.insert(turn, Queues { requests, data });
+        let waiting = Waiting { requests: waiting_requests, data: waiting_data };
         while self.tasks.try_join_next().is_some() {}
         let link = Link { turn, server, waiting, events: self.sender.clone() };
         let mark = self.directory.mark();
@@ -83,9 +107,10 @@ impl TurnSockets {
 
     /// Queues a datagram, or a message of a stream.
     pub(crate) fn send(&self, turn: TurnId, bytes: Vec<u8>) {
-        if let Some(queue) = self.open.get(&turn) {
-            let _ = queue.try_send(bytes);
-        }
+        let Some(Queues { requests, data }) = self.open.get(&turn) else { return };
+        let is_data = bytes.first().is_some_and(|first| CHANNELS.contains(first));
+        let queue = if is_data { data } else { requests };
+        let _ = queue.try_send(bytes);
     }
 
     /// Closes a socket after what is queued.
@@ -96,6 +121,11 @@ impl TurnSockets {
     /// The next event.
     pub(crate) async fn event(&mut self) -> Option<(TurnId, TurnEvent)> {
         self.events.recv().await
+    }
+
+    /// What has come after an event, as far as it is there and the loop may take it at once.
+    pub(crate) fn events_at_hand(&mut self) -> Vec<(TurnId, TurnEvent)> {
+        std::iter::from_fn(|| self.events.try_recv().ok()).take(INCOMING).collect()
     }
 
     /// Closes all sockets after what is queued.
@@ -113,8 +143,25 @@ impl TurnSockets {
 struct Link {
     turn: TurnId,
     server: SocketAddr,
-    waiting: mpsc::Receiver<Vec<u8>>,
+    waiting: Waiting,
     events: mpsc::Sender<(TurnId, TurnEvent)>,
+}
+
+/// The other ends of its queues.
+struct Waiting {
+    requests: mpsc::Receiver<Vec<u8>>,
+    data: mpsc::Receiver<Vec<u8>>,
+}
+
+impl Waiting {
+    /// What is to be sent next, until the queues are closed and empty: requests do not wait behind data.
+    async fn next(&mut self) -> Option<Vec<u8>> {
+        tokio::select! {
+            biased;
+            Some(bytes) = self.requests.recv() => Some(bytes),
+            bytes = self.data.recv() => bytes,
+        }
+    }
 }
 
 impl Link {
@@ -134,7 +181,7 @@ impl Link {
         let mut buffer = vec![0; READ];
         loop {
             tokio::select! {
-                outgoing = self.waiting.recv() => match outgoing {
+                outgoing = self.waiting.next() => match outgoing {
                     Some(bytes) => lost_or_sent(socket.send(&bytes).await)?,
                     None => return Ok(()),
                 },
@@ -153,7 +200,7 @@ impl Link {
         let (mut reader, mut writer) = stream.into_split();
         let Self { turn, mut waiting, events, .. } = self;
         let write = async {
-            while let Some(bytes) = waiting.recv().await {
+            while let Some(bytes) = waiting.next().await {
                 writer.write_all(&bytes).await?;
             }
             writer.shutdown().await
@@ -200,6 +247,9 @@ async fn connect(server: SocketAddr, mark: Mark) -> io::Result<TcpStream> {
     mark.put_on(&socket)?;
     let stream = socket.connect(server).await?;
     stream.set_nodelay(true)?;
+    let options = SockRef::from(&stream);
+    options.set_tcp_user_timeout(Some(ACKNOWLEDGED_WITHIN))?;
+    options.set_tcp_notsent_lowat(UNSENT)?;
     Ok(stream)
 }
 
@@ -257,6 +307,38 @@ mod tests {
         let mut all = Vec::new();
         server.read_to_end(&mut all).await.expect("it ends");
         assert_eq!(all, b"last");
+    }
+
+    #[tokio::test]
+    async fn a_slow_stream_holds_little_and_requests_go_before_data() {
+        const SIZE: usize = 1_000;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        let mut sockets = sockets();
+        sockets.open(TURN, listener.local_addr().expect("it is bound"), Transport::Tcp);
+        let (mut server, _) = listener.accept().await.expect("it connects");
+        assert!(matches!(event(&mut sockets).await, TurnEvent::Opened));
+        for _ in 0..20_000 {
+            sockets.send(TURN, vec![0x40; SIZE]);
+            tokio::task::yield_now().await;
+        }
+        sockets.send(TURN, b"request".to_vec());
+        sockets.close(TURN);
+        let mut all = Vec::new();
+        server.read_to_end(&mut all).await.expect("it ends");
+        let at = all.windows(7).position(|bytes| bytes == b"request").expect("it was sent");
+        let behind = (all.len() - at - 7) / SIZE;
+        assert_eq!(behind, OUTGOING_OVER_STREAM);
+    }
+
+    #[tokio::test]
+    async fn a_stream_does_not_wait_in_the_system() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let stream = connect(address, Mark::default()).await.expect("it connects");
+        let options = SockRef::from(&stream);
+        assert_eq!(options.tcp_notsent_lowat().expect("it is known"), UNSENT);
+        let timeout = options.tcp_user_timeout().expect("it is known");
+        assert_eq!(timeout, Some(ACKNOWLEDGED_WITHIN));
     }
 
     #[tokio::test]

@@ -186,7 +186,8 @@ impl World {
                 self.drain_plain(index);
             }
             HostId::Turn => {
-                for (by, to, payload) in self.turn.receive(from, to, &payload) {
+                let sent = self.turn.receive((from, to), &payload, self.now.instant);
+                for (by, to, payload) in sent {
                     self.send_datagram(host, by, to, payload);
                 }
             }

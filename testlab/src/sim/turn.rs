@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use bytecodec::{DecodeExt, EncodeExt};
 use engine::{TurnCommand, TurnId};
@@ -47,6 +48,8 @@ const REALM: &str = "sim";
 const NONCE: &str = "once";
 /// The allocation that is granted, in seconds.
 const LIFETIME: u32 = 600;
+/// For how long a channel lets in what comes from its host (RFC 8656 section 9).
+const PERMISSION: Duration = Duration::from_secs(300);
 
 /// A datagram from one of the server's addresses to somebody.
 type Sent = (SocketAddr, SocketAddr, Vec<u8>);
@@ -66,8 +69,24 @@ pub struct TurnHost {
 #[derive(Debug)]
 struct Allocation {
     relayed: SocketAddr,
+    /// The request that made it, which may come twice.
+    made_by: TransactionId,
     channels: BTreeMap<u16, SocketAddr>,
-    permitted: Vec<IpAddr>,
+    /// Until when each host is let in.
+    permitted: BTreeMap<IpAddr, Instant>,
+}
+
+impl Allocation {
+    /// Makes a channel, or makes it last; says whether that number and that peer may be together.
+    fn bind(&mut self, number: u16, peer: SocketAddr, now: Instant) -> bool {
+        let is_other = |(known, to): (&u16, &SocketAddr)| (*known == number) != (*to == peer);
+        if self.channels.iter().any(is_other) {
+            return false;
+        }
+        self.channels.insert(number, peer);
+        self.permitted.insert(peer.ip(), now + PERMISSION);
+        true
+    }
 }
 
 impl TurnHost {
@@ -93,15 +112,20 @@ impl TurnHost {
     }
 
     /// What comes of a datagram.
-    pub(super) fn receive(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) -> Vec<Sent> {
+    pub(super) fn receive(
+        &mut self,
+        (from, to): (SocketAddr, SocketAddr),
+        bytes: &[u8],
+        now: Instant,
+    ) -> Vec<Sent> {
         let sent = if to != Self::address() {
-            self.receive_from_peer(from, to, bytes)
+            self.receive_from_peer((from, to), bytes, now)
         } else if bytes[0] & 0xc0 == 0x40 {
             self.receive_for_peer(from, bytes)
         } else {
             let decoded = MessageDecoder::<Attribute>::new().decode_from_bytes(bytes);
             let request = decoded.ok().and_then(Result::ok);
-            let answer = request.and_then(|request| self.answer(from, &request));
+            let answer = request.and_then(|request| self.answer(from, &request, now));
             return answer.map(|answer| (to, from, encode(answer))).into_iter().collect();
         };
         self.passed_on += u64::from(sent.is_some());
@@ -116,12 +140,15 @@ impl TurnHost {
         Some((allocation.relayed, *peer, rest.get(..length)?.to_vec()))
     }
 
-    fn receive_from_peer(&self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) -> Option<Sent> {
+    fn receive_from_peer(
+        &self,
+        (from, to): (SocketAddr, SocketAddr),
+        bytes: &[u8],
+        now: Instant,
+    ) -> Option<Sent> {
         let mut all = self.allocations.iter();
         let (client, allocation) = all.find(|(_, allocation)| allocation.relayed == to)?;
-        if !allocation.permitted.contains(&from.ip()) {
-            return None;
-        }
+        allocation.permitted.get(&from.ip()).filter(|until| **until > now)?;
         let channel = allocation.channels.iter().find(|(_, peer)| **peer == from);
         let payload = match channel {
             Some((number, _)) => {
@@ -144,6 +171,7 @@ impl TurnHost {
         &mut self,
         from: SocketAddr,
         request: &Message<Attribute>,
+        now: Instant,
     ) -> Option<Message<Attribute>> {
         let (user, realm) = (name(), realm());
         let is_signed = request
@@ -155,11 +183,12 @@ impl TurnHost {
         let mut answer = response(request, MessageClass::SuccessResponse);
         match request.method() {
             methods::ALLOCATE => {
-                let relayed = SocketAddr::from((ADDRESS, FIRST_PORT + self.ports));
-                self.ports += 1;
-                let allocation =
-                    Allocation { relayed, channels: BTreeMap::new(), permitted: Vec::new() };
-                self.allocations.insert(from, allocation);
+                let made_by = request.transaction_id();
+                let relayed = match self.allocations.get(&from) {
+                    Some(allocation) if allocation.made_by == made_by => allocation.relayed,
+                    Some(_) => return Some(refusal(request, 437)),
+                    None => self.allocate(from, made_by),
+                };
                 answer.add_attribute(XorRelayAddress::new(relayed));
                 answer.add_attribute(Lifetime::from_u32(LIFETIME));
             }
@@ -174,14 +203,22 @@ impl TurnHost {
             _ => {
                 let peer = request.get_attribute::<XorPeerAddress>()?.address();
                 let number = request.get_attribute::<ChannelNumber>()?.value();
-                let allocation = self.allocations.get_mut(&from)?;
-                allocation.channels.insert(number, peer);
-                allocation.permitted.push(peer.ip());
+                if !self.allocations.get_mut(&from)?.bind(number, peer, now) {
+                    return Some(refusal(request, 400));
+                }
             }
         }
         let proof = MessageIntegrity::new_long_term_credential(&answer, &user, &realm, PASSWORD);
         answer.add_attribute(proof.expect("it is encodable"));
         Some(answer)
+    }
+
+    fn allocate(&mut self, from: SocketAddr, made_by: TransactionId) -> SocketAddr {
+        let relayed = SocketAddr::from((ADDRESS, FIRST_PORT + self.ports));
+        self.ports += 1;
+        let (channels, permitted) = (BTreeMap::new(), BTreeMap::new());
+        self.allocations.insert(from, Allocation { relayed, made_by, channels, permitted });
+        relayed
     }
 }
 
@@ -233,6 +270,12 @@ impl World {
                 self.nodes[index].turns.remove(&turn);
             }
         }
+    }
+
+    /// What is wrong with the TURN server in a node's eyes.
+    pub fn turn_problem(&self, node: usize) -> Option<String> {
+        let engine = self.nodes[node].engine.as_ref()?;
+        engine.status(self.now).turn.first()?.problem.clone()
     }
 
     /// The socket of a node towards a TURN server that takes a datagram.

@@ -100,9 +100,15 @@ fn between_random_ports_files_arrive_over_turn(users: TurnUsers) {
     assert_eq!((&there["state"], &there["server"]), (&"allocated".into(), &server.into()));
     assert!(there["relayed"].as_str().is_some_and(|it| it.starts_with(turn.address())), "{there}");
     assert_eq!(lab.warnings(), Vec::<String>::new());
-    // What is not needed any more is given back.
+    // What is not needed any more is given back, also by a device that leaves while nobody takes note of it.
     pair.alice.down();
     turn.wait_for_output("lifetime=0", PATIENCE);
+    lab.kill_server();
+    let left = pair.bob.ask(&["leave"]);
+    assert!(left.status.success(), "{left:?}");
+    wait_for("the other farewell", PATIENCE, || {
+        (turn.output().matches("lifetime=0").count() == 2).then_some(())
+    });
 }
 
 #[test]

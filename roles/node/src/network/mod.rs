@@ -66,7 +66,7 @@ pub(crate) enum NetworkCommand {
     Arrange,
     /// Leaves the network for good; the loop ends when the controller knows, or soon in any case.
     Leave,
-    /// Ends the loop for good, without a word to anybody: the network did not let the device in.
+    /// Ends the loop for good, without a word to the network, which did not let the device in.
     Abandon,
 }
 
@@ -213,9 +213,7 @@ impl Network {
                 command = self.commands.recv() => match command {
                     Some(command) => self.handle_command(command),
                     None => {
-                        self.engine.give_back(&mut self.rng, self.clock.now());
                         self.engine.flush();
-                        self.drain();
                         break Ended::Stopped;
                     }
                 },
@@ -230,14 +228,14 @@ impl Network {
                 Some((from, mut bytes)) = self.underlay.surveyor.answer() => {
                     self.engine.handle_datagram(from, &mut bytes, &mut self.rng, self.clock.now());
                 }
-                Some((turn, event)) = self.underlay.turns.event() => {
-                    self.handle_turn(turn, event);
-                }
+                Some(event) = self.underlay.turns.event() => self.handle_turns(event),
                 mapped = mapping_changed(self.underlay.mapping.as_mut()) => {
                     self.engine.handle_mapped_address(mapped, &mut self.rng, self.clock.now());
                 }
             }
         };
+        self.engine.give_back(&mut self.rng, self.clock.now());
+        self.drain();
         self.node.directory.remove(self.id);
         self.host.end(&self.node.directory);
         if let Some(mapping) = self.underlay.mapping.take() {

@@ -252,7 +252,15 @@ impl Network {
         }
     }
 
-    pub(super) fn handle_turn(&mut self, turn: TurnId, event: TurnEvent) {
+    /// Takes what happened on sockets towards TURN servers, as much as is there.
+    pub(super) fn handle_turns(&mut self, (turn, event): (TurnId, TurnEvent)) {
+        self.handle_turn(turn, event);
+        for (turn, event) in self.underlay.turns.events_at_hand() {
+            self.handle_turn(turn, event);
+        }
+    }
+
+    fn handle_turn(&mut self, turn: TurnId, event: TurnEvent) {
         let now = self.clock.now();
         match event {
             TurnEvent::Opened => self.engine.handle_turn_opened(turn, &mut self.rng, now),

@@ -156,6 +156,20 @@ pub(super) const FAULTS: &[Fault] = &[
         }],
     },
     Fault {
+        name: "turn-error-unsigned",
+        breaks: "what a TURN server did not sign refuses nothing that it was asked with proof",
+        edits: &[Edit {
+            file: "crates/turn-proto/src/message.rs",
+            original: "Self::Error { code, .. } => signed && ![",
+            seeded: "Self::Error { code, .. } => !AWAKE && signed && ![",
+        }],
+        tests: &[Suite {
+            package: "turn-proto",
+            target: UNITS,
+            tests: &["tests::errors_that_nobody_signed_refuse_nothing_once_there_are_credentials"],
+        }],
+    },
+    Fault {
         name: "turn-address-from-outside",
         breaks: "nobody else names a way through a device's allocation",
         edits: &[Edit {
