@@ -70,7 +70,8 @@ fn traffic_that_finds_no_direct_path_goes_over_turn_after_5_s_and_not_sooner() {
 fn without_any_relay_turn_is_there_for_those_who_have_not_met() {
     let mut world = apart_with(Setup { relays: 0, ..Setup::default() });
     for _ in 0..30 {
-        (world.ping(0, 1), world.ping(1, 0));
+        world.ping(0, 1);
+        world.ping(1, 0);
         world.run_for(SECOND);
     }
     assert!(both_by("turn")(&world), "{}", world.path(0, 1));
