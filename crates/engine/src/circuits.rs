@@ -4,7 +4,7 @@
 //! lets devices of its groups do so: a peer relay. What it passes on for one pair is a circuit. It has a number at the
 //! peer relay, which stands before each datagram ([`Head`]); the two ends are told by the addresses from which the
 //! datagrams come, which are those of their proven direct paths. To an end the circuit is an address of its own making
-//! ([`Relayed::Circuit`]), with a number that this device gave it.
+//! ([`Alias::Circuit`]), with a number that this device gave it.
 
 mod wire;
 
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use frame_proto::FrameType;
 use identity::DeviceId;
-use path::{Message, Path, Relayed};
+use path::{Alias, Message, Path};
 use rand_core::CryptoRng;
 
 use crate::context::Context;
@@ -124,7 +124,7 @@ impl Circuits {
 
     /// Whether a circuit to a peer works.
     pub(crate) fn reach(&self, peer: &Peer) -> bool {
-        let is_proven = |number| peer.agent.is_proven(Relayed::Circuit(number).into());
+        let is_proven = |number| peer.agent.is_proven(Alias::Circuit(number).into());
         self.to(peer.device()).any(is_proven)
     }
 
@@ -295,7 +295,7 @@ impl Engine {
         let proven =
             |device| self.peers.get(device).into_iter().flat_map(|peer| peer.agent.proven());
         for (number, end) in &self.circuits.ends {
-            let way = Relayed::Circuit(*number).into();
+            let way = Alias::Circuit(*number).into();
             let head = Head::descending(end.number);
             published.extend(proven(end.relay).map(|from| ((from, head), Onward::Here(way))));
         }

@@ -11,7 +11,7 @@ use identity::{
 };
 use noise_channel::{ClockOffset, Now, PathSecret, StaticSecret};
 use packet::{Offload, Segments};
-use path::{ProbeBudget, Relayed, StunClient, stun};
+use path::{Alias, ProbeBudget, StunClient, stun};
 use rand_core::CryptoRng;
 use wireguard_proto::{Interface, InterfaceConfig, LoadLimits, PrivateKey, Tai64N};
 
@@ -99,7 +99,7 @@ pub(crate) struct Underlay {
 pub(crate) struct Output {
     pub(crate) transmits: VecDeque<Transmit>,
     /// What goes to whoever passes it on.
-    pub(crate) relayed: VecDeque<(Relayed, Vec<u8>)>,
+    pub(crate) relayed: VecDeque<(Alias, Vec<u8>)>,
     pub(crate) fresh_sockets: VecDeque<Vec<Transmit>>,
     pub(crate) packets: VecDeque<HostPacket>,
     pub(crate) events: VecDeque<EngineEvent>,
@@ -108,7 +108,7 @@ pub(crate) struct Output {
 impl Output {
     /// Queues a datagram for whatever carries what goes there.
     pub(crate) fn send(&mut self, transmit: Transmit) {
-        match Relayed::of(transmit.to) {
+        match Alias::of(transmit.to) {
             Some(relayed) => self.relayed.push_back((relayed, transmit.payload)),
             None => self.transmits.push_back(transmit),
         }
@@ -221,7 +221,7 @@ impl Engine {
             return self.drain(&mut cx);
         }
         // What comes through an allocation does not come here: nobody else is that address.
-        if Relayed::of(from).is_none() {
+        if Alias::of(from).is_none() {
             self.take_datagram(from, datagram, &mut cx);
         }
         self.drain(&mut cx);
@@ -278,7 +278,7 @@ impl Engine {
     /// A data thread has something to tell.
     pub fn handle_notice(&mut self, notice: Notice, rng: &mut dyn CryptoRng, now: Now) {
         let mut cx = Context { rng, now };
-        let is_turn = |from: &SocketAddr| matches!(Relayed::of(*from), Some(Relayed::Turn(..)));
+        let is_turn = |from: &SocketAddr| matches!(Alias::of(*from), Some(Alias::Turn(..)));
         let from = notice.from.filter(|from| !is_turn(from));
         self.take_notice(Notice { from, ..notice }, &mut cx);
         self.drain(&mut cx);

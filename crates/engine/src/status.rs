@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use control_proto::NetworkMap;
 use identity::{DeviceId, RelayEntry, RevocationTarget, Scope, TunnelPublicKey, UnixTime};
 use noise_channel::{ClockOffset, Now, limits::CLOCK_TOLERANCE};
-use path::{CandidateKind, Path, Relayed, RemoteStatus};
+use path::{Alias, CandidateKind, Path, RemoteStatus};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
@@ -293,9 +293,9 @@ impl Engine {
 
     fn candidate_status(&self, remote: &RemoteStatus) -> CandidateStatus {
         let address = remote.candidate.address;
-        let (address, kind) = match Relayed::of(address) {
-            Some(Relayed::Turn(_, peer)) => (peer.into(), kind_text(CandidateKind::Relayed)),
-            Some(Relayed::Circuit(number)) => {
+        let (address, kind) = match Alias::of(address) {
+            Some(Alias::Turn(_, peer)) => (peer.into(), kind_text(CandidateKind::Relayed)),
+            Some(Alias::Circuit(number)) => {
                 (self.circuit(number).map_or(address, |(relay, _)| relay), "peer-relay")
             }
             None => (address, kind_text(remote.candidate.kind)),
@@ -318,15 +318,15 @@ impl Engine {
 
     fn path_text(&self, peer: &Peer, path: Path) -> String {
         let way = match path {
-            Path::Direct(address) => Relayed::of(address),
+            Path::Direct(address) => Alias::of(address),
             Path::Relay | Path::Stream | Path::None => None,
         };
         match way {
-            Some(Relayed::Circuit(number)) => match self.peer_relay(number) {
+            Some(Alias::Circuit(number)) => match self.peer_relay(number) {
                 Some(relay) => format!("peer-relay {}", relay.member.name),
                 None => "peer-relay".to_owned(),
             },
-            Some(Relayed::Turn(..)) | None => peer.agent.describe(path),
+            Some(Alias::Turn(..)) | None => peer.agent.describe(path),
         }
     }
 

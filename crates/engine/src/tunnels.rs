@@ -9,7 +9,7 @@ use control_proto::{SecurityEvent, TunnelRefusal};
 use frame_proto::{FrameType, OffloadHeader, parse, payload_mut};
 use identity::{DeviceId, RevocationTarget};
 use packet::{Offload, Segments};
-use path::{Message, Path, Relayed};
+use path::{Alias, Message, Path};
 use wireguard_proto::{Dropped, Event, MessageKind, OpenError, PublicKey, Received, Session};
 
 use crate::context::Context;
@@ -502,13 +502,13 @@ impl Engine {
 
     /// Where data threads send what takes this path: what goes through an allocation goes through the engine.
     fn route(&self, path: SocketAddr) -> Option<Route> {
-        match Relayed::of(path) {
+        match Alias::of(path) {
             None => Some(Route::straight(path)),
-            Some(Relayed::Circuit(number)) => {
+            Some(Alias::Circuit(number)) => {
                 let (to, head) = self.circuit(number)?;
                 Some(Route { path, to, head: Some(head) })
             }
-            Some(Relayed::Turn(..)) => None,
+            Some(Alias::Turn(..)) => None,
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use identity::{DeviceId, MAX_TURN_SERVERS, Transport, TurnLogin, TurnServer, UnixTime};
 use noise_channel::Now;
-use path::{Allocation, CandidateFilter, Relayed};
+use path::{Alias, Allocation, CandidateFilter};
 use rand_core::CryptoRng;
 use turn_proto::{Client, Credentials, Event, Failure};
 use zeroize::Zeroizing;
@@ -287,7 +287,7 @@ impl Line {
         }
         while let Some((peer, payload)) = client.poll_data() {
             if let SocketAddr::V4(peer) = peer {
-                arrived.push((Relayed::Turn(turn.0, peer).into(), payload));
+                arrived.push((Alias::Turn(turn.0, peer).into(), payload));
             }
         }
         while let Some(bytes) = client.poll_transmit() {
@@ -415,8 +415,8 @@ impl Engine {
         loop {
             while let Some((way, payload)) = self.output.relayed.pop_front() {
                 match way {
-                    Relayed::Turn(number, peer) => self.turns.send(number, peer, &payload, cx),
-                    Relayed::Circuit(number) => self.send_over_circuit(number, &payload),
+                    Alias::Turn(number, peer) => self.turns.send(number, peer, &payload, cx),
+                    Alias::Circuit(number) => self.send_over_circuit(number, &payload),
                 }
             }
             let arrived = self.turns.work(cx);

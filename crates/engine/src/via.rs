@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use identity::DeviceId;
-use path::{Path, Relayed};
+use path::{Alias, Path};
 use wireguard_proto::{Endpoint, Source};
 
 /// Where a WireGuard message came from or goes to.
@@ -48,7 +48,7 @@ impl Endpoint for Via {
     /// A sender behind a relay is told by its identity: the frame around the message proved it.
     fn source(&self) -> Source {
         match self {
-            Self::Direct(address) => Source::from(Relayed::reached(*address)),
+            Self::Direct(address) => Source::from(Alias::reached(*address)),
             Self::Relay(device) => {
                 let mut prefix = [0; 16];
                 prefix.copy_from_slice(&device.as_bytes()[..16]);

@@ -1,6 +1,7 @@
 //! The machine that chooses the path to one peer.
 
 mod choosing;
+mod scattering;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rand_core::CryptoRng;
 
+use crate::alias::{Alias, Allocation};
 use crate::budget::ProbeBudget;
 use crate::calls::Calls;
 use crate::candidate::{Candidate, CandidateKind, canonical, order};
@@ -16,9 +18,9 @@ use crate::frames::Frames;
 use crate::guesses::Guesses;
 use crate::io::{PathConfig, PathEvent, RemoteStatus, Transmit};
 use crate::relay_choice::RelayChange;
-use crate::relayed::{Allocation, Relayed};
 use crate::remote::{KEEP_ALIVE, Remote, retry_after};
 use crate::remotes::Remotes;
+use crate::scatter::Scatter;
 use crate::translator::PortSequence;
 use crate::why::{Decision, Path, Reason};
 
@@ -45,6 +47,7 @@ pub struct PathAgent {
     silent_since: Option<Instant>,
     calls: Calls,
     guesses: Guesses,
+    scatter: Scatter,
     user_pings: Option<Instant>,
     decisions: VecDeque<Decision>,
     transmits: VecDeque<Transmit>,
@@ -78,6 +81,7 @@ impl PathAgent {
             silent_since: None,
             calls: Calls::default(),
             guesses: Guesses::default(),
+            scatter: Scatter::default(),
             user_pings: None,
             decisions: VecDeque::new(),
             transmits: VecDeque::new(),
@@ -183,6 +187,9 @@ impl PathAgent {
         match message {
             Message::Ping { transaction } => self.handle_ping(path, transaction, now),
             Message::Pong { transaction } => self.handle_pong(path, transaction, now),
+            Message::MappingRequest => self.tell_mapping(),
+            Message::Mapping { steady } => self.handle_steady(steady),
+            Message::Scattered { at } => self.handle_scattered(at, now),
             // What a peer relay and those that ask it say to each other is the owner's affair.
             Message::CircuitRequest { .. } | Message::Circuit { .. } => {}
             Message::CallMeMaybe { candidates, ports } => {
@@ -268,6 +275,7 @@ impl PathAgent {
     pub fn handle_network_change(&mut self, now: Instant) {
         self.remotes.all_mut().for_each(|(_, remote)| remote.reset());
         self.calls.forget_ports();
+        self.scatter.forget();
         self.unanswered = None;
         if self.is_direct() {
             self.choose_again(Reason::NetworkChanged, now);
@@ -296,6 +304,7 @@ impl PathAgent {
         self.check_idle(now);
         self.hold(now);
         self.send_call(now);
+        self.ask_for_mapping(now);
         self.send_frame_ping(rng, now);
         if !self.calls.is_held(now) {
             self.send_probes(budget, rng, now);
@@ -332,6 +341,7 @@ impl PathAgent {
             probe.map(|at| (at, "path probe")),
             self.remotes.stale_at().map(|at| (at, "path proof runs out")),
             self.calls.due().map(|at| (at, "call-me-maybe")),
+            self.scatter.due().map(|at| (at, "scattered sockets")),
             self.user_pings.map(|at| (at, "ping")),
             self.active_until.map(|at| (at, "path goes idle")),
         ]
@@ -424,10 +434,10 @@ impl PathAgent {
     /// allocation that there is, or a circuit that there is.
     fn permits(&self, address: SocketAddr) -> bool {
         let filter = &self.config.filter;
-        let is_permitted = match Relayed::of(address) {
+        let is_permitted = match Alias::of(address) {
             None => filter.permits(address),
-            Some(way @ Relayed::Circuit(_)) => self.remotes.has(way),
-            Some(way @ Relayed::Turn(_, peer)) => {
+            Some(way @ (Alias::Circuit(_) | Alias::Socket(_))) => self.remotes.has(way),
+            Some(way @ Alias::Turn(_, peer)) => {
                 self.remotes.has(way) && filter.permits(peer.into())
             }
         };
@@ -569,7 +579,7 @@ impl PathAgent {
             if remote.due().is_none_or(|at| at > now) {
                 continue;
             }
-            if !remote.is_proven() && !budget.take(Relayed::reached(address), now) {
+            if !remote.is_proven() && !budget.take(Alias::reached(address), now) {
                 remote.skip_probe(retry, now);
                 continue;
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use crate::guesses::{GUESS_GAP, GUESSES};
+use crate::guesses::{Attempt, GUESS_GAP};
 
 /// Probes in a row: enough for two bursts of hole punching.
 const BURST: u32 = 12;
@@ -12,9 +12,11 @@ const BURST: u32 = 12;
 const REFILL: Duration = Duration::from_secs(1);
 /// Destinations remembered at once; full buckets are forgotten first.
 const MAX_DESTINATIONS: usize = 4_096;
-/// Attempts at the ports of one address ...
-const ATTEMPTS: u32 = 6;
-/// ... within this: 384 small packets in an hour, whoever names the address.
+/// Attempts at the counted ports of one address ...
+const COUNTED_ATTEMPTS: u32 = 6;
+/// ... and at the scattered ones ...
+const SCATTERED_ATTEMPTS: u32 = 2;
+/// ... within this: 384 and 2,048 small packets in an hour, whoever names the address.
 const ATTEMPTS_WITHIN: Duration = Duration::from_secs(3_600);
 /// Addresses at whose ports were guessed, remembered at once.
 const MAX_GUESSED: usize = 1_024;
@@ -27,7 +29,7 @@ const MAX_GUESSED: usize = 1_024;
 #[derive(Debug, Default)]
 pub struct ProbeBudget {
     buckets: BTreeMap<SocketAddr, Bucket>,
-    guessed: BTreeMap<IpAddr, Guessed>,
+    guessed: BTreeMap<(IpAddr, Attempt), Guessed>,
     guessing_until: Option<Instant>,
 }
 
@@ -91,21 +93,26 @@ impl ProbeBudget {
     pub(crate) fn begin_guesses(
         &mut self,
         at: IpAddr,
+        attempt: Attempt,
         now: Instant,
     ) -> Result<(), Option<Instant>> {
         if let Some(until) = self.guessing_until.filter(|until| *until > now) {
             return Err(Some(until));
         }
         self.guessed.retain(|_, guessed| now < guessed.since + ATTEMPTS_WITHIN);
-        if !self.guessed.contains_key(&at) && self.guessed.len() >= MAX_GUESSED {
+        let (key, most) = match attempt {
+            Attempt::Counted => ((at, attempt), COUNTED_ATTEMPTS),
+            Attempt::Scattered => ((at, attempt), SCATTERED_ATTEMPTS),
+        };
+        if !self.guessed.contains_key(&key) && self.guessed.len() >= MAX_GUESSED {
             return Err(None);
         }
-        let guessed = self.guessed.entry(at).or_insert(Guessed { since: now, attempts: 0 });
-        if guessed.attempts >= ATTEMPTS {
+        let guessed = self.guessed.entry(key).or_insert(Guessed { since: now, attempts: 0 });
+        if guessed.attempts >= most {
             return Err(None);
         }
         guessed.attempts += 1;
-        self.guessing_until = Some(now + GUESS_GAP * u32::from(GUESSES));
+        self.guessing_until = Some(now + GUESS_GAP * u32::from(attempt.guesses()));
         Ok(())
     }
 

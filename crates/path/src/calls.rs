@@ -65,6 +65,16 @@ impl Calls {
         }
     }
 
+    /// Whether our translator gives ports in no order that is known.
+    pub(crate) fn is_random(&self) -> bool {
+        self.dependent && self.surveyed.is_some() && self.ports.is_none()
+    }
+
+    /// Whether our translator gives each destination a port of its own.
+    pub(crate) fn is_dependent(&self) -> bool {
+        self.dependent
+    }
+
     /// Our mappings are gone, or will be.
     pub(crate) fn forget_ports(&mut self) {
         (self.ports, self.surveyed, self.held_until) = (None, None, None);

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 
 use ipnet::IpNet;
 
-use crate::relayed::is_reserved;
+use crate::alias::is_reserved;
 
 /// Candidates kept per peer; more are a sign of abuse, not of connectivity.
 pub const MAX_CANDIDATES: usize = 16;
@@ -55,7 +55,7 @@ pub fn order(candidates: &mut Vec<Candidate>) {
 /// A member that announces somebody else's address must not be able to make the others send there
 /// what they would never send by themselves: into the overlay (loops), to this host, to many hosts,
 /// to a neighbour on another link, or to the metadata service of a cloud. Nor may it name a way through an
-/// allocation of theirs ([`Relayed`](crate::Relayed)).
+/// allocation of theirs ([`Alias`](crate::Alias)).
 #[derive(Clone, Debug, Default)]
 pub struct CandidateFilter {
     overlay: Vec<IpNet>,

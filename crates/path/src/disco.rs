@@ -1,6 +1,6 @@
 //! The messages with which two peers find paths to each other.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use minicbor::{Decode, Encode};
 use rand_core::CryptoRng;
@@ -57,6 +57,27 @@ pub enum Message {
         /// one of the candidates'.
         #[n(1)]
         ports: Option<PortSequence>,
+    },
+    /// Asks at which address the receiver's translator keeps one port for all destinations.
+    #[n(5)]
+    #[cbor(array)]
+    MappingRequest,
+    /// Answers that.
+    #[n(6)]
+    #[cbor(array)]
+    Mapping {
+        /// The address; none if each destination gets a port of its own, or as long as that is not known.
+        #[n(0)]
+        steady: Option<SocketAddr>,
+    },
+    /// Tells that the sender has sent to the receiver's steady address from many sockets, to which the translator will have
+    /// given ports at random.
+    #[n(7)]
+    #[cbor(array)]
+    Scattered {
+        /// The translator's address.
+        #[n(0)]
+        at: Ipv4Addr,
     },
     /// Asks the receiver to pass datagrams on between the sender and a third device.
     #[n(3)]
@@ -123,6 +144,9 @@ impl Message {
             Self::Ping { .. }
             | Self::Pong { .. }
             | Self::CallMeMaybe { .. }
+            | Self::MappingRequest
+            | Self::Mapping { .. }
+            | Self::Scattered { .. }
             | Self::CircuitRequest { .. }
             | Self::Circuit { .. } => Ok(message),
         }

@@ -9,21 +9,31 @@
 //! If nobody else made mappings, the first of ours goes to its first. Each mapping that somebody else makes
 //! on either side shifts that by one. So one of the two sides tries all shifts, one after the other, and
 //! both add what they know to have shifted themselves.
+//!
+//! If it does not count, the peer may have scattered sockets over its ports ([`scatter`](crate::scatter)): one in a few
+//! hundred guesses at any port hits one.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use crate::budget::ProbeBudget;
-use crate::translator::PortSequence;
+use crate::translator::{FIRST_PORT, PortSequence};
 
 /// Guesses of one attempt: as many as other mappings may be made meanwhile.
-pub(crate) const GUESSES: u16 = 64;
+const GUESSES: u16 = 64;
+/// The same at scattered sockets.
+const SCATTERED_GUESSES: u16 = 1_024;
 /// From one guess to the next; 100 a second are no load for the smallest router.
 pub(crate) const GUESS_GAP: Duration = Duration::from_millis(10);
 /// Pings to announced addresses suffice for most translators: they get this much of a start.
 const HEAD_START: Duration = Duration::from_millis(100);
 /// Guesses for each shift.
 const PER_SHIFT: u16 = 4;
+/// The ports that translators give.
+const PORTS: u32 = 65_536 - FIRST_PORT as u32;
+/// From one guess at scattered sockets to the next, over all ports and round again. It has no divisor in common with
+/// their number, so that none comes twice before all have come.
+const STRIDE: u32 = 24_989;
 
 /// How long the same announcement is not acted upon again, and a new survey waits.
 pub(crate) const ATTEMPT_EVERY: Duration = Duration::from_secs(25);
@@ -31,14 +41,70 @@ pub(crate) const ATTEMPT_EVERY: Duration = Duration::from_secs(25);
 /// Guessing at the ports of one peer.
 #[derive(Debug, Default)]
 pub(crate) struct Guesses {
-    peer: Option<PortSequence>,
+    target: Option<Target>,
     /// When the latest attempt began.
     begun: Option<Instant>,
     next: Option<Instant>,
     /// Whether the budget has let the attempt begin.
     admitted: bool,
-    /// Guesses at the present sequence, of all attempts.
+    /// Guesses at the present target, of all attempts.
     sent: u16,
+}
+
+/// How ports are guessed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Attempt {
+    /// Those that come next.
+    Counted,
+    /// Any.
+    Scattered,
+}
+
+impl Attempt {
+    /// How many guesses it has.
+    pub(crate) fn guesses(self) -> u16 {
+        match self {
+            Self::Counted => GUESSES,
+            Self::Scattered => SCATTERED_GUESSES,
+        }
+    }
+}
+
+/// What is guessed at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Target {
+    /// The ports that come next.
+    Counted(PortSequence),
+    /// Any port of this address.
+    Scattered(Ipv4Addr),
+}
+
+impl Target {
+    fn ip(self) -> IpAddr {
+        match self {
+            Self::Counted(sequence) => sequence.last.ip(),
+            Self::Scattered(at) => at.into(),
+        }
+    }
+
+    fn attempt(self) -> Attempt {
+        match self {
+            Self::Counted(_) => Attempt::Counted,
+            Self::Scattered(_) => Attempt::Scattered,
+        }
+    }
+
+    /// The guess with this index.
+    fn nth(self, index: u16, own: Option<OwnPorts>) -> Option<SocketAddr> {
+        match self {
+            Self::Counted(sequence) => sequence.nth(guess(index, sequence, own)),
+            Self::Scattered(at) => {
+                let offset = u32::from(index) * STRIDE % PORTS;
+                let port = FIRST_PORT + u16::try_from(offset).expect("there are fewer ports");
+                Some(SocketAddr::from((at, port)))
+            }
+        }
+    }
 }
 
 /// What this device's own translator does with guesses.
@@ -52,22 +118,34 @@ pub(crate) struct OwnPorts {
 impl Guesses {
     /// The peer said how its translator counts, or that it does not.
     pub(crate) fn handle_announcement(&mut self, peer: Option<PortSequence>, now: Instant) {
-        let is_known = self.peer == peer;
-        self.peer = peer;
-        if peer.is_none() {
-            self.stop();
-        } else if !is_known {
+        match (peer, self.target) {
+            (Some(sequence), _) => self.aim(Target::Counted(sequence), now),
+            (None, Some(Target::Counted(_))) => {
+                self.target = None;
+                self.stop();
+            }
+            (None, Some(Target::Scattered(_)) | None) => {}
+        }
+    }
+
+    /// The peer has scattered sockets over the ports of its translator.
+    pub(crate) fn handle_scattered(&mut self, at: Ipv4Addr, now: Instant) {
+        self.aim(Target::Scattered(at), now);
+    }
+
+    fn aim(&mut self, target: Target, now: Instant) {
+        if self.target.replace(target) != Some(target) {
             (self.sent, self.begun, self.next) = (0, Some(now), Some(now + HEAD_START));
             self.admitted = false;
         } else if self.begun.is_none_or(|begun| now >= begun + ATTEMPT_EVERY) {
-            // Its port towards us is still the one that was not found: it is further on.
+            // What was not found is further on.
             (self.begun, self.next, self.admitted) = (Some(now), Some(now), false);
         }
     }
 
     /// Whether the peer's translator counts.
     pub(crate) fn is_counted(&self) -> bool {
-        self.peer.is_some()
+        matches!(self.target, Some(Target::Counted(_)))
     }
 
     /// Ends the attempt.
@@ -88,9 +166,9 @@ impl Guesses {
         now: Instant,
     ) -> Option<SocketAddr> {
         self.next.filter(|at| *at <= now)?;
-        let peer = self.peer?;
+        let target = self.target?;
         if !self.admitted {
-            match budget.begin_guesses(peer.last.ip(), now) {
+            match budget.begin_guesses(target.ip(), target.attempt(), now) {
                 Ok(()) => self.admitted = true,
                 Err(again) => {
                     self.next = again;
@@ -98,10 +176,11 @@ impl Guesses {
                 }
             }
         }
-        let number = guess(self.sent, peer, own);
+        let guess = target.nth(self.sent, own);
         self.sent = self.sent.saturating_add(1);
-        self.next = (!self.sent.is_multiple_of(GUESSES)).then_some(now + GUESS_GAP);
-        peer.nth(number)
+        self.next =
+            (!self.sent.is_multiple_of(target.attempt().guesses())).then_some(now + GUESS_GAP);
+        guess
     }
 }
 

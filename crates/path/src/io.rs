@@ -1,5 +1,6 @@
 //! What goes into an agent and comes out of it.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::candidate::{Candidate, CandidateFilter};
@@ -34,6 +35,12 @@ pub enum PathEvent {
         path: Path,
         /// Its round trip.
         latency: Duration,
+    },
+    /// Sockets beside the device's own are to be opened towards this address of the peer, [`SOCKETS`](crate::SOCKETS) of
+    /// them; [`PathAgent::handle_sockets`](crate::PathAgent::handle_sockets) says which those are.
+    SocketsWanted {
+        /// Where they lead.
+        to: SocketAddr,
     },
     /// Nothing is probed until [`PathAgent::handle_survey`](crate::PathAgent::handle_survey) has said how the
     /// translator counts, or for three seconds.

@@ -18,12 +18,14 @@
 //! - **Both ends at once.** Probing starts with a call-me-maybe through the relay. It carries our
 //!   candidates and makes the other end probe in the same moment, which opens both firewalls.
 //! - **Passed on behind all else.** A peer may be reached through an allocation of this device at a TURN server or over a
-//!   circuit through another member, by an address of its own making ([`Relayed`]), or through an allocation of the peer's,
+//!   circuit through another member, by an address of its own making ([`Alias`]), or through an allocation of the peer's,
 //!   which is an address like others. These are paths like others, but any other direct path goes before them, and looking
 //!   for one does not end with them.
 //! - **Counted ports are guessed.** A translator that gives each destination another port, but counts them,
 //!   is asked where it stands just before it is probed through ([`StunClient::survey`]); the call-me-maybe
 //!   says so, and the other end pings the ports that come next, a few times and within [`ProbeBudget`].
+//! - **Ports at random are met by chance.** If only one of both ends has such a translator, that end sends from many sockets,
+//!   and the other pings at many ports ([`SOCKETS`]); the socket that is hit is a path of its own ([`Alias::Socket`]).
 //! - **Traffic is the measure.** Traffic that stays unanswered for [`PROBE_AFTER`] triggers probes,
 //!   and the path is given up after [`DEMOTE_AFTER`]. Peers without traffic are left alone.
 //! - **Bounded.** At most [`MAX_CANDIDATES`] per peer; probes to unproven addresses draw from one
@@ -45,6 +47,7 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod alias;
 mod budget;
 mod calls;
 mod candidate;
@@ -54,9 +57,9 @@ mod frames;
 mod guesses;
 mod io;
 mod relay_choice;
-mod relayed;
 mod remote;
 mod remotes;
+mod scatter;
 pub mod stun;
 mod stun_client;
 mod survey;
@@ -64,14 +67,15 @@ mod translator;
 mod why;
 
 pub use agent::{DEMOTE_AFTER, PROBE_AFTER, PathAgent};
+pub use alias::{Alias, Allocation};
 pub use budget::ProbeBudget;
 pub use candidate::{Candidate, CandidateFilter, CandidateKind, MAX_CANDIDATES, order};
 pub use disco::{DecodeError, Message, PROBE_PAYLOAD, TransactionId};
 pub use filtering::Filtering;
 pub use io::{PathConfig, PathEvent, RemoteStatus, Transmit};
 pub use relay_choice::{RelayChange, RelayChoice};
-pub use relayed::{Allocation, Relayed};
 pub use remote::Rank;
+pub use scatter::{SOCKETS, SOCKETS_KEPT};
 pub use stun_client::StunClient;
 pub use survey::FreshSocket;
 pub use translator::{Mapping, PortSequence};

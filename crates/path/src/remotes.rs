@@ -1,12 +1,13 @@
 //! The addresses of the peer that are tried.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use crate::alias::{Alias, Allocation};
 use crate::candidate::{Candidate, CandidateKind, MAX_CANDIDATES};
 use crate::io::RemoteStatus;
-use crate::relayed::{Allocation, Relayed};
 use crate::remote::Remote;
 use crate::why::Path;
 
@@ -25,6 +26,8 @@ pub(crate) struct Remotes {
     allocations: Vec<Allocation>,
     /// The circuits to the peer.
     circuits: Vec<u32>,
+    /// The sockets of this device that lead to it.
+    sockets: Range<u32>,
 }
 
 impl Remotes {
@@ -54,13 +57,23 @@ impl Remotes {
         }
     }
 
+    /// The same for sockets that lead to the peer. They are not probed before something comes to them.
+    pub(crate) fn handle_sockets(&mut self, sockets: Range<u32>, now: Instant) {
+        self.sockets = sockets;
+        self.arrange(false, now);
+    }
+
+    /// Whether the peer announced an address of this host.
+    pub(crate) fn is_announced(&self, host: Ipv4Addr) -> bool {
+        self.announced.iter().any(|candidate| candidate.address.ip() == host)
+    }
+
     fn arrange(&mut self, probe: bool, now: Instant) {
         let wanted: Vec<_> = self.announced.iter().copied().chain(self.relayed()).collect();
-        let (allocations, circuits) = (&self.allocations, &self.circuits);
+        let had = (&self.allocations[..], &self.circuits[..], &self.sockets);
         self.known.retain(|address, remote| {
             let is_wanted = wanted.iter().any(|candidate| candidate.address == *address);
-            let is_there =
-                Relayed::of(*address).is_none_or(|way| is_had(allocations, circuits, way));
+            let is_there = Alias::of(*address).is_none_or(|way| is_had(had, way));
             is_wanted || remote.is_proven() && is_there
         });
         for candidate in wanted {
@@ -92,27 +105,28 @@ impl Remotes {
         }
         let ways = self.allocations.iter().flat_map(move |allocation| {
             let peers = peers.clone().into_iter().filter(|peer| allocation.may_reach(*peer.ip()));
-            peers.map(|peer| Relayed::Turn(allocation.number, peer))
+            peers.map(|peer| Alias::Turn(allocation.number, peer))
         });
-        let circuits = self.circuits.iter().copied().map(Relayed::Circuit);
+        let circuits = self.circuits.iter().copied().map(Alias::Circuit);
         circuits.chain(ways).map(|way| Candidate::new(CandidateKind::Relayed, way.into()))
     }
 
     /// Whether there is no room for one more of the same sort.
     fn is_full(&self, address: SocketAddr) -> bool {
-        let is_own = |address: &SocketAddr| Relayed::of(*address).is_some();
+        let is_own = |address: &SocketAddr| Alias::of(*address).is_some();
         let own = self.known.keys().filter(|known| is_own(known)).count();
         if is_own(&address) { own >= MAX_RELAYED } else { self.known.len() - own >= MAX_CANDIDATES }
     }
 
-    /// Whether there is the allocation or the circuit of such a way.
-    pub(crate) fn has(&self, way: Relayed) -> bool {
-        is_had(&self.allocations, &self.circuits, way)
+    /// Whether there is the allocation, the circuit or the socket of such a way.
+    pub(crate) fn has(&self, way: Alias) -> bool {
+        is_had((&self.allocations, &self.circuits, &self.sockets), way)
     }
 
     /// Whether somebody passes on what goes between this device and the peer there.
     pub(crate) fn is_relayed(&self, address: SocketAddr) -> bool {
-        Relayed::of(address).is_some() || self.known.get(&address).is_some_and(Remote::is_relayed)
+        Alias::of(address).is_some_and(Alias::is_relayed)
+            || self.known.get(&address).is_some_and(Remote::is_relayed)
     }
 
     /// Something authenticated came straight from this address; true if it is known.
@@ -127,15 +141,16 @@ impl Remotes {
 
     /// The same for an address that is not known: takes the place of the worst, if need be.
     pub(crate) fn discover(&mut self, address: SocketAddr, now: Instant) {
-        let is_own = Relayed::of(address).is_some();
+        let is_own = Alias::of(address).is_some();
         if self.is_full(address) {
-            let same = |known: &&SocketAddr| Relayed::of(**known).is_some() == is_own;
+            let same = |known: &&SocketAddr| Alias::of(**known).is_some() == is_own;
             let is_idle = |known: &&SocketAddr| !self.known[*known].is_proven();
             let worst = self.known.keys().rev().filter(same).find(is_idle).copied();
             let Some(worst) = worst else { return };
             self.known.remove(&worst);
         }
-        let kind = if is_own { CandidateKind::Relayed } else { CandidateKind::PeerReflexive };
+        let is_relayed = Alias::of(address).is_some_and(Alias::is_relayed);
+        let kind = if is_relayed { CandidateKind::Relayed } else { CandidateKind::PeerReflexive };
         let remote = Remote::new(Candidate::new(kind, address));
         self.known.insert(address, remote);
         self.hear(address, now);
@@ -217,11 +232,13 @@ impl Remotes {
     }
 }
 
-fn is_had(allocations: &[Allocation], circuits: &[u32], way: Relayed) -> bool {
+fn is_had(
+    (allocations, circuits, sockets): (&[Allocation], &[u32], &Range<u32>),
+    way: Alias,
+) -> bool {
     match way {
-        Relayed::Turn(number, _) => {
-            allocations.iter().any(|allocation| allocation.number == number)
-        }
-        Relayed::Circuit(number) => circuits.contains(&number),
+        Alias::Turn(number, _) => allocations.iter().any(|allocation| allocation.number == number),
+        Alias::Circuit(number) => circuits.contains(&number),
+        Alias::Socket(number) => sockets.contains(&number),
     }
 }

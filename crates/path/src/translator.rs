@@ -71,7 +71,7 @@ const GAP: u32 = 8;
 /// With fewer ports a pattern is an accident.
 const LEAST_PORTS: usize = 3;
 /// Translators keep to ports from here on (RFC 4787 section 4.2.1), and services are below.
-const FIRST_PORT: u16 = 1_024;
+pub(crate) const FIRST_PORT: u16 = 1_024;
 
 impl PortSequence {
     /// The sequence to which mappings made one after the other belong; nothing if they were not counted.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::relayed::Relayed;
+use crate::alias::Alias;
 
 /// Over what packets to a peer travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -16,7 +16,7 @@ pub enum Path {
     /// Frames over a stream straight to the peer.
     Stream,
     /// Datagrams straight to this address, which may stand for a way through somebody who passes them on
-    /// ([`Relayed`]).
+    /// ([`Alias`]).
     Direct(SocketAddr),
 }
 
@@ -26,9 +26,10 @@ impl fmt::Display for Path {
             Self::None => f.write_str("none"),
             Self::Relay => f.write_str("relay"),
             Self::Stream => f.write_str("stream"),
-            Self::Direct(address) => match Relayed::of(*address) {
-                Some(Relayed::Turn(_, peer)) => write!(f, "turn {peer}"),
-                Some(Relayed::Circuit(number)) => write!(f, "circuit {number}"),
+            Self::Direct(address) => match Alias::of(*address) {
+                Some(Alias::Turn(_, peer)) => write!(f, "turn {peer}"),
+                Some(Alias::Socket(_)) => f.write_str("direct"),
+                Some(Alias::Circuit(number)) => write!(f, "circuit {number}"),
                 None => write!(f, "direct {address}"),
             },
         }

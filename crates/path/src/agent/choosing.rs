@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::{DECISIONS, PathAgent};
+use crate::alias::Alias;
 use crate::io::PathEvent;
-use crate::relayed::Relayed;
 use crate::why::{Decision, Path, Reason};
 
 impl PathAgent {
@@ -14,10 +14,12 @@ impl PathAgent {
         self.is_active(now) && self.chosen != Path::Stream && !self.is_straight()
     }
 
-    /// The chosen path's address, if it is a direct one on which nobody passes packets on.
+    /// The chosen path's address, if it is a direct one from the device's own UDP socket, on which nobody passes packets on.
     pub fn straight(&self) -> Option<SocketAddr> {
         match self.chosen {
-            Path::Direct(address) if self.is_straight() => Some(address),
+            Path::Direct(address) if self.is_straight() => {
+                Some(address).filter(|address| Alias::of(*address).is_none())
+            }
             Path::Direct(_) | Path::Relay | Path::Stream | Path::None => None,
         }
     }
@@ -34,14 +36,16 @@ impl PathAgent {
 
     /// The addresses of the peer that have answered lately, other than where somebody passes on.
     pub fn proven(&self) -> impl Iterator<Item = SocketAddr> {
-        let straight = self.remotes.all().filter(|remote| !remote.is_relayed());
-        straight.filter(|remote| remote.is_proven()).map(|remote| remote.candidate.address)
+        let straight =
+            self.remotes.all().filter(|remote| remote.is_proven() && !remote.is_relayed());
+        let addresses = straight.map(|remote| remote.candidate.address);
+        addresses.filter(|address| Alias::of(*address).is_none())
     }
 
     /// A path in words: `turn ADDRESS` where a TURN server passes on what is sent to that address of the peer.
     pub fn describe(&self, path: Path) -> String {
         match path {
-            Path::Direct(address) if Relayed::of(address).is_none() && self.is_relayed(path) => {
+            Path::Direct(address) if Alias::of(address).is_none() && self.is_relayed(path) => {
                 format!("turn {address}")
             }
             Path::Direct(_) | Path::Relay | Path::Stream | Path::None => path.to_string(),
@@ -56,10 +60,11 @@ impl PathAgent {
     /// Leaves the chosen path if it led over what is gone.
     pub(super) fn leave_lost_way(&mut self, now: Instant) {
         let Path::Direct(address) = self.chosen else { return };
-        let Some(way) = Relayed::of(address).filter(|way| !self.remotes.has(*way)) else { return };
+        let Some(way) = Alias::of(address).filter(|way| !self.remotes.has(*way)) else { return };
         let reason = match way {
-            Relayed::Turn(..) => Reason::AllocationLost,
-            Relayed::Circuit(_) => Reason::CircuitLost,
+            Alias::Turn(..) => Reason::AllocationLost,
+            Alias::Circuit(_) => Reason::CircuitLost,
+            Alias::Socket(_) => Reason::NetworkChanged,
         };
         self.choose_again(reason, now);
     }
@@ -96,7 +101,7 @@ impl PathAgent {
     /// that worked last stays the best guess.
     pub(super) fn choose_again(&mut self, reason: Reason, now: Instant) {
         let is_there =
-            |address: &SocketAddr| Relayed::of(*address).is_none_or(|way| self.remotes.has(way));
+            |address: &SocketAddr| Alias::of(*address).is_none_or(|way| self.remotes.has(way));
         let path = match (self.remotes.best(self.chosen, now), self.frames.path(), self.chosen) {
             (Some(address), ..) => Path::Direct(address),
             (None, Path::None, Path::Direct(address)) if is_there(&address) => {

@@ -1,28 +1,32 @@
-//! Peers as they are reached through somebody who passes datagrams on: a TURN server, or another member.
+//! Ways to peers other than from this device's UDP socket straight to an address.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 
 /// The discard-only prefix of RFC 6666: no packet from or to there is on any wire.
 const PREFIX: [u16; 4] = [0x100, 0, 0, 0];
 
-/// The bit by which a circuit's number is told from an allocation's.
-const CIRCUIT: u32 = 1 << 31;
+/// The bits by which the numbers of circuits and sockets are told from those of allocations.
+const CIRCUIT: u32 = 0b10 << 30;
+const SOCKET: u32 = 0b11 << 30;
+const KIND: u32 = 0b11 << 30;
 
-/// A way to a peer that somebody passes datagrams on for.
+/// What stands for a way to a peer that no address says.
 ///
 /// It has the form of an address that exists nowhere, in 100::/64, so that whatever deals with addresses of peers deals
-/// with it too. Only this device makes such addresses; from elsewhere none is taken. Numbers are below 2^31, and no two
-/// allocations or circuits that this device ever had have the same one.
+/// with it too. Only this device makes such addresses; from elsewhere none is taken. Numbers are below 2^30, and no two
+/// allocations, circuits or sockets that this device ever had have the same one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Relayed {
+pub enum Alias {
     /// Through an allocation of this device at a TURN server: its number, then where the server sends what is for the
     /// peer, which is where what comes from it comes from.
     Turn(u32, SocketAddrV4),
     /// Over the circuit with this number, through another member.
     Circuit(u32),
+    /// From another socket of this device, straight to the one address to which that leads.
+    Socket(u32),
 }
 
-impl Relayed {
+impl Alias {
     /// What the address stands for, if it is one of these.
     #[must_use]
     pub fn of(address: SocketAddr) -> Option<Self> {
@@ -32,11 +36,12 @@ impl Relayed {
         }
         let [.., a, b, c, d] = ip.segments();
         let number = u32::from(a) << 16 | u32::from(b);
-        if number & CIRCUIT != 0 {
-            return Some(Self::Circuit(number & !CIRCUIT));
-        }
         let peer = Ipv4Addr::from_bits(u32::from(c) << 16 | u32::from(d));
-        Some(Self::Turn(number, SocketAddrV4::new(peer, address.port())))
+        Some(match number & KIND {
+            CIRCUIT => Self::Circuit(number & !KIND),
+            SOCKET => Self::Socket(number & !KIND),
+            _ => Self::Turn(number, SocketAddrV4::new(peer, address.port())),
+        })
     }
 
     /// Where a datagram to this address arrives: at the peer's address behind a TURN server, else at the address itself.
@@ -44,18 +49,27 @@ impl Relayed {
     pub fn reached(address: SocketAddr) -> SocketAddr {
         match Self::of(address) {
             Some(Self::Turn(_, peer)) => peer.into(),
-            Some(Self::Circuit(_)) | None => address,
+            Some(Self::Circuit(_) | Self::Socket(_)) | None => address,
+        }
+    }
+
+    /// Whether somebody passes on what goes this way.
+    #[must_use]
+    pub fn is_relayed(self) -> bool {
+        match self {
+            Self::Turn(..) | Self::Circuit(_) => true,
+            Self::Socket(_) => false,
         }
     }
 }
 
-impl From<Relayed> for SocketAddr {
-    fn from(relayed: Relayed) -> Self {
-        let (number, peer) = match relayed {
-            Relayed::Turn(allocation, peer) => (allocation & !CIRCUIT, peer),
-            Relayed::Circuit(number) => {
-                (number | CIRCUIT, SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0))
-            }
+impl From<Alias> for SocketAddr {
+    fn from(alias: Alias) -> Self {
+        let nowhere = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
+        let (number, peer) = match alias {
+            Alias::Turn(allocation, peer) => (allocation & !KIND, peer),
+            Alias::Circuit(number) => (number | CIRCUIT, nowhere),
+            Alias::Socket(number) => (number | SOCKET, nowhere),
         };
         let [p0, p1, p2, p3] = PREFIX;
         let halves = |number: u32| [(number >> 16) as u16, number as u16];
@@ -84,7 +98,7 @@ impl Allocation {
 }
 
 /// Private (RFC 1918), or a carrier's (RFC 6598).
-fn is_private(ip: Ipv4Addr) -> bool {
+pub(crate) fn is_private(ip: Ipv4Addr) -> bool {
     let [first, second, ..] = ip.octets();
     ip.is_private() || (first == 100 && second & 0xc0 == 64)
 }

@@ -1,0 +1,58 @@
+//! Many sockets at one end, and guesses at their ports by the other.
+//!
+//! A translator that gives each destination a port at random leaves nothing to count. But if the other end keeps one port
+//! for all destinations, this one can send there from many sockets, each of which is given a port of its own; and the
+//! other pings ports at random until it hits one of them, as few people suffice for two with one birthday.
+
+use std::time::{Duration, Instant};
+
+/// Sockets that one attempt opens. With as many guesses as the other end makes, 98 of a hundred attempts succeed where
+/// ports are taken from all above 1,023: 1 - (1 - 256 / 64,512)^1,024.
+pub const SOCKETS: u32 = 256;
+/// For how long sockets are kept that nothing came to: the guesses take ten seconds.
+pub const SOCKETS_KEPT: Duration = Duration::from_secs(13);
+/// Traffic has to lack a direct path for so long: most are found sooner, and with less.
+const LACKING: Duration = Duration::from_secs(5);
+/// From one attempt to the next at the same peer.
+const AGAIN: Duration = Duration::from_secs(600);
+
+/// Attempts to be found by one peer, behind a translator with ports at random.
+#[derive(Debug, Default)]
+pub(crate) struct Scatter {
+    lacking_since: Option<Instant>,
+    again: Option<Instant>,
+    /// Whether an answer of the peer is waited for.
+    asked: bool,
+}
+
+impl Scatter {
+    /// Whether the peer is to be asked now if it can find this device so. `lacking` says whether there is need.
+    pub(crate) fn take_question(&mut self, lacking: bool, now: Instant) -> bool {
+        if !lacking {
+            self.lacking_since = None;
+            return false;
+        }
+        self.lacking_since.get_or_insert(now);
+        let is_due = self.due().is_some_and(|at| at <= now);
+        if is_due {
+            (self.again, self.asked) = (Some(now + AGAIN), true);
+        }
+        is_due
+    }
+
+    /// Whether an answer was waited for.
+    pub(crate) fn take_answer(&mut self) -> bool {
+        std::mem::take(&mut self.asked)
+    }
+
+    /// When the peer is asked next, if there is still need then.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        let earliest = self.lacking_since? + LACKING;
+        Some(self.again.map_or(earliest, |again| again.max(earliest)))
+    }
+
+    /// In another network everything may be different.
+    pub(crate) fn forget(&mut self) {
+        *self = Self::default();
+    }
+}
