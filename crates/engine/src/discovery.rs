@@ -160,6 +160,7 @@ impl Engine {
                 }
                 self.output.events.push_back(EngineEvent::Path { peer: device, decision });
             }
+            PathEvent::SocketsWanted { to } => self.open_sockets(device, to, cx),
             PathEvent::SurveyWanted => self.underlay.surveys.want(device),
             PathEvent::Pong { path, latency } => {
                 self.output.events.push_back(EngineEvent::Pong { peer: device, path, latency });
@@ -243,6 +244,7 @@ impl Engine {
         }
         self.look_for_lack(now);
         self.tend_circuits(cx);
+        self.tend_sockets(cx.instant());
         self.alarms.handle_timeout(now);
         match self.schedule.was_set(UnixTime(cx.now.wall.as_secs())) {
             Some(Step::Ahead) => self.handle_waking(cx),

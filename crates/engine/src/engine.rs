@@ -27,6 +27,8 @@ use crate::peers::{PeerSettings, Peers, overlay};
 use crate::psk::End;
 use crate::relays::{RelaySettings, Relays};
 use crate::saved::Saved;
+use crate::scatter::Scatter;
+use crate::sockets::Sockets;
 use crate::statements::current_binding;
 use crate::streams::{Owner, Streams};
 use crate::surveys::Surveys;
@@ -53,6 +55,8 @@ pub struct Engine {
     pub(crate) stun: StunClient,
     pub(crate) turns: Turns,
     pub(crate) circuits: Circuits,
+    pub(crate) sockets: Sockets,
+    pub(crate) scatter: Scatter,
     pub(crate) budget: ProbeBudget,
     pub(crate) plane: DataPlaneHandle,
     pub(crate) underlay: Underlay,
@@ -98,8 +102,8 @@ pub(crate) struct Underlay {
 #[derive(Debug, Default)]
 pub(crate) struct Output {
     pub(crate) transmits: VecDeque<Transmit>,
-    /// What goes to whoever passes it on.
-    pub(crate) relayed: VecDeque<(Alias, Vec<u8>)>,
+    /// What goes by ways that no address says.
+    pub(crate) aliased: VecDeque<(Alias, Vec<u8>)>,
     pub(crate) fresh_sockets: VecDeque<Vec<Transmit>>,
     pub(crate) packets: VecDeque<HostPacket>,
     pub(crate) events: VecDeque<EngineEvent>,
@@ -109,14 +113,14 @@ impl Output {
     /// Queues a datagram for whatever carries what goes there.
     pub(crate) fn send(&mut self, transmit: Transmit) {
         match Alias::of(transmit.to) {
-            Some(relayed) => self.relayed.push_back((relayed, transmit.payload)),
+            Some(alias) => self.aliased.push_back((alias, transmit.payload)),
             None => self.transmits.push_back(transmit),
         }
     }
 
     fn is_queued(&self) -> bool {
         !self.transmits.is_empty()
-            || !self.relayed.is_empty()
+            || !self.aliased.is_empty()
             || !self.fresh_sockets.is_empty()
             || !self.packets.is_empty()
             || !self.events.is_empty()
@@ -176,6 +180,8 @@ impl Engine {
             stun: StunClient::new(),
             turns: Turns::new(config.turn, device),
             circuits: Circuits::default(),
+            sockets: Sockets::default(),
+            scatter: Scatter::default(),
             budget: ProbeBudget::new(),
             plane: DataPlaneHandle::default(),
             underlay: Underlay::default(),
@@ -278,8 +284,10 @@ impl Engine {
     /// A data thread has something to tell.
     pub fn handle_notice(&mut self, notice: Notice, rng: &mut dyn CryptoRng, now: Now) {
         let mut cx = Context { rng, now };
-        let is_turn = |from: &SocketAddr| matches!(Alias::of(*from), Some(Alias::Turn(..)));
-        let from = notice.from.filter(|from| !is_turn(from));
+        let is_ours = |from: &SocketAddr| {
+            matches!(Alias::of(*from), Some(Alias::Turn(..) | Alias::Socket(_)))
+        };
+        let from = notice.from.filter(|from| !is_ours(from));
         self.take_notice(Notice { from, ..notice }, &mut cx);
         self.drain(&mut cx);
     }
@@ -393,7 +401,8 @@ impl Engine {
 
     pub(crate) fn begin_anew(&mut self, cx: &mut Context<'_>) {
         let now = cx.instant();
-        self.turns.handle_network_change(cx);
+        self.turns.handle_network_change(&mut self.sockets, cx);
+        self.close_sockets(now);
         self.circuits.handle_network_change(now);
         self.control.client_mut().reconnect(now);
         self.relays.handle_network_change(&mut self.streams, now);
@@ -488,7 +497,7 @@ impl Engine {
     /// When [`Self::handle_timeout`] wants to be called next, and for what.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        if self.streams.has_commands() || self.turns.has_commands() || self.output.is_queued() {
+        if self.streams.has_commands() || self.sockets.has_commands() || self.output.is_queued() {
             return Some((self.schedule.last_now(), "output is queued"));
         }
         if self.own.removed {

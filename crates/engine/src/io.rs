@@ -42,35 +42,36 @@ pub enum StreamCommand {
     },
 }
 
-/// Names one socket towards a TURN server, and the allocation that is made over it. Numbers are never used again.
+/// Names one socket beside the device's own that leads to one address, and the allocation that is made over it if a TURN
+/// server is there. Numbers are never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TurnId(pub u32);
+pub struct SocketId(pub u32);
 
-/// What the shell does with sockets towards TURN servers for the engine.
+/// What the shell does with such sockets for the engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TurnCommand {
-    /// Open a socket of its own that sends to the server and receives from nobody else; answer with
-    /// [`Engine::handle_turn_opened`](crate::Engine::handle_turn_opened) or
-    /// [`Engine::handle_turn_closed`](crate::Engine::handle_turn_closed).
+pub enum SocketCommand {
+    /// Open a socket of its own that sends there and receives from nobody else; answer with
+    /// [`Engine::handle_socket_opened`](crate::Engine::handle_socket_opened) or
+    /// [`Engine::handle_socket_closed`](crate::Engine::handle_socket_closed). What is to be sent before may wait.
     Open {
         /// The new socket.
-        turn: TurnId,
-        /// Where the server is.
-        server: SocketAddr,
-        /// Whether the socket is for datagrams or a stream.
+        socket: SocketId,
+        /// Where it leads.
+        remote: SocketAddr,
+        /// Whether it is for datagrams or a stream.
         transport: Transport,
     },
     /// Send a datagram, or bytes of the stream.
     Send {
         /// Over which socket.
-        turn: TurnId,
+        socket: SocketId,
         /// What.
         bytes: Vec<u8>,
     },
     /// Close the socket when everything is sent; it is not mentioned again.
     Close {
         /// Which.
-        turn: TurnId,
+        socket: SocketId,
     },
 }
 

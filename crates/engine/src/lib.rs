@@ -37,7 +37,8 @@
 //! | `introductions`, `strangers` | how many new keys are looked at, and what waits for them |
 //! | `tunnels`, `traffic`, `frames`, `host_packet`, `psk`, `via` | packets, sessions, frames |
 //! | `discovery`, `surveys` | paths, candidates, announcements, how a translator counts |
-//! | `turns` | allocations at TURN servers |
+//! | `turns`, `sockets` | allocations at TURN servers, and sockets towards them |
+//! | `scatter` | sockets by which a peer finds a device behind ports at random |
 //! | `circuits` | datagrams that members pass on for each other |
 //! | `control`, `relays`, `relay_event`, `links`, `hosts`, `guests`, `streams`, `classes` | connections to controller, relays and peers, and who waits where |
 //! | `dataplane`, `routes` | what runs on data threads |
@@ -74,6 +75,8 @@ mod relay_event;
 mod relays;
 mod routes;
 mod saved;
+mod scatter;
+mod sockets;
 mod statements;
 mod status;
 mod strangers;
@@ -94,8 +97,8 @@ pub use engine::Engine;
 pub use frame_proto::has_aes;
 pub use host_packet::HostPacket;
 pub use io::{
-    ConnectionState, DialTarget, EngineEvent, InterfaceSettings, Purpose, StatePart, StreamCommand,
-    StreamId, Transmit, TurnCommand, TurnId,
+    ConnectionState, DialTarget, EngineEvent, InterfaceSettings, Purpose, SocketCommand, SocketId,
+    StatePart, StreamCommand, StreamId, Transmit,
 };
 pub use noise_channel::{Now, UnixMillis};
 pub use routes::Routes;

@@ -298,7 +298,7 @@ impl Engine {
             Some(Alias::Circuit(number)) => {
                 (self.circuit(number).map_or(address, |(relay, _)| relay), "peer-relay")
             }
-            None => (address, kind_text(remote.candidate.kind)),
+            Some(Alias::Socket(_)) | None => (address, kind_text(remote.candidate.kind)),
         };
         CandidateStatus {
             address,
@@ -326,7 +326,7 @@ impl Engine {
                 Some(relay) => format!("peer-relay {}", relay.member.name),
                 None => "peer-relay".to_owned(),
             },
-            Some(Alias::Turn(..)) | None => peer.agent.describe(path),
+            Some(Alias::Turn(..) | Alias::Socket(_)) | None => peer.agent.describe(path),
         }
     }
 

@@ -79,7 +79,7 @@ impl Engine {
             self.relays.set_padding(info.map(|info| info.padding).unwrap_or_default());
             if self.settings.path.udp {
                 let turn = info.map(|info| &info.turn[..]).unwrap_or_default();
-                self.turns.handle_servers(turn, &self.settings.path.filter, cx);
+                self.turns.handle_servers(turn, &self.settings.path.filter, &mut self.sockets, cx);
             }
             let shaping = info.map(|info| info.shaping.clone()).unwrap_or_default();
             self.relays.set_shaping(shaping, &mut self.streams, cx);
@@ -193,7 +193,7 @@ impl Engine {
         self.relays.handle_entries([], &mut self.streams);
         self.choose_homes(cx.now);
         self.relays.guests.retire(cx.now);
-        self.turns.give_back(cx);
+        self.turns.give_back(&mut self.sockets, cx);
         self.own.removed = true;
         self.output.events.push_back(EngineEvent::Removed);
     }

@@ -500,7 +500,8 @@ impl Engine {
         self.plane.publish(plane);
     }
 
-    /// Where data threads send what takes this path: what goes through an allocation goes through the engine.
+    /// Where data threads send what takes this path: what goes through an allocation or another socket goes through the
+    /// engine.
     fn route(&self, path: SocketAddr) -> Option<Route> {
         match Alias::of(path) {
             None => Some(Route::straight(path)),
@@ -508,7 +509,7 @@ impl Engine {
                 let (to, head) = self.circuit(number)?;
                 Some(Route { path, to, head: Some(head) })
             }
-            Some(Alias::Turn(..)) => None,
+            Some(Alias::Turn(..) | Alias::Socket(_)) => None,
         }
     }
 

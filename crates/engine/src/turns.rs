@@ -1,6 +1,6 @@
 //! Allocations at TURN servers: when they are wanted, how they come about, and what goes through them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,8 @@ use zeroize::Zeroizing;
 
 use crate::context::Context;
 use crate::engine::Engine;
-use crate::io::{TurnCommand, TurnId};
+use crate::io::SocketId;
+use crate::sockets::Sockets;
 use crate::status::TurnStatus;
 
 /// Traffic has to lack a direct path for so long before servers are asked: most paths are found sooner.
@@ -47,9 +48,6 @@ pub(crate) struct Turns {
     lacking_sessions: BTreeMap<DeviceId, Instant>,
     /// Allocations are wanted until then.
     wanted_until: Option<Instant>,
-    /// How many sockets there were.
-    opened: u32,
-    commands: VecDeque<TurnCommand>,
 }
 
 /// One server.
@@ -66,7 +64,7 @@ struct Line {
 /// A socket towards a server, and once it is open the machine that uses it.
 #[derive(Debug)]
 struct Link {
-    turn: TurnId,
+    turn: SocketId,
     client: Option<Client>,
 }
 
@@ -101,8 +99,6 @@ impl Turns {
             lacking_since: None,
             lacking_sessions: BTreeMap::new(),
             wanted_until: None,
-            opened: 0,
-            commands: VecDeque::new(),
         }
     }
 
@@ -111,6 +107,7 @@ impl Turns {
         &mut self,
         network: &[TurnServer],
         filter: &CandidateFilter,
+        sockets: &mut Sockets,
         cx: &mut Context<'_>,
     ) {
         let mut wanted: Vec<&TurnServer> = Vec::new();
@@ -123,7 +120,7 @@ impl Turns {
         let wanted: Vec<TurnServer> = wanted.into_iter().cloned().collect();
         for line in &mut self.lines {
             if !wanted.contains(&line.server) {
-                line.close(&mut self.commands, cx);
+                line.close(sockets, cx);
             }
         }
         self.lines.retain(|line| wanted.contains(&line.server));
@@ -159,17 +156,17 @@ impl Turns {
     }
 
     /// The network underneath is another one: servers know this device by the address that it had.
-    pub(crate) fn handle_network_change(&mut self, cx: &mut Context<'_>) {
+    pub(crate) fn handle_network_change(&mut self, sockets: &mut Sockets, cx: &mut Context<'_>) {
         for line in &mut self.lines {
-            line.close(&mut self.commands, cx);
+            line.close(sockets, cx);
             (line.failures, line.again, line.problem) = (0, None, None);
         }
     }
 
     /// Gives everything back.
-    pub(crate) fn give_back(&mut self, cx: &mut Context<'_>) {
+    pub(crate) fn give_back(&mut self, sockets: &mut Sockets, cx: &mut Context<'_>) {
         self.wanted_until = None;
-        self.lines.iter_mut().for_each(|line| line.close(&mut self.commands, cx));
+        self.lines.iter_mut().for_each(|line| line.close(sockets, cx));
     }
 
     /// Sends a datagram to a peer through an allocation; it is lost if there is none.
@@ -181,13 +178,13 @@ impl Turns {
         cx: &mut Context<'_>,
     ) {
         let now = cx.instant();
-        if let Some(client) = self.client(TurnId(allocation)) {
+        if let Some(client) = self.client(SocketId(allocation)) {
             client.send(peer.into(), payload, cx.rng, now);
         }
     }
 
     /// A socket is open.
-    fn handle_opened(&mut self, turn: TurnId, wall: UnixTime, cx: &mut Context<'_>) {
+    pub(crate) fn handle_opened(&mut self, turn: SocketId, wall: UnixTime, cx: &mut Context<'_>) {
         let name = &self.name;
         let lines = self.lines.iter_mut();
         for line in lines.filter(|line| line.is(turn)) {
@@ -199,7 +196,7 @@ impl Turns {
     }
 
     /// Bytes came in over a socket.
-    fn handle_bytes(&mut self, turn: TurnId, bytes: &[u8], cx: &mut Context<'_>) {
+    pub(crate) fn handle_bytes(&mut self, turn: SocketId, bytes: &[u8], cx: &mut Context<'_>) {
         let now = cx.instant();
         if let Some(client) = self.client(turn) {
             client.handle_bytes(bytes, cx.rng, now);
@@ -207,32 +204,30 @@ impl Turns {
     }
 
     /// A socket failed.
-    fn handle_closed(&mut self, turn: TurnId, now: Instant) {
+    pub(crate) fn handle_closed(&mut self, turn: SocketId, now: Instant) {
         for line in self.lines.iter_mut().filter(|line| line.is(turn)) {
             line.fail(Problem::Unreached, now);
         }
     }
 
-    fn client(&mut self, turn: TurnId) -> Option<&mut Client> {
+    fn client(&mut self, turn: SocketId) -> Option<&mut Client> {
         let line = self.lines.iter_mut().find(|line| line.is(turn))?;
         line.link.as_mut()?.client.as_mut()
     }
 
     /// Opens and closes sockets as it is wanted, and lets the machines work. Answers what came through them.
-    fn work(&mut self, cx: &mut Context<'_>) -> Vec<Arrived> {
+    fn work(&mut self, sockets: &mut Sockets, cx: &mut Context<'_>) -> Vec<Arrived> {
         let is_wanted = self.wanted_until.is_some();
         let mut arrived = Vec::new();
         for line in &mut self.lines {
             if !is_wanted {
-                line.close(&mut self.commands, cx);
+                line.close(sockets, cx);
             } else if line.link.is_none() && line.again.is_none_or(|at| at <= cx.now.instant) {
-                let turn = TurnId(self.opened);
-                self.opened += 1;
-                line.link = Some(Link { turn, client: None });
                 let (server, transport) = (line.server.address, line.server.transport);
-                self.commands.push_back(TurnCommand::Open { turn, server, transport });
+                let turn = sockets.open(server, transport);
+                line.link = Some(Link { turn, client: None });
             }
-            line.work(&mut self.commands, &mut arrived, cx);
+            line.work(sockets, &mut arrived, cx);
         }
         arrived
     }
@@ -255,10 +250,6 @@ impl Turns {
         timeouts.min()
     }
 
-    pub(crate) fn has_commands(&self) -> bool {
-        !self.commands.is_empty()
-    }
-
     pub(crate) fn statuses(&self) -> impl Iterator<Item = TurnStatus> {
         self.lines.iter().map(Line::status)
     }
@@ -269,16 +260,11 @@ impl Line {
         Self { server, link: None, failures: 0, again: None, problem: None }
     }
 
-    fn is(&self, turn: TurnId) -> bool {
+    fn is(&self, turn: SocketId) -> bool {
         self.link.as_ref().is_some_and(|link| link.turn == turn)
     }
 
-    fn work(
-        &mut self,
-        commands: &mut VecDeque<TurnCommand>,
-        arrived: &mut Vec<Arrived>,
-        cx: &mut Context<'_>,
-    ) {
+    fn work(&mut self, sockets: &mut Sockets, arrived: &mut Vec<Arrived>, cx: &mut Context<'_>) {
         let now = cx.instant();
         let Some(Link { turn, client: Some(client) }) = &mut self.link else { return };
         let turn = *turn;
@@ -291,14 +277,14 @@ impl Line {
             }
         }
         while let Some(bytes) = client.poll_transmit() {
-            commands.push_back(TurnCommand::Send { turn, bytes });
+            sockets.send(turn, bytes);
         }
         while let Some(event) = client.poll_event() {
             match event {
                 Event::Allocated(_) => (self.failures, self.problem) = (0, None),
                 Event::Failed(failure) => {
                     self.fail(Problem::Failed(failure), now);
-                    commands.push_back(TurnCommand::Close { turn });
+                    sockets.close(turn);
                     return;
                 }
             }
@@ -306,15 +292,15 @@ impl Line {
     }
 
     /// Ends the allocation, politely.
-    fn close(&mut self, commands: &mut VecDeque<TurnCommand>, cx: &mut Context<'_>) {
+    fn close(&mut self, sockets: &mut Sockets, cx: &mut Context<'_>) {
         let Some(Link { turn, client }) = self.link.take() else { return };
         if let Some(mut client) = client {
             client.end(cx.rng);
             while let Some(bytes) = client.poll_transmit() {
-                commands.push_back(TurnCommand::Send { turn, bytes });
+                sockets.send(turn, bytes);
             }
         }
-        commands.push_back(TurnCommand::Close { turn });
+        sockets.close(turn);
     }
 
     fn fail(&mut self, problem: Problem, now: Instant) {
@@ -369,57 +355,25 @@ impl Problem {
 }
 
 impl Engine {
-    /// The socket towards a TURN server is open.
-    pub fn handle_turn_opened(&mut self, turn: TurnId, rng: &mut dyn CryptoRng, now: Now) {
-        let mut cx = Context { rng, now };
-        let wall = self.wall(now);
-        self.turns.handle_opened(turn, wall, &mut cx);
-        self.drain(&mut cx);
-    }
-
-    /// A TURN server sent a datagram, or some bytes of a stream.
-    pub fn handle_turn_bytes(
-        &mut self,
-        turn: TurnId,
-        bytes: &[u8],
-        rng: &mut dyn CryptoRng,
-        now: Now,
-    ) {
-        let mut cx = Context { rng, now };
-        self.turns.handle_bytes(turn, bytes, &mut cx);
-        self.drain(&mut cx);
-    }
-
-    /// The socket towards a TURN server could not be opened, or failed.
-    pub fn handle_turn_closed(&mut self, turn: TurnId, rng: &mut dyn CryptoRng, now: Now) {
-        self.turns.handle_closed(turn, now.instant);
-        self.drain(&mut Context { rng, now });
-    }
-
     /// Gives back what others keep for this device: for a clean stop.
     pub fn give_back(&mut self, rng: &mut dyn CryptoRng, now: Now) {
         let mut cx = Context { rng, now };
-        self.turns.give_back(&mut cx);
+        self.turns.give_back(&mut self.sockets, &mut cx);
         self.drain(&mut cx);
     }
 
-    /// The next thing to do with sockets towards TURN servers.
-    #[must_use]
-    pub fn poll_turn(&mut self) -> Option<TurnCommand> {
-        self.turns.commands.pop_front()
-    }
-
-    /// Sends what somebody is to pass on, takes what came through allocations, and tells the peers' machines which there
-    /// are.
+    /// Sends what goes by ways that no address says, takes what came through allocations, and tells the peers' machines
+    /// which there are.
     pub(crate) fn drain_turns(&mut self, cx: &mut Context<'_>) {
         loop {
-            while let Some((way, payload)) = self.output.relayed.pop_front() {
-                match way {
+            while let Some((alias, payload)) = self.output.aliased.pop_front() {
+                match alias {
                     Alias::Turn(number, peer) => self.turns.send(number, peer, &payload, cx),
                     Alias::Circuit(number) => self.send_over_circuit(number, &payload),
+                    Alias::Socket(number) => self.sockets.send(SocketId(number), payload),
                 }
             }
-            let arrived = self.turns.work(cx);
+            let arrived = self.turns.work(&mut self.sockets, cx);
             if arrived.is_empty() {
                 break;
             }

@@ -15,6 +15,8 @@ pub const SOCKETS_KEPT: Duration = Duration::from_secs(13);
 const LACKING: Duration = Duration::from_secs(5);
 /// From one attempt to the next at the same peer.
 const AGAIN: Duration = Duration::from_secs(600);
+/// The same if another peer's turn was on.
+const POSTPONED: Duration = Duration::from_secs(20);
 
 /// Attempts to be found by one peer, behind a translator with ports at random.
 #[derive(Debug, Default)]
@@ -38,6 +40,11 @@ impl Scatter {
             (self.again, self.asked) = (Some(now + AGAIN), true);
         }
         is_due
+    }
+
+    /// What was to come of the question has to wait.
+    pub(crate) fn postpone(&mut self, now: Instant) {
+        self.again = Some(now + POSTPONED);
     }
 
     /// Whether an answer was waited for.

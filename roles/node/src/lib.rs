@@ -18,7 +18,7 @@
 //! | `node` | starting, joining, leaving, stopping |
 //! | `join` | waiting for a network's answer |
 //! | `network` | the event loop of one network |
-//! | `streams`, `door`, `detour`, `udp`, `survey`, `mapping`, `turns`, `mark`, `underlay`, `ready` | the underlay |
+//! | `streams`, `door`, `detour`, `udp`, `survey`, `mapping`, `sockets`, `mark`, `underlay`, `ready` | the underlay |
 //! | `fault`, `error` | why connections fail and a node does not start, and what to do |
 //! | `host`, `interface`, `data`, `userspace` | where packets go on this host |
 //! | `directory`, `names` | by which names, and making them the system's |
@@ -49,9 +49,9 @@ mod network;
 mod node;
 mod ready;
 mod settings;
+mod sockets;
 mod streams;
 mod survey;
-mod turns;
 mod udp;
 mod underlay;
 mod userspace;

@@ -193,10 +193,10 @@ impl World {
             }
             HostId::Node(index) => {
                 let now = self.node_now(index);
-                let turn = self.turn_socket(index, to, from);
+                let turn = self.socket_at(index, to, from);
                 if let Some(engine) = &mut self.nodes[index].engine {
                     if let Some(turn) = turn {
-                        engine.handle_turn_bytes(turn, &payload, &mut self.rng, now);
+                        engine.handle_socket_bytes(turn, &payload, &mut self.rng, now);
                         return self.drain_node(index);
                     }
                     engine.handle_datagram(from, &mut payload, &mut self.rng, now);

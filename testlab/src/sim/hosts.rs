@@ -9,8 +9,8 @@ use control_proto::{
     EventRecord, NetworkMap, SecurityEvent, Settings, Stored, limits::CAPABILITY,
 };
 use engine::{
-    DEFAULT_MTU, DeviceSecrets, Engine, EngineConfig, InterfaceSettings, Now, SavedState,
-    StatePart, TurnId,
+    DEFAULT_MTU, DeviceSecrets, Engine, EngineConfig, InterfaceSettings, Now, SavedState, SocketId,
+    StatePart,
 };
 use identity::{
     Binding, CertificateChain, ChannelKey, DelegatedKey, Delegation, DeviceId, DeviceKey,
@@ -27,7 +27,7 @@ use super::wire::Quality;
 /// Sockets beside the one that stays get ports from here on ...
 const FIRST_FRESH_PORT: u16 = 50_000;
 /// ... and the latest so many are open.
-const FRESH_SOCKETS: usize = 8;
+const FRESH_SOCKETS: usize = 300;
 
 const YEAR: u64 = 365 * 24 * 3600;
 
@@ -250,8 +250,8 @@ pub struct NodeHost {
     pub address6: Option<SocketAddr>,
     /// Ports of sockets that it opened for one question, the latest last.
     fresh_ports: VecDeque<u16>,
-    /// Sockets towards TURN servers: their own addresses, and the servers'.
-    pub(crate) turns: BTreeMap<TurnId, (SocketAddr, SocketAddr)>,
+    /// Sockets beside its own: their addresses, and where they lead.
+    pub(crate) sockets: BTreeMap<SocketId, (SocketAddr, SocketAddr)>,
     /// How datagrams that it sends fare, if not like everybody's.
     pub uplink: Option<Quality>,
     /// Its clocks.
@@ -301,7 +301,7 @@ impl NodeHost {
             has_ipv4: true,
             address6: None,
             fresh_ports: VecDeque::new(),
-            turns: BTreeMap::new(),
+            sockets: BTreeMap::new(),
             uplink: None,
             clock: Clock::default(),
             stream_bytes: 0,
@@ -426,7 +426,7 @@ impl NodeHost {
     /// Ends the process; what it could not save is lost.
     pub(crate) fn stop(&mut self) {
         self.engine = None;
-        self.turns.clear();
+        self.sockets.clear();
         if let NodeDisk::Full(unsaved) = &mut self.disk {
             *unsaved = SavedState::default();
         }

@@ -130,8 +130,8 @@ impl World {
                         self.send_datagram(HostId::Node(index), from, to, payload);
                     }
                 }
-            } else if let Some(command) = engine.poll_turn() {
-                self.handle_turn_command(index, command);
+            } else if let Some(command) = engine.poll_socket() {
+                self.handle_socket_command(index, command);
             } else if let Some(command) = engine.poll_stream() {
                 self.handle_stream_command(index, command);
             } else if let Some(packet) = engine.poll_packet() {

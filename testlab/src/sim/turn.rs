@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bytecodec::{DecodeExt, EncodeExt};
-use engine::{TurnCommand, TurnId};
+use engine::{SocketCommand, SocketId};
 use stun_codec::rfc5389::attributes::{ErrorCode, MessageIntegrity, Nonce, Realm, Username};
 use stun_codec::rfc5766::attributes::{
     ChannelNumber, Data, Lifetime, RequestedTransport, XorPeerAddress, XorRelayAddress,
@@ -247,27 +247,27 @@ fn encode(message: Message<Attribute>) -> Vec<u8> {
 }
 
 impl World {
-    /// What a node's shell does with its sockets towards TURN servers.
-    pub(super) fn handle_turn_command(&mut self, index: usize, command: TurnCommand) {
+    /// What a node's shell does with sockets beside its own.
+    pub(super) fn handle_socket_command(&mut self, index: usize, command: SocketCommand) {
         let now = self.node_now(index);
         match command {
-            TurnCommand::Open { turn, server, .. } => {
-                let from = self.nodes[index].open_socket(server);
-                self.nodes[index].turns.insert(turn, (from, server));
+            SocketCommand::Open { socket, remote, .. } => {
+                let from = self.nodes[index].open_socket(remote);
+                self.nodes[index].sockets.insert(socket, (from, remote));
                 if let Some(engine) = &mut self.nodes[index].engine {
-                    engine.handle_turn_opened(turn, &mut self.rng, now);
+                    engine.handle_socket_opened(socket, &mut self.rng, now);
                 }
             }
-            TurnCommand::Send { turn, bytes } => {
-                let Some((from, server)) = self.nodes[index].turns.get(&turn).copied() else {
+            SocketCommand::Send { socket, bytes } => {
+                let Some((from, remote)) = self.nodes[index].sockets.get(&socket).copied() else {
                     return;
                 };
-                if self.nodes[index].source(server).is_some() {
-                    self.send_datagram(HostId::Node(index), from, server, bytes);
+                if self.nodes[index].source(remote).is_some() {
+                    self.send_datagram(HostId::Node(index), from, remote, bytes);
                 }
             }
-            TurnCommand::Close { turn } => {
-                self.nodes[index].turns.remove(&turn);
+            SocketCommand::Close { socket } => {
+                self.nodes[index].sockets.remove(&socket);
             }
         }
     }
@@ -278,14 +278,14 @@ impl World {
         engine.status(self.now).turn.first()?.problem.clone()
     }
 
-    /// The socket of a node towards a TURN server that takes a datagram.
-    pub(super) fn turn_socket(
+    /// The one of these sockets of a node that takes a datagram.
+    pub(super) fn socket_at(
         &self,
         index: usize,
         to: SocketAddr,
         from: SocketAddr,
-    ) -> Option<TurnId> {
-        let mut sockets = self.nodes[index].turns.iter();
+    ) -> Option<SocketId> {
+        let mut sockets = self.nodes[index].sockets.iter();
         sockets.find(|(_, socket)| **socket == (to, from)).map(|(turn, _)| *turn)
     }
 }

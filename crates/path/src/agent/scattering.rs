@@ -25,6 +25,11 @@ impl PathAgent {
         self.transmits.extend(self.frames.transmit(&Message::Scattered { at }));
     }
 
+    /// The sockets that were wanted are not to be had now.
+    pub fn handle_no_sockets(&mut self, now: Instant) {
+        self.scatter.postpone(now);
+    }
+
     /// Of these sockets only one is left, or none.
     pub fn handle_sockets_closed(&mut self, kept: Option<u32>, now: Instant) {
         let kept = kept.map_or(0..0, |number| number..number + 1);

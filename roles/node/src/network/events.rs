@@ -31,9 +31,9 @@ impl Network {
                 idle = false;
                 self.survey(&datagrams);
             }
-            while let Some(command) = self.engine.poll_turn() {
+            while let Some(command) = self.engine.poll_socket() {
                 idle = false;
-                self.handle_turn_command(command);
+                self.handle_socket_command(command);
             }
             while let Some(packet) = self.engine.poll_packet() {
                 idle = false;

@@ -228,7 +228,7 @@ impl Network {
                 Some((from, mut bytes)) = self.underlay.surveyor.answer() => {
                     self.engine.handle_datagram(from, &mut bytes, &mut self.rng, self.clock.now());
                 }
-                Some(event) = self.underlay.turns.event() => self.handle_turns(event),
+                Some(event) = self.underlay.sockets.event() => self.handle_sockets(event),
                 mapped = mapping_changed(self.underlay.mapping.as_mut()) => {
                     self.engine.handle_mapped_address(mapped, &mut self.rng, self.clock.now());
                 }
@@ -241,7 +241,7 @@ impl Network {
         if let Some(mapping) = self.underlay.mapping.take() {
             mapping.end().await;
         }
-        self.underlay.turns.end().await;
+        self.underlay.sockets.end().await;
         ended
     }
 

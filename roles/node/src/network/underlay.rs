@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use engine::{DialTarget, Purpose, StreamCommand, StreamId, Transmit, TurnCommand, TurnId};
+use engine::{DialTarget, Purpose, SocketCommand, SocketId, StreamCommand, StreamId, Transmit};
 use identity::TlsMode;
 use platform::ReceiveBatch;
 use tokio::sync::{mpsc, watch};
@@ -21,9 +21,9 @@ use crate::{
     door::Place,
     fault::Fault,
     mapping::Mapping,
+    sockets::{ConnectedSockets, SocketEvent},
     streams::{StreamEvent, Streams},
     survey::Surveyor,
-    turns::{TurnEvent, TurnSockets},
     udp::Inbox,
     underlay::Surroundings,
 };
@@ -61,7 +61,7 @@ pub(super) struct Underlay {
     /// The router's port that leads here, while one is wanted.
     pub(super) mapping: Option<Mapping>,
     pub(super) surveyor: Surveyor,
-    pub(super) turns: TurnSockets,
+    pub(super) sockets: ConnectedSockets,
 }
 
 /// Where this device is reached at all its addresses.
@@ -94,7 +94,7 @@ impl Underlay {
         let mapping = ports.udp.filter(|_| reach == Reach::Mapped).and_then(NonZeroU16::new);
         let mapping = mapping.map(|port| Mapping::start(port, surroundings.clone()));
         Self {
-            turns: TurnSockets::new(directory.clone()),
+            sockets: ConnectedSockets::new(directory.clone()),
             streams: Streams::new(directory, sender),
             events,
             awake: BTreeSet::new(),
@@ -252,36 +252,36 @@ impl Network {
         }
     }
 
-    /// Takes what happened on sockets towards TURN servers, as much as is there.
-    pub(super) fn handle_turns(&mut self, (turn, event): (TurnId, TurnEvent)) {
-        self.handle_turn(turn, event);
-        for (turn, event) in self.underlay.turns.events_at_hand() {
-            self.handle_turn(turn, event);
+    /// Takes what happened on sockets beside the network's own, as much as is there.
+    pub(super) fn handle_sockets(&mut self, (socket, event): (SocketId, SocketEvent)) {
+        self.handle_socket(socket, event);
+        for (socket, event) in self.underlay.sockets.events_at_hand() {
+            self.handle_socket(socket, event);
         }
     }
 
-    fn handle_turn(&mut self, turn: TurnId, event: TurnEvent) {
+    fn handle_socket(&mut self, socket: SocketId, event: SocketEvent) {
         let now = self.clock.now();
         match event {
-            TurnEvent::Opened => self.engine.handle_turn_opened(turn, &mut self.rng, now),
-            TurnEvent::Bytes(bytes) => {
-                self.engine.handle_turn_bytes(turn, &bytes, &mut self.rng, now);
+            SocketEvent::Opened => self.engine.handle_socket_opened(socket, &mut self.rng, now),
+            SocketEvent::Bytes(bytes) => {
+                self.engine.handle_socket_bytes(socket, &bytes, &mut self.rng, now);
             }
-            TurnEvent::Closed => {
-                self.underlay.turns.close(turn);
-                self.engine.handle_turn_closed(turn, &mut self.rng, now);
+            SocketEvent::Closed => {
+                self.underlay.sockets.close(socket);
+                self.engine.handle_socket_closed(socket, &mut self.rng, now);
             }
         }
     }
 
-    pub(super) fn handle_turn_command(&mut self, command: TurnCommand) {
+    pub(super) fn handle_socket_command(&mut self, command: SocketCommand) {
         match command {
-            TurnCommand::Open { turn, server, transport } => {
-                debug!(network = self.name, %server, %transport, "asking a TURN server");
-                self.underlay.turns.open(turn, server, transport);
+            SocketCommand::Open { socket, remote, transport } => {
+                debug!(network = self.name, %remote, %transport, "opening a further socket");
+                self.underlay.sockets.open(socket, remote, transport);
             }
-            TurnCommand::Send { turn, bytes } => self.underlay.turns.send(turn, bytes),
-            TurnCommand::Close { turn } => self.underlay.turns.close(turn),
+            SocketCommand::Send { socket, bytes } => self.underlay.sockets.send(socket, bytes),
+            SocketCommand::Close { socket } => self.underlay.sockets.close(socket),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Sockets towards TURN servers on behalf of an engine.
+//! Sockets on behalf of an engine that lead to one address each: towards TURN servers, and peers.
 
 use std::{
     collections::BTreeMap,
@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use engine::TurnId;
+use engine::SocketId;
 use identity::Transport;
 use socket2::SockRef;
 use tokio::{
@@ -30,8 +30,8 @@ const OUTGOING_OVER_STREAM: usize = 64;
 const REQUESTS: usize = 128;
 /// What has come and waits for the loop, which takes as much at once. Behind it the system holds back or drops.
 const INCOMING: usize = 32;
-/// The first byte of data; that of requests is below (RFC 8656 section 12).
-const CHANNELS: RangeInclusive<u8> = 0x40..=0x4f;
+/// With what requests to TURN servers begin (RFC 8489 section 5), other than their data. So does a handshake with a peer.
+const REQUEST: RangeInclusive<u8> = 0..=1;
 /// What is read at once: the longest datagram.
 const READ: usize = 65_536;
 /// Bytes that the system keeps of either direction of a socket for datagrams, as far as it allows: a few bursts.
@@ -47,7 +47,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What happened on a socket.
 #[derive(Debug)]
-pub(crate) enum TurnEvent {
+pub(crate) enum SocketEvent {
     Opened,
     Bytes(Vec<u8>),
     Closed,
@@ -62,35 +62,35 @@ struct Queues {
 
 /// The sockets of one engine, by the engine's own numbers.
 #[derive(Debug)]
-pub(crate) struct TurnSockets {
+pub(crate) struct ConnectedSockets {
     directory: Directory,
-    open: BTreeMap<TurnId, Queues>,
+    open: BTreeMap<SocketId, Queues>,
     tasks: JoinSet<()>,
-    sender: mpsc::Sender<(TurnId, TurnEvent)>,
-    events: mpsc::Receiver<(TurnId, TurnEvent)>,
+    sender: mpsc::Sender<(SocketId, SocketEvent)>,
+    events: mpsc::Receiver<(SocketId, SocketEvent)>,
 }
 
-impl TurnSockets {
+impl ConnectedSockets {
     /// No sockets yet. They never lead into a network of `directory`, and bear its mark.
     pub(crate) fn new(directory: Directory) -> Self {
         let (sender, events) = mpsc::channel(INCOMING);
         Self { directory, open: BTreeMap::new(), tasks: JoinSet::new(), sender, events }
     }
 
-    /// Opens a socket; [`TurnEvent::Opened`] or [`TurnEvent::Closed`] follows.
-    pub(crate) fn open(&mut self, turn: TurnId, server: SocketAddr, transport: Transport) {
+    /// Opens a socket; [`SocketEvent::Opened`] or [`SocketEvent::Closed`] follows.
+    pub(crate) fn open(&mut self, socket: SocketId, remote: SocketAddr, transport: Transport) {
         let room = match transport {
             Transport::Udp => OUTGOING,
             Transport::Tcp => OUTGOING_OVER_STREAM,
         };
         let (data, waiting_data) = mpsc::channel(room);
         let (requests, waiting_requests) = mpsc::channel(REQUESTS);
-        self.open.insert(turn, Queues { requests, data });
+        self.open.insert(socket, Queues { requests, data });
         let waiting = Waiting { requests: waiting_requests, data: waiting_data };
         while self.tasks.try_join_next().is_some() {}
-        let link = Link { turn, server, waiting, events: self.sender.clone() };
+        let link = Link { socket, remote, waiting, events: self.sender.clone() };
         let mark = self.directory.mark();
-        let is_overlay = self.directory.is_overlay(server.ip());
+        let is_overlay = self.directory.is_overlay(remote.ip());
         self.tasks.spawn(async move {
             let events = link.events.clone();
             let served = match transport {
@@ -99,32 +99,32 @@ impl TurnSockets {
                 Transport::Tcp => link.exchange_stream(mark).await,
             };
             if let Err(error) = served {
-                debug!(%server, %error, "no way to a TURN server");
-                let _ = events.send((turn, TurnEvent::Closed)).await;
+                debug!(%remote, %error, "a socket is of no use");
+                let _ = events.send((socket, SocketEvent::Closed)).await;
             }
         });
     }
 
     /// Queues a datagram, or a message of a stream.
-    pub(crate) fn send(&self, turn: TurnId, bytes: Vec<u8>) {
-        let Some(Queues { requests, data }) = self.open.get(&turn) else { return };
-        let is_data = bytes.first().is_some_and(|first| CHANNELS.contains(first));
-        let queue = if is_data { data } else { requests };
+    pub(crate) fn send(&self, socket: SocketId, bytes: Vec<u8>) {
+        let Some(Queues { requests, data }) = self.open.get(&socket) else { return };
+        let is_request = bytes.first().is_some_and(|first| REQUEST.contains(first));
+        let queue = if is_request { requests } else { data };
         let _ = queue.try_send(bytes);
     }
 
     /// Closes a socket after what is queued.
-    pub(crate) fn close(&mut self, turn: TurnId) {
-        self.open.remove(&turn);
+    pub(crate) fn close(&mut self, socket: SocketId) {
+        self.open.remove(&socket);
     }
 
     /// The next event.
-    pub(crate) async fn event(&mut self) -> Option<(TurnId, TurnEvent)> {
+    pub(crate) async fn event(&mut self) -> Option<(SocketId, SocketEvent)> {
         self.events.recv().await
     }
 
     /// What has come after an event, as far as it is there and the loop may take it at once.
-    pub(crate) fn events_at_hand(&mut self) -> Vec<(TurnId, TurnEvent)> {
+    pub(crate) fn events_at_hand(&mut self) -> Vec<(SocketId, SocketEvent)> {
         std::iter::from_fn(|| self.events.try_recv().ok()).take(INCOMING).collect()
     }
 
@@ -134,17 +134,17 @@ impl TurnSockets {
         drop(self.events);
         let all = async { while self.tasks.join_next().await.is_some() {} };
         if timeout(FAREWELL, all).await.is_err() {
-            debug!("a TURN server did not take everything in time");
+            debug!("not everything was taken in time");
         }
     }
 }
 
 /// One socket.
 struct Link {
-    turn: TurnId,
-    server: SocketAddr,
+    socket: SocketId,
+    remote: SocketAddr,
     waiting: Waiting,
-    events: mpsc::Sender<(TurnId, TurnEvent)>,
+    events: mpsc::Sender<(SocketId, SocketEvent)>,
 }
 
 /// The other ends of its queues.
@@ -167,7 +167,7 @@ impl Waiting {
 impl Link {
     /// Exchanges datagrams until the queue is closed.
     async fn exchange_datagrams(mut self, mark: Mark) -> io::Result<()> {
-        let any = match self.server {
+        let any = match self.remote {
             SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
             SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
         };
@@ -176,8 +176,8 @@ impl Link {
         let buffers = SockRef::from(&socket);
         buffers.set_recv_buffer_size(SYSTEM_BUFFER)?;
         buffers.set_send_buffer_size(SYSTEM_BUFFER)?;
-        socket.connect(self.server).await?;
-        self.tell(TurnEvent::Opened).await;
+        socket.connect(self.remote).await?;
+        self.tell(SocketEvent::Opened).await;
         let mut buffer = vec![0; READ];
         loop {
             tokio::select! {
@@ -187,7 +187,7 @@ impl Link {
                 },
                 received = socket.recv(&mut buffer) => {
                     let bytes = buffer[..received?].to_vec();
-                    self.tell(TurnEvent::Bytes(bytes)).await;
+                    self.tell(SocketEvent::Bytes(bytes)).await;
                 }
             }
         }
@@ -195,10 +195,10 @@ impl Link {
 
     /// Exchanges bytes until the queue is closed, or the server ends the stream.
     async fn exchange_stream(self, mark: Mark) -> io::Result<()> {
-        let stream = timeout(CONNECT_TIMEOUT, connect(self.server, mark)).await??;
-        self.tell(TurnEvent::Opened).await;
+        let stream = timeout(CONNECT_TIMEOUT, connect(self.remote, mark)).await??;
+        self.tell(SocketEvent::Opened).await;
         let (mut reader, mut writer) = stream.into_split();
-        let Self { turn, mut waiting, events, .. } = self;
+        let Self { socket, mut waiting, events, .. } = self;
         let write = async {
             while let Some(bytes) = waiting.next().await {
                 writer.write_all(&bytes).await?;
@@ -212,9 +212,9 @@ impl Link {
                 if length == 0 {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
-                let event = TurnEvent::Bytes(buffer[..length].to_vec());
+                let event = SocketEvent::Bytes(buffer[..length].to_vec());
                 // Nobody listens any more at the end of a node.
-                let _ = events.send((turn, event)).await;
+                let _ = events.send((socket, event)).await;
             }
         };
         tokio::select! {
@@ -223,8 +223,8 @@ impl Link {
         }
     }
 
-    async fn tell(&self, event: TurnEvent) {
-        let _ = self.events.send((self.turn, event)).await;
+    async fn tell(&self, event: SocketEvent) {
+        let _ = self.events.send((self.socket, event)).await;
     }
 }
 
@@ -239,13 +239,13 @@ fn lost_or_sent(sent: io::Result<usize>) -> io::Result<()> {
     }
 }
 
-async fn connect(server: SocketAddr, mark: Mark) -> io::Result<TcpStream> {
-    let socket = match server {
+async fn connect(remote: SocketAddr, mark: Mark) -> io::Result<TcpStream> {
+    let socket = match remote {
         SocketAddr::V4(_) => TcpSocket::new_v4(),
         SocketAddr::V6(_) => TcpSocket::new_v6(),
     }?;
     mark.put_on(&socket)?;
-    let stream = socket.connect(server).await?;
+    let stream = socket.connect(remote).await?;
     stream.set_nodelay(true)?;
     let options = SockRef::from(&stream);
     options.set_tcp_user_timeout(Some(ACKNOWLEDGED_WITHIN))?;
@@ -260,16 +260,16 @@ mod tests {
 
     /// What takes longer than this has failed.
     const DEADLINE: Duration = Duration::from_secs(10);
-    const TURN: TurnId = TurnId(7);
+    const TURN: SocketId = SocketId(7);
 
-    fn sockets() -> TurnSockets {
-        TurnSockets::new(Directory::new(Mark::default(), None))
+    fn sockets() -> ConnectedSockets {
+        ConnectedSockets::new(Directory::new(Mark::default(), None))
     }
 
-    async fn event(sockets: &mut TurnSockets) -> TurnEvent {
-        let (turn, event) =
+    async fn event(sockets: &mut ConnectedSockets) -> SocketEvent {
+        let (socket, event) =
             timeout(DEADLINE, sockets.event()).await.expect("in time").expect("it is open");
-        assert_eq!(turn, TURN);
+        assert_eq!(socket, TURN);
         event
     }
 
@@ -279,14 +279,16 @@ mod tests {
         let stranger = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let mut sockets = sockets();
         sockets.open(TURN, server.local_addr().expect("it is bound"), Transport::Udp);
-        assert!(matches!(event(&mut sockets).await, TurnEvent::Opened));
+        assert!(matches!(event(&mut sockets).await, SocketEvent::Opened));
         sockets.send(TURN, b"question".to_vec());
         let mut buffer = [0; 16];
         let (length, from) = server.recv_from(&mut buffer).await.expect("the question");
         assert_eq!(&buffer[..length], b"question");
         stranger.send_to(b"noise", from).await.expect("it is sent");
         server.send_to(b"answer", from).await.expect("it is sent");
-        assert!(matches!(event(&mut sockets).await, TurnEvent::Bytes(bytes) if bytes == b"answer"));
+        assert!(
+            matches!(event(&mut sockets).await, SocketEvent::Bytes(bytes) if bytes == b"answer")
+        );
         sockets.send(TURN, b"farewell".to_vec());
         sockets.end().await;
         let length = server.recv(&mut buffer).await.expect("the farewell");
@@ -299,9 +301,11 @@ mod tests {
         let mut sockets = sockets();
         sockets.open(TURN, listener.local_addr().expect("it is bound"), Transport::Tcp);
         let (mut server, _) = listener.accept().await.expect("it connects");
-        assert!(matches!(event(&mut sockets).await, TurnEvent::Opened));
+        assert!(matches!(event(&mut sockets).await, SocketEvent::Opened));
         server.write_all(b"bytes").await.expect("it is sent");
-        assert!(matches!(event(&mut sockets).await, TurnEvent::Bytes(bytes) if bytes == b"bytes"));
+        assert!(
+            matches!(event(&mut sockets).await, SocketEvent::Bytes(bytes) if bytes == b"bytes")
+        );
         sockets.send(TURN, b"last".to_vec());
         sockets.close(TURN);
         let mut all = Vec::new();
@@ -316,7 +320,7 @@ mod tests {
         let mut sockets = sockets();
         sockets.open(TURN, listener.local_addr().expect("it is bound"), Transport::Tcp);
         let (mut server, _) = listener.accept().await.expect("it connects");
-        assert!(matches!(event(&mut sockets).await, TurnEvent::Opened));
+        assert!(matches!(event(&mut sockets).await, SocketEvent::Opened));
         for _ in 0..20_000 {
             sockets.send(TURN, vec![0x40; SIZE]);
             tokio::task::yield_now().await;
@@ -350,10 +354,10 @@ mod tests {
             let mut sockets = sockets();
             sockets.open(TURN, address, transport);
             if transport == Transport::Udp {
-                assert!(matches!(event(&mut sockets).await, TurnEvent::Opened));
+                assert!(matches!(event(&mut sockets).await, SocketEvent::Opened));
                 sockets.send(TURN, b"question".to_vec());
             }
-            assert!(matches!(event(&mut sockets).await, TurnEvent::Closed), "{transport}");
+            assert!(matches!(event(&mut sockets).await, SocketEvent::Closed), "{transport}");
         }
     }
 }
