@@ -342,6 +342,12 @@ impl NodeHost {
         [address, self.address6].into_iter().flatten().collect()
     }
 
+    /// How many sockets beside its own it has.
+    #[must_use]
+    pub fn sockets(&self) -> usize {
+        self.sockets.len()
+    }
+
     /// The address from which it sends to another, if it can.
     pub(crate) fn source(&self, to: SocketAddr) -> Option<SocketAddr> {
         let address = Some(self.address).filter(|_| self.has_ipv4);

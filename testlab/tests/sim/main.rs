@@ -11,6 +11,7 @@ mod outages;
 mod paths;
 mod plain;
 mod records;
+mod scatter;
 mod surroundings;
 mod turn;
 mod world;

@@ -1,0 +1,82 @@
+//! A node behind a translator with ports at random, and one that filters by address and port.
+
+use testlab::sim::scenario::Place;
+use testlab::sim::{Setup, World};
+
+use crate::world::{MINUTE, SECOND, ping_both_ways};
+
+/// Node 0 is behind a translator with ports at random, node 1 at another place.
+fn beside(seed: u64, place: Place) -> World {
+    let mut world = World::new(Setup { nodes: 0, seed, ..Setup::default() });
+    for place in [Place::Symmetric, place] {
+        let site = place.site(&mut world);
+        world.add_node_at(site);
+    }
+    let have_joined = |world: &World| world.nodes.iter().all(|node| node.interface.is_some());
+    assert!(world.run_until(MINUTE, have_joined), "both join");
+    ping_both_ways(&mut world, 10 * SECOND);
+    world
+}
+
+/// Lets a node ping the other four times a second until both have a direct path; how many seconds that took.
+fn to_direct(world: &mut World, seconds: u32) -> Option<u32> {
+    let is_direct = |world: &World| {
+        world.path(0, 1).starts_with("direct") && world.path(1, 0).starts_with("direct")
+    };
+    for passed in 0..=seconds {
+        if is_direct(world) {
+            return Some(passed);
+        }
+        for _ in 0..4 {
+            world.ping(0, 1);
+            world.run_for(SECOND / 4);
+        }
+    }
+    None
+}
+
+#[test]
+fn most_pairs_with_a_home_meet_within_20_s_and_stay() {
+    let mut met = 0;
+    for seed in 0..8 {
+        let mut world = beside(seed, Place::PortRestricted);
+        if to_direct(&mut world, 25).is_none() {
+            continue;
+        }
+        met += 1;
+        for _ in 0..120 {
+            assert!(world.ping_until_answered(0, 1, SECOND), "{}", world.path(0, 1));
+            world.run_for(SECOND);
+        }
+        assert!(world.path(0, 1).starts_with("direct"), "{}", world.path(0, 1));
+        assert!(world.nodes[0].sockets() <= 1, "the others are closed");
+        // Without traffic the last one is as well.
+        world.run_for(5 * MINUTE);
+        assert_eq!(world.nodes[0].sockets(), 0);
+    }
+    assert!(met >= 6, "{met} of 8");
+}
+
+#[test]
+fn two_with_ports_at_random_open_no_sockets_for_each_other() {
+    let mut world = beside(1, Place::Symmetric);
+    assert_eq!(to_direct(&mut world, 60), None);
+    assert!(world.nodes.iter().all(|node| node.sockets() == 0));
+}
+
+#[test]
+fn in_another_network_a_node_has_none_of_its_sockets_any_more_and_meets_the_peer_again() {
+    let mut met = 0;
+    for seed in 0..6 {
+        let mut world = beside(seed, Place::PortRestricted);
+        if to_direct(&mut world, 25).is_none() {
+            continue;
+        }
+        let site = Place::Symmetric.site(&mut world);
+        world.move_node_to_site(0, site);
+        world.run_for(SECOND);
+        assert_eq!(world.nodes[0].sockets(), 0);
+        met += u32::from(to_direct(&mut world, 30).is_some());
+    }
+    assert!(met >= 3, "{met} of 6");
+}
