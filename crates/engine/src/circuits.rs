@@ -9,7 +9,7 @@
 mod wire;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ use crate::context::Context;
 use crate::dataplane::{Circuits as Published, Onward};
 use crate::engine::Engine;
 use crate::io::Transmit;
-use crate::peer::Peer;
+use crate::peer::{Lacking, Peer};
 
 pub(crate) use wire::{HEAD_LEN, Head};
 
@@ -40,8 +40,10 @@ const END_KEPT: Duration = Duration::from_secs(60);
 const PASSED_KEPT: Duration = Duration::from_secs(60);
 /// A peer relay looks for direct paths to both ends for so long.
 const OPENING: Duration = Duration::from_secs(10);
-/// Circuits that end here.
+/// Circuits that end here, ...
 const MAX_ENDS: usize = 1_024;
+/// ... and those of them that lead to one peer.
+const MAX_TO_PEER: usize = 4;
 /// Circuits over this device ...
 const MAX_PASSED: usize = 1_024;
 /// ... and those of them that one end asked for.
@@ -67,8 +69,6 @@ struct End {
     peer: DeviceId,
     /// Its number at the peer relay.
     number: u32,
-    /// Whether there is a direct path to the peer relay.
-    is_reached: bool,
     until: Instant,
 }
 
@@ -96,7 +96,7 @@ struct Lack {
     /// When peer relays are asked next.
     next: Instant,
     /// How often some were asked in vain.
-    turn: usize,
+    vain: usize,
 }
 
 impl Passed {
@@ -116,16 +116,16 @@ impl Circuits {
         self.lacks.values_mut().for_each(|lack| lack.next = now);
     }
 
-    /// The circuits to a peer that can be used now, by this device's numbers.
-    fn to(&self, peer: DeviceId) -> impl Iterator<Item = u32> {
-        let ends = self.ends.iter().filter(move |(_, end)| end.peer == peer && end.is_reached);
-        ends.map(|(number, _)| *number)
+    /// The circuits to a peer, by this device's numbers.
+    fn to(&self, peer: DeviceId) -> impl Iterator<Item = (u32, End)> {
+        let ends = self.ends.iter().filter(move |(_, end)| end.peer == peer);
+        ends.map(|(number, end)| (*number, *end))
     }
 
     /// Whether a circuit to a peer works.
     pub(crate) fn reach(&self, peer: &Peer) -> bool {
-        let is_proven = |number| peer.agent.is_proven(Alias::Circuit(number).into());
-        self.to(peer.device()).any(is_proven)
+        let mut circuits = self.to(peer.device());
+        circuits.any(|(number, _)| peer.agent.is_proven(Alias::Circuit(number).into()))
     }
 
     /// Notes whether a peer relay passes on between this device and a peer.
@@ -134,15 +134,17 @@ impl Circuits {
         self.ends.retain(|_, end| !is_same(end) || Some(end.number) == number);
         let Some(number) = number.filter(|number| *number < wire::NUMBERS) else { return };
         let until = now + END_KEPT;
-        let is_full = self.ends.len() >= MAX_ENDS;
-        match self.ends.values_mut().find(|end| is_same(end)) {
-            Some(end) => end.until = until,
-            None if is_full => {}
-            None => {
-                let end = End { relay, peer, number, is_reached: true, until };
-                self.ends.insert(self.ended, end);
-                self.ended += 1;
-            }
+        if let Some(end) = self.ends.values_mut().find(|end| is_same(end)) {
+            end.until = until;
+            return;
+        }
+        let oldest = self.to(peer).min_by_key(|(_, end)| end.until);
+        if let Some((oldest, _)) = oldest.filter(|_| self.to(peer).count() >= MAX_TO_PEER) {
+            self.ends.remove(&oldest);
+        }
+        if self.ends.len() < MAX_ENDS {
+            self.ends.insert(self.ended, End { relay, peer, number, until });
+            self.ended += 1;
         }
     }
 
@@ -183,12 +185,11 @@ impl Circuits {
     ) -> Vec<DeviceId> {
         let Some(lack) = self.lacks.get_mut(&peer) else { return Vec::new() };
         if works {
-            (lack.next, lack.turn) = (now + REFRESH, 0);
-            let passing = self.ends.values().filter(|end| end.peer == peer);
-            return passing.map(|end| end.relay).collect();
+            (lack.next, lack.vain) = (now + REFRESH, 0);
+            return self.to(peer).map(|(_, end)| end.relay).collect();
         }
-        let skipped = lack.turn * ASKED % relays.len().max(1);
-        (lack.next, lack.turn) = (now + AGAIN, lack.turn + 1);
+        let skipped = lack.vain * ASKED % relays.len().max(1);
+        (lack.next, lack.vain) = (now + AGAIN, lack.vain + 1);
         relays.iter().cycle().skip(skipped).take(ASKED.min(relays.len())).copied().collect()
     }
 }
@@ -259,21 +260,19 @@ impl Engine {
         if !self.settings.path.udp || info.is_none_or(|info| info.peer_relays.is_empty()) {
             return;
         }
-        for peer in self.peers.iter().filter(|peer| peer.agent.lacks_direct(now)) {
-            if peer.frames.sessions().next().is_some() || peer.traffic.is_waiting() {
-                let new = Lack { since: now, next: now, turn: 0 };
-                let lack = before.get(&peer.device()).copied().unwrap_or(new);
-                self.circuits.lacks.insert(peer.device(), lack);
-            }
+        let lacking = self.peers.iter().filter_map(|peer| peer.lacking(now));
+        let wanted = lacking.filter(|lacking| lacking.has_session || lacking.is_waiting);
+        for Lacking { device, .. } in wanted {
+            let new = Lack { since: now, next: now, vain: 0 };
+            self.circuits.lacks.insert(device, before.get(&device).copied().unwrap_or(new));
         }
     }
 
     /// Sends a datagram over a circuit; it is lost if there is none.
     pub(crate) fn send_over_circuit(&mut self, number: u32, payload: &[u8]) {
         if let Some((to, head)) = self.circuit(number) {
-            self.output
-                .transmits
-                .push_back(Transmit { to, payload: [head.bytes(), payload].concat() });
+            let payload = [head.bytes(), payload].concat();
+            self.output.transmits.push_back(Transmit { to, payload });
         }
     }
 
@@ -341,29 +340,19 @@ impl Engine {
             return;
         }
         let now = cx.instant();
-        let (may_pass, peers) = (self.may_pass(cx), &self.peers);
-        let is_known = |device: &DeviceId| peers.get(*device).is_some();
+        let may_pass = self.may_pass(cx);
+        let is_known = |device: &DeviceId| self.peers.get(*device).is_some();
         self.circuits
             .passed
             .retain(|_, passed| may_pass && passed.until > now && passed.ends.iter().all(is_known));
-        let mut ends = std::mem::take(&mut self.circuits.ends);
-        let mut changed = Vec::new();
-        ends.retain(|_, end| {
+        let peers: BTreeSet<_> = self.circuits.ends.values().map(|end| end.peer).collect();
+        let may_stay = |end: &End| {
             let relay = self.peers.get(end.relay).filter(|relay| self.is_peer_relay(relay));
-            let is_reached = relay.is_some_and(|relay| relay.agent.straight().is_some());
-            let is_kept = end.until > now && relay.is_some() && is_known(&end.peer);
-            if !is_kept || std::mem::replace(&mut end.is_reached, is_reached) != is_reached {
-                changed.push(end.peer);
-            }
-            is_kept
-        });
-        self.circuits.ends = ends;
-        for peer in changed {
-            self.announce_circuits(peer, now);
-            if let Some(lack) = self.circuits.lacks.get_mut(&peer) {
-                lack.next = now;
-            }
-        }
+            end.until > now && relay.is_some() && is_known(&end.peer)
+        };
+        let ends = self.circuits.ends.iter().filter(|(_, end)| may_stay(end));
+        self.circuits.ends = ends.map(|(number, end)| (*number, *end)).collect();
+        peers.into_iter().for_each(|peer| self.announce_circuits(peer, now));
         let passed = self.circuits.passed.values().flat_map(|passed| passed.ends);
         let needed: Vec<_> =
             passed.chain(self.circuits.ends.values().map(|end| end.relay)).collect();
@@ -398,8 +387,8 @@ impl Engine {
     fn ask_for_circuits(&mut self, cx: &mut Context<'_>) {
         let now = cx.instant();
         let is_due = |lack: &Lack| now >= lack.since + LACKING && lack.next <= now;
-        let due: Vec<_> = self.circuits.lacks.iter().filter(|(_, lack)| is_due(lack)).collect();
-        let due: Vec<_> = due.into_iter().map(|(peer, _)| *peer).collect();
+        let due = self.circuits.lacks.iter().filter(|(_, lack)| is_due(lack));
+        let due: Vec<_> = due.map(|(peer, _)| *peer).collect();
         if due.is_empty() {
             return;
         }
@@ -417,21 +406,21 @@ impl Engine {
 
     /// Members that may pass on: those with a direct path first, the nearest before others.
     fn peer_relays(&self) -> Vec<DeviceId> {
-        let info = self.control.client().map().info();
-        if info.is_none_or(|info| info.peer_relays.is_empty()) {
-            return Vec::new();
-        }
         let mut relays: Vec<_> =
             self.peers.iter().filter(|peer| self.is_peer_relay(peer)).collect();
         relays.sort_by_key(|peer| (Reverse(peer.agent.straight().is_some()), peer.agent.latency()));
         relays.into_iter().map(Peer::device).collect()
     }
 
-    /// Tells the machine that chooses the path to a peer which circuits lead there.
+    /// Tells the machine that chooses the path to a peer which circuits lead there: those to whose peer relays there is a
+    /// direct path. If they are others than before, peer relays are asked at once.
     fn announce_circuits(&mut self, peer: DeviceId, now: Instant) {
-        let circuits: Vec<_> = self.circuits.to(peer).collect();
-        if let Some(peer) = self.peers.touch(peer) {
-            peer.agent.handle_circuits(&circuits, now);
+        let circuits = self.circuits.to(peer).map(|(number, _)| number);
+        let circuits: Vec<_> = circuits.filter(|number| self.circuit(*number).is_some()).collect();
+        let is_other =
+            self.peers.touch(peer).is_some_and(|peer| peer.agent.handle_circuits(&circuits, now));
+        if let Some(lack) = self.circuits.lacks.get_mut(&peer).filter(|_| is_other) {
+            lack.next = now;
         }
     }
 
@@ -455,5 +444,60 @@ impl Engine {
         if let Some(payload) = peer.frames.seal_hello_direct(FrameType::Disco, &payload, cx.rng) {
             self.output.transmits.push_back(Transmit { to, payload });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PEER: DeviceId = DeviceId::from_bytes([9; 32]);
+
+    #[test]
+    fn few_circuits_lead_to_one_peer_and_those_that_were_confirmed_last_stay() {
+        let (mut circuits, start) = (Circuits::default(), Instant::now());
+        let relay = |number: u8| DeviceId::from_bytes([number; 32]);
+        let mut seconds = 0;
+        let mut confirm = |circuits: &mut Circuits, number: u8| {
+            seconds += 1;
+            let now = start + Duration::from_secs(seconds);
+            circuits.set_end(relay(number), PEER, Some(number.into()), now);
+        };
+        (1..=4).for_each(|number| confirm(&mut circuits, number));
+        confirm(&mut circuits, 1);
+        confirm(&mut circuits, 5);
+        let mut kept: Vec<_> = circuits.to(PEER).map(|(_, end)| end.number).collect();
+        kept.sort_unstable();
+        assert_eq!(kept, [1, 3, 4, 5]);
+        // One that is not passed on any more is gone, and another number is another circuit.
+        let before: Vec<_> = circuits.to(PEER).map(|(own, _)| own).collect();
+        circuits.set_end(relay(3), PEER, None, start);
+        circuits.set_end(relay(4), PEER, Some(44), start);
+        circuits.set_end(relay(5), PEER, Some(wire::NUMBERS), start);
+        let kept: Vec<_> = circuits.to(PEER).map(|(own, end)| (own, end.number)).collect();
+        assert_eq!(kept.iter().map(|(_, number)| *number).collect::<Vec<_>>(), [1, 44]);
+        assert!(before.contains(&kept[0].0) && !before.contains(&kept[1].0));
+    }
+
+    #[test]
+    fn there_is_room_for_so_many_circuits_and_for_fewer_that_one_member_asked_for() {
+        let (mut circuits, now) = (Circuits::default(), Instant::now());
+        let mut rng = <rand_chacha::ChaCha20Rng as rand_core::SeedableRng>::seed_from_u64(1);
+        let device = |number: usize| {
+            let mut bytes = [0; 32];
+            bytes[..8].copy_from_slice(&(number as u64).to_be_bytes());
+            DeviceId::from_bytes(bytes)
+        };
+        let mut pass = |one, other| {
+            let ends = [device(one), device(other)];
+            circuits.pass(ends, &mut rng, now).is_some()
+        };
+        // A number that is drawn twice is asked for again.
+        let mut passes = |one, other| (0..3).any(|_| pass(one, other));
+        assert!((0..MAX_ASKED).all(|number| passes(9_999, number)));
+        assert!(!passes(9_999, 8_888), "the member has had its share");
+        assert!(passes(0, 9_999), "from the other end it is the same circuit");
+        assert!((MAX_ASKED..MAX_PASSED).all(|number| passes(number, 7_777)));
+        assert!(!passes(5_555, 6_666), "all is full");
     }
 }

@@ -357,7 +357,7 @@ impl DataPlane {
         if !datagrams.chunks(segment).all(|datagram| Head::of(datagram) == Some(head)) {
             return None;
         }
-        datagrams.chunks_mut(segment).for_each(Head::turn);
+        datagrams.chunks_mut(segment).for_each(Head::descend);
         Some(*to)
     }
 }

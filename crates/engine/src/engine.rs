@@ -240,7 +240,7 @@ impl Engine {
         cx: &mut Context<'_>,
     ) {
         let plane = self.plane.load();
-        plane.inbound(from, [datagram], cx.now.instant, |inbound| match inbound {
+        plane.open(from, [datagram], cx.now.instant, |inbound| match inbound {
             Inbound::Packet(packet) => self.output.packets.push_back(HostPacket::single(packet)),
             Inbound::ToEngine(datagram) => {
                 let (from, datagram) = plane.arrival(from, datagram);
@@ -284,11 +284,7 @@ impl Engine {
     /// A data thread has something to tell.
     pub fn handle_notice(&mut self, notice: Notice, rng: &mut dyn CryptoRng, now: Now) {
         let mut cx = Context { rng, now };
-        let is_ours = |from: &SocketAddr| {
-            matches!(Alias::of(*from), Some(Alias::Turn(..) | Alias::Socket(_)))
-        };
-        let from = notice.from.filter(|from| !is_ours(from));
-        self.take_notice(Notice { from, ..notice }, &mut cx);
+        self.take_notice(notice, &mut cx);
         self.drain(&mut cx);
     }
 

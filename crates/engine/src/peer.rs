@@ -36,6 +36,15 @@ pub(crate) struct Peer {
     sample: Sample,
 }
 
+/// A peer for which there is traffic and no direct path.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lacking {
+    pub(crate) device: DeviceId,
+    pub(crate) has_session: bool,
+    /// Whether packets wait for a session.
+    pub(crate) is_waiting: bool,
+}
+
 /// Counters as they were when last looked at.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sample {
@@ -72,6 +81,15 @@ impl Peer {
     /// The key by which the WireGuard interface knows the peer.
     pub(crate) fn key(&self) -> PublicKey {
         wireguard_key(&self.end.tunnel_key)
+    }
+
+    /// What there is of the peer beside traffic, if there is traffic and no direct path on which nobody passes it on.
+    pub(crate) fn lacking(&self, now: Instant) -> Option<Lacking> {
+        self.agent.lacks_direct(now).then(|| Lacking {
+            device: self.device(),
+            has_session: self.frames.sessions().next().is_some(),
+            is_waiting: self.traffic.is_waiting(),
+        })
     }
 
     /// The peer's addresses, IPv6 first.

@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use crate::context::Context;
 use crate::engine::Engine;
 use crate::io::SocketId;
+use crate::peer::Lacking;
 use crate::sockets::Sockets;
 use crate::status::TurnStatus;
 
@@ -75,15 +76,6 @@ enum Problem {
     Unreached,
     /// It, or the login, did not do.
     Failed(Failure),
-}
-
-/// A peer for which there is traffic and no direct path.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Lacking {
-    device: DeviceId,
-    has_session: bool,
-    /// Whether packets wait for a session.
-    is_waiting: bool,
 }
 
 /// A datagram that came through an allocation, and from where, as this device names it.
@@ -394,13 +386,10 @@ impl Engine {
 
     /// Looks for whom traffic lacks a direct path that nobody passes on, other than a member.
     pub(crate) fn look_for_lack(&mut self, now: Instant) {
-        let lacking = self.peers.iter().filter(|peer| peer.agent.lacks_direct(now));
-        let alone = lacking.filter(|peer| !self.circuits.reach(peer));
-        let alone = alone.map(|peer| Lacking {
-            device: peer.device(),
-            has_session: peer.frames.sessions().next().is_some(),
-            is_waiting: peer.traffic.is_waiting(),
-        });
+        let alone = self
+            .peers
+            .iter()
+            .filter_map(|peer| peer.lacking(now).filter(|_| !self.circuits.reach(peer)));
         self.turns.handle_lack(alone, now);
     }
 }

@@ -169,7 +169,7 @@ pub struct NetworkInfo {
     /// When messages on streams leave.
     #[cbor(n(8), default)]
     pub shaping: Shaping,
-    /// Members of any of these groups pass datagrams on between other members; at most [`MAX_GROUPS`](crate::MAX_GROUPS),
+    /// Members of any of these groups pass datagrams on between other members; at most [`MAX_GROUPS`],
     /// further ones do not count.
     #[cbor(n(9), default)]
     pub peer_relays: Vec<GroupName>,

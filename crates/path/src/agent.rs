@@ -131,10 +131,11 @@ impl PathAgent {
         self.leave_lost_way(now);
     }
 
-    /// The circuits to the peer, through other members.
-    pub fn handle_circuits(&mut self, circuits: &[u32], now: Instant) {
-        self.remotes.handle_circuits(circuits, self.is_active(now), now);
+    /// The circuits to the peer, through other members; true if they are others than before.
+    pub fn handle_circuits(&mut self, circuits: &[u32], now: Instant) -> bool {
+        let is_other = self.remotes.handle_circuits(circuits, self.is_active(now), now);
         self.leave_lost_way(now);
+        is_other
     }
 
     /// A direct path to the peer is wanted for as long as this is called, without traffic of our own for it.

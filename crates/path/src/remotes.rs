@@ -49,12 +49,14 @@ impl Remotes {
         self.arrange(probe, now);
     }
 
-    /// The same for the circuits to the peer.
-    pub(crate) fn handle_circuits(&mut self, circuits: &[u32], probe: bool, now: Instant) {
-        if self.circuits != circuits {
+    /// The same for the circuits to the peer; true if they are others than before.
+    pub(crate) fn handle_circuits(&mut self, circuits: &[u32], probe: bool, now: Instant) -> bool {
+        let is_other = self.circuits != circuits;
+        if is_other {
             self.circuits = circuits.to_vec();
             self.arrange(probe, now);
         }
+        is_other
     }
 
     /// The same for sockets that lead to the peer. They are not probed before something comes to them.

@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use testlab::netns::{Process, wait_for};
 use testlab::network::{Device, Lab};
+use testlab::probes::Probes;
 
 /// How long anything may take that is not the subject of a test.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -224,4 +225,38 @@ fn digest(file: &Path) -> String {
     let output = Command::new("sha256sum").arg(file).output().expect("a shell tool");
     let text = String::from_utf8_lossy(&output.stdout);
     text.split_whitespace().next().expect("sha256sum prints a digest").to_owned()
+}
+
+/// Fetches a file of one device from the other, over both IP versions. What overtakes a socket on the way is lost, as by any
+/// datagrams.
+fn files_arrive_whole(to: &Device, from: &Device) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let sent = file_of_noise(folder.path(), 10 * MEGABYTE);
+    let _server = web_server(from, folder.path());
+    let arrived = folder.path().join("arrived");
+    for family in ["-6", "-4"] {
+        let url = format!("http://{}:8000/noise", from.full_name());
+        let file = arrived.display().to_string();
+        let options = ["-sS", "--max-time", "120", family, "-o", &file, &url];
+        to.namespace().run("curl", &options);
+        assert_eq!(digest(&arrived), sent);
+    }
+}
+
+/// Does something to what lies between two devices that have a path, and looks for how long nothing gets through.
+fn traffic_goes_on_within_3_s((from, to): (&Device, &Device), act: impl FnOnce()) {
+    /// As for a relay that dies.
+    const OUTAGE: Duration = Duration::from_secs(3);
+    /// A process that shares its machine with others may be late by this much.
+    const LATE: Duration = Duration::from_millis(250);
+    let probes = Probes::start(from, &to.addresses()[0]);
+    probes.watch(Duration::from_secs(1));
+    act();
+    probes.watch(Duration::from_secs(8));
+    let gap = probes.stop().longest_gap();
+    #[expect(clippy::print_stderr, reason = "the figure that the test is about")]
+    {
+        eprintln!("longest gap {gap:?} of {OUTAGE:?}");
+    }
+    assert!(gap <= OUTAGE + LATE, "{gap:?} without an answer");
 }

@@ -2,18 +2,13 @@
 
 use std::time::Duration;
 
-use testlab::netns::{Nat, wait_for};
+use testlab::netns::{Nat, Router, wait_for};
 use testlab::network::{Device, Lab};
-use testlab::probes::Probes;
 
-use crate::{MEGABYTE, digest, file_of_noise, web_server};
+use crate::{files_arrive_whole, traffic_goes_on_within_3_s};
 
 /// How long anything may take that is not the subject of a test.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// As for a relay that dies.
-const OUTAGE: Duration = Duration::from_secs(3);
-/// A process that shares its machine with others may be late by this much.
-const LATE: Duration = Duration::from_millis(250);
 
 /// Two devices of which neither gets a datagram straight to the other, and one that passes on what they send, behind a
 /// translator of its own.
@@ -21,7 +16,7 @@ struct Apart {
     alice: Device,
     bob: Device,
     gateway: Device,
-    _routers: [testlab::netns::Router; 3],
+    _routers: [Router; 3],
 }
 
 impl Apart {
@@ -62,16 +57,7 @@ fn files_arrive_whole_through_another_device_and_every_relay_may_be_gone() {
     assert_eq!(lab.warnings(), Vec::<String>::new());
     lab.kill_server();
 
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let sent = file_of_noise(folder.path(), 50 * MEGABYTE);
-    let _server = web_server(&pair.bob, folder.path());
-    let arrived = folder.path().join("arrived");
-    for address in pair.bob.addresses() {
-        let host = if address.contains(':') { format!("[{address}]") } else { address };
-        let (url, file) = (format!("http://{host}:8000/noise"), arrived.display().to_string());
-        pair.alice.namespace().run("curl", &["-sS", "--max-time", "60", "-o", &file, &url]);
-        assert_eq!(digest(&arrived), sent);
-    }
+    files_arrive_whole(&pair.alice, &pair.bob);
     assert_eq!(pair.alice.path_to(&pair.bob).as_deref(), Some("gateway"));
 }
 
@@ -80,16 +66,8 @@ fn a_peer_relay_that_dies_is_replaced_by_the_relay_within_3_s() {
     let mut lab = Lab::new();
     let mut pair = Apart::new(&mut lab);
     pair.wait_for_path("peer-relay");
-    let probes = Probes::start(&pair.alice, &pair.bob.addresses()[0]);
-    probes.watch(Duration::from_secs(1));
-    pair.gateway.kill();
-    probes.watch(Duration::from_secs(8));
-    let gap = probes.stop().longest_gap();
-    #[expect(clippy::print_stderr, reason = "the figure that the test is about")]
-    {
-        eprintln!("longest gap {gap:?} of {OUTAGE:?}");
-    }
-    assert!(gap <= OUTAGE + LATE, "{gap:?} without an answer");
+    let ends = (&pair.alice, &pair.bob);
+    traffic_goes_on_within_3_s(ends, || pair.gateway.kill());
     pair.wait_for_path("relay");
 }
 

@@ -8,16 +8,12 @@ use testlab::network::{Device, Lab, Turn, TurnUsers};
 use testlab::probes::Probes;
 
 use crate::translators::netcheck;
-use crate::{MEGABYTE, digest, file_of_noise, web_server};
+use crate::{files_arrive_whole, traffic_goes_on_within_3_s};
 
 /// How long anything may take that is not the subject of a test.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// A device waits for 5 s before it asks a TURN server.
 const TO_TURN: Duration = Duration::from_secs(20);
-/// As for a relay that dies.
-const OUTAGE: Duration = Duration::from_secs(3);
-/// A process that shares its machine with others may be late by this much.
-const LATE: Duration = Duration::from_millis(250);
 
 /// Two devices of which neither gets a datagram straight to the other, and their routers.
 struct Apart {
@@ -52,22 +48,6 @@ impl Apart {
 /// Names a server to every member.
 fn announce(lab: &Lab, turn: &Turn, transport: &str) {
     lab.administer(&["network", "set", "--turn", &turn.setting(transport)]);
-}
-
-/// Fetches a file of one device from the other, over both IP versions. What overtakes a socket on the way is lost, as by any
-/// datagrams.
-fn files_arrive_whole(to: &Device, from: &Device) {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let sent = file_of_noise(folder.path(), 10 * MEGABYTE);
-    let _server = web_server(from, folder.path());
-    let arrived = folder.path().join("arrived");
-    for family in ["-6", "-4"] {
-        let url = format!("http://{}:8000/noise", from.full_name());
-        let file = arrived.display().to_string();
-        let options = ["-sS", "--max-time", "120", family, "-o", &file, &url];
-        to.namespace().run("curl", &options);
-        assert_eq!(digest(&arrived), sent);
-    }
 }
 
 /// What a device has at its only TURN server.
@@ -129,20 +109,10 @@ fn a_turn_server_that_dies_or_vanishes_is_replaced_by_the_relay_within_3_s_and_u
     let pair = Apart::by_random_ports(&mut lab);
     pair.wait_for_path("turn", PATIENCE + TO_TURN);
     for vanishes in [false, true] {
-        let probes = Probes::start(&pair.alice, &pair.bob.addresses()[0]);
-        probes.watch(Duration::from_secs(1));
-        if vanishes {
-            turn.unplug();
-        } else {
-            turn.kill();
-        }
-        probes.watch(Duration::from_secs(8));
-        let gap = probes.stop().longest_gap();
-        #[expect(clippy::print_stderr, reason = "the figure that the test is about")]
-        {
-            eprintln!("longest gap {gap:?} of {OUTAGE:?}");
-        }
-        assert!(gap <= OUTAGE + LATE, "{gap:?} without an answer");
+        traffic_goes_on_within_3_s((&pair.alice, &pair.bob), || match vanishes {
+            true => turn.unplug(),
+            false => turn.kill(),
+        });
         pair.wait_for_path("relay", PATIENCE);
         if !vanishes {
             turn.start();

@@ -1,5 +1,7 @@
 //! What a data thread opens in one go.
 
+use std::net::SocketAddr;
+
 use engine::{DropReason, Inbound, Outbound};
 use packet::{Packet, Segments};
 use testlab::sim::Pair;
@@ -35,11 +37,15 @@ fn sealed(pair: &Pair, super_packets: usize) -> Vec<Vec<u8>> {
 }
 
 /// What comes of datagrams that the second node receives, and how often its engine is told.
-fn opened(pair: &Pair, mut datagrams: Vec<Vec<u8>>) -> (Vec<Came>, usize) {
+fn opened(pair: &Pair, datagrams: Vec<Vec<u8>>) -> (Vec<Came>, usize) {
+    opened_from(pair.first_address(), pair, datagrams)
+}
+
+fn opened_from(from: SocketAddr, pair: &Pair, mut datagrams: Vec<Vec<u8>>) -> (Vec<Came>, usize) {
     let (mut came, mut notices) = (Vec::new(), 0);
     let plane = pair.data_plane(1).load();
     let all = datagrams.iter_mut().map(Vec::as_mut_slice);
-    plane.inbound(pair.first_address(), all, pair.now(), |inbound| match inbound {
+    plane.inbound(from, all, pair.now(), |inbound| match inbound {
         Inbound::Packet(bytes) => {
             Packet::parse(bytes).expect("it was one");
             let sequence = bytes[44..48].try_into().expect("4 bytes");
@@ -101,4 +107,15 @@ fn what_is_changed_or_not_for_a_session_spoils_nothing_around_it() {
     let got = packets(&came);
     assert_eq!(got.len(), usize::from(PARTS) - 2);
     assert!(got.is_sorted());
+}
+
+#[test]
+fn nothing_comes_of_authentic_packets_from_an_address_that_only_the_device_itself_makes() {
+    let pair = Pair::direct();
+    let datagrams = sealed(&pair, 1);
+    for from in ["[100::8000:0:0:0]:0", "[100::1:c000:201]:7"] {
+        let from = from.parse().expect("an address");
+        assert_eq!(opened_from(from, &pair, datagrams.clone()), (Vec::new(), 0));
+    }
+    assert_eq!(packets(&opened(&pair, datagrams).0).len(), usize::from(PARTS));
 }

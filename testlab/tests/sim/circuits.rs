@@ -72,7 +72,7 @@ fn passed(world: &World) -> usize {
 fn a_member_passes_on_what_finds_no_direct_path_and_relays_carry_it_no_more() {
     let mut world = apart();
     let took = ping_until(&mut world, 20, both_by("peer-relay")).expect("it passes on");
-    assert!((1..=6).contains(&took), "{took} s");
+    assert!(took <= 6, "{took} s");
     assert_eq!(passed(&world), 1, "one circuit for both directions");
     let before = relayed_bytes(&world);
     ping_both_ways(&mut world, 10 * SECOND);

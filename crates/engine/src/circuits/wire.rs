@@ -40,8 +40,8 @@ impl Head {
         &self.0
     }
 
-    /// Turns what a peer relay has taken into what it passes on.
-    pub(crate) fn turn(datagram: &mut [u8]) {
+    /// Makes of what a peer relay has taken what it passes on.
+    pub(crate) fn descend(datagram: &mut [u8]) {
         if let Some(first) = datagram.first_mut() {
             *first = DESCENDING;
         }

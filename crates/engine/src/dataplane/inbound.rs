@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use arrayvec::ArrayVec;
+use path::Alias;
 use wireguard_proto::{
     MessageKind, OpenError, Session, TRANSPORT_HEADER_LEN, TRANSPORT_OVERHEAD, receiver_index,
 };
@@ -21,7 +22,22 @@ impl DataPlane {
     ///
     /// Of up to 64 messages of one session that follow each other, one lock tells which are replays.
     /// Packets stay in order.
+    ///
+    /// Nothing comes of what claims to come from an address that only this device makes ([`Alias`]).
     pub fn inbound<'a>(
+        &self,
+        sender: SocketAddr,
+        datagrams: impl IntoIterator<Item = &'a mut [u8]>,
+        now: Instant,
+        sink: impl FnMut(Inbound<'a>),
+    ) {
+        if Alias::of(sender).is_none() {
+            self.open(sender, datagrams, now, sink);
+        }
+    }
+
+    /// The same for what came through an allocation, too.
+    pub(crate) fn open<'a>(
         &self,
         sender: SocketAddr,
         datagrams: impl IntoIterator<Item = &'a mut [u8]>,
@@ -35,7 +51,7 @@ impl DataPlane {
                 None => (sender, 0),
                 Some(Onward::Here(way)) => (way, HEAD_LEN),
                 Some(Onward::There(to)) => {
-                    Head::turn(datagram);
+                    Head::descend(datagram);
                     sink(Inbound::Passed(to, datagram));
                     continue;
                 }

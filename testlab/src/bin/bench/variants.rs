@@ -111,7 +111,7 @@ impl Members {
         let (mut a, mut b) = (lab.host("a"), lab.host("b"));
         let to = b.underlay_address();
         a.namespace().nft(&format!(
-            "table inet apart {{ chain out {{ type filter hook output priority 0; ip daddr {to} drop; }} }}"
+            "table inet apart {{\nchain out {{ type filter hook output priority 0; ip daddr {to} drop; }}\n}}"
         ));
         for end in [&mut a, &mut b] {
             end.up(&[&lab.invite(&[])]);

@@ -33,7 +33,7 @@ pub(super) const FAULTS: &[Fault] = &[
         edits: &[Edit {
             file: "crates/engine/src/circuits.rs",
             original: "info.is_some_and(|info| info.lets_relay(&peer.member.groups))",
-            seeded: "AWAKE || info.is_some_and(|info| info.lets_relay(&peer.member.groups))",
+            seeded: "info.is_some_and(|info| AWAKE || info.lets_relay(&peer.member.groups))",
         }],
         tests: &[in_sim(&[
             "circuits::who_does_not_know_that_it_is_not_let_any_more_is_not_believed",
