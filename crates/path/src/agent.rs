@@ -188,8 +188,8 @@ impl PathAgent {
         match message {
             Message::Ping { transaction } => self.handle_ping(path, transaction, now),
             Message::Pong { transaction } => self.handle_pong(path, transaction, now),
-            Message::MappingRequest => self.tell_mapping(),
-            Message::Mapping { steady } => self.handle_steady(steady),
+            Message::MappingRequest => self.tell_mapping(now),
+            Message::Mapping { steady } => self.handle_steady(steady, now),
             Message::Scattered { at } => self.handle_scattered(at, now),
             // What a peer relay and those that ask it say to each other is the owner's affair.
             Message::CircuitRequest { .. } | Message::Circuit { .. } => {}

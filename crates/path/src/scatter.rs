@@ -15,8 +15,8 @@ pub const SOCKETS_KEPT: Duration = Duration::from_secs(13);
 const LACKING: Duration = Duration::from_secs(5);
 /// From one attempt to the next at the same peer.
 const AGAIN: Duration = Duration::from_secs(600);
-/// The same if another peer's turn was on.
-const POSTPONED: Duration = Duration::from_secs(20);
+/// The same if it does not answer, because it has nothing to say to this device yet, or another peer's attempt is on.
+const POSTPONED: Duration = Duration::from_secs(10);
 
 /// Attempts to be found by one peer, behind a translator with ports at random.
 #[derive(Debug, Default)]
@@ -37,7 +37,7 @@ impl Scatter {
         self.lacking_since.get_or_insert(now);
         let is_due = self.due().is_some_and(|at| at <= now);
         if is_due {
-            (self.again, self.asked) = (Some(now + AGAIN), true);
+            (self.again, self.asked) = (Some(now + POSTPONED), true);
         }
         is_due
     }
@@ -48,7 +48,10 @@ impl Scatter {
     }
 
     /// Whether an answer was waited for.
-    pub(crate) fn take_answer(&mut self) -> bool {
+    pub(crate) fn take_answer(&mut self, now: Instant) -> bool {
+        if self.asked {
+            self.again = Some(now + AGAIN);
+        }
         std::mem::take(&mut self.asked)
     }
 

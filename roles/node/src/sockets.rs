@@ -325,12 +325,12 @@ mod tests {
             sockets.send(TURN, vec![0x40; SIZE]);
             tokio::task::yield_now().await;
         }
-        sockets.send(TURN, b"request".to_vec());
+        sockets.send(TURN, b"\0request".to_vec());
         sockets.close(TURN);
         let mut all = Vec::new();
         server.read_to_end(&mut all).await.expect("it ends");
-        let at = all.windows(7).position(|bytes| bytes == b"request").expect("it was sent");
-        let behind = (all.len() - at - 7) / SIZE;
+        let at = all.windows(8).position(|bytes| bytes == b"\0request").expect("it was sent");
+        let behind = (all.len() - at - 8) / SIZE;
         assert_eq!(behind, OUTGOING_OVER_STREAM);
     }
 

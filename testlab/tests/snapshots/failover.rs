@@ -58,8 +58,8 @@ struct Case {
 
 /// Behind translators of most homes: they meet directly.
 const DIRECT: [Place; 2] = [Place::PortRestricted, Place::PortRestricted];
-/// Behind such a one and one that gives each destination a port at random: only a relay connects them.
-const RELAYED: [Place; 2] = [Place::Symmetric, Place::PortRestricted];
+/// Two behind translators that give each destination a port at random: only a relay connects them.
+const RELAYED: [Place; 2] = [Place::Symmetric, Place::Symmetric];
 
 /// What one run shows.
 struct Outcome {

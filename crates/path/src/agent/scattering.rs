@@ -45,22 +45,24 @@ impl PathAgent {
         }
     }
 
-    pub(super) fn tell_mapping(&mut self) {
+    pub(super) fn tell_mapping(&mut self, now: Instant) {
+        if !self.lacks_direct(now) {
+            return;
+        }
         let steady = self.public().filter(|_| !self.calls.is_dependent()).map(SocketAddr::V4);
         self.transmits.extend(self.frames.transmit(&Message::Mapping { steady }));
     }
 
-    pub(super) fn handle_steady(&mut self, steady: Option<SocketAddr>) {
-        let Some(SocketAddr::V4(to)) = steady.filter(|_| self.scatter.take_answer()) else {
-            return;
-        };
+    pub(super) fn handle_steady(&mut self, steady: Option<SocketAddr>, now: Instant) {
+        let is_awaited = self.scatter.take_answer(now);
+        let Some(SocketAddr::V4(to)) = steady.filter(|_| is_awaited) else { return };
         if self.remotes.is_announced(*to.ip()) && self.config.filter.permits(to.into()) {
             self.events.push_back(PathEvent::SocketsWanted { to: to.into() });
         }
     }
 
     pub(super) fn handle_scattered(&mut self, at: Ipv4Addr, now: Instant) {
-        let is_of_use = self.is_active(now) && !self.is_straight() && !self.calls.is_dependent();
+        let is_of_use = self.lacks_direct(now) && !self.calls.is_dependent();
         if is_of_use && self.remotes.is_announced(at) {
             self.guesses.handle_scattered(at, now);
         }
