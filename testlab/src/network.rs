@@ -483,12 +483,15 @@ impl Device {
     /// Waits until traffic to a peer takes a path of this kind, such as `direct` or `relay`.
     pub fn wait_for_path(&self, peer: &Self, kind: &str, within: Duration) {
         wait_for(&format!("a {kind} path from {} to {}", self.name, peer.name), within, || {
-            self.ping(&peer.full_name());
-            let status = self.status()?;
-            let peers = status["networks"][0]["peers"].as_array()?;
-            let found = peers.iter().find(|entry| entry["name"] == peer.name.as_str())?;
-            (found["path"]["kind"] == kind).then_some(())
+            let _ = self.ping(&peer.full_name());
+            self.path_kind(peer).filter(|found| found == kind)
         });
+    }
+
+    /// Of which kind the path to a peer is.
+    #[must_use]
+    pub fn path_kind(&self, peer: &Self) -> Option<String> {
+        self.path(peer)?["kind"].as_str().map(str::to_owned)
     }
 
     /// Waits until the device is attached to so many relays.
@@ -502,10 +505,15 @@ impl Device {
     /// By what the traffic to a peer goes: an address, or a relay's id.
     #[must_use]
     pub fn path_to(&self, peer: &Self) -> Option<String> {
+        self.path(peer)?["via"].as_str().map(str::to_owned)
+    }
+
+    /// What it says of the path to a peer.
+    fn path(&self, peer: &Self) -> Option<Value> {
         let status = self.status()?;
         let peers = status["networks"][0]["peers"].as_array()?;
         let found = peers.iter().find(|entry| entry["name"] == peer.name.as_str())?;
-        found["path"]["via"].as_str().map(str::to_owned)
+        Some(found["path"].clone())
     }
 
     /// Its addresses in the network, IPv6 first.
@@ -529,7 +537,9 @@ impl Device {
         });
     }
 
-    fn ping(&self, target: &str) -> bool {
+    /// Whether a target answers within a second.
+    #[must_use]
+    pub fn ping(&self, target: &str) -> bool {
         self.namespace.attempt("ping", &["-n", "-c", "1", "-W", "1", target]).status.success()
     }
 }

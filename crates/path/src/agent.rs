@@ -188,7 +188,7 @@ impl PathAgent {
         match message {
             Message::Ping { transaction } => self.handle_ping(path, transaction, now),
             Message::Pong { transaction } => self.handle_pong(path, transaction, now),
-            Message::MappingRequest => self.tell_mapping(now),
+            Message::MappingRequest => self.scatter.handle_question(now),
             Message::Mapping { steady } => self.handle_steady(steady, now),
             Message::Scattered { at } => self.handle_scattered(at, now),
             // What a peer relay and those that ask it say to each other is the owner's affair.
@@ -306,6 +306,7 @@ impl PathAgent {
         self.hold(now);
         self.send_call(now);
         self.ask_for_mapping(now);
+        self.tell_mapping(budget, now);
         self.send_frame_ping(rng, now);
         if !self.calls.is_held(now) {
             self.send_probes(budget, rng, now);

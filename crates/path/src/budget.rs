@@ -18,6 +18,8 @@ const COUNTED_ATTEMPTS: u32 = 6;
 const SCATTERED_ATTEMPTS: u32 = 2;
 /// ... within this: 384 and 2,048 small packets in an hour, whoever names the address.
 const ATTEMPTS_WITHIN: Duration = Duration::from_secs(3_600);
+/// An attempt for which a peer gets ready begins within this, or others may: a few round trips over relays.
+const RESERVED: Duration = Duration::from_secs(1);
 /// Addresses at whose ports were guessed, remembered at once.
 const MAX_GUESSED: usize = 1_024;
 
@@ -84,6 +86,16 @@ impl ProbeBudget {
             }
             None => false,
         }
+    }
+
+    /// Keeps the guesses of other attempts back for a moment, in which a peer is asked to get ready for one; false if one is
+    /// on.
+    pub(crate) fn reserve_guesses(&mut self, now: Instant) -> bool {
+        let is_free = self.guessing_until.is_none_or(|until| until <= now);
+        if is_free {
+            self.guessing_until = Some(now + RESERVED);
+        }
+        is_free
     }
 
     /// Lets an attempt at the ports of an address begin.

@@ -18,6 +18,9 @@ const AGAIN: Duration = Duration::from_secs(600);
 /// The same if it does not answer, because it has nothing to say to this device yet, or another peer's attempt is on.
 const POSTPONED: Duration = Duration::from_secs(10);
 
+/// A peer is answered once in this time.
+const ANSWER_PAUSE: Duration = Duration::from_secs(5);
+
 /// Attempts to be found by one peer, behind a translator with ports at random.
 #[derive(Debug, Default)]
 pub(crate) struct Scatter {
@@ -25,6 +28,9 @@ pub(crate) struct Scatter {
     again: Option<Instant>,
     /// Whether an answer of the peer is waited for.
     asked: bool,
+    /// When the peer asked.
+    question: Option<Instant>,
+    answered: Option<Instant>,
 }
 
 impl Scatter {
@@ -35,7 +41,7 @@ impl Scatter {
             return false;
         }
         self.lacking_since.get_or_insert(now);
-        let is_due = self.due().is_some_and(|at| at <= now);
+        let is_due = self.asks_next().is_some_and(|at| at <= now);
         if is_due {
             (self.again, self.asked) = (Some(now + POSTPONED), true);
         }
@@ -55,8 +61,28 @@ impl Scatter {
         std::mem::take(&mut self.asked)
     }
 
-    /// When the peer is asked next, if there is still need then.
+    /// The peer asks what this device was asked for.
+    pub(crate) fn handle_question(&mut self, now: Instant) {
+        if self.answered.is_none_or(|answered| now >= answered + ANSWER_PAUSE) {
+            self.question = Some(now);
+        }
+    }
+
+    /// Whether the peer has asked.
+    pub(crate) fn take_question_of_peer(&mut self, now: Instant) -> bool {
+        let has_asked = self.question.take().is_some();
+        if has_asked {
+            self.answered = Some(now);
+        }
+        has_asked
+    }
+
+    /// When there is something to ask or to answer, if there is still need then.
     pub(crate) fn due(&self) -> Option<Instant> {
+        [self.question, self.asks_next()].into_iter().flatten().min()
+    }
+
+    fn asks_next(&self) -> Option<Instant> {
         let earliest = self.lacking_since? + LACKING;
         Some(self.again.map_or(earliest, |again| again.max(earliest)))
     }

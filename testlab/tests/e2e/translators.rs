@@ -6,6 +6,8 @@ use serde_json::Value;
 use testlab::netns::{Conditions, Nat, Router, wait_for};
 use testlab::network::{Device, Lab};
 
+use crate::files_arrive_whole;
+
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Guesses at ports that fail, as when many peers are new at once, are made again after half a minute.
 const GUESSING: Duration = Duration::from_secs(90);
@@ -20,20 +22,22 @@ struct Home {
 impl Home {
     fn new(lab: &mut Lab, nat: Nat, name: &str) -> Self {
         let router = lab.router(nat, None);
-        let device = lab.host_behind(&router, name);
+        let mut device = lab.host_behind(&router, name);
+        device.up(&[&lab.invite(&[])]);
         Self { nat, device, _router: router }
     }
 }
 
-/// Whether these two find each other. With a port at random for each destination, whoever is on the other side must admit a port that it
-/// has not asked: it may filter by address at most. Ports that are counted are guessed.
-fn meet_directly(one: Nat, other: Nat) -> bool {
-    let admits_any_port = |nat| matches!(nat, Nat::FullCone | Nat::AddressRestricted);
+/// Whether these two find each other at once; by chance, later, if it is not known. With a port at random for each destination, whoever is
+/// on the other side must admit a port that it has not asked: it may filter by address at most. Ports that are counted are guessed.
+fn meet_directly(one: Nat, other: Nat) -> Option<bool> {
     match (one, other) {
-        (Nat::UdpBlocked, _) | (_, Nat::UdpBlocked) => false,
-        (Nat::Symmetric, other) => admits_any_port(other),
-        (one, Nat::Symmetric) => admits_any_port(one),
-        _ => true,
+        (Nat::UdpBlocked, _) | (_, Nat::UdpBlocked) => Some(false),
+        (Nat::Symmetric, Nat::PortRestricted) | (Nat::PortRestricted, Nat::Symmetric) => None,
+        (Nat::Symmetric, other) | (other, Nat::Symmetric) => {
+            Some(matches!(other, Nat::FullCone | Nat::AddressRestricted))
+        }
+        _ => Some(true),
     }
 }
 
@@ -41,12 +45,7 @@ fn meet_directly(one: Nat, other: Nat) -> bool {
 fn every_pair_of_translators_connects_and_directly_unless_ports_are_at_random() {
     let mut lab = Lab::new();
     let mut side = |side: &str| {
-        let homes =
-            Nat::ALL.map(|nat| Home::new(&mut lab, nat, &format!("{nat:?}-{side}").to_lowercase()));
-        homes.map(|mut home| {
-            home.device.up(&[&lab.invite(&[])]);
-            home
-        })
+        Nat::ALL.map(|nat| Home::new(&mut lab, nat, &format!("{nat:?}-{side}").to_lowercase()))
     };
     let (left, right) = (side("left"), side("right"));
     let pairs = || left.iter().flat_map(|one| right.iter().map(move |other| (one, other)));
@@ -54,7 +53,8 @@ fn every_pair_of_translators_connects_and_directly_unless_ports_are_at_random() 
         one.device.wait_until_reaches(&other.device.full_name(), PATIENCE);
     }
     let found = |one: &Home, other: &Home| {
-        let kind = if meet_directly(one.nat, other.nat) { "direct" } else { "relay" };
+        let Some(direct) = meet_directly(one.nat, other.nat) else { return };
+        let kind = if direct { "direct" } else { "relay" };
         one.device.wait_for_path(&other.device, kind, GUESSING);
         other.device.wait_for_path(&one.device, kind, GUESSING);
     };
@@ -95,6 +95,25 @@ fn ports_that_both_routers_count_are_guessed_within_5_s() {
     }
 }
 
+#[test]
+fn one_port_in_hundreds_at_random_is_hit_by_a_device_at_home() {
+    let mut lab = Lab::new();
+    let Home { device: alice, .. } = &Home::new(&mut lab, Nat::Symmetric, "alice");
+    let Home { device: carol, .. } = &Home::new(&mut lab, Nat::Symmetric, "carol");
+    let Home { device: bob, .. } = &Home::new(&mut lab, Nat::PortRestricted, "bob");
+    // Two of a hundred attempts fail, and each device has one: at least one of them is to succeed.
+    let found = wait_for("a direct path by chance", GUESSING, || {
+        [alice, carol].into_iter().find(|device| {
+            let _ = device.ping(&bob.full_name());
+            device.path_kind(bob).as_deref() == Some("direct")
+        })
+    });
+    bob.wait_for_path(found, "direct", PATIENCE);
+    files_arrive_whole(bob, found);
+    assert_eq!(found.path_kind(bob).as_deref(), Some("direct"));
+    assert_eq!(lab.warnings(), Vec::<String>::new());
+}
+
 /// What a device says of its surroundings.
 pub(crate) fn netcheck(device: &Device) -> Value {
     serde_json::from_slice(&device.ask(&["netcheck"]).stdout).unwrap_or_default()
@@ -104,11 +123,7 @@ pub(crate) fn netcheck(device: &Device) -> Value {
 fn netcheck_tells_whom_a_router_lets_in() {
     let mut lab = Lab::new();
     let nats = [Nat::FullCone, Nat::AddressRestricted, Nat::PortRestricted, Nat::Symmetric];
-    let homes = nats.map(|nat| {
-        let mut home = Home::new(&mut lab, nat, &format!("{nat:?}").to_lowercase());
-        home.device.up(&[&lab.invite(&[])]);
-        home
-    });
+    let homes = nats.map(|nat| Home::new(&mut lab, nat, &format!("{nat:?}").to_lowercase()));
     for home in &homes {
         let found = wait_for("the filtering to be known", PATIENCE, || {
             netcheck(&home.device)["filtering"].as_str().map(str::to_owned)

@@ -58,6 +58,25 @@ fn most_pairs_with_a_home_meet_within_20_s_and_stay() {
 }
 
 #[test]
+fn guesses_at_one_node_do_not_spoil_those_at_another() {
+    let mut met = 0;
+    for seed in 0..6 {
+        let mut world = beside(seed, Place::PortRestricted);
+        let site = Place::Symmetric.site(&mut world);
+        world.add_node_at(site);
+        assert!(world.run_until(MINUTE, |world| world.nodes[2].interface.is_some()));
+        for _ in 0..120 {
+            world.ping(0, 1);
+            world.ping(2, 1);
+            world.run_for(SECOND / 4);
+        }
+        let is_direct = |from: &usize| world.path(*from, 1).starts_with("direct");
+        met += [0, 2].iter().filter(|from| is_direct(from)).count();
+    }
+    assert!(met >= 10, "{met} of 12");
+}
+
+#[test]
 fn two_with_ports_at_random_open_no_sockets_for_each_other() {
     let mut world = beside(1, Place::Symmetric);
     assert_eq!(to_direct(&mut world, 60), None);

@@ -8,6 +8,7 @@ use rand_core::CryptoRng;
 
 use super::PathAgent;
 use crate::alias::{Alias, is_private};
+use crate::budget::ProbeBudget;
 use crate::disco::{Message, TransactionId};
 use crate::io::{PathEvent, Transmit};
 use crate::why::Path;
@@ -45,12 +46,15 @@ impl PathAgent {
         }
     }
 
-    pub(super) fn tell_mapping(&mut self, now: Instant) {
-        if !self.lacks_direct(now) {
+    /// Answers the peer that asks so, if what would come of it can begin at once. If not, it asks again.
+    pub(super) fn tell_mapping(&mut self, budget: &mut ProbeBudget, now: Instant) {
+        if !self.scatter.take_question_of_peer(now) || !self.lacks_direct(now) {
             return;
         }
         let steady = self.public().filter(|_| !self.calls.is_dependent()).map(SocketAddr::V4);
-        self.transmits.extend(self.frames.transmit(&Message::Mapping { steady }));
+        if steady.is_none() || budget.reserve_guesses(now) {
+            self.transmits.extend(self.frames.transmit(&Message::Mapping { steady }));
+        }
     }
 
     pub(super) fn handle_steady(&mut self, steady: Option<SocketAddr>, now: Instant) {
