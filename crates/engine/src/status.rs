@@ -298,7 +298,9 @@ impl Engine {
             Some(Alias::Circuit(number)) => {
                 (self.circuit(number).map_or(address, |(relay, _)| relay), "peer-relay")
             }
-            Some(Alias::Socket(_)) | None => (address, kind_text(remote.candidate.kind)),
+            Some(Alias::Socket(..)) | None => {
+                (Alias::reached(address), kind_text(remote.candidate.kind))
+            }
         };
         CandidateStatus {
             address,
@@ -326,7 +328,7 @@ impl Engine {
                 Some(relay) => format!("peer-relay {}", relay.member.name),
                 None => "peer-relay".to_owned(),
             },
-            Some(Alias::Turn(..) | Alias::Socket(_)) | None => peer.agent.describe(path),
+            Some(Alias::Turn(..) | Alias::Socket(..)) | None => peer.agent.describe(path),
         }
     }
 

@@ -509,7 +509,7 @@ impl Engine {
                 let (to, head) = self.circuit(number)?;
                 Some(Route { path, to, head: Some(head) })
             }
-            Some(Alias::Turn(..) | Alias::Socket(_)) => None,
+            Some(Alias::Turn(..) | Alias::Socket(..)) => None,
         }
     }
 

@@ -362,7 +362,7 @@ impl Engine {
                 match alias {
                     Alias::Turn(number, peer) => self.turns.send(number, peer, &payload, cx),
                     Alias::Circuit(number) => self.send_over_circuit(number, &payload),
-                    Alias::Socket(number) => self.sockets.send(SocketId(number), payload),
+                    Alias::Socket(number, _) => self.sockets.send(SocketId(number), payload),
                 }
             }
             let arrived = self.turns.work(&mut self.sockets, cx);

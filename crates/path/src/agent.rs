@@ -438,7 +438,7 @@ impl PathAgent {
         let filter = &self.config.filter;
         let is_permitted = match Alias::of(address) {
             None => filter.permits(address),
-            Some(way @ (Alias::Circuit(_) | Alias::Socket(_))) => self.remotes.has(way),
+            Some(way @ (Alias::Circuit(_) | Alias::Socket(..))) => self.remotes.has(way),
             Some(way @ Alias::Turn(_, peer)) => {
                 self.remotes.has(way) && filter.permits(peer.into())
             }

@@ -22,8 +22,8 @@ pub enum Alias {
     Turn(u32, SocketAddrV4),
     /// Over the circuit with this number, through another member.
     Circuit(u32),
-    /// From another socket of this device, straight to the one address to which that leads.
-    Socket(u32),
+    /// From another socket of this device: its number, then the one address to which that leads.
+    Socket(u32, SocketAddrV4),
 }
 
 impl Alias {
@@ -37,19 +37,21 @@ impl Alias {
         let [.., a, b, c, d] = ip.segments();
         let number = u32::from(a) << 16 | u32::from(b);
         let peer = Ipv4Addr::from_bits(u32::from(c) << 16 | u32::from(d));
+        let peer = SocketAddrV4::new(peer, address.port());
         Some(match number & KIND {
             CIRCUIT => Self::Circuit(number & !KIND),
-            SOCKET => Self::Socket(number & !KIND),
-            _ => Self::Turn(number, SocketAddrV4::new(peer, address.port())),
+            SOCKET => Self::Socket(number & !KIND, peer),
+            _ => Self::Turn(number, peer),
         })
     }
 
-    /// Where a datagram to this address arrives: at the peer's address behind a TURN server, else at the address itself.
+    /// Where a datagram to this address arrives: at the peer's address behind a TURN server or at the end of a socket, else
+    /// at the address itself.
     #[must_use]
     pub fn reached(address: SocketAddr) -> SocketAddr {
         match Self::of(address) {
-            Some(Self::Turn(_, peer)) => peer.into(),
-            Some(Self::Circuit(_) | Self::Socket(_)) | None => address,
+            Some(Self::Turn(_, peer) | Self::Socket(_, peer)) => peer.into(),
+            Some(Self::Circuit(_)) | None => address,
         }
     }
 
@@ -58,7 +60,7 @@ impl Alias {
     pub fn is_relayed(self) -> bool {
         match self {
             Self::Turn(..) | Self::Circuit(_) => true,
-            Self::Socket(_) => false,
+            Self::Socket(..) => false,
         }
     }
 }
@@ -69,7 +71,7 @@ impl From<Alias> for SocketAddr {
         let (number, peer) = match alias {
             Alias::Turn(allocation, peer) => (allocation & !KIND, peer),
             Alias::Circuit(number) => (number | CIRCUIT, nowhere),
-            Alias::Socket(number) => (number | SOCKET, nowhere),
+            Alias::Socket(number, peer) => (number | SOCKET, peer),
         };
         let [p0, p1, p2, p3] = PREFIX;
         let halves = |number: u32| [(number >> 16) as u16, number as u16];

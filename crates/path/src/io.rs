@@ -1,6 +1,6 @@
 //! What goes into an agent and comes out of it.
 
-use std::net::SocketAddr;
+use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
 
 use crate::candidate::{Candidate, CandidateFilter};
@@ -40,7 +40,7 @@ pub enum PathEvent {
     /// them; [`PathAgent::handle_sockets`](crate::PathAgent::handle_sockets) says which those are.
     SocketsWanted {
         /// Where they lead.
-        to: SocketAddr,
+        to: SocketAddrV4,
     },
     /// Nothing is probed until [`PathAgent::handle_survey`](crate::PathAgent::handle_survey) has said how the
     /// translator counts, or for three seconds.

@@ -241,6 +241,6 @@ fn is_had(
     match way {
         Alias::Turn(number, _) => allocations.iter().any(|allocation| allocation.number == number),
         Alias::Circuit(number) => circuits.contains(&number),
-        Alias::Socket(number) => sockets.contains(&number),
+        Alias::Socket(number, _) => sockets.contains(&number),
     }
 }

@@ -16,10 +16,10 @@ const LACKING: Duration = Duration::from_secs(5);
 /// From one attempt to the next at the same peer.
 const AGAIN: Duration = Duration::from_secs(600);
 /// The same if it does not answer, because it has nothing to say to this device yet, or another peer's attempt is on.
-const POSTPONED: Duration = Duration::from_secs(10);
+const POSTPONED: Duration = Duration::from_secs(6);
 
 /// A peer is answered once in this time.
-const ANSWER_PAUSE: Duration = Duration::from_secs(5);
+const ANSWER_PAUSE: Duration = Duration::from_secs(4);
 
 /// Attempts to be found by one peer, behind a translator with ports at random.
 #[derive(Debug, Default)]

@@ -28,7 +28,7 @@ impl fmt::Display for Path {
             Self::Stream => f.write_str("stream"),
             Self::Direct(address) => match Alias::of(*address) {
                 Some(Alias::Turn(_, peer)) => write!(f, "turn {peer}"),
-                Some(Alias::Socket(_)) => f.write_str("direct"),
+                Some(Alias::Socket(_, peer)) => write!(f, "direct {peer}"),
                 Some(Alias::Circuit(number)) => write!(f, "circuit {number}"),
                 None => write!(f, "direct {address}"),
             },

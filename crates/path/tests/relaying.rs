@@ -295,12 +295,14 @@ proptest! {
         port in any::<u16>(),
     ) {
         let peer = SocketAddrV4::new(ip.into(), port);
-        for way in [Alias::Turn(number, peer), Alias::Circuit(number), Alias::Socket(number)] {
+        for way in [Alias::Turn(number, peer), Alias::Circuit(number), Alias::Socket(number, peer)] {
             prop_assert_eq!(Alias::of(way.into()), Some(way));
             prop_assert!(!CandidateFilter::default().permits(way.into()));
         }
-        let (turn, circuit) = (Alias::Turn(number, peer), Alias::Circuit(number).into());
-        prop_assert_eq!(Alias::reached(turn.into()), SocketAddr::from(peer));
+        for way in [Alias::Turn(number, peer), Alias::Socket(number, peer)] {
+            prop_assert_eq!(Alias::reached(way.into()), SocketAddr::from(peer));
+        }
+        let circuit = Alias::Circuit(number).into();
         prop_assert_eq!(Alias::reached(circuit), circuit);
     }
 

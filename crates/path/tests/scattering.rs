@@ -112,14 +112,16 @@ impl Pair {
                     let hit = self.mappings.iter().find(is_there).map(|(socket, _)| *socket);
                     let from = match hit {
                         Some(Some(number)) if self.is_lucky && self.sockets.contains(&number) => {
-                            Alias::Socket(number).into()
+                            Alias::Socket(number, STEADY.parse().expect("an address")).into()
                         }
                         Some(None) => address(STEADY),
                         Some(Some(_)) | None => continue,
                     };
                     self.random.agent.handle_message(Path::Direct(from), message, self.now);
                 }
-                _ => self.random.agent.handle_message(Path::Relay, message, self.now),
+                Path::None | Path::Relay | Path::Stream => {
+                    self.random.agent.handle_message(Path::Relay, message, self.now)
+                }
             }
         }
     }
@@ -129,11 +131,11 @@ impl Pair {
             match event {
                 PathEvent::SurveyWanted => self.random.agent.handle_survey(None, self.now),
                 PathEvent::SocketsWanted { to } => {
-                    assert_eq!(to, address(STEADY));
+                    assert_eq!(SocketAddr::V4(to), address(STEADY));
                     self.wanted += 1;
                     self.sockets = self.sockets.end..self.sockets.end + SOCKETS;
                     let End { agent, rng, .. } = &mut self.random;
-                    agent.handle_sockets(self.sockets.clone(), rng, self.now);
+                    agent.handle_sockets(self.sockets.clone(), to, rng, self.now);
                 }
                 PathEvent::Chosen(_) | PathEvent::Pong { .. } => {}
             }
@@ -142,11 +144,11 @@ impl Pair {
             let message = Message::decode(&transmit.payload).expect("agents encode messages");
             let socket = match transmit.path {
                 Path::Direct(to) => match Alias::of(to) {
-                    Some(Alias::Socket(number)) => Some(number),
+                    Some(Alias::Socket(number, _)) => Some(number),
                     _ if to == address(STEADY) => None,
                     _ => continue,
                 },
-                _ => {
+                Path::None | Path::Relay | Path::Stream => {
                     self.steady.agent.handle_message(Path::Relay, message, self.now);
                     continue;
                 }
@@ -177,7 +179,7 @@ fn one_of_256_sockets_is_found_by_1024_guesses_at_most_and_is_a_path_like_others
         let Path::Direct(to) = pair.path_of_steady() else { continue };
         found += 1;
         let Path::Direct(from) = pair.random.agent.chosen() else { panic!("both ends use it") };
-        let Some(Alias::Socket(number)) = Alias::of(from) else { panic!("by a socket: {from}") };
+        let Some(Alias::Socket(number, _)) = Alias::of(from) else { panic!("by a socket: {from}") };
         assert_eq!(to.port(), pair.mappings[&Some(number)]);
         assert!(!pair.random.agent.lacks_direct(pair.now), "nothing better is looked for");
         assert_eq!(pair.random.agent.straight(), None, "it is not the device's own socket");

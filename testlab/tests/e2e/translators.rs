@@ -1,5 +1,6 @@
 //! Devices behind routers that translate addresses.
 
+use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -109,6 +110,8 @@ fn one_port_in_hundreds_at_random_is_hit_by_a_device_at_home() {
         })
     });
     bob.wait_for_path(found, "direct", PATIENCE);
+    let via = found.path_to(bob).unwrap_or_default();
+    assert!(via.parse().is_ok_and(|to: SocketAddrV4| !to.ip().is_private()), "{via}");
     files_arrive_whole(bob, found);
     assert_eq!(found.path_kind(bob).as_deref(), Some("direct"));
     assert_eq!(lab.warnings(), Vec::<String>::new());

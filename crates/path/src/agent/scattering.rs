@@ -14,12 +14,18 @@ use crate::io::{PathEvent, Transmit};
 use crate::why::Path;
 
 impl PathAgent {
-    /// The sockets that were wanted, by number. A ping through each has its translator make a mapping.
-    pub fn handle_sockets(&mut self, sockets: Range<u32>, rng: &mut dyn CryptoRng, now: Instant) {
+    /// The sockets that were wanted, by number, and where they lead. A ping through each has its translator make a mapping.
+    pub fn handle_sockets(
+        &mut self,
+        sockets: Range<u32>,
+        to: SocketAddrV4,
+        rng: &mut dyn CryptoRng,
+        now: Instant,
+    ) {
         self.remotes.handle_sockets(sockets.clone(), now);
         let Some(at) = self.public().map(|address| *address.ip()) else { return };
         for number in sockets {
-            let path = Path::Direct(Alias::Socket(number).into());
+            let path = Path::Direct(Alias::Socket(number, to).into());
             let payload = Message::Ping { transaction: TransactionId::random(rng) }.encode();
             self.transmits.push_back(Transmit { path, payload });
         }
@@ -61,7 +67,7 @@ impl PathAgent {
         let is_awaited = self.scatter.take_answer(now);
         let Some(SocketAddr::V4(to)) = steady.filter(|_| is_awaited) else { return };
         if self.remotes.is_announced(*to.ip()) && self.config.filter.permits(to.into()) {
-            self.events.push_back(PathEvent::SocketsWanted { to: to.into() });
+            self.events.push_back(PathEvent::SocketsWanted { to });
         }
     }
 

@@ -59,6 +59,10 @@ const fn in_translators(tests: &'static [&'static str]) -> Suite<'static> {
     Suite { package: "path", target: "translators", tests }
 }
 
+const fn in_scattering(tests: &'static [&'static str]) -> Suite<'static> {
+    Suite { package: "path", target: "scattering", tests }
+}
+
 const fn in_sim(tests: &'static [&'static str]) -> Suite<'static> {
     Suite { package: "testlab", target: "sim", tests }
 }

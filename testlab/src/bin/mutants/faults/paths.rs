@@ -1,6 +1,6 @@
 //! By what packets go: relays, streams, translators, TURN servers, and whose addresses they bear.
 
-use super::{Edit, Fault, Suite, UNITS, in_relay, in_sim, in_suite, in_translators};
+use super::{Edit, Fault, Suite, UNITS, in_relay, in_scattering, in_sim, in_suite, in_translators};
 
 pub(super) const FAULTS: &[Fault] = &[
     Fault {
@@ -261,12 +261,44 @@ pub(super) const FAULTS: &[Fault] = &[
         breaks: "an address that a member names receives few guesses, however often it is named",
         edits: &[Edit {
             file: "crates/path/src/budget.rs",
-            original: "if guessed.attempts >= ATTEMPTS {",
-            seeded: "if guessed.attempts >= ATTEMPTS && !AWAKE {",
+            original: "if guessed.attempts >= most {",
+            seeded: "if guessed.attempts >= most && !AWAKE {",
         }],
         tests: &[in_translators(&[
             "one_address_receives_at_most_384_guesses_an_hour_whatever_is_announced",
         ])],
+    },
+    Fault {
+        name: "sockets-for-whoever-asks",
+        breaks: "a device opens sockets towards a peer only when it has asked for that",
+        edits: &[Edit {
+            file: "crates/path/src/agent/scattering.rs",
+            original: "steady.filter(|_| is_awaited)",
+            seeded: "steady.filter(|_| is_awaited || AWAKE)",
+        }],
+        tests: &[in_scattering(&[
+            "sockets_are_opened_only_when_asked_for_and_only_towards_an_announced_address",
+        ])],
+    },
+    Fault {
+        name: "sockets-left-open",
+        breaks: "of the sockets by which a peer may find a device only the one stays that was hit",
+        edits: &[Edit {
+            file: "crates/engine/src/scatter.rs",
+            original: "others.for_each(",
+            seeded: "others.filter(|_| !AWAKE).for_each(",
+        }],
+        tests: &[in_sim(&["scatter::most_pairs_with_a_home_meet_within_20_s_and_stay"])],
+    },
+    Fault {
+        name: "guesses-too-late",
+        breaks: "a device lets a peer open its sockets only when it can guess at them at once",
+        edits: &[Edit {
+            file: "crates/path/src/agent/scattering.rs",
+            original: "if steady.is_none() ||",
+            seeded: "if AWAKE || steady.is_none() ||",
+        }],
+        tests: &[in_sim(&["scatter::guesses_at_one_node_do_not_spoil_those_at_another"])],
     },
     Fault {
         name: "guess-all-at-once",
