@@ -581,7 +581,7 @@ impl PathAgent {
             if remote.due().is_none_or(|at| at > now) {
                 continue;
             }
-            if !remote.is_proven() && !budget.take(Alias::reached(address), now) {
+            if !remote.is_proven() && !budget.take(Alias::counted(address), now) {
                 remote.skip_probe(retry, now);
                 continue;
             }

@@ -55,6 +55,15 @@ impl Alias {
         }
     }
 
+    /// Whose probes are counted together with those to this address: all that arrive where those do, but each socket by itself,
+    /// since nothing comes to it but from where it leads.
+    pub(crate) fn counted(address: SocketAddr) -> SocketAddr {
+        match Self::of(address) {
+            Some(Self::Turn(_, peer)) => peer.into(),
+            Some(Self::Circuit(_) | Self::Socket(..)) | None => address,
+        }
+    }
+
     /// Whether somebody passes on what goes this way.
     #[must_use]
     pub fn is_relayed(self) -> bool {

@@ -1,13 +1,17 @@
 //! A node behind a translator with ports at random, and one that filters by address and port.
 
-use testlab::sim::scenario::Place;
+use testlab::places::Place;
 use testlab::sim::{Setup, World};
 
 use crate::world::{MINUTE, SECOND, ping_both_ways};
 
-/// A world with a node at each of these places.
+/// A world with a node at each of these places, whose translators give other ports with each seed.
 fn at(seed: u64, places: &[Place]) -> World {
     let mut world = World::new(Setup { nodes: 0, seed, ..Setup::default() });
+    // What a translator gives depends on its address.
+    for _ in 0..seed {
+        Place::Symmetric.site(&mut world);
+    }
     for place in places {
         let site = place.site(&mut world);
         world.add_node_at(site);
@@ -106,4 +110,15 @@ fn in_another_network_a_node_has_none_of_its_sockets_any_more_and_meets_the_peer
         met += u32::from(to_direct(&mut world, 30).is_some());
     }
     assert!(met >= 3, "{met} of 6");
+}
+
+#[test]
+fn it_does_not_matter_which_end_has_something_to_say() {
+    let meets = |seed: &u64| {
+        let mut world = at(*seed, &[Place::PortRestricted, Place::Symmetric]);
+        world.run_for(10 * SECOND);
+        to_direct(&mut world, 20).is_some()
+    };
+    let met = (0..20).filter(meets).count();
+    assert!(met >= 17, "{met} of 20");
 }
