@@ -3,6 +3,7 @@
 //! [`Lab`] is the scenario's root: it owns the switch, the folder of states and logs, and the server. [`Lab::device`] joins a device with
 //! a TUN interface; [`Lab::router`] and [`Lab::host_behind`] put devices behind translators. Everything ends with the lab.
 
+mod places;
 mod relay;
 mod turn;
 
@@ -18,6 +19,7 @@ use crate::netns::{
     Conditions, Disk, Namespace, Nat, Process, Router, SlowWire, Switch, shadowmesh, wait_for,
 };
 
+pub use places::{Home, IPV6};
 pub use relay::Relay;
 pub use turn::{Turn, TurnUsers};
 

@@ -142,6 +142,19 @@ impl Namespace {
         ));
     }
 
+    /// Lets nothing in but what belongs to something that went out, as a firewall in front of a host does.
+    pub fn shield(&self) {
+        self.nft(
+            "table inet shield {
+                chain in {
+                    type filter hook input priority 0;
+                    icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, packet-too-big } accept
+                    iifname \"eth*\" ct state new drop
+                }
+            }",
+        );
+    }
+
     /// Allows UDP again after [`Self::block_udp`].
     pub fn allow_udp(&self) {
         self.run("nft", &["delete", "table", "inet", "udpblock"]);

@@ -21,6 +21,8 @@ pub enum Nat {
     AddressRestricted,
     /// Endpoint-independent mapping, address- and port-dependent filtering, as most homes have.
     PortRestricted,
+    /// A port of its own for each destination address, at random.
+    AddressSymmetric,
     /// A port of its own for each destination, at random.
     Symmetric,
     /// A port of its own for each destination, by counting.
@@ -30,16 +32,6 @@ pub enum Nat {
 }
 
 impl Nat {
-    /// All kinds.
-    pub const ALL: [Self; 6] = [
-        Self::FullCone,
-        Self::AddressRestricted,
-        Self::PortRestricted,
-        Self::Symmetric,
-        Self::SymmetricSequential,
-        Self::UdpBlocked,
-    ];
-
     /// The rules for a router whose outer address this is. The kernel's own translation maps each endpoint independently of the
     /// destination as long as ports do not collide, and filters by address and port; the other kinds are made from it by remembering
     /// who sent from which port. What nobody asked for is dropped before the kernel remembers it: remembered, it would hold the port
@@ -65,19 +57,28 @@ impl Nat {
             ),
             Self::PortRestricted => (String::new(), String::new(), "", "accept"),
             Self::Symmetric => (String::new(), String::new(), "fully-random", "accept"),
-            Self::SymmetricSequential => (String::new(), String::new(), "", "accept"),
+            Self::AddressSymmetric | Self::SymmetricSequential => {
+                (String::new(), String::new(), "", "accept")
+            }
             Self::UdpBlocked => (String::new(), String::new(), "", "meta l4proto udp drop"),
         };
-        let count = if self == Self::SymmetricSequential {
+        let choose =
+            format!("oifname eth0 ip saddr {inside} meta l4proto udp snat ip to {outside}");
+        let chosen = match self {
             // By a map, because nftables would take the number itself for a port in the other order of bytes.
-            let ports: Vec<_> =
-                (0..COUNTED).map(|n| format!("{n} : {}", FIRST_COUNTED + n)).collect();
-            format!(
-                "oifname eth0 ip saddr {inside} meta l4proto udp snat ip to {outside} : numgen inc mod {COUNTED} map {{ {} }}",
-                ports.join(", ")
-            )
-        } else {
-            String::new()
+            Self::SymmetricSequential => {
+                let ports: Vec<_> =
+                    (0..COUNTED).map(|n| format!("{n} : {}", FIRST_COUNTED + n)).collect();
+                format!("{choose} : numgen inc mod {COUNTED} map {{ {} }}", ports.join(", "))
+            }
+            Self::AddressSymmetric => {
+                format!("{choose} : jhash ip daddr . udp sport mod 49152 offset 16384")
+            }
+            Self::FullCone
+            | Self::AddressRestricted
+            | Self::PortRestricted
+            | Self::Symmetric
+            | Self::UdpBlocked => String::new(),
         };
         format!(
             "table ip edge {{
@@ -90,7 +91,7 @@ impl Nat {
                 {after}
             }}
             chain translate {{ type nat hook postrouting priority 100;
-                {count}
+                {chosen}
                 oifname eth0 ip saddr {inside} masquerade {translate}
             }}
             chain unasked {{ type filter hook input priority 0;

@@ -51,7 +51,12 @@ impl Switch {
 
     /// Joins a host by its interface `eth0` with these addresses.
     pub fn plug(&self, host: &Namespace, addresses: &[&str]) {
-        self.join(|port| wire((host, "eth0", addresses), (&self.namespace, port, &[])));
+        self.plug_by("eth0", host, addresses);
+    }
+
+    /// The same by another interface.
+    pub fn plug_by(&self, interface: &str, host: &Namespace, addresses: &[&str]) {
+        self.join(|port| wire((host, interface, addresses), (&self.namespace, port, &[])));
     }
 
     /// The same over a wire that delays and loses.

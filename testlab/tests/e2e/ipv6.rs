@@ -2,34 +2,24 @@
 
 use std::time::Duration;
 
-use testlab::netns::{Namespace, wait_for};
-use testlab::network::{Device, Lab, server_address};
+use testlab::netns::wait_for;
+use testlab::network::{Device, IPV6, Lab};
 
 use crate::PATIENCE;
 use crate::translators::netcheck;
-
-/// The first part of everybody's IPv6 address.
-const NET: &str = "2600:1::";
-
-fn add_ipv6(host: &Namespace, number: u8) {
-    let address = format!("{NET}{number:x}/64");
-    host.run("ip", &["address", "add", &address, "dev", "eth0", "nodad"]);
-}
 
 /// A host whose only address underneath is an IPv6 one.
 fn without_ipv4(lab: &mut Lab, name: &str, number: u8) -> Device {
     let device = lab.host(name);
     device.namespace().run("ip", &["-4", "address", "flush", "dev", "eth0"]);
-    add_ipv6(device.namespace(), number);
+    let address = format!("{IPV6}{number:x}/64");
+    device.namespace().run("ip", &["address", "add", &address, "dev", "eth0", "nodad"]);
     device
 }
 
 #[test]
 fn a_host_without_ipv4_is_reached_directly_by_its_like_and_by_one_without_ipv6_through_the_relay() {
-    let mut lab = Lab::without_server();
-    add_ipv6(lab.server(), 1);
-    let (ipv4, ipv6) = (server_address().to_string(), format!("{NET}1"));
-    lab.start_server_with(&["--listen", "[::]:8443", "--host", &ipv4, "--host", &ipv6]);
+    let mut lab = Lab::with_ipv6();
     let (mut alice, mut bob) =
         (without_ipv4(&mut lab, "alice", 2), without_ipv4(&mut lab, "bob", 3));
     let mut carol = lab.host("carol");
@@ -43,7 +33,7 @@ fn a_host_without_ipv4_is_reached_directly_by_its_like_and_by_one_without_ipv6_t
         }
         one.wait_for_path(other, "direct", PATIENCE);
         let via = one.path_to(other).expect("there is a path");
-        assert!(via.starts_with(&format!("[{NET}{number}]:")), "{via}");
+        assert!(via.starts_with(&format!("[{IPV6}{number}]:")), "{via}");
     }
     for (one, other) in [(&carol, &alice), (&alice, &carol)] {
         one.wait_until_reaches(&other.full_name(), PATIENCE);

@@ -10,6 +10,7 @@ mod narrowing;
 mod observers;
 mod own_streams;
 mod peer_relays;
+mod places;
 mod proxies;
 mod shaping;
 mod stream;

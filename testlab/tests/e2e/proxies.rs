@@ -9,12 +9,14 @@ use testlab::netns::{Namespace, Process, wait_for};
 use testlab::network::Lab;
 
 const PATIENCE: Duration = Duration::from_secs(20);
-const PORT: u16 = 3128;
+/// Where proxies listen.
+pub(crate) const PORT: u16 = 3128;
 
 /// Starts a proxy on a host, for the user `alice` with the password `secret`.
 type Start = fn(&Namespace, &Path) -> Process;
 
-fn tinyproxy(host: &Namespace, folder: &Path) -> Process {
+/// Starts tinyproxy, in the same way.
+pub(crate) fn tinyproxy(host: &Namespace, folder: &Path) -> Process {
     let settings = format!("Port {PORT}\nListen 0.0.0.0\nBasicAuth alice secret\n");
     let file = folder.join("tinyproxy.conf");
     std::fs::write(&file, settings).expect("a temporary file");

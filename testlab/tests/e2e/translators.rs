@@ -4,8 +4,9 @@ use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use testlab::netns::{Conditions, Nat, Router, wait_for};
-use testlab::network::{Device, Lab};
+use testlab::netns::{Conditions, Nat, wait_for};
+use testlab::network::{Device, Home, Lab};
+use testlab::places::Place;
 
 use crate::files_arrive_whole;
 
@@ -13,55 +14,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Guesses at ports that fail, as when many peers are new at once, are made again after half a minute.
 const GUESSING: Duration = Duration::from_secs(90);
 
-/// A device behind a router of its own.
-struct Home {
-    nat: Nat,
-    device: Device,
-    _router: Router,
-}
-
-impl Home {
-    fn new(lab: &mut Lab, nat: Nat, name: &str) -> Self {
-        let router = lab.router(nat, None);
-        let mut device = lab.host_behind(&router, name);
-        device.up(&[&lab.invite(&[])]);
-        Self { nat, device, _router: router }
-    }
-}
-
-/// Whether these two find each other at once; by chance, later, if it is not known. With a port at random for each destination, whoever is
-/// on the other side must admit a port that it has not asked: it may filter by address at most. Ports that are counted are guessed.
-fn meet_directly(one: Nat, other: Nat) -> Option<bool> {
-    match (one, other) {
-        (Nat::UdpBlocked, _) | (_, Nat::UdpBlocked) => Some(false),
-        (Nat::Symmetric, Nat::PortRestricted) | (Nat::PortRestricted, Nat::Symmetric) => None,
-        (Nat::Symmetric, other) | (other, Nat::Symmetric) => {
-            Some(matches!(other, Nat::FullCone | Nat::AddressRestricted))
-        }
-        _ => Some(true),
-    }
-}
-
-#[test]
-fn every_pair_of_translators_connects_and_directly_unless_ports_are_at_random() {
-    let mut lab = Lab::new();
-    let mut side = |side: &str| {
-        Nat::ALL.map(|nat| Home::new(&mut lab, nat, &format!("{nat:?}-{side}").to_lowercase()))
-    };
-    let (left, right) = (side("left"), side("right"));
-    let pairs = || left.iter().flat_map(|one| right.iter().map(move |other| (one, other)));
-    for (one, other) in pairs() {
-        one.device.wait_until_reaches(&other.device.full_name(), PATIENCE);
-    }
-    let found = |one: &Home, other: &Home| {
-        let Some(direct) = meet_directly(one.nat, other.nat) else { return };
-        let kind = if direct { "direct" } else { "relay" };
-        one.device.wait_for_path(&other.device, kind, GUESSING);
-        other.device.wait_for_path(&one.device, kind, GUESSING);
-    };
-    for (one, other) in pairs() {
-        found(one, other);
-    }
+/// A device at a place, in the network.
+fn joined(lab: &mut Lab, place: Place, name: &str) -> Home {
+    let mut home = lab.at(place, name);
+    home.device.up(&[&lab.invite(&[])]);
+    home
 }
 
 #[test]
@@ -99,9 +56,9 @@ fn ports_that_both_routers_count_are_guessed_within_5_s() {
 #[test]
 fn one_port_in_hundreds_at_random_is_hit_by_a_device_at_home() {
     let mut lab = Lab::new();
-    let Home { device: alice, .. } = &Home::new(&mut lab, Nat::Symmetric, "alice");
-    let Home { device: carol, .. } = &Home::new(&mut lab, Nat::Symmetric, "carol");
-    let Home { device: bob, .. } = &Home::new(&mut lab, Nat::PortRestricted, "bob");
+    let Home { device: alice, .. } = &joined(&mut lab, Place::Symmetric, "alice");
+    let Home { device: carol, .. } = &joined(&mut lab, Place::Symmetric, "carol");
+    let Home { device: bob, .. } = &joined(&mut lab, Place::PortRestricted, "bob");
     // Two of a hundred attempts fail, and each device has one: at least one of them is to succeed.
     let found = wait_for("a direct path by chance", GUESSING, || {
         [alice, carol].into_iter().find(|device| {
@@ -125,16 +82,16 @@ pub(crate) fn netcheck(device: &Device) -> Value {
 #[test]
 fn netcheck_tells_whom_a_router_lets_in() {
     let mut lab = Lab::new();
-    let nats = [Nat::FullCone, Nat::AddressRestricted, Nat::PortRestricted, Nat::Symmetric];
-    let homes = nats.map(|nat| Home::new(&mut lab, nat, &format!("{nat:?}").to_lowercase()));
-    for home in &homes {
+    let places = [Place::FullCone, Place::Restricted, Place::PortRestricted, Place::Symmetric];
+    let homes = places.map(|place| joined(&mut lab, place, &format!("{place:?}").to_lowercase()));
+    for (home, place) in homes.iter().zip(places) {
         let found = wait_for("the filtering to be known", PATIENCE, || {
             netcheck(&home.device)["filtering"].as_str().map(str::to_owned)
         });
-        let by_port = matches!(home.nat, Nat::PortRestricted | Nat::Symmetric);
+        let by_port = matches!(place, Place::PortRestricted | Place::Symmetric);
         let expected =
             if by_port { "address-and-port-dependent" } else { "address-dependent at most" };
-        assert_eq!(found, expected, "{:?}", home.nat);
+        assert_eq!(found, expected, "{place:?}");
     }
 }
 

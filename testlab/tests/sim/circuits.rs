@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use control_proto::{AdminRequest, InviteRequest, SettingsChange};
 use engine::Outbound;
-use testlab::sim::scenario::Place;
+use testlab::places::Place;
 use testlab::sim::{HostId, INTERNET, Setup, World};
 
 use crate::world::{MINUTE, SECOND, joined, ping_both_ways, sealed_to_node_1};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use testlab::sim::scenario::Place;
+use testlab::places::Place;
 use testlab::sim::{Quality, Setup, World};
 
 use crate::world::{MINUTE, SECOND, joined};

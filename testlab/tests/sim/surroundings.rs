@@ -1,6 +1,6 @@
 //! What nodes find out about what stands in front of them.
 
-use testlab::sim::scenario::Place;
+use testlab::places::Place;
 use testlab::sim::{Quality, Setup, World};
 
 use crate::world::{MINUTE, SECOND};

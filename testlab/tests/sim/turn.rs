@@ -1,7 +1,7 @@
 //! Nodes that find no direct path, and a TURN server.
 
 use control_proto::{AdminRequest, SettingsChange, TurnText};
-use testlab::sim::scenario::Place;
+use testlab::places::Place;
 use testlab::sim::{Setup, TurnHost, World};
 
 use crate::world::{MINUTE, SECOND, ping_both_ways};

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::thread;
 use std::time::Duration;
 
-use testlab::sim::scenario::Place;
+use testlab::places::Place;
 use testlab::sim::{HostId, Quality, Setup, World};
 
 use super::{SECOND, all_have_addresses, compare, is_direct};

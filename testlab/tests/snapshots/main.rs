@@ -10,7 +10,7 @@ use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use testlab::sim::scenario::Place;
+use testlab::places::{Place, Times};
 use testlab::sim::{Setup, World};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -99,14 +99,8 @@ const KINDS: [(&str, &[Place]); 5] = [
 ];
 
 /// The cell of two kinds: the longest time to a direct path over all places, which are all direct or none.
-fn cell(table: &str, one: &[Place], other: &[Place]) -> String {
-    let names: Vec<String> = Place::ALL.iter().map(|place| format!("{place:?}")).collect();
-    let direct = |from: Place, to: Place| {
-        let row = table.lines().find(|line| line.starts_with(&format!("{from:?} ")));
-        let column = names.iter().position(|name| *name == format!("{to:?}"))?;
-        let (_, direct) = row?.split_whitespace().nth(column + 1)?.split_once('/')?;
-        direct.parse::<u64>().ok()
-    };
+fn cell(table: &Times, one: &[Place], other: &[Place]) -> String {
+    let direct = |from: Place, to: Place| table.to_direct(from, to);
     let times: Vec<_> = one
         .iter()
         .flat_map(|from| other.iter().flat_map(|to| [direct(*from, *to), direct(*to, *from)]))
@@ -119,8 +113,7 @@ fn cell(table: &str, one: &[Place], other: &[Place]) -> String {
 #[test]
 fn the_table_of_the_readme_says_what_the_committed_times_say() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let times = std::fs::read_to_string(folder.join("tests/snapshots/time_to_direct.txt"));
-    let times = times.expect("the table is committed");
+    let times = Times::committed();
     let mut table = "| | 1 | 2 | 3 | 4 | 5 |\n|---|---|---|---|---|---|\n".to_owned();
     for (number, (name, places)) in KINDS.iter().enumerate() {
         let _ = write!(table, "| {}. {name} |", number + 1);

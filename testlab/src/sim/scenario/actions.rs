@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::check::Expected;
 use super::model::{Model, Standing};
-use super::script::{Action, Layout, Place, Script};
+use super::script::{Action, Layout, Script};
 use super::{Failure, Summary};
+use crate::places::Place;
 use crate::sim::{HostId, INTERNET, Quality, Setup, World};
 
 /// Nodes beyond those of the layout.

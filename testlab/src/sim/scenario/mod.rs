@@ -19,7 +19,7 @@ use data_encoding::HEXLOWER;
 use super::World;
 
 pub use actions::{Mesh, run};
-pub use script::{Action, Layout, Place, Script};
+pub use script::{Action, Layout, Script};
 
 /// What a scenario did and how long it took in the world.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::places::Place;
 use crate::sim::{
     Dependence, EdgeKind, INTERNET, NatBehaviour, Ports, Quality, SiteId, Underlay, World,
 };
@@ -31,55 +32,7 @@ pub struct Layout {
     pub quality: Quality,
 }
 
-/// Where a node is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
-    /// Nothing stands in front of it.
-    Open,
-    /// A public address of both families behind a firewall.
-    Firewalled,
-    /// Mapping and filter do not depend on the destination.
-    FullCone,
-    /// The filter depends on the address.
-    Restricted,
-    /// The filter depends on address and port.
-    PortRestricted,
-    /// The mapping depends on the address, the filter on address and port.
-    AddressSymmetric,
-    /// Mapping and filter depend on address and port.
-    Symmetric,
-    /// The same, with IPv6 beside it behind a firewall.
-    SymmetricWithIpv6,
-    /// A home's translator behind a carrier's.
-    Carrier,
-    /// Only streams get out.
-    NoUdp,
-    /// Mapping and filter depend on address and port, and ports are counted.
-    Counting,
-    /// A home's translator, with a mapping for all destinations, behind a carrier's that counts.
-    CountingCarrier,
-    /// There is no IPv4, and a firewall.
-    Ipv6Only,
-}
-
 impl Place {
-    /// Every place.
-    pub const ALL: [Self; 13] = [
-        Self::Open,
-        Self::Firewalled,
-        Self::FullCone,
-        Self::Restricted,
-        Self::PortRestricted,
-        Self::AddressSymmetric,
-        Self::Symmetric,
-        Self::SymmetricWithIpv6,
-        Self::Carrier,
-        Self::NoUdp,
-        Self::Counting,
-        Self::CountingCarrier,
-        Self::Ipv6Only,
-    ];
-
     /// A new site of this kind.
     pub fn site(self, world: &mut World) -> SiteId {
         use Dependence::{Address, AddressAndPort, Endpoint};

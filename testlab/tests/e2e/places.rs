@@ -1,0 +1,85 @@
+//! Devices at every pair of places, as in the simulator.
+
+use std::time::Duration;
+
+use testlab::network::{Device, Home, Lab};
+use testlab::places::{Place, Times};
+
+use crate::PATIENCE;
+use crate::proxies::{self, tinyproxy};
+
+/// Guesses at ports that fail, as when many peers are new at once, are made again after half a minute.
+const GUESSING: Duration = Duration::from_secs(90);
+/// Whom the simulator has meet later than after so many ms meets by chance.
+const BY_CHANCE: u64 = 5_000;
+/// Devices that look for paths at the same time. What a router counts is hard to follow if many do.
+const AT_ONCE: usize = 3;
+
+/// A device in the network, and where the simulator would have it.
+struct Site {
+    place: Place,
+    home: Home,
+}
+
+impl Site {
+    fn device(&self) -> &Device {
+        &self.home.device
+    }
+}
+
+/// Devices at all places, and at two more that let out streams alone.
+fn sites(lab: &mut Lab, side: &str, proxy: &str) -> Vec<Site> {
+    let name = |kind: &str| format!("{}-{side}", kind.to_lowercase());
+    let mut sites: Vec<_> = Place::ALL
+        .into_iter()
+        .map(|place| Site { place, home: lab.at(place, &name(&format!("{place:?}"))) })
+        .collect();
+    let mut confined = |kind: &str, allowed: &str| {
+        let home = lab.at(Place::Open, &name(kind));
+        home.device.namespace().confine(allowed);
+        Site { place: Place::NoUdp, home }
+    };
+    sites.push(confined("https", "tcp dport 443"));
+    let mut by_proxy = confined("proxy", &format!("ip daddr {proxy} tcp dport {}", proxies::PORT));
+    for site in &mut sites {
+        site.home.device.up(&[&lab.invite(&[])]);
+    }
+    let url = format!("http://alice:secret@{proxy}:{}", proxies::PORT);
+    by_proxy.home.device.up(&[&lab.invite(&[]), "--http-proxy", &url]);
+    sites.push(by_proxy);
+    sites
+}
+
+#[test]
+fn every_pair_of_places_connects_and_meets_directly_where_it_does_in_the_simulator() {
+    let mut lab = Lab::with_ipv6();
+    // On what a mapping depends is seen from two addresses.
+    let _relay = lab.relay("relay");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let proxy = lab.host("proxy");
+    let _serving = tinyproxy(proxy.namespace(), folder.path());
+    proxy.namespace().wait_until_listens(proxies::PORT, PATIENCE);
+    let [left, right] =
+        ["left", "right"].map(|side| sites(&mut lab, side, &proxy.underlay_address()));
+    let times = Times::committed();
+    let meet = |one: &Site, other: &Site| {
+        let (from, to) = (one.device(), other.device());
+        from.wait_until_reaches(&to.full_name(), PATIENCE);
+        let kind = match times.to_direct(one.place, other.place) {
+            None => "relay",
+            Some(ms) if ms > BY_CHANCE => return,
+            Some(_) => "direct",
+        };
+        from.wait_for_path(to, kind, GUESSING);
+        to.wait_for_path(from, kind, GUESSING);
+    };
+    std::thread::scope(|scope| {
+        for some in left.chunks(left.len().div_ceil(AT_ONCE)) {
+            let (right, meet) = (&right, &meet);
+            scope.spawn(move || {
+                some.iter().for_each(|one| right.iter().for_each(|other| meet(one, other)));
+            });
+        }
+    });
+    assert_eq!(lab.warnings(), Vec::<String>::new());
+}
