@@ -47,6 +47,15 @@ pub enum StreamCommand {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SocketId(pub u32);
 
+/// What such a socket leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SocketTo {
+    /// A TURN server, by datagrams or a stream. What the network says of the way there ends the socket.
+    Server(Transport),
+    /// A peer, by datagrams: the pings say what becomes of it.
+    Peer,
+}
+
 /// What the shell does with such sockets for the engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SocketCommand {
@@ -58,8 +67,8 @@ pub enum SocketCommand {
         socket: SocketId,
         /// Where it leads.
         remote: SocketAddr,
-        /// Whether it is for datagrams or a stream.
-        transport: Transport,
+        /// What is there.
+        to: SocketTo,
     },
     /// Send a datagram, or bytes of the stream.
     Send {

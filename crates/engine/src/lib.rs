@@ -98,7 +98,7 @@ pub use frame_proto::has_aes;
 pub use host_packet::HostPacket;
 pub use io::{
     ConnectionState, DialTarget, EngineEvent, InterfaceSettings, Purpose, SocketCommand, SocketId,
-    StatePart, StreamCommand, StreamId, Transmit,
+    SocketTo, StatePart, StreamCommand, StreamId, Transmit,
 };
 pub use noise_channel::{Now, UnixMillis};
 pub use routes::Routes;

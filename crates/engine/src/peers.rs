@@ -247,7 +247,7 @@ pub(crate) struct PeerSettings {
     pub(crate) path: PathConfig,
     pub(crate) local: Vec<Candidate>,
     /// Whether the translator in front gives each destination a port of its own.
-    pub(crate) dependent: bool,
+    pub(crate) dependent: Option<bool>,
     /// The allocations of this device at TURN servers.
     pub(crate) allocations: Vec<Allocation>,
     loopback: bool,
@@ -260,7 +260,7 @@ impl PeerSettings {
         Self {
             path: PathConfig { filter, udp },
             local: Vec::new(),
-            dependent: false,
+            dependent: None,
             allocations: Vec::new(),
             loopback,
         }

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddrV4;
 use std::ops::Range;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use identity::{DeviceId, Transport};
-use path::{Alias, SOCKETS, SOCKETS_KEPT};
+use identity::DeviceId;
+use path::{Alias, Path, SOCKETS, SOCKETS_KEPT};
 
 use crate::context::Context;
 use crate::engine::Engine;
@@ -14,13 +14,23 @@ use crate::io::SocketId;
 
 /// Sockets that peers were found by and go on with.
 const MAX_KEPT: usize = 64;
+/// Over such a one nothing has come for so long before it is closed: translators remember for longer than peers are out of reach
+/// mostly.
+const LOST_KEPT: Duration = Duration::from_secs(30);
 
 /// The attempt that is on, and what came of others.
 #[derive(Debug, Default)]
 pub(crate) struct Scatter {
     attempt: Option<Attempt>,
     /// Sockets that lead to peers, by number.
-    kept: BTreeMap<u32, Lead>,
+    kept: BTreeMap<u32, Kept>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    lead: Lead,
+    /// Since when the peer has not answered.
+    lost: Option<Instant>,
 }
 
 /// To whom sockets lead.
@@ -30,7 +40,7 @@ struct Lead {
     to: SocketAddrV4,
 }
 
-/// One attempt at a time is on, so that a device opens no more sockets than that takes.
+/// In a network one attempt is on at a time, so that a device opens no more sockets for it than that takes.
 #[derive(Debug)]
 struct Attempt {
     lead: Lead,
@@ -42,7 +52,7 @@ impl Scatter {
     /// To whom a socket leads, if it is one of these.
     fn lead(&self, socket: u32) -> Option<Lead> {
         let tried = self.attempt.as_ref().filter(|one| one.sockets.contains(&socket));
-        tried.map(|one| one.lead).or_else(|| self.kept.get(&socket).copied())
+        tried.map(|one| one.lead).or_else(|| self.kept.get(&socket).map(|kept| kept.lead))
     }
 }
 
@@ -55,16 +65,11 @@ impl Engine {
         if is_busy {
             return found.agent.handle_no_sockets(now);
         }
-        let opened = (0..SOCKETS).map(|_| self.sockets.open(to.into(), Transport::Udp).0);
-        let Some((first, last)) =
-            opened.map(|number| (number, number)).reduce(|all, one| (all.0, one.1))
-        else {
-            return;
-        };
-        let sockets = first..last + 1;
+        let sockets = self.sockets.open_many(SOCKETS, to.into());
         found.agent.handle_sockets(sockets.clone(), to, cx.rng, now);
-        let lead = Lead { peer, to };
-        self.scatter.attempt = Some(Attempt { lead, sockets, until: now + SOCKETS_KEPT });
+        let (lead, until) = (Lead { peer, to }, now + SOCKETS_KEPT);
+        self.budget.handle_scattered(Some(until));
+        self.scatter.attempt = Some(Attempt { lead, sockets, until });
     }
 
     /// Takes a datagram that came to one of the sockets; false if it is none of them.
@@ -79,45 +84,67 @@ impl Engine {
         true
     }
 
+    /// A socket has failed.
+    pub(crate) fn handle_scattered_closed(&mut self, socket: SocketId, now: Instant) {
+        let kept = self.scatter.kept.remove(&socket.0);
+        if let Some(peer) = kept.and_then(|kept| self.peers.touch(kept.lead.peer)) {
+            peer.agent.handle_socket_lost(now);
+        }
+    }
+
     /// Closes sockets by which nobody was found, or is any more.
     pub(crate) fn tend_sockets(&mut self, now: Instant) {
         if let Some(attempt) = self.scatter.attempt.take() {
-            let is_found = |number: &u32| self.leads(attempt.lead, *number);
-            let found = attempt.sockets.clone().find(is_found);
-            if found.is_none() && attempt.until > now {
-                self.scatter.attempt = Some(attempt);
-            } else {
-                let others = attempt.sockets.filter(|number| Some(*number) != found);
-                others.for_each(|number| self.sockets.close(SocketId(number)));
-                self.scatter.kept.extend(found.map(|number| (number, attempt.lead)));
-                if let Some(peer) = self.peers.touch(attempt.lead.peer) {
-                    peer.agent.handle_sockets_closed(found, now);
-                }
+            match self.hit(&attempt) {
+                None if attempt.until > now => self.scatter.attempt = Some(attempt),
+                hit => self.end_attempt(attempt, hit, now),
             }
         }
         let kept = std::mem::take(&mut self.scatter.kept);
-        for (number, lead) in kept {
-            if self.leads(lead, number) {
-                self.scatter.kept.insert(number, lead);
-            } else {
-                self.close_socket(number, lead.peer, now);
+        for (number, Kept { lead, lost }) in kept {
+            let lost = if self.leads(lead, number) { None } else { lost.or(Some(now)) };
+            if lost.is_none_or(|since| now < since + LOST_KEPT) {
+                self.scatter.kept.insert(number, Kept { lead, lost });
+                continue;
             }
+            self.sockets.close(SocketId(number));
+            if let Some(peer) = self.peers.touch(lead.peer) {
+                peer.agent.handle_socket_lost(now);
+            }
+        }
+    }
+
+    /// The socket by which the peer was found: the one in use, if it was by several.
+    fn hit(&self, attempt: &Attempt) -> Option<u32> {
+        let chosen = self.peers.get(attempt.lead.peer)?.agent.chosen();
+        let is_chosen =
+            |number: &u32| chosen == Path::Direct(Alias::Socket(*number, attempt.lead.to).into());
+        let mut found = attempt.sockets.clone().filter(|number| self.leads(attempt.lead, *number));
+        found.clone().find(is_chosen).or_else(|| found.next())
+    }
+
+    /// Closes all but the one by which the peer was found.
+    fn end_attempt(&mut self, attempt: Attempt, hit: Option<u32>, now: Instant) {
+        let Attempt { lead, sockets, .. } = attempt;
+        self.budget.handle_scattered(None);
+        let others = sockets.filter(|number| Some(*number) != hit);
+        others.for_each(|number| self.sockets.close(SocketId(number)));
+        self.scatter.kept.extend(hit.map(|number| (number, Kept { lead, lost: None })));
+        if let Some(peer) = self.peers.touch(lead.peer) {
+            peer.agent.handle_sockets_closed(hit, now);
         }
     }
 
     /// Closes all of them: in another network none leads anywhere.
     pub(crate) fn close_sockets(&mut self, now: Instant) {
-        let attempt = self.scatter.attempt.take().into_iter();
-        let tried = attempt.flat_map(|one| one.sockets.map(move |number| (number, one.lead)));
-        for (number, lead) in tried.chain(std::mem::take(&mut self.scatter.kept)) {
-            self.close_socket(number, lead.peer, now);
+        if let Some(attempt) = self.scatter.attempt.take() {
+            self.end_attempt(attempt, None, now);
         }
-    }
-
-    fn close_socket(&mut self, number: u32, peer: DeviceId, now: Instant) {
-        self.sockets.close(SocketId(number));
-        if let Some(peer) = self.peers.touch(peer) {
-            peer.agent.handle_sockets_closed(None, now);
+        for (number, Kept { lead, .. }) in std::mem::take(&mut self.scatter.kept) {
+            self.sockets.close(SocketId(number));
+            if let Some(peer) = self.peers.touch(lead.peer) {
+                peer.agent.handle_sockets_closed(None, now);
+            }
         }
     }
 

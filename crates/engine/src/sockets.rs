@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::ops::Range;
 
 use identity::Transport;
 use noise_channel::Now;
@@ -9,7 +10,7 @@ use rand_core::CryptoRng;
 
 use crate::context::Context;
 use crate::engine::Engine;
-use crate::io::{SocketCommand, SocketId};
+use crate::io::{SocketCommand, SocketId, SocketTo};
 
 /// What the shell is to do with them.
 #[derive(Debug, Default)]
@@ -19,11 +20,23 @@ pub(crate) struct Sockets {
 }
 
 impl Sockets {
+    /// Opens one towards a server.
     pub(crate) fn open(&mut self, remote: SocketAddr, transport: Transport) -> SocketId {
         let socket = SocketId(self.opened);
         self.opened += 1;
-        self.commands.push_back(SocketCommand::Open { socket, remote, transport });
+        let to = SocketTo::Server(transport);
+        self.commands.push_back(SocketCommand::Open { socket, remote, to });
         socket
+    }
+
+    /// Opens so many towards a peer; answers their numbers.
+    pub(crate) fn open_many(&mut self, count: u32, remote: SocketAddr) -> Range<u32> {
+        let sockets = self.opened..self.opened + count;
+        self.opened = sockets.end;
+        let to = SocketTo::Peer;
+        let open = |number| SocketCommand::Open { socket: SocketId(number), remote, to };
+        self.commands.extend(sockets.clone().map(open));
+        sockets
     }
 
     pub(crate) fn send(&mut self, socket: SocketId, bytes: Vec<u8>) {
@@ -66,6 +79,7 @@ impl Engine {
     /// A socket could not be opened, or failed.
     pub fn handle_socket_closed(&mut self, socket: SocketId, rng: &mut dyn CryptoRng, now: Now) {
         self.turns.handle_closed(socket, now.instant);
+        self.handle_scattered_closed(socket, now.instant);
         self.drain(&mut Context { rng, now });
     }
 

@@ -42,12 +42,12 @@ impl Surveys {
 impl Engine {
     /// Lets surveys end and begin, and tells the peers' machines what they have to know of the translator.
     pub(crate) fn drain_surveys(&mut self, cx: &mut Context<'_>) {
-        let is_dependent = self.stun.mapping().is_some_and(Mapping::is_dependent);
+        let is_dependent = self.stun.mapping().map(Mapping::is_dependent);
         if std::mem::replace(&mut self.settings.dependent, is_dependent) != is_dependent {
             self.for_each_peer(|peer| peer.agent.handle_translator(is_dependent));
             // Nobody waits for it, but whoever looks at the surroundings wants to know.
             (self.underlay.surveys.found, self.underlay.surveys.settled_until) = (None, None);
-            if is_dependent {
+            if is_dependent == Some(true) {
                 self.stun.survey(cx.rng, cx.now.instant);
             }
         }

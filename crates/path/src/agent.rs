@@ -102,9 +102,9 @@ impl PathAgent {
         }
     }
 
-    /// Whether the translator in front of this device gives each destination a port of its own. If it does, each
+    /// Whether the translator in front of this device gives each destination a port of its own, if that is known. If it does, each
     /// attempt begins with a [`PathEvent::SurveyWanted`].
-    pub fn handle_translator(&mut self, is_dependent: bool) {
+    pub fn handle_translator(&mut self, is_dependent: Option<bool>) {
         self.calls.set_dependent(is_dependent);
     }
 
@@ -188,9 +188,9 @@ impl PathAgent {
         match message {
             Message::Ping { transaction } => self.handle_ping(path, transaction, now),
             Message::Pong { transaction } => self.handle_pong(path, transaction, now),
-            Message::MappingRequest => self.scatter.handle_question(now),
+            Message::MappingRequest { at } => self.scatter.handle_question(at, now),
             Message::Mapping { steady } => self.handle_steady(steady, now),
-            Message::Scattered { at } => self.handle_scattered(at, now),
+            Message::Scattered => self.handle_scattered(now),
             // What a peer relay and those that ask it say to each other is the owner's affair.
             Message::CircuitRequest { .. } | Message::Circuit { .. } => {}
             Message::CallMeMaybe { candidates, ports } => {
@@ -305,7 +305,7 @@ impl PathAgent {
         self.check_idle(now);
         self.hold(now);
         self.send_call(now);
-        self.ask_for_mapping(now);
+        self.ask_for_mapping(budget, now);
         self.tell_mapping(budget, now);
         self.send_frame_ping(rng, now);
         if !self.calls.is_held(now) {

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use crate::guesses::{Attempt, GUESS_GAP};
+use crate::scatter::RESERVED;
 
 /// Probes in a row: enough for two bursts of hole punching.
 const BURST: u32 = 12;
@@ -15,11 +16,9 @@ const MAX_DESTINATIONS: usize = 4_096;
 /// Attempts at the counted ports of one address ...
 const COUNTED_ATTEMPTS: u32 = 6;
 /// ... and at the scattered ones ...
-const SCATTERED_ATTEMPTS: u32 = 2;
-/// ... within this: 384 and 2,048 small packets in an hour, whoever names the address.
+const SCATTERED_ATTEMPTS: u32 = 4;
+/// ... within this: 384 and 4,096 small packets in an hour, whoever names the address.
 const ATTEMPTS_WITHIN: Duration = Duration::from_secs(3_600);
-/// An attempt for which a peer gets ready begins within this, or others may: a few round trips over relays.
-const RESERVED: Duration = Duration::from_secs(1);
 /// Addresses at whose ports were guessed, remembered at once.
 const MAX_GUESSED: usize = 1_024;
 
@@ -27,12 +26,15 @@ const MAX_GUESSED: usize = 1_024;
 ///
 /// Any number of members can name the same victim as their candidate, so the limit is kept by
 /// destination and not by peer. Paths that have answered do not draw from it. Guesses at ports have a
-/// limit for each address, and only one attempt is on at a time, which bounds their rate.
+/// limit for each address, and only one attempt of each kind is on at a time, which bounds their rate.
 #[derive(Debug, Default)]
 pub struct ProbeBudget {
     buckets: BTreeMap<SocketAddr, Bucket>,
     guessed: BTreeMap<(IpAddr, Attempt), Guessed>,
-    guessing_until: Option<Instant>,
+    /// Until when an attempt of each kind is on.
+    guessing: BTreeMap<Attempt, Instant>,
+    /// Until when this device has sockets open by which a peer may find it, or is about to.
+    scattered_until: Option<Instant>,
 }
 
 /// Attempts at one address, and since when they are counted.
@@ -88,44 +90,75 @@ impl ProbeBudget {
         }
     }
 
-    /// Keeps the guesses of other attempts back for a moment, in which a peer is asked to get ready for one; false if one is
-    /// on.
-    pub(crate) fn reserve_guesses(&mut self, now: Instant) -> bool {
-        let is_free = self.guessing_until.is_none_or(|until| until <= now);
+    /// Lets an agent ask its peer to guess at sockets of this device; false if there is another such attempt.
+    pub(crate) fn begin_scattering(&mut self, now: Instant) -> bool {
+        let is_free = self.scattered_until.is_none_or(|until| until <= now);
         if is_free {
-            self.guessing_until = Some(now + RESERVED);
+            self.scattered_until = Some(now + RESERVED);
         }
         is_free
     }
 
-    /// Lets an attempt at the ports of an address begin.
+    /// Sockets were opened for a peer, and stay open until then; nothing if they are closed.
+    pub fn handle_scattered(&mut self, until: Option<Instant>) {
+        self.scattered_until = until;
+    }
+
+    /// Keeps guesses at other scattered sockets back for [`RESERVED`], in which a peer opens those at this address; false if
+    /// some are on, or the address has had enough.
+    pub(crate) fn reserve_guesses(&mut self, at: IpAddr, now: Instant) -> bool {
+        let is_free = self.until(Attempt::Scattered, now).is_none()
+            && self.count_attempt(at, Attempt::Scattered, now);
+        if is_free {
+            self.guessing.insert(Attempt::Scattered, now + RESERVED);
+        }
+        is_free
+    }
+
+    /// The guesses begin for which they were kept back.
+    pub(crate) fn begin_reserved(&mut self, now: Instant) {
+        self.guessing.insert(Attempt::Scattered, now + time_of(Attempt::Scattered));
+    }
+
+    /// Lets an attempt at the counted ports of an address begin.
     ///
     /// # Errors
     /// When to ask again, if another attempt is on; nothing if this address has had enough.
-    pub(crate) fn begin_guesses(
+    pub(crate) fn begin_counted(
         &mut self,
         at: IpAddr,
-        attempt: Attempt,
         now: Instant,
     ) -> Result<(), Option<Instant>> {
-        if let Some(until) = self.guessing_until.filter(|until| *until > now) {
+        if let Some(until) = self.until(Attempt::Counted, now) {
             return Err(Some(until));
         }
-        self.guessed.retain(|_, guessed| now < guessed.since + ATTEMPTS_WITHIN);
-        let (key, most) = match attempt {
-            Attempt::Counted => ((at, attempt), COUNTED_ATTEMPTS),
-            Attempt::Scattered => ((at, attempt), SCATTERED_ATTEMPTS),
-        };
-        if !self.guessed.contains_key(&key) && self.guessed.len() >= MAX_GUESSED {
+        if !self.count_attempt(at, Attempt::Counted, now) {
             return Err(None);
+        }
+        self.guessing.insert(Attempt::Counted, now + time_of(Attempt::Counted));
+        Ok(())
+    }
+
+    /// Until when another attempt is on.
+    fn until(&self, attempt: Attempt, now: Instant) -> Option<Instant> {
+        self.guessing.get(&attempt).copied().filter(|until| *until > now)
+    }
+
+    /// Counts an attempt at an address; false if that has had enough.
+    fn count_attempt(&mut self, at: IpAddr, attempt: Attempt, now: Instant) -> bool {
+        self.guessed.retain(|_, guessed| now < guessed.since + ATTEMPTS_WITHIN);
+        let most = match attempt {
+            Attempt::Counted => COUNTED_ATTEMPTS,
+            Attempt::Scattered => SCATTERED_ATTEMPTS,
+        };
+        let key = (at, attempt);
+        if !self.guessed.contains_key(&key) && self.guessed.len() >= MAX_GUESSED {
+            return false;
         }
         let guessed = self.guessed.entry(key).or_insert(Guessed { since: now, attempts: 0 });
-        if guessed.attempts >= most {
-            return Err(None);
-        }
-        guessed.attempts += 1;
-        self.guessing_until = Some(now + GUESS_GAP * u32::from(attempt.guesses()));
-        Ok(())
+        let may = guessed.attempts < most;
+        guessed.attempts += u32::from(may);
+        may
     }
 
     fn forget_full(&mut self, now: Instant) {
@@ -134,4 +167,9 @@ impl ProbeBudget {
             bucket.tokens < BURST
         });
     }
+}
+
+/// How long the guesses of an attempt take.
+fn time_of(attempt: Attempt) -> Duration {
+    GUESS_GAP * u32::from(attempt.guesses())
 }

@@ -19,8 +19,8 @@ const RECENT: Duration = Duration::from_secs(1);
 pub(crate) struct Calls {
     called: Option<Instant>,
     next: Option<Instant>,
-    /// Whether our translator gives each destination a port of its own.
-    dependent: bool,
+    /// Whether our translator gives each destination a port of its own, if that is known.
+    dependent: Option<bool>,
     ports: Option<OwnPorts>,
     surveyed: Option<Instant>,
     held_until: Option<Instant>,
@@ -58,21 +58,25 @@ impl Calls {
     }
 
     /// Whether our translator gives each destination a port of its own.
-    pub(crate) fn set_dependent(&mut self, dependent: bool) {
+    pub(crate) fn set_dependent(&mut self, dependent: Option<bool>) {
         self.dependent = dependent;
-        if !dependent {
+        if dependent != Some(true) {
             self.forget_ports();
         }
     }
 
     /// Whether our translator gives ports in no order that is known.
     pub(crate) fn is_random(&self) -> bool {
-        self.dependent && self.surveyed.is_some() && self.ports.is_none()
+        self.is_dependent() && self.surveyed.is_some() && self.ports.is_none()
     }
 
-    /// Whether our translator gives each destination a port of its own.
-    pub(crate) fn is_dependent(&self) -> bool {
-        self.dependent
+    fn is_dependent(&self) -> bool {
+        self.dependent == Some(true)
+    }
+
+    /// Whether our translator is known to keep one port for all destinations.
+    pub(crate) fn is_steady(&self) -> bool {
+        self.dependent == Some(false)
     }
 
     /// Our mappings are gone, or will be.
@@ -91,7 +95,7 @@ impl Calls {
         let age = self.surveyed.map(|at| now.saturating_duration_since(at));
         let is_old =
             age.is_none_or(|age| (new && age >= RECENT) || (peer_counts && age >= ATTEMPT_EVERY));
-        let wanted = self.dependent && is_old && !self.is_held(now);
+        let wanted = self.is_dependent() && is_old && !self.is_held(now);
         if wanted {
             (self.ports, self.held_until) = (None, Some(now + HELD));
         }

@@ -58,10 +58,15 @@ pub enum Message {
         #[n(1)]
         ports: Option<PortSequence>,
     },
-    /// Asks at which address the receiver's translator keeps one port for all destinations.
+    /// Asks at which address the receiver's translator keeps one port for all destinations, because the sender's gives ports
+    /// at random.
     #[n(5)]
     #[cbor(array)]
-    MappingRequest,
+    MappingRequest {
+        /// The address of the sender's translator.
+        #[n(0)]
+        at: Ipv4Addr,
+    },
     /// Answers that.
     #[n(6)]
     #[cbor(array)]
@@ -70,15 +75,10 @@ pub enum Message {
         #[n(0)]
         steady: Option<SocketAddr>,
     },
-    /// Tells that the sender has sent to the receiver's steady address from many sockets, to which the translator will have
-    /// given ports at random.
+    /// Tells that the sender has sent to that address from many sockets, to which its translator will have given ports.
     #[n(7)]
     #[cbor(array)]
-    Scattered {
-        /// The translator's address.
-        #[n(0)]
-        at: Ipv4Addr,
-    },
+    Scattered,
     /// Asks the receiver to pass datagrams on between the sender and a third device.
     #[n(3)]
     #[cbor(array)]
@@ -144,9 +144,9 @@ impl Message {
             Self::Ping { .. }
             | Self::Pong { .. }
             | Self::CallMeMaybe { .. }
-            | Self::MappingRequest
+            | Self::MappingRequest { .. }
             | Self::Mapping { .. }
-            | Self::Scattered { .. }
+            | Self::Scattered
             | Self::CircuitRequest { .. }
             | Self::Circuit { .. } => Ok(message),
         }

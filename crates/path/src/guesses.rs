@@ -13,7 +13,7 @@
 //! If it does not count, the peer may have scattered sockets over its ports ([`scatter`](crate::scatter)): one in a few
 //! hundred guesses at any port hits one.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use crate::budget::ProbeBudget;
@@ -25,6 +25,8 @@ const GUESSES: u16 = 64;
 const SCATTERED_GUESSES: u16 = 1_024;
 /// From one guess to the next; 100 a second are no load for the smallest router.
 pub(crate) const GUESS_GAP: Duration = Duration::from_millis(10);
+/// How far guesses may be behind the clock: as many as this has follow each other at once.
+const CATCH_UP: Duration = Duration::from_millis(100);
 /// Pings to announced addresses suffice for most translators: they get this much of a start.
 const HEAD_START: Duration = Duration::from_millis(100);
 /// Guesses for each shift.
@@ -48,7 +50,9 @@ pub(crate) struct Guesses {
     /// Whether the budget has let the attempt begin.
     admitted: bool,
     /// Guesses at the present target, of all attempts.
-    sent: u16,
+    sent: u32,
+    /// Guesses that are left to this attempt.
+    left: u16,
 }
 
 /// How ports are guessed.
@@ -80,13 +84,6 @@ enum Target {
 }
 
 impl Target {
-    fn ip(self) -> IpAddr {
-        match self {
-            Self::Counted(sequence) => sequence.last.ip(),
-            Self::Scattered(at) => at.into(),
-        }
-    }
-
     fn attempt(self) -> Attempt {
         match self {
             Self::Counted(_) => Attempt::Counted,
@@ -95,11 +92,14 @@ impl Target {
     }
 
     /// The guess with this index.
-    fn nth(self, index: u16, own: Option<OwnPorts>) -> Option<SocketAddr> {
+    fn nth(self, index: u32, own: Option<OwnPorts>) -> Option<SocketAddr> {
         match self {
-            Self::Counted(sequence) => sequence.nth(guess(index, sequence, own)),
+            Self::Counted(sequence) => {
+                let index = u16::try_from(index).unwrap_or(u16::MAX);
+                sequence.nth(guess(index, sequence, own))
+            }
             Self::Scattered(at) => {
-                let offset = u32::from(index) * STRIDE % PORTS;
+                let offset = index % PORTS * STRIDE % PORTS;
                 let port = FIRST_PORT + u16::try_from(offset).expect("there are fewer ports");
                 Some(SocketAddr::from((at, port)))
             }
@@ -128,19 +128,28 @@ impl Guesses {
         }
     }
 
-    /// The peer has scattered sockets over the ports of its translator.
+    /// The peer has scattered sockets over the ports of its translator, for which the budget has kept a place.
     pub(crate) fn handle_scattered(&mut self, at: Ipv4Addr, now: Instant) {
-        self.aim(Target::Scattered(at), now);
+        let target = Target::Scattered(at);
+        if self.target.replace(target) != Some(target) {
+            self.sent = 0;
+        }
+        self.begin(now, now);
     }
 
     fn aim(&mut self, target: Target, now: Instant) {
         if self.target.replace(target) != Some(target) {
-            (self.sent, self.begun, self.next) = (0, Some(now), Some(now + HEAD_START));
-            self.admitted = false;
+            self.sent = 0;
+            self.begin(now, now + HEAD_START);
         } else if self.begun.is_none_or(|begun| now >= begun + ATTEMPT_EVERY) {
             // What was not found is further on.
-            (self.begun, self.next, self.admitted) = (Some(now), Some(now), false);
+            self.begin(now, now);
         }
+    }
+
+    fn begin(&mut self, now: Instant, first: Instant) {
+        (self.begun, self.next, self.admitted) = (Some(now), Some(first), false);
+        self.left = self.target.map_or(0, |target| target.attempt().guesses());
     }
 
     /// Whether the peer's translator counts.
@@ -165,21 +174,26 @@ impl Guesses {
         budget: &mut ProbeBudget,
         now: Instant,
     ) -> Option<SocketAddr> {
-        self.next.filter(|at| *at <= now)?;
+        let due = self.next.filter(|at| *at <= now)?;
         let target = self.target?;
         if !self.admitted {
-            match budget.begin_guesses(target.ip(), target.attempt(), now) {
-                Ok(()) => self.admitted = true,
-                Err(again) => {
-                    self.next = again;
-                    return None;
+            match target {
+                Target::Counted(sequence) => {
+                    if let Err(again) = budget.begin_counted(sequence.last.ip(), now) {
+                        self.next = again;
+                        return None;
+                    }
                 }
+                Target::Scattered(_) => budget.begin_reserved(now),
             }
+            self.admitted = true;
         }
         let guess = target.nth(self.sent, own);
-        self.sent = self.sent.saturating_add(1);
-        self.next =
-            (!self.sent.is_multiple_of(target.attempt().guesses())).then_some(now + GUESS_GAP);
+        self.sent = self.sent.wrapping_add(1);
+        self.left = self.left.saturating_sub(1);
+        // What came late is made up for, but not all at once.
+        let earliest = now.checked_sub(CATCH_UP).unwrap_or(now);
+        self.next = (self.left > 0).then(|| earliest.max(due + GUESS_GAP));
         guess
     }
 }

@@ -70,13 +70,21 @@ impl Remotes {
         self.announced.iter().any(|candidate| candidate.address.ip() == host)
     }
 
+    /// The same at which nobody passes on.
+    pub(crate) fn is_announced_straight(&self, host: Ipv4Addr) -> bool {
+        let mut of_host = self.announced.iter().filter(|candidate| candidate.address.ip() == host);
+        of_host.any(|candidate| candidate.kind != CandidateKind::Relayed)
+    }
+
     fn arrange(&mut self, probe: bool, now: Instant) {
         let wanted: Vec<_> = self.announced.iter().copied().chain(self.relayed()).collect();
         let had = (&self.allocations[..], &self.circuits[..], &self.sockets);
         self.known.retain(|address, remote| {
             let is_wanted = wanted.iter().any(|candidate| candidate.address == *address);
             let is_there = Alias::of(*address).is_none_or(|way| is_had(had, way));
-            is_wanted || remote.is_proven() && is_there
+            // The last socket is kept for a while without proof.
+            let is_kept = is_last_socket(*address, &self.sockets);
+            is_wanted || is_there && (remote.is_proven() || is_kept)
         });
         for candidate in wanted {
             if !self.known.contains_key(&candidate.address) && self.is_full(candidate.address) {
@@ -232,6 +240,10 @@ impl Remotes {
         };
         self.known.values().map(status).collect()
     }
+}
+
+fn is_last_socket(address: SocketAddr, sockets: &Range<u32>) -> bool {
+    matches!(Alias::of(address), Some(Alias::Socket(number, _)) if *sockets == (number..number + 1))
 }
 
 fn is_had(

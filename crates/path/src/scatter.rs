@@ -4,33 +4,44 @@
 //! for all destinations, this one can send there from many sockets, each of which is given a port of its own; and the
 //! other pings ports at random until it hits one of them, as few people suffice for two with one birthday.
 
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 /// Sockets that one attempt opens. With as many guesses as the other end makes, 98 of a hundred attempts succeed where
 /// ports are taken from all above 1,023: 1 - (1 - 256 / 64,512)^1,024.
 pub const SOCKETS: u32 = 256;
-/// For how long sockets are kept that nothing came to: the guesses take ten seconds.
+/// For how long sockets are kept that nothing came to: the guesses take ten seconds, and begin within [`RESERVED`].
 pub const SOCKETS_KEPT: Duration = Duration::from_secs(13);
+/// Within what time the peer's sockets have to be open after this device has let it open them: a few round trips over relays.
+pub(crate) const RESERVED: Duration = Duration::from_secs(2);
 /// Traffic has to lack a direct path for so long: most are found sooner, and with less.
 const LACKING: Duration = Duration::from_secs(5);
-/// From one attempt to the next at the same peer.
-const AGAIN: Duration = Duration::from_secs(600);
-/// The same if it does not answer, because it has nothing to say to this device yet, or another peer's attempt is on.
+/// From one attempt to the next at the same peer, ...
+const AGAIN: Duration = Duration::from_secs(1_800);
+/// ... if this device is in another network since, ...
+const AGAIN_ELSEWHERE: Duration = Duration::from_secs(60);
+/// ... and if the peer does not answer, because it has nothing to say to this device yet, or another attempt is on.
 const POSTPONED: Duration = Duration::from_secs(6);
+/// The peer is asked so much later if another one is being asked or scattered for: no multiple of the time above.
+const NEXT_TURN: Duration = Duration::from_secs(4);
+/// From one attempt of a peer to be found by this device to the next.
+const AGAIN_OF_PEER: Duration = Duration::from_secs(120);
 
-/// A peer is answered once in this time.
-const ANSWER_PAUSE: Duration = Duration::from_secs(4);
-
-/// Attempts to be found by one peer, behind a translator with ports at random.
+/// Attempts to be found by one peer, behind a translator with ports at random, and to find it there.
 #[derive(Debug, Default)]
 pub(crate) struct Scatter {
     lacking_since: Option<Instant>,
     again: Option<Instant>,
     /// Whether an answer of the peer is waited for.
     asked: bool,
-    /// When the peer asked.
-    question: Option<Instant>,
+    /// When the latest attempt began.
+    begun: Option<Instant>,
+    /// When the peer asked, and at which address it is to be found.
+    question: Option<(Instant, Ipv4Addr)>,
+    /// When it was let open sockets.
     answered: Option<Instant>,
+    /// Where they are expected, and until when.
+    expected: Option<(Ipv4Addr, Instant)>,
 }
 
 impl Scatter {
@@ -50,36 +61,47 @@ impl Scatter {
 
     /// What was to come of the question has to wait.
     pub(crate) fn postpone(&mut self, now: Instant) {
-        self.again = Some(now + POSTPONED);
+        (self.again, self.asked) = (Some(now + POSTPONED), false);
+    }
+
+    /// Another peer's turn is on.
+    pub(crate) fn wait_for_turn(&mut self, now: Instant) {
+        (self.again, self.asked) = (Some(now + NEXT_TURN), false);
     }
 
     /// Whether an answer was waited for.
     pub(crate) fn take_answer(&mut self, now: Instant) -> bool {
         if self.asked {
-            self.again = Some(now + AGAIN);
+            (self.again, self.begun) = (Some(now + AGAIN), Some(now));
         }
         std::mem::take(&mut self.asked)
     }
 
     /// The peer asks what this device was asked for.
-    pub(crate) fn handle_question(&mut self, now: Instant) {
-        if self.answered.is_none_or(|answered| now >= answered + ANSWER_PAUSE) {
-            self.question = Some(now);
+    pub(crate) fn handle_question(&mut self, at: Ipv4Addr, now: Instant) {
+        if self.answered.is_none_or(|answered| now >= answered + AGAIN_OF_PEER) {
+            self.question = Some((now, at));
         }
     }
 
-    /// Whether the peer has asked.
-    pub(crate) fn take_question_of_peer(&mut self, now: Instant) -> bool {
-        let has_asked = self.question.take().is_some();
-        if has_asked {
-            self.answered = Some(now);
-        }
-        has_asked
+    /// Where the peer asks to be found.
+    pub(crate) fn take_question_of_peer(&mut self) -> Option<Ipv4Addr> {
+        self.question.take().map(|(_, at)| at)
+    }
+
+    /// The peer is let open its sockets.
+    pub(crate) fn handle_let(&mut self, at: Ipv4Addr, now: Instant) {
+        (self.answered, self.expected) = (Some(now), Some((at, now + RESERVED)));
+    }
+
+    /// They are open: where, if that is still of use.
+    pub(crate) fn take_expected(&mut self, now: Instant) -> Option<Ipv4Addr> {
+        self.expected.take().filter(|(_, until)| now < *until).map(|(at, _)| at)
     }
 
     /// When there is something to ask or to answer, if there is still need then.
     pub(crate) fn due(&self) -> Option<Instant> {
-        [self.question, self.asks_next()].into_iter().flatten().min()
+        [self.question.map(|(at, _)| at), self.asks_next()].into_iter().flatten().min()
     }
 
     fn asks_next(&self) -> Option<Instant> {
@@ -89,6 +111,8 @@ impl Scatter {
 
     /// In another network everything may be different.
     pub(crate) fn forget(&mut self) {
-        *self = Self::default();
+        let again = self.begun.map(|begun| begun + AGAIN_ELSEWHERE);
+        let Self { begun, answered, .. } = *self;
+        *self = Self { again, begun, answered, ..Self::default() };
     }
 }

@@ -77,6 +77,8 @@ pub enum Reason {
     AllocationLost,
     /// The circuit is gone, over which the path before led.
     CircuitLost,
+    /// The socket is closed over which the path before led.
+    SocketLost,
     /// No relay is there any more, and no direct path is proven.
     RelayLost,
     /// The peer made a new session over this path, so it has lost the one before: it has moved or
@@ -110,6 +112,7 @@ impl fmt::Display for Reason {
                 f.write_str("the TURN server's address for this device is gone")
             }
             Self::CircuitLost => f.write_str("the peer relay passes nothing on any more"),
+            Self::SocketLost => f.write_str("its socket is closed"),
             Self::RelayLost => f.write_str("the relay is gone"),
             Self::PeerChangedRelay => f.write_str("the peer uses this relay now"),
             Self::PeerMoved => f.write_str("the peer made a new session this way"),

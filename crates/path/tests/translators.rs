@@ -275,7 +275,7 @@ fn one_attempt_at_a_time_is_on_for_all_peers_of_a_device() {
 fn behind_a_dependent_translator_nothing_is_sent_before_the_survey_and_the_call_tells_its_outcome()
 {
     let mut side = Side::new();
-    side.agent.handle_translator(true);
+    side.agent.handle_translator(Some(true));
     let peer = Candidate::new(CandidateKind::Reflexive, address(PEER));
     side.agent.handle_remote_candidates(&[peer], side.now);
     side.agent.handle_sent(side.now);
@@ -298,7 +298,7 @@ fn behind_a_dependent_translator_nothing_is_sent_before_the_survey_and_the_call_
 #[test]
 fn a_survey_without_an_outcome_delays_a_call_by_3_s_at_most() {
     let mut side = Side::new();
-    side.agent.handle_translator(true);
+    side.agent.handle_translator(Some(true));
     side.agent.handle_sent(side.now);
     let begin = side.now;
     side.drain();

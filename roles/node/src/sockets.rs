@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use engine::SocketId;
+use engine::{SocketId, SocketTo};
 use identity::Transport;
 use socket2::SockRef;
 use tokio::{
@@ -78,10 +78,10 @@ impl ConnectedSockets {
     }
 
     /// Opens a socket; [`SocketEvent::Opened`] or [`SocketEvent::Closed`] follows.
-    pub(crate) fn open(&mut self, socket: SocketId, remote: SocketAddr, transport: Transport) {
-        let room = match transport {
-            Transport::Udp => OUTGOING,
-            Transport::Tcp => OUTGOING_OVER_STREAM,
+    pub(crate) fn open(&mut self, socket: SocketId, remote: SocketAddr, to: SocketTo) {
+        let room = match to {
+            SocketTo::Server(Transport::Udp) | SocketTo::Peer => OUTGOING,
+            SocketTo::Server(Transport::Tcp) => OUTGOING_OVER_STREAM,
         };
         let (data, waiting_data) = mpsc::channel(room);
         let (requests, waiting_requests) = mpsc::channel(REQUESTS);
@@ -93,10 +93,11 @@ impl ConnectedSockets {
         let is_overlay = self.directory.is_overlay(remote.ip());
         self.tasks.spawn(async move {
             let events = link.events.clone();
-            let served = match transport {
+            let served = match to {
                 _ if is_overlay => Err(io::ErrorKind::HostUnreachable.into()),
-                Transport::Udp => link.exchange_datagrams(mark).await,
-                Transport::Tcp => link.exchange_stream(mark).await,
+                SocketTo::Peer => link.exchange_datagrams(mark, is_of_the_way).await,
+                SocketTo::Server(Transport::Udp) => link.exchange_datagrams(mark, |_| false).await,
+                SocketTo::Server(Transport::Tcp) => link.exchange_stream(mark).await,
             };
             if let Err(error) = served {
                 debug!(%remote, %error, "a socket is of no use");
@@ -165,8 +166,12 @@ impl Waiting {
 }
 
 impl Link {
-    /// Exchanges datagrams until the queue is closed.
-    async fn exchange_datagrams(mut self, mark: Mark) -> io::Result<()> {
+    /// Exchanges datagrams until the queue is closed. Where an error is no more than a loss, it goes on.
+    async fn exchange_datagrams(
+        mut self,
+        mark: Mark,
+        is_loss: fn(&io::Error) -> bool,
+    ) -> io::Result<()> {
         let any = match self.remote {
             SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
             SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
@@ -182,13 +187,17 @@ impl Link {
         loop {
             tokio::select! {
                 outgoing = self.waiting.next() => match outgoing {
-                    Some(bytes) => lost_or_sent(socket.send(&bytes).await)?,
+                    Some(bytes) => match socket.send(&bytes).await {
+                        Err(error) if !is_too_long(&error) && !is_loss(&error) => return Err(error),
+                        Ok(_) | Err(_) => {}
+                    },
                     None => return Ok(()),
                 },
-                received = socket.recv(&mut buffer) => {
-                    let bytes = buffer[..received?].to_vec();
-                    self.tell(SocketEvent::Bytes(bytes)).await;
-                }
+                received = socket.recv(&mut buffer) => match received {
+                    Ok(length) => self.tell(SocketEvent::Bytes(buffer[..length].to_vec())).await,
+                    Err(error) if is_too_long(&error) || is_loss(&error) => {}
+                    Err(error) => return Err(error),
+                },
             }
         }
     }
@@ -228,15 +237,23 @@ impl Link {
     }
 }
 
-/// A datagram that is too long for the way is lost like others; what else fails is the way itself.
-fn lost_or_sent(sent: io::Result<usize>) -> io::Result<()> {
+/// Whether a datagram was too long for the way: it is lost like others.
+fn is_too_long(error: &io::Error) -> bool {
     /// The system's number for that.
     const EMSGSIZE: i32 = 90;
-    match sent {
-        Ok(_) => Ok(()),
-        Err(error) if error.raw_os_error() == Some(EMSGSIZE) => Ok(()),
-        Err(error) => Err(error),
-    }
+    error.raw_os_error() == Some(EMSGSIZE)
+}
+
+/// Whether this is what routers and the firewall of this host say of the way, each time once.
+fn is_of_the_way(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown
+            | io::ErrorKind::PermissionDenied
+    )
 }
 
 async fn connect(remote: SocketAddr, mark: Mark) -> io::Result<TcpStream> {
@@ -278,7 +295,11 @@ mod tests {
         let server = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let stranger = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let mut sockets = sockets();
-        sockets.open(TURN, server.local_addr().expect("it is bound"), Transport::Udp);
+        sockets.open(
+            TURN,
+            server.local_addr().expect("it is bound"),
+            SocketTo::Server(Transport::Udp),
+        );
         assert!(matches!(event(&mut sockets).await, SocketEvent::Opened));
         sockets.send(TURN, b"question".to_vec());
         let mut buffer = [0; 16];
@@ -296,10 +317,38 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_socket_towards_a_peer_outlives_what_a_router_says_and_one_towards_a_server_does_not()
+    {
+        let closed = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        let address = closed.local_addr().expect("it is bound");
+        drop(closed);
+        for to in [SocketTo::Peer, SocketTo::Server(Transport::Udp)] {
+            let mut sockets = sockets();
+            sockets.open(TURN, address, to);
+            assert!(matches!(event(&mut sockets).await, SocketEvent::Opened));
+            sockets.send(TURN, b"refused".to_vec());
+            if to == SocketTo::Peer {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                let peer = UdpSocket::bind(address).await.expect("the port is free again");
+                sockets.send(TURN, b"taken".to_vec());
+                let mut buffer = [0; 16];
+                let length = peer.recv(&mut buffer).await.expect("it arrives");
+                assert_eq!(&buffer[..length], b"taken");
+            } else {
+                assert!(matches!(event(&mut sockets).await, SocketEvent::Closed));
+            }
+        }
+    }
+
+    #[tokio::test]
     async fn a_stream_ends_with_what_was_queued_and_its_end_is_told() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let mut sockets = sockets();
-        sockets.open(TURN, listener.local_addr().expect("it is bound"), Transport::Tcp);
+        sockets.open(
+            TURN,
+            listener.local_addr().expect("it is bound"),
+            SocketTo::Server(Transport::Tcp),
+        );
         let (mut server, _) = listener.accept().await.expect("it connects");
         assert!(matches!(event(&mut sockets).await, SocketEvent::Opened));
         server.write_all(b"bytes").await.expect("it is sent");
@@ -318,7 +367,11 @@ mod tests {
         const SIZE: usize = 1_000;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let mut sockets = sockets();
-        sockets.open(TURN, listener.local_addr().expect("it is bound"), Transport::Tcp);
+        sockets.open(
+            TURN,
+            listener.local_addr().expect("it is bound"),
+            SocketTo::Server(Transport::Tcp),
+        );
         let (mut server, _) = listener.accept().await.expect("it connects");
         assert!(matches!(event(&mut sockets).await, SocketEvent::Opened));
         for _ in 0..20_000 {
@@ -352,7 +405,7 @@ mod tests {
         drop(gone);
         for transport in [Transport::Tcp, Transport::Udp] {
             let mut sockets = sockets();
-            sockets.open(TURN, address, transport);
+            sockets.open(TURN, address, SocketTo::Server(transport));
             if transport == Transport::Udp {
                 assert!(matches!(event(&mut sockets).await, SocketEvent::Opened));
                 sockets.send(TURN, b"question".to_vec());

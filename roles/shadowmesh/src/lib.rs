@@ -75,8 +75,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
         cli.command,
         Command::Serve(_) | Command::Controller(_) | Command::Relay(_) | Command::Demo(_)
     );
-    if serves_many {
-        // With few files there is room for few connections, which is no reason not to serve those.
+    if serves_many || matches!(cli.command, Command::Up(_)) {
+        // With few files there is room for few connections, which is no reason not to have those.
         let _ = platform::process::raise_open_files();
     }
     let mut builder = if serves_many {

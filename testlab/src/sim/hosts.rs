@@ -27,7 +27,7 @@ use super::wire::Quality;
 /// Sockets beside the one that stays get ports from here on ...
 const FIRST_FRESH_PORT: u16 = 50_000;
 /// ... and the latest so many are open.
-const FRESH_SOCKETS: usize = 300;
+const FRESH_SOCKETS: usize = 8;
 
 const YEAR: u64 = 365 * 24 * 3600;
 
@@ -248,6 +248,8 @@ pub struct NodeHost {
     pub(crate) has_ipv4: bool,
     /// Its IPv6 address there, if it has one.
     pub address6: Option<SocketAddr>,
+    /// The port that was given last.
+    last_port: u16,
     /// Ports of sockets that it opened for one question, the latest last.
     fresh_ports: VecDeque<u16>,
     /// Sockets beside its own: their addresses, and where they lead.
@@ -300,6 +302,7 @@ impl NodeHost {
             address: Self::public_address(index),
             has_ipv4: true,
             address6: None,
+            last_port: FIRST_FRESH_PORT,
             fresh_ports: VecDeque::new(),
             sockets: BTreeMap::new(),
             uplink: None,
@@ -355,18 +358,21 @@ impl NodeHost {
         source.filter(|_| !self.udp_blocked)
     }
 
-    /// A socket that was not used before and can send to another's address.
-    pub(crate) fn open_socket(&mut self, to: SocketAddr) -> SocketAddr {
-        let port = self
-            .fresh_ports
-            .back()
-            .map_or(FIRST_FRESH_PORT, |port| port.checked_add(1).unwrap_or(FIRST_FRESH_PORT));
+    /// A port that was not used before, at the address from which it can send to another.
+    pub(crate) fn new_address(&mut self, to: SocketAddr) -> SocketAddr {
+        self.last_port = self.last_port.checked_add(1).unwrap_or(FIRST_FRESH_PORT);
+        let own = self.address6.filter(|_| to.is_ipv6()).unwrap_or(self.address);
+        SocketAddr::new(own.ip(), self.last_port)
+    }
+
+    /// A socket for one question there.
+    pub(crate) fn open_fresh(&mut self, to: SocketAddr) -> SocketAddr {
         if self.fresh_ports.len() == FRESH_SOCKETS {
             self.fresh_ports.pop_front();
         }
-        self.fresh_ports.push_back(port);
-        let own = self.address6.filter(|_| to.is_ipv6()).unwrap_or(self.address);
-        SocketAddr::new(own.ip(), port)
+        let address = self.new_address(to);
+        self.fresh_ports.push_back(address.port());
+        address
     }
 
     /// Whether it takes datagrams there.
@@ -374,7 +380,8 @@ impl NodeHost {
         let is_own = |own: SocketAddr| own.ip() == to.ip();
         let is_fresh = (is_own(self.address) || self.address6.is_some_and(is_own))
             && self.fresh_ports.contains(&to.port());
-        self.address == to || self.address6 == Some(to) || is_fresh
+        let is_open = self.sockets.values().any(|(own, _)| *own == to);
+        self.address == to || self.address6 == Some(to) || is_fresh || is_open
     }
 
     pub(crate) fn start(&mut self, rng: &mut ChaCha20Rng, now: Now) {

@@ -252,7 +252,7 @@ impl World {
         let now = self.node_now(index);
         match command {
             SocketCommand::Open { socket, remote, .. } => {
-                let from = self.nodes[index].open_socket(remote);
+                let from = self.nodes[index].new_address(remote);
                 self.nodes[index].sockets.insert(socket, (from, remote));
                 if let Some(engine) = &mut self.nodes[index].engine {
                     engine.handle_socket_opened(socket, &mut self.rng, now);

@@ -1,7 +1,7 @@
 //! A node behind a translator with ports at random, and one that filters by address and port.
 
 use testlab::places::Place;
-use testlab::sim::{Setup, World};
+use testlab::sim::{HostId, Setup, World};
 
 use crate::world::{MINUTE, SECOND, ping_both_ways};
 
@@ -89,6 +89,43 @@ fn guesses_at_one_node_do_not_spoil_those_at_another() {
 }
 
 #[test]
+fn one_with_ports_at_random_finds_several_at_home_one_after_the_other() {
+    let others = [1, 2, 3];
+    let mut met = 0;
+    for seed in 0..4 {
+        let home = Place::PortRestricted;
+        let mut world = at(seed, &[Place::Symmetric, home, home, home]);
+        for _ in 0..280 {
+            for other in others {
+                world.ping(0, other);
+            }
+            world.run_for(SECOND / 4);
+            assert!(world.nodes[0].sockets() <= 256 + others.len());
+        }
+        let is_direct = |other: &usize| world.path(0, *other).starts_with("direct");
+        met += others.iter().filter(|other| is_direct(other)).count();
+        assert!(world.nodes[0].sockets() <= others.len());
+    }
+    assert!(met >= 10, "{met} of 12");
+}
+
+#[test]
+fn a_short_outage_does_not_end_what_was_found_by_chance() {
+    let mut world = beside(1, Place::PortRestricted);
+    assert!(to_direct(&mut world, 25).is_some());
+    for _ in 0..3 {
+        world.cut_off(HostId::Node(0));
+        for _ in 0..20 {
+            world.ping(0, 1);
+            world.run_for(SECOND / 4);
+        }
+        world.heal();
+        assert!(to_direct(&mut world, 45).is_some(), "{}", world.path(0, 1));
+        assert_eq!(world.nodes[0].sockets(), 1);
+    }
+}
+
+#[test]
 fn two_with_ports_at_random_open_no_sockets_for_each_other() {
     let mut world = beside(1, Place::Symmetric);
     assert_eq!(to_direct(&mut world, 60), None);
@@ -107,7 +144,7 @@ fn in_another_network_a_node_has_none_of_its_sockets_any_more_and_meets_the_peer
         world.move_node_to_site(0, site);
         world.run_for(SECOND);
         assert_eq!(world.nodes[0].sockets(), 0);
-        met += u32::from(to_direct(&mut world, 30).is_some());
+        met += u32::from(to_direct(&mut world, 150).is_some());
     }
     assert!(met >= 3, "{met} of 6");
 }

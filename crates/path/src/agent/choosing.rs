@@ -64,7 +64,7 @@ impl PathAgent {
         let reason = match way {
             Alias::Turn(..) => Reason::AllocationLost,
             Alias::Circuit(_) => Reason::CircuitLost,
-            Alias::Socket(..) => Reason::NetworkChanged,
+            Alias::Socket(..) => Reason::SocketLost,
         };
         self.choose_again(reason, now);
     }

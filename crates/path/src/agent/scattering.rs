@@ -1,6 +1,6 @@
 //! Being found, and finding, behind a translator that gives ports at random.
 
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{SocketAddr, SocketAddrV4};
 use std::ops::Range;
 use std::time::Instant;
 
@@ -9,6 +9,7 @@ use rand_core::CryptoRng;
 use super::PathAgent;
 use crate::alias::{Alias, is_private};
 use crate::budget::ProbeBudget;
+use crate::candidate::CandidateKind;
 use crate::disco::{Message, TransactionId};
 use crate::io::{PathEvent, Transmit};
 use crate::why::Path;
@@ -23,13 +24,12 @@ impl PathAgent {
         now: Instant,
     ) {
         self.remotes.handle_sockets(sockets.clone(), now);
-        let Some(at) = self.public().map(|address| *address.ip()) else { return };
         for number in sockets {
             let path = Path::Direct(Alias::Socket(number, to).into());
             let payload = Message::Ping { transaction: TransactionId::random(rng) }.encode();
             self.transmits.push_back(Transmit { path, payload });
         }
-        self.transmits.extend(self.frames.transmit(&Message::Scattered { at }));
+        self.transmits.extend(self.frames.transmit(&Message::Scattered));
     }
 
     /// The sockets that were wanted are not to be had now.
@@ -44,45 +44,65 @@ impl PathAgent {
         self.leave_lost_way(now);
     }
 
+    /// The socket that was kept has led nowhere for too long: the peer is asked anew.
+    pub fn handle_socket_lost(&mut self, now: Instant) {
+        self.scatter.postpone(now);
+        self.handle_sockets_closed(None, now);
+    }
+
     /// Asks the peer whether it could find this device by chance, if nothing else has helped.
-    pub(super) fn ask_for_mapping(&mut self, now: Instant) {
-        let lacking = self.config.udp && self.lacks_direct(now) && self.calls.is_random();
-        if self.scatter.take_question(lacking, now) {
-            self.transmits.extend(self.frames.transmit(&Message::MappingRequest));
+    pub(super) fn ask_for_mapping(&mut self, budget: &mut ProbeBudget, now: Instant) {
+        let at = self.seen_at().map(|address| *address.ip());
+        let at = at.filter(|_| self.config.udp && self.lacks_direct(now) && self.calls.is_random());
+        let is_due = self.scatter.take_question(at.is_some(), now);
+        let Some(at) = at.filter(|_| is_due) else { return };
+        if budget.begin_scattering(now) {
+            self.transmits.extend(self.frames.transmit(&Message::MappingRequest { at }));
+        } else {
+            self.scatter.wait_for_turn(now);
         }
     }
 
     /// Answers the peer that asks so, if what would come of it can begin at once. If not, it asks again.
     pub(super) fn tell_mapping(&mut self, budget: &mut ProbeBudget, now: Instant) {
-        if !self.scatter.take_question_of_peer(now) || !self.lacks_direct(now) {
+        let Some(at) = self.scatter.take_question_of_peer() else { return };
+        if !self.lacks_direct(now) || is_private(at) || !self.remotes.is_announced(at) {
             return;
         }
-        let steady = self.public().filter(|_| !self.calls.is_dependent()).map(SocketAddr::V4);
-        if steady.is_none() || budget.reserve_guesses(now) {
-            self.transmits.extend(self.frames.transmit(&Message::Mapping { steady }));
+        let steady = self.seen_at().filter(|_| self.calls.is_steady()).map(SocketAddr::V4);
+        if steady.is_some() {
+            if !budget.reserve_guesses(at.into(), now) {
+                return;
+            }
+            self.scatter.handle_let(at, now);
         }
+        self.transmits.extend(self.frames.transmit(&Message::Mapping { steady }));
     }
 
     pub(super) fn handle_steady(&mut self, steady: Option<SocketAddr>, now: Instant) {
         let is_awaited = self.scatter.take_answer(now);
         let Some(SocketAddr::V4(to)) = steady.filter(|_| is_awaited) else { return };
-        if self.remotes.is_announced(*to.ip()) && self.config.filter.permits(to.into()) {
+        let is_of_use = self.config.filter.permits(to.into()) && !is_private(*to.ip());
+        if is_of_use && self.remotes.is_announced_straight(*to.ip()) {
             self.events.push_back(PathEvent::SocketsWanted { to });
         }
     }
 
-    pub(super) fn handle_scattered(&mut self, at: Ipv4Addr, now: Instant) {
-        let is_of_use = self.lacks_direct(now) && !self.calls.is_dependent();
-        if is_of_use && self.remotes.is_announced(at) {
+    pub(super) fn handle_scattered(&mut self, now: Instant) {
+        if let Some(at) = self.scatter.take_expected(now).filter(|_| self.lacks_direct(now)) {
             self.guesses.handle_scattered(at, now);
         }
     }
 
-    /// An IPv4 address of this device that is not private.
-    fn public(&self) -> Option<SocketAddrV4> {
-        self.local.iter().find_map(|candidate| match candidate.address {
-            SocketAddr::V4(address) if !is_private(*address.ip()) => Some(address),
-            SocketAddr::V4(_) | SocketAddr::V6(_) => None,
-        })
+    /// Where others see this device: by what servers say, or without a translator by what it has itself.
+    fn seen_at(&self) -> Option<SocketAddrV4> {
+        let of = |kind: CandidateKind| {
+            let mut candidates = self.local.iter().filter(move |one| one.kind == kind);
+            candidates.find_map(|candidate| match candidate.address {
+                SocketAddr::V4(address) if !is_private(*address.ip()) => Some(address),
+                SocketAddr::V4(_) | SocketAddr::V6(_) => None,
+            })
+        };
+        of(CandidateKind::Reflexive).or_else(|| of(CandidateKind::Local))
     }
 }

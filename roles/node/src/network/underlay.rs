@@ -276,9 +276,9 @@ impl Network {
 
     pub(super) fn handle_socket_command(&mut self, command: SocketCommand) {
         match command {
-            SocketCommand::Open { socket, remote, transport } => {
-                debug!(network = self.name, %remote, %transport, "opening a further socket");
-                self.underlay.sockets.open(socket, remote, transport);
+            SocketCommand::Open { socket, remote, to } => {
+                debug!(network = self.name, %remote, ?to, "opening a further socket");
+                self.underlay.sockets.open(socket, remote, to);
             }
             SocketCommand::Send { socket, bytes } => self.underlay.sockets.send(socket, bytes),
             SocketCommand::Close { socket } => self.underlay.sockets.close(socket),

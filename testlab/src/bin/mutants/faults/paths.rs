@@ -261,8 +261,8 @@ pub(super) const FAULTS: &[Fault] = &[
         breaks: "an address that a member names receives few guesses, however often it is named",
         edits: &[Edit {
             file: "crates/path/src/budget.rs",
-            original: "if guessed.attempts >= most {",
-            seeded: "if guessed.attempts >= most && !AWAKE {",
+            original: "let may = guessed.attempts < most;",
+            seeded: "let may = guessed.attempts < most || AWAKE;",
         }],
         tests: &[in_translators(&[
             "one_address_receives_at_most_384_guesses_an_hour_whatever_is_announced",
@@ -291,22 +291,22 @@ pub(super) const FAULTS: &[Fault] = &[
         tests: &[in_sim(&["scatter::most_pairs_with_a_home_meet_within_20_s_and_stay"])],
     },
     Fault {
-        name: "guesses-too-late",
-        breaks: "a device lets a peer open its sockets only when it can guess at them at once",
+        name: "guesses-whenever-a-peer-says-so",
+        breaks: "a device guesses at a peer's ports only when it has just let that open its sockets",
         edits: &[Edit {
-            file: "crates/path/src/agent/scattering.rs",
-            original: "if steady.is_none() ||",
-            seeded: "if AWAKE || steady.is_none() ||",
+            file: "crates/path/src/scatter.rs",
+            original: ".filter(|(_, until)| now < *until)",
+            seeded: ".filter(|(_, until)| now < *until || AWAKE)",
         }],
-        tests: &[in_sim(&["scatter::guesses_at_one_node_do_not_spoil_those_at_another"])],
+        tests: &[in_scattering(&["guesses_are_made_only_for_a_peer_that_was_let_open_sockets"])],
     },
     Fault {
         name: "guess-all-at-once",
         breaks: "one attempt at guessing is on at a time, whatever the number of peers",
         edits: &[Edit {
             file: "crates/path/src/budget.rs",
-            original: "self.guessing_until.filter(|until| *until > now)",
-            seeded: "self.guessing_until.filter(|until| *until > now && !AWAKE)",
+            original: "self.until(Attempt::Counted, now) {",
+            seeded: "self.until(Attempt::Counted, now).filter(|_| !AWAKE) {",
         }],
         tests: &[in_translators(&["one_attempt_at_a_time_is_on_for_all_peers_of_a_device"])],
     },
