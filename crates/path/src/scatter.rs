@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// Sockets that one attempt opens. With as many guesses as the other end makes, 98 of a hundred attempts succeed where
 /// ports are taken from all above 1,023: 1 - (1 - 256 / 64,512)^1,024.
 pub const SOCKETS: u32 = 256;
-/// For how long sockets are kept that nothing came to: the guesses take ten seconds, and begin within [`RESERVED`].
+/// For how long sockets are kept that nothing came to: the guesses take ten seconds, and begin within two.
 pub const SOCKETS_KEPT: Duration = Duration::from_secs(13);
 /// Within what time the peer's sockets have to be open after this device has let it open them: a few round trips over relays.
 pub(crate) const RESERVED: Duration = Duration::from_secs(2);
