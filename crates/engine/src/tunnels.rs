@@ -336,6 +336,7 @@ impl Engine {
             Dropped::Malformed | Dropped::WrongMac1 => TunnelRefusal::Noise,
             Dropped::Transport(OpenError::Malformed | OpenError::Ended)
             | Dropped::UnknownIndex
+            | Dropped::RepeatedInitiation
             | Dropped::TooManyInitiations => return,
         };
         let device = match via {

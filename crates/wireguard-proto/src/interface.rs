@@ -139,6 +139,10 @@ pub enum Dropped {
     /// Damaged, forged, or made with other keys.
     #[error("the message is not authentic")]
     NotAuthentic,
+    /// A copy of the initiation that was answered last, within the time that its sender waits for
+    /// the answer.
+    #[error("the initiation was just answered")]
+    RepeatedInitiation,
     /// The initiation's timestamp is not newer than the last.
     #[error("the initiation was received before")]
     ReplayedInitiation,

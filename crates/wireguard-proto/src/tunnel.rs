@@ -60,6 +60,19 @@ struct Inbound {
     taken: Option<Instant>,
 }
 
+impl Inbound {
+    /// What to call an initiation that is not newer than the last. The initiator itself sends
+    /// copies of one until it makes another.
+    fn refusal(&self, timestamp: Tai64N, now: Instant) -> Dropped {
+        let is_recent = self.taken.is_some_and(|taken| now < taken + REKEY_TIMEOUT + MAX_JITTER);
+        if timestamp == self.greatest && is_recent {
+            Dropped::RepeatedInitiation
+        } else {
+            Dropped::ReplayedInitiation
+        }
+    }
+}
+
 /// The sessions of section 6.3 of the paper.
 #[derive(Default)]
 struct Sessions {
@@ -226,7 +239,7 @@ impl<E: Clone> Tunnel<E> {
         now: Instant,
     ) -> Result<(), Dropped> {
         if initiation.timestamp <= self.inbound.greatest {
-            return Err(Dropped::ReplayedInitiation);
+            return Err(self.inbound.refusal(initiation.timestamp, now));
         }
         let too_soon = |taken: Instant| now.saturating_duration_since(taken) < INITIATION_INTERVAL;
         if self.inbound.taken.is_some_and(too_soon) {

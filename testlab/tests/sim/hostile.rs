@@ -6,7 +6,8 @@ use control_proto::{SecurityEvent, TunnelRefusal};
 use engine::HostPacket;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
-use testlab::sim::{Setup, World};
+use testlab::places::Place;
+use testlab::sim::{Quality, Setup, World};
 
 use crate::world::{MINUTE, SECOND, joined, ping_both_ways};
 
@@ -138,4 +139,23 @@ fn a_member_that_claims_the_tunnel_key_of_another_takes_nothing_from_it() {
     world.run_for(5 * MINUTE);
     ping_both_ways(&mut world, 10 * SECOND);
     assert!(!world.ping_until_answered(0, 2, 10 * SECOND));
+}
+
+#[test]
+fn devices_that_all_look_for_one_at_once_are_no_alarm() {
+    // Direct paths are found before what went over the relays is answered, so it goes over them as well.
+    let streams = Quality { latency: SECOND, ..Quality::STREAM };
+    let mut world = World::new(Setup { nodes: 0, streams, ..Setup::default() });
+    for _ in 0..24 {
+        let site = Place::PortRestricted.site(&mut world);
+        world.add_node_at(site);
+    }
+    world.run_for(MINUTE);
+    for node in 1..world.nodes.len() {
+        world.ping(node, 0);
+    }
+    world.run_for(2 * MINUTE);
+    assert!(world.path(1, 0).starts_with("direct"), "{}", world.path(1, 0));
+    let alarms: Vec<_> = world.nodes.iter().flat_map(|node| &node.alarms).collect();
+    assert!(alarms.is_empty(), "{alarms:?}");
 }

@@ -240,7 +240,21 @@ fn a_replayed_initiation_is_refused() {
     let from = lab.a.address;
     lab.b.take(&mut message.clone(), from, &mut lab.rng, lab.now);
     lab.advance(SECOND);
+    lab.b.take(&mut message.clone(), from, &mut lab.rng, lab.now);
+    assert_eq!(lab.b.dropped, [Dropped::RepeatedInitiation], "as its sender may");
+    lab.advance(REKEY_TIMEOUT);
     lab.b.take(&mut message, from, &mut lab.rng, lab.now);
+    assert_eq!(lab.b.dropped[1..], [Dropped::ReplayedInitiation]);
+}
+
+#[test]
+fn an_initiation_from_before_the_last_is_a_replay_at_once() {
+    let mut lab = Lab::new();
+    let (peer, from) = (lab.a.peer, lab.a.address);
+    lab.a.interface.initiate(&peer, &mut lab.rng, lab.now);
+    let mut lost = lab.a.interface.poll_transmit().unwrap().message;
+    lab.advance(REKEY_TIMEOUT + SECOND);
+    lab.b.take(&mut lost, from, &mut lab.rng, lab.now);
     assert_eq!(lab.b.dropped, [Dropped::ReplayedInitiation]);
 }
 
