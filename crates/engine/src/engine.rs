@@ -22,7 +22,7 @@ use crate::context::Context;
 use crate::control::Control;
 use crate::dataplane::{DataPlaneHandle, Inbound, Notice, Outbound, Way};
 use crate::host_packet::HostPacket;
-use crate::io::{EngineEvent, InterfaceSettings, StatePart, StreamCommand, StreamId, Transmit};
+use crate::io::{EngineEvent, InterfaceSettings, StreamCommand, StreamId, Transmit};
 use crate::peers::{PeerSettings, Peers, overlay};
 use crate::psk::End;
 use crate::relays::{RelaySettings, Relays};
@@ -564,25 +564,6 @@ impl Engine {
             self.control.client_mut().report(event.clone(), now);
             self.output.events.push_back(EngineEvent::Security(event));
         }
-    }
-
-    /// Asks for the state to be kept now, without waiting for further changes: for a clean stop.
-    pub fn flush(&mut self) {
-        self.save();
-        self.save_map();
-    }
-
-    fn save(&mut self) {
-        let client = self.control.client();
-        self.saved.chain = client.chain().cloned();
-        self.saved.set_least_time(client.least_time(self.schedule.last_now()));
-        self.output.events.push_back(EngineEvent::Save(StatePart::Own, self.saved.to_bytes()));
-    }
-
-    fn save_map(&mut self) {
-        let bytes = self.control.client().map().to_bytes();
-        self.schedule.map_saved(bytes.len());
-        self.output.events.push_back(EngineEvent::Save(StatePart::Map, bytes));
     }
 }
 

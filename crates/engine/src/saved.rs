@@ -5,6 +5,9 @@ use minicbor::{Decode, Encode};
 use noise_channel::{ClockOffset, Now, UnixMillis};
 use wireguard_proto::Tai64N;
 
+use crate::engine::Engine;
+use crate::io::{EngineEvent, StatePart};
+
 const FORMAT: u8 = 1;
 /// WireGuard timestamps that are reserved at once.
 const RESERVED_SECONDS: u64 = 600;
@@ -106,6 +109,27 @@ fn later(timestamp: Tai64N, seconds: u64) -> Tai64N {
     let ahead = u64::from_be_bytes(head.try_into().expect("split at 8")).saturating_add(seconds);
     head.copy_from_slice(&ahead.to_be_bytes());
     Tai64N::from_bytes(bytes)
+}
+
+impl Engine {
+    /// Asks for the state to be kept now, without waiting for further changes: for a clean stop.
+    pub fn flush(&mut self) {
+        self.save();
+        self.save_map();
+    }
+
+    pub(crate) fn save(&mut self) {
+        let client = self.control.client();
+        self.saved.chain = client.chain().cloned();
+        self.saved.set_least_time(client.least_time(self.schedule.last_now()));
+        self.output.events.push_back(EngineEvent::Save(StatePart::Own, self.saved.to_bytes()));
+    }
+
+    pub(crate) fn save_map(&mut self) {
+        let bytes = self.control.client().map().to_bytes();
+        self.schedule.map_saved(bytes.len());
+        self.output.events.push_back(EngineEvent::Save(StatePart::Map, bytes));
+    }
 }
 
 #[cfg(test)]

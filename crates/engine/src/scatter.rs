@@ -86,9 +86,8 @@ impl Engine {
 
     /// A socket has failed.
     pub(crate) fn handle_scattered_closed(&mut self, socket: SocketId, now: Instant) {
-        let kept = self.scatter.kept.remove(&socket.0);
-        if let Some(peer) = kept.and_then(|kept| self.peers.touch(kept.lead.peer)) {
-            peer.agent.handle_socket_lost(now);
+        if let Some(kept) = self.scatter.kept.remove(&socket.0) {
+            self.tell_lost(kept.lead.peer, now);
         }
     }
 
@@ -100,17 +99,21 @@ impl Engine {
                 hit => self.end_attempt(attempt, hit, now),
             }
         }
-        let kept = std::mem::take(&mut self.scatter.kept);
-        for (number, Kept { lead, lost }) in kept {
-            let lost = if self.leads(lead, number) { None } else { lost.or(Some(now)) };
-            if lost.is_none_or(|since| now < since + LOST_KEPT) {
-                self.scatter.kept.insert(number, Kept { lead, lost });
-                continue;
-            }
+        let mut kept = std::mem::take(&mut self.scatter.kept);
+        for (number, Kept { lead, lost }) in &mut kept {
+            *lost = if self.leads(*lead, *number) { None } else { lost.or(Some(now)) };
+        }
+        let is_over = |kept: &Kept| kept.lost.is_some_and(|since| now >= since + LOST_KEPT);
+        for (number, over) in kept.extract_if(.., |_, kept| is_over(kept)) {
             self.sockets.close(SocketId(number));
-            if let Some(peer) = self.peers.touch(lead.peer) {
-                peer.agent.handle_socket_lost(now);
-            }
+            self.tell_lost(over.lead.peer, now);
+        }
+        self.scatter.kept = kept;
+    }
+
+    fn tell_lost(&mut self, peer: DeviceId, now: Instant) {
+        if let Some(peer) = self.peers.touch(peer) {
+            peer.agent.handle_socket_lost(now);
         }
     }
 

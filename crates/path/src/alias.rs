@@ -59,8 +59,8 @@ impl Alias {
     /// since nothing comes to it but from where it leads.
     pub(crate) fn counted(address: SocketAddr) -> SocketAddr {
         match Self::of(address) {
-            Some(Self::Turn(_, peer)) => peer.into(),
-            Some(Self::Circuit(_) | Self::Socket(..)) | None => address,
+            Some(Self::Socket(..)) => address,
+            Some(Self::Turn(..) | Self::Circuit(_)) | None => Self::reached(address),
         }
     }
 

@@ -70,7 +70,8 @@ impl Calls {
         self.is_dependent() && self.surveyed.is_some() && self.ports.is_none()
     }
 
-    fn is_dependent(&self) -> bool {
+    /// Whether our translator is known to give each destination a port of its own.
+    pub(crate) fn is_dependent(&self) -> bool {
         self.dependent == Some(true)
     }
 

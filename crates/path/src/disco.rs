@@ -71,7 +71,7 @@ pub enum Message {
     #[n(6)]
     #[cbor(array)]
     Mapping {
-        /// The address; none if each destination gets a port of its own, or as long as that is not known.
+        /// The address; none if each destination gets a port of its own.
         #[n(0)]
         steady: Option<SocketAddr>,
     },

@@ -246,6 +246,27 @@ fn guesses_are_made_only_for_a_peer_that_was_let_open_sockets() {
 }
 
 #[test]
+fn what_a_translator_does_is_told_once_it_is_known() {
+    let told = |dependent: Option<bool>| {
+        let mut pair = Pair::new(1);
+        let End { agent, budget, rng } = &mut pair.steady;
+        agent.handle_translator(dependent);
+        agent.handle_sent(pair.now);
+        let request = Message::MappingRequest { at: Ipv4Addr::new(203, 0, 113, 7) };
+        agent.handle_message(Path::Relay, request, pair.now);
+        agent.handle_timeout(budget, rng, pair.now);
+        let sent = std::iter::from_fn(|| agent.poll_transmit());
+        let mut messages = sent.filter_map(|one| Message::decode(&one.payload).ok());
+        messages.find_map(|message| {
+            if let Message::Mapping { steady } = message { Some(steady) } else { None }
+        })
+    };
+    assert_eq!(told(Some(false)), Some(Some(address(STEADY))));
+    assert_eq!(told(Some(true)), Some(None));
+    assert_eq!(told(None), None, "the peer asks again");
+}
+
+#[test]
 fn a_peer_that_asks_on_and_on_gets_one_attempt_in_two_minutes_and_four_in_an_hour() {
     let mut pair = Pair::new(1);
     let mut lets = 0;

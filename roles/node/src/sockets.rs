@@ -327,16 +327,25 @@ mod tests {
             sockets.open(TURN, address, to);
             assert!(matches!(event(&mut sockets).await, SocketEvent::Opened));
             sockets.send(TURN, b"refused".to_vec());
-            if to == SocketTo::Peer {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                let peer = UdpSocket::bind(address).await.expect("the port is free again");
-                sockets.send(TURN, b"taken".to_vec());
-                let mut buffer = [0; 16];
-                let length = peer.recv(&mut buffer).await.expect("it arrives");
-                assert_eq!(&buffer[..length], b"taken");
-            } else {
+            if to != SocketTo::Peer {
                 assert!(matches!(event(&mut sockets).await, SocketEvent::Closed));
+                continue;
             }
+            // The socket's task has its turn, and nobody is there yet.
+            tokio::task::yield_now().await;
+            let peer = UdpSocket::bind(address).await.expect("the port is free again");
+            let arrived = async {
+                // Those are lost that are told of the first one's fate.
+                loop {
+                    sockets.send(TURN, b"taken".to_vec());
+                    let mut buffer = [0; 16];
+                    let received = timeout(Duration::from_millis(10), peer.recv(&mut buffer)).await;
+                    if let Ok(length) = received {
+                        return buffer[..length.expect("it is bound")].to_vec();
+                    }
+                }
+            };
+            assert_eq!(timeout(DEADLINE, arrived).await.expect("in time"), b"taken");
         }
     }
 

@@ -63,18 +63,17 @@ impl PathAgent {
         }
     }
 
-    /// Answers the peer that asks so, if what would come of it can begin at once. If not, it asks again.
+    /// Answers the peer that asks so, if that is known, and if what would come of it can begin at once. If not, it asks again.
     pub(super) fn tell_mapping(&mut self, budget: &mut ProbeBudget, now: Instant) {
         let Some(at) = self.scatter.take_question_of_peer() else { return };
         if !self.lacks_direct(now) || is_private(at) || !self.remotes.is_announced(at) {
             return;
         }
         let steady = self.seen_at().filter(|_| self.calls.is_steady()).map(SocketAddr::V4);
-        if steady.is_some() {
-            if !budget.reserve_guesses(at.into(), now) {
-                return;
-            }
+        if steady.is_some() && budget.reserve_guesses(at.into(), now) {
             self.scatter.handle_let(at, now);
+        } else if !self.calls.is_dependent() {
+            return;
         }
         self.transmits.extend(self.frames.transmit(&Message::Mapping { steady }));
     }

@@ -1,0 +1,100 @@
+//! What is sent so that a path is found or kept: calls, probes and guesses.
+
+use std::time::Instant;
+
+use rand_core::CryptoRng;
+
+use super::{PROBE_AFTER, PathAgent, Unanswered};
+use crate::alias::Alias;
+use crate::budget::ProbeBudget;
+use crate::disco::{Message, TransactionId};
+use crate::io::{PathEvent, Transmit};
+use crate::remote::{KEEP_ALIVE, Remote, retry_after};
+use crate::why::Path;
+
+impl PathAgent {
+    /// Waits with what is due until it is known which ports it will get.
+    pub(super) fn hold(&mut self, now: Instant) {
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        let mut due = self.remotes.all().filter(|remote| is_due(remote.due())).peekable();
+        let has_due = due.peek().is_some() || is_due(self.calls.due());
+        let is_new = due.any(Remote::lacks_mapping);
+        let wanted = has_due && !self.is_direct() && self.is_active(now);
+        if wanted && self.calls.hold(is_new, self.guesses.is_counted(), now) {
+            self.events.push_back(PathEvent::SurveyWanted);
+        }
+    }
+
+    pub(super) fn send_call(&mut self, now: Instant) {
+        if self.is_straight() || !self.is_active(now) {
+            self.calls.stop();
+        }
+        if !self.calls.take(now) || self.local.is_empty() {
+            return;
+        }
+        let candidates = self.local.iter().map(|candidate| candidate.address).collect();
+        let ports = self.calls.announced();
+        if let Some(transmit) = self.frames.transmit(&Message::CallMeMaybe { candidates, ports }) {
+            self.calls.handle_sent(now);
+            self.transmits.push_back(transmit);
+        }
+    }
+
+    pub(super) fn send_guesses(
+        &mut self,
+        budget: &mut ProbeBudget,
+        rng: &mut dyn CryptoRng,
+        now: Instant,
+    ) {
+        if self.is_straight() || !self.is_active(now) || !self.config.udp {
+            return self.guesses.stop();
+        }
+        let guess = self.guesses.next(self.calls.ports(), budget, now);
+        let Some(address) = guess.filter(|address| self.config.filter.permits(*address)) else {
+            return;
+        };
+        // An answer needs no match: what arrives shows the peer's address by itself.
+        let payload = Message::Ping { transaction: TransactionId::random(rng) }.encode();
+        self.transmits.push_back(Transmit { path: Path::Direct(address), payload });
+    }
+
+    pub(super) fn send_frame_ping(&mut self, rng: &mut dyn CryptoRng, now: Instant) {
+        if self.user_pings.take().is_some() {
+            self.transmits.extend(self.frames.ping(rng, now));
+        }
+    }
+
+    pub(super) fn send_probes(
+        &mut self,
+        budget: &mut ProbeBudget,
+        rng: &mut dyn CryptoRng,
+        now: Instant,
+    ) {
+        let silent = self.silent_since.map(|since| now.saturating_duration_since(since));
+        let mut retry = retry_after(silent.filter(|silent| *silent >= PROBE_AFTER));
+        if self.calls.ports().is_some() {
+            // The mapping has to stay where the peer looks for it.
+            retry = retry.min(KEEP_ALIVE);
+        }
+        for (address, remote) in self.remotes.all_mut() {
+            if remote.due().is_none_or(|at| at > now) {
+                continue;
+            }
+            if !remote.is_proven() && !budget.take(Alias::counted(address), now) {
+                remote.skip_probe(retry, now);
+                continue;
+            }
+            let transaction = TransactionId::random(rng);
+            if remote.makes_mapping() {
+                self.calls.handle_mapping_made();
+            }
+            let payload = Message::Ping { transaction }.encode_padded();
+            remote.handle_probe_sent(transaction, retry, now);
+            let path = Path::Direct(address);
+            self.transmits.push_back(Transmit { path, payload });
+            if path == self.chosen && self.unanswered.is_none() {
+                self.unanswered = Some(Unanswered::since(now));
+            }
+        }
+    }
+}
