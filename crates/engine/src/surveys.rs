@@ -33,6 +33,18 @@ impl Surveys {
         }
     }
 
+    /// Takes what a survey has found; false if it is made once more, because what counted a moment ago still does.
+    fn take(&mut self, found: Option<PortSequence>, now: Instant) -> bool {
+        let was_found = std::mem::replace(&mut self.found, found).is_some();
+        let was_disturbed = was_found && found.is_none();
+        if was_disturbed {
+            self.asked.take().into_iter().for_each(|peer| self.waiting.push_front(peer));
+        }
+        let is_settled = found.is_none() && !was_disturbed;
+        self.settled_until = is_settled.then(|| now + SETTLED);
+        !was_disturbed
+    }
+
     /// How the translator counted the last time, if it did.
     pub(crate) fn found(&self) -> Option<PortSequence> {
         self.found
@@ -51,9 +63,9 @@ impl Engine {
                 self.stun.survey(cx.rng, cx.now.instant);
             }
         }
-        if let Some(found) = self.stun.poll_surveyed(cx.instant()) {
-            let settled = found.is_none().then(|| cx.instant() + SETTLED);
-            (self.underlay.surveys.found, self.underlay.surveys.settled_until) = (found, settled);
+        if let Some(found) = self.stun.poll_surveyed(cx.instant())
+            && self.underlay.surveys.take(found, cx.instant())
+        {
             self.tell_surveyed(found, cx);
         }
         if !self.stun.is_surveying()

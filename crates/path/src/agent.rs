@@ -1,6 +1,7 @@
 //! The machine that chooses the path to one peer.
 
 mod choosing;
+mod meeting;
 mod probing;
 mod scattering;
 
@@ -20,6 +21,7 @@ use crate::guesses::Guesses;
 use crate::io::{PathConfig, PathEvent, RemoteStatus, Transmit};
 use crate::relay_choice::RelayChange;
 use crate::remotes::Remotes;
+use crate::rendezvous::Rendezvous;
 use crate::scatter::Scatter;
 use crate::translator::PortSequence;
 use crate::why::{Decision, Path, Reason};
@@ -42,11 +44,14 @@ pub struct PathAgent {
     frames: Frames,
     chosen: Path,
     active_until: Option<Instant>,
+    /// The same for traffic of this device and for it, without what the peer asks for.
+    wanted_until: Option<Instant>,
     unanswered: Option<Unanswered>,
     /// Since when traffic leaves to which nothing at all has come back, by whatever path.
     silent_since: Option<Instant>,
     calls: Calls,
     guesses: Guesses,
+    rendezvous: Rendezvous,
     scatter: Scatter,
     user_pings: Option<Instant>,
     decisions: VecDeque<Decision>,
@@ -77,10 +82,12 @@ impl PathAgent {
             frames: Frames::default(),
             chosen: Path::None,
             active_until: None,
+            wanted_until: None,
             unanswered: None,
             silent_since: None,
             calls: Calls::default(),
             guesses: Guesses::default(),
+            rendezvous: Rendezvous::default(),
             scatter: Scatter::default(),
             user_pings: None,
             decisions: VecDeque::new(),
@@ -191,6 +198,7 @@ impl PathAgent {
             Message::MappingRequest { at } => self.scatter.handle_question(at, now),
             Message::Mapping { steady } => self.handle_steady(steady, now),
             Message::Scattered => self.handle_scattered(now),
+            Message::Rendezvous { ports } => self.handle_rendezvous(ports, now),
             // What a peer relay and those that ask it say to each other is the owner's affair.
             Message::CircuitRequest { .. } | Message::Circuit { .. } => {}
             Message::CallMeMaybe { candidates, ports } => {
@@ -199,14 +207,17 @@ impl PathAgent {
                     let ip = ports.last.ip();
                     ip.is_ipv4() && candidates.iter().any(|candidate| candidate.ip() == ip)
                 };
-                self.guesses.handle_announcement(ports.filter(is_announced), now);
+                let ports = ports.filter(is_announced);
+                self.guesses.handle_announcement(ports, self.calls.is_dependent(), now);
                 let candidates: Vec<_> = candidates
                     .into_iter()
                     .map(|address| Candidate::new(CandidateKind::Reflexive, address))
                     .collect();
-                self.wake(now);
+                self.stir(now);
                 self.handle_remote_candidates(&candidates, now);
-                self.call(now);
+                if self.config.udp {
+                    self.calls.answer(self.is_wanted(now), now);
+                }
             }
         }
     }
@@ -276,6 +287,7 @@ impl PathAgent {
     pub fn handle_network_change(&mut self, now: Instant) {
         self.remotes.all_mut().for_each(|(_, remote)| remote.reset());
         self.calls.forget_ports();
+        self.rendezvous.forget();
         self.scatter.forget();
         self.unanswered = None;
         if self.is_direct() {
@@ -307,6 +319,7 @@ impl PathAgent {
         self.send_call(now);
         self.ask_for_mapping(budget, now);
         self.tell_mapping(budget, now);
+        self.meet(budget, rng, now);
         self.send_frame_ping(rng, now);
         if !self.calls.is_held(now) {
             self.send_probes(budget, rng, now);
@@ -343,6 +356,7 @@ impl PathAgent {
             probe.map(|at| (at, "path probe")),
             self.remotes.stale_at().map(|at| (at, "path proof runs out")),
             self.calls.due().map(|at| (at, "call-me-maybe")),
+            self.rendezvous.due().map(|at| (at, "rendezvous")),
             self.scatter.due().map(|at| (at, "scattered sockets")),
             self.user_pings.map(|at| (at, "ping")),
             self.active_until.map(|at| (at, "path goes idle")),
@@ -450,12 +464,22 @@ impl PathAgent {
         self.active_until.is_some_and(|until| until > now)
     }
 
+    fn is_wanted(&self, now: Instant) -> bool {
+        self.wanted_until.is_some_and(|until| until > now)
+    }
+
     fn is_direct(&self) -> bool {
         matches!(self.chosen, Path::Direct(_))
     }
 
     /// There is traffic: look for a better path if none is proven.
     fn wake(&mut self, now: Instant) {
+        self.wanted_until = Some(now + ACTIVE_FOR);
+        self.stir(now);
+    }
+
+    /// A path is looked for, whoever has traffic.
+    fn stir(&mut self, now: Instant) {
         let was_active = self.is_active(now);
         self.active_until = Some(now + ACTIVE_FOR);
         if !was_active {

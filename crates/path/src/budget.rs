@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use crate::guesses::{Attempt, GUESS_GAP};
+use crate::rendezvous::STILL;
 use crate::scatter::RESERVED;
 
 /// Probes in a row: enough for two bursts of hole punching.
@@ -129,14 +130,42 @@ impl ProbeBudget {
         at: IpAddr,
         now: Instant,
     ) -> Result<(), Option<Instant>> {
-        if let Some(until) = self.until(Attempt::Counted, now) {
-            return Err(Some(until));
-        }
-        if !self.count_attempt(at, Attempt::Counted, now) {
-            return Err(None);
-        }
-        self.guessing.insert(Attempt::Counted, now + time_of(Attempt::Counted));
+        self.has_room(at, now)?;
+        self.begin_met(at, now);
         Ok(())
+    }
+
+    /// Keeps guesses at other counted ports back while this device and a peer find out where their counts stand.
+    ///
+    /// # Errors
+    /// As for [`Self::begin_counted`].
+    pub(crate) fn begin_rendezvous(
+        &mut self,
+        at: IpAddr,
+        now: Instant,
+    ) -> Result<(), Option<Instant>> {
+        self.has_room(at, now)?;
+        self.guessing.insert(Attempt::Counted, now + STILL);
+        Ok(())
+    }
+
+    /// The guesses begin for which they were kept back.
+    pub(crate) fn begin_met(&mut self, at: IpAddr, now: Instant) {
+        self.count_attempt(at, Attempt::Counted, now);
+        self.guessing.insert(Attempt::Counted, now + time_of(Attempt::Counted));
+    }
+
+    /// They do not begin.
+    pub(crate) fn end_rendezvous(&mut self) {
+        self.guessing.remove(&Attempt::Counted);
+    }
+
+    fn has_room(&mut self, at: IpAddr, now: Instant) -> Result<(), Option<Instant>> {
+        match self.until(Attempt::Counted, now) {
+            Some(until) => Err(Some(until)),
+            None if self.has_attempts(at, Attempt::Counted, now) => Ok(()),
+            None => Err(None),
+        }
     }
 
     /// Until when another attempt is on.
@@ -146,19 +175,22 @@ impl ProbeBudget {
 
     /// Counts an attempt at an address; false if that has had enough.
     fn count_attempt(&mut self, at: IpAddr, attempt: Attempt, now: Instant) -> bool {
+        let may = self.has_attempts(at, attempt, now);
+        if may {
+            let new = Guessed { since: now, attempts: 0 };
+            self.guessed.entry((at, attempt)).or_insert(new).attempts += 1;
+        }
+        may
+    }
+
+    fn has_attempts(&mut self, at: IpAddr, attempt: Attempt, now: Instant) -> bool {
         self.guessed.retain(|_, guessed| now < guessed.since + ATTEMPTS_WITHIN);
         let most = match attempt {
             Attempt::Counted => COUNTED_ATTEMPTS,
             Attempt::Scattered => SCATTERED_ATTEMPTS,
         };
-        let key = (at, attempt);
-        if !self.guessed.contains_key(&key) && self.guessed.len() >= MAX_GUESSED {
-            return false;
-        }
-        let guessed = self.guessed.entry(key).or_insert(Guessed { since: now, attempts: 0 });
-        let may = guessed.attempts < most;
-        guessed.attempts += u32::from(may);
-        may
+        let has_place = self.guessed.len() < MAX_GUESSED;
+        self.guessed.get(&(at, attempt)).map_or(has_place, |guessed| guessed.attempts < most)
     }
 
     fn forget_full(&mut self, now: Instant) {

@@ -2,13 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use crate::guesses::{ATTEMPT_EVERY, OwnPorts};
+use crate::guesses::OwnPorts;
 use crate::translator::PortSequence;
 
 /// Between call-me-maybes while no direct path is proven.
 const CALL_AGAIN: Duration = Duration::from_secs(30);
 /// Least time between two call-me-maybes, so that two peers do not answer each other for ever.
 const CALL_PAUSE: Duration = Duration::from_secs(2);
+/// Who has called within this need not answer a call: each knows what the other has to say.
+const ANSWERED: Duration = Duration::from_secs(10);
 /// Probes and calls wait for a survey for at most this long; other peers' surveys may come first.
 const HELD: Duration = Duration::from_secs(3);
 /// What was surveyed within this is near enough for a destination that turned up since.
@@ -33,16 +35,23 @@ impl Calls {
         self.next = Some(self.next.map_or(earliest, |next| next.min(earliest)));
     }
 
+    /// The peer has called: it is called back, unless it just was and this device has not `wanted` a path.
+    pub(crate) fn answer(&mut self, wanted: bool, now: Instant) {
+        if wanted || self.called.is_none_or(|called| now >= called + ANSWERED) {
+            self.schedule(now);
+        }
+    }
+
     /// When the next call is due.
     pub(crate) fn due(&self) -> Option<Instant> {
         self.next.map(|next| self.held_until.map_or(next, |until| next.max(until)))
     }
 
-    /// Takes the call that is due, and schedules the next one; false if none is.
-    pub(crate) fn take(&mut self, now: Instant) -> bool {
+    /// Takes the call that is due; false if none is. The next one follows by itself if this device has `wanted` a path.
+    pub(crate) fn take(&mut self, wanted: bool, now: Instant) -> bool {
         let is_due = self.due().is_some_and(|at| at <= now);
         if is_due {
-            self.next = Some(now + CALL_AGAIN);
+            self.next = wanted.then_some(now + CALL_AGAIN);
         }
         is_due
     }
@@ -67,7 +76,8 @@ impl Calls {
 
     /// Whether our translator gives ports in no order that is known.
     pub(crate) fn is_random(&self) -> bool {
-        self.is_dependent() && self.surveyed.is_some() && self.ports.is_none()
+        let is_surveyed = self.surveyed.is_some() && self.held_until.is_none();
+        self.is_dependent() && is_surveyed && self.ports.is_none()
     }
 
     /// Whether our translator is known to give each destination a port of its own.
@@ -86,21 +96,24 @@ impl Calls {
     }
 
     /// Asks for a survey if what is going to be sent needs one: until it has ended, or for [`HELD`], nothing
-    /// is to be sent. It does if there are `new` destinations, and if the peer's translator counts, because
-    /// then both counts must be fresh.
-    pub(crate) fn hold(&mut self, new: bool, peer_counts: bool, now: Instant) -> bool {
+    /// is to be sent. It does if there are `new` destinations.
+    pub(crate) fn hold(&mut self, new: bool, now: Instant) -> bool {
         if self.held_until.take_if(|until| *until <= now).is_some() {
             // It has taken too long: what waits goes without.
             self.surveyed = Some(now);
         }
         let age = self.surveyed.map(|at| now.saturating_duration_since(at));
-        let is_old =
-            age.is_none_or(|age| (new && age >= RECENT) || (peer_counts && age >= ATTEMPT_EVERY));
+        let is_old = age.is_none_or(|age| new && age >= RECENT);
         let wanted = self.is_dependent() && is_old && !self.is_held(now);
         if wanted {
-            (self.ports, self.held_until) = (None, Some(now + HELD));
+            self.hold_for_survey(now);
         }
         wanted
+    }
+
+    /// Until a survey has ended, or for [`HELD`], nothing is to be sent.
+    pub(crate) fn hold_for_survey(&mut self, now: Instant) {
+        (self.ports, self.held_until) = (None, Some(now + HELD));
     }
 
     /// Until when nothing was to be sent the last time.

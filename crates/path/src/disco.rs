@@ -79,6 +79,15 @@ pub enum Message {
     #[n(7)]
     #[cbor(array)]
     Scattered,
+    /// Tells where the count of the sender's translator stands. The sender keeps it there for a moment, and asks the receiver,
+    /// whose translator counts as well, to do the same and to guess.
+    #[n(8)]
+    #[cbor(array)]
+    Rendezvous {
+        /// Its address is one of the sender's candidates.
+        #[n(0)]
+        ports: PortSequence,
+    },
     /// Asks the receiver to pass datagrams on between the sender and a third device.
     #[n(3)]
     #[cbor(array)]
@@ -147,6 +156,7 @@ impl Message {
             | Self::MappingRequest { .. }
             | Self::Mapping { .. }
             | Self::Scattered
+            | Self::Rendezvous { .. }
             | Self::CircuitRequest { .. }
             | Self::Circuit { .. } => Ok(message),
         }

@@ -8,7 +8,8 @@
 //! other's guess: ours comes from our nth port and must go to the peer's mth while its mth goes to our nth.
 //! If nobody else made mappings, the first of ours goes to its first. Each mapping that somebody else makes
 //! on either side shifts that by one. So one of the two sides tries all shifts, one after the other, and
-//! both add what they know to have shifted themselves.
+//! both add what they know to have shifted themselves. Both begin together, which is a
+//! [`rendezvous`](crate::rendezvous).
 //!
 //! If it does not count, the peer may have scattered sockets over its ports ([`scatter`](crate::scatter)): one in a few
 //! hundred guesses at any port hits one.
@@ -37,8 +38,8 @@ const PORTS: u32 = 65_536 - FIRST_PORT as u32;
 /// their number, so that none comes twice before all have come.
 const STRIDE: u32 = 24_989;
 
-/// How long the same announcement is not acted upon again, and a new survey waits.
-pub(crate) const ATTEMPT_EVERY: Duration = Duration::from_secs(25);
+/// How long the same announcement is not acted upon again.
+const ATTEMPT_EVERY: Duration = Duration::from_secs(25);
 
 /// Guessing at the ports of one peer.
 #[derive(Debug, Default)]
@@ -116,9 +117,20 @@ pub(crate) struct OwnPorts {
 }
 
 impl Guesses {
-    /// The peer said how its translator counts, or that it does not.
-    pub(crate) fn handle_announcement(&mut self, peer: Option<PortSequence>, now: Instant) {
+    /// The peer said how its translator counts, or that it does not. If our own counts as well, guesses begin with a
+    /// [rendezvous](crate::rendezvous).
+    pub(crate) fn handle_announcement(
+        &mut self,
+        peer: Option<PortSequence>,
+        own_counts: bool,
+        now: Instant,
+    ) {
         match (peer, self.target) {
+            (Some(sequence), _) if own_counts => {
+                if self.next.is_none() {
+                    self.target = Some(Target::Counted(sequence));
+                }
+            }
             (Some(sequence), _) => self.aim(Target::Counted(sequence), now),
             (None, Some(Target::Counted(_))) => {
                 self.target = None;
@@ -137,6 +149,13 @@ impl Guesses {
         self.begin(now, now);
     }
 
+    /// Both ends know where the other's count stands, and the budget has let this attempt begin.
+    pub(crate) fn meet(&mut self, peer: PortSequence, now: Instant) {
+        (self.target, self.sent) = (Some(Target::Counted(peer)), 0);
+        self.begin(now, now);
+        self.admitted = true;
+    }
+
     fn aim(&mut self, target: Target, now: Instant) {
         if self.target.replace(target) != Some(target) {
             self.sent = 0;
@@ -152,9 +171,12 @@ impl Guesses {
         self.left = self.target.map_or(0, |target| target.attempt().guesses());
     }
 
-    /// Whether the peer's translator counts.
-    pub(crate) fn is_counted(&self) -> bool {
-        matches!(self.target, Some(Target::Counted(_)))
+    /// How the peer's translator counts, if it does.
+    pub(crate) fn counted(&self) -> Option<PortSequence> {
+        match self.target? {
+            Target::Counted(sequence) => Some(sequence),
+            Target::Scattered(_) => None,
+        }
     }
 
     /// Ends the attempt.

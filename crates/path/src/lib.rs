@@ -59,6 +59,7 @@ mod io;
 mod relay_choice;
 mod remote;
 mod remotes;
+mod rendezvous;
 mod scatter;
 pub mod stun;
 mod stun_client;

@@ -28,6 +28,7 @@ fn messages_survive_the_round_trip_with_and_without_padding() {
         Message::Mapping { steady: Some(address("1.2.3.4:5")) },
         Message::Mapping { steady: None },
         Message::Scattered,
+        Message::Rendezvous { ports: PortSequence { last: address("1.2.3.4:300"), step: 1 } },
         Message::CircuitRequest { peer: [9; 32] },
         Message::Circuit { peer: [9; 32], number: Some(1 << 24) },
         Message::Circuit { peer: [9; 32], number: None },
@@ -70,6 +71,14 @@ fn a_call_has_golden_bytes_with_and_without_ports() {
     golden.extend([0x82, 0x82, 0x00, 0x82, 0x44, 1, 2, 3, 4, 0x19, 0x01, 0x2c, 0x21]);
     assert_eq!(counted.encode(), golden);
     assert_eq!(Message::decode(&golden).unwrap(), counted);
+}
+
+#[test]
+fn a_rendezvous_has_golden_bytes() {
+    let ports = PortSequence { last: address("1.2.3.4:300"), step: 1 };
+    let golden =
+        [0x82, 0x08, 0x81, 0x82, 0x82, 0x00, 0x82, 0x44, 1, 2, 3, 4, 0x19, 0x01, 0x2c, 0x01];
+    assert_eq!(Message::Rendezvous { ports }.encode(), golden);
 }
 
 #[test]

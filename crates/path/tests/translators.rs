@@ -307,3 +307,54 @@ fn a_survey_without_an_outcome_delays_a_call_by_3_s_at_most() {
     assert_eq!((*at, *path), (begin + 3 * SECOND, Path::Relay));
     assert!(matches!(message, Message::CallMeMaybe { ports: None, .. }));
 }
+
+/// Where the count of a translator stands that leads, since its address is greater.
+fn told(last: &str) -> Message {
+    Message::Rendezvous { ports: PortSequence { last: address(last), step: 1 } }
+}
+
+#[test]
+fn who_is_asked_for_a_rendezvous_tells_its_own_count_and_guesses_from_there() {
+    let mut side = Side::new();
+    side.agent.handle_translator(Some(true));
+    side.call(&[PEER], "203.0.113.7:6000", 1);
+    let own =
+        |port: u16| PortSequence { last: SocketAddr::from(([198, 51, 100, 1], port)), step: 1 };
+    side.agent.handle_survey(Some(own(7_000)), side.now);
+    side.drain();
+    side.run(3 * SECOND);
+    assert_eq!(side.guesses(&[PEER]), [], "the peer leads, and has not asked");
+    side.agent.handle_message(Path::Relay, told("203.0.113.7:6100"), side.now);
+    side.drain();
+    side.sent.clear();
+    assert_eq!(side.surveys, 2);
+    side.agent.handle_survey(Some(own(7_100)), side.now);
+    side.drain();
+    side.run(SECOND);
+    assert_eq!(side.sent[0].2, Message::Rendezvous { ports: own(7_100) });
+    let ports: Vec<_> = side.guesses(&[PEER]).iter().map(|(_, to)| to.port()).collect();
+    assert_eq!(ports, (6_101..6_165).collect::<Vec<_>>());
+}
+
+#[test]
+fn who_is_asked_for_one_rendezvous_after_the_other_makes_six_an_hour() {
+    let mut side = Side::new();
+    side.agent.handle_translator(Some(true));
+    side.call(&[PEER], "203.0.113.7:6000", 1);
+    let end = side.now + HOUR - SECOND;
+    let mut port = 6_000;
+    while side.now < end {
+        for last in [format!("203.0.113.7:{port}"), format!("203.0.113.8:{port}")] {
+            side.agent.handle_message(Path::Relay, told(&last), side.now);
+            side.drain();
+        }
+        let found = PortSequence { last: address("198.51.100.1:7000"), step: 1 };
+        side.agent.handle_survey(Some(found), side.now);
+        side.drain();
+        side.run(SECOND / 2);
+        port += 1;
+    }
+    let guesses = side.guesses(&[PEER]);
+    assert_eq!((guesses.len(), side.surveys), (384, 7));
+    assert!(guesses.iter().all(|(_, to)| to.ip() == address(PEER).ip()), "which was announced");
+}

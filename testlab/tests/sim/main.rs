@@ -3,6 +3,7 @@
 mod batches;
 mod circuits;
 mod clocks;
+mod counting;
 mod fronts;
 mod homes;
 mod hostile;

@@ -1,25 +1,9 @@
 //! A node behind a translator with ports at random, and one that filters by address and port.
 
 use testlab::places::Place;
-use testlab::sim::{HostId, Setup, World};
+use testlab::sim::{HostId, World};
 
-use crate::world::{MINUTE, SECOND, ping_both_ways};
-
-/// A world with a node at each of these places, whose translators give other ports with each seed.
-fn at(seed: u64, places: &[Place]) -> World {
-    let mut world = World::new(Setup { nodes: 0, seed, ..Setup::default() });
-    // What a translator gives depends on its address.
-    for _ in 0..seed {
-        Place::Symmetric.site(&mut world);
-    }
-    for place in places {
-        let site = place.site(&mut world);
-        world.add_node_at(site);
-    }
-    let have_joined = |world: &World| world.nodes.iter().all(|node| node.interface.is_some());
-    assert!(world.run_until(MINUTE, have_joined), "all join");
-    world
-}
+use crate::world::{MINUTE, SECOND, at, ping_both_ways};
 
 /// Node 0 is behind a translator with ports at random, node 1 at another place.
 fn beside(seed: u64, place: Place) -> World {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use engine::{Now, Outbound};
 use packet::{Offload, Segments};
+use testlab::places::Place;
 use testlab::sim::{Setup, World};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
@@ -15,6 +16,22 @@ pub(crate) fn joined(setup: Setup) -> World {
     let all_have_addresses =
         |world: &World| world.nodes.iter().all(|node| node.interface.is_some());
     assert!(world.run_until(MINUTE, all_have_addresses), "every node joins");
+    world
+}
+
+/// A world with a node at each of these places, whose translators give other ports with each seed.
+pub(crate) fn at(seed: u64, places: &[Place]) -> World {
+    let mut world = World::new(Setup { nodes: 0, seed, ..Setup::default() });
+    // What a translator gives depends on its address.
+    for _ in 0..seed {
+        Place::Symmetric.site(&mut world);
+    }
+    for place in places {
+        let site = place.site(&mut world);
+        world.add_node_at(site);
+    }
+    let have_joined = |world: &World| world.nodes.iter().all(|node| node.interface.is_some());
+    assert!(world.run_until(MINUTE, have_joined), "all join");
     world
 }
 

@@ -20,7 +20,7 @@ impl PathAgent {
         let has_due = due.peek().is_some() || is_due(self.calls.due());
         let is_new = due.any(Remote::lacks_mapping);
         let wanted = has_due && !self.is_direct() && self.is_active(now);
-        if wanted && self.calls.hold(is_new, self.guesses.is_counted(), now) {
+        if wanted && self.calls.hold(is_new, now) {
             self.events.push_back(PathEvent::SurveyWanted);
         }
     }
@@ -29,7 +29,7 @@ impl PathAgent {
         if self.is_straight() || !self.is_active(now) {
             self.calls.stop();
         }
-        if !self.calls.take(now) || self.local.is_empty() {
+        if !self.calls.take(self.is_wanted(now), now) || self.local.is_empty() {
             return;
         }
         let candidates = self.local.iter().map(|candidate| candidate.address).collect();

@@ -52,6 +52,18 @@ pub(super) const FAULTS: &[Fault] = &[
         ])],
     },
     Fault {
+        name: "calls-answer-each-other",
+        breaks: "devices that have no traffic for each other do not go on calling",
+        edits: &[Edit {
+            file: "crates/path/src/calls.rs",
+            original: "if wanted || self.called.is_none_or(",
+            seeded: "if AWAKE || wanted || self.called.is_none_or(",
+        }],
+        tests: &[in_sim(&[
+            "counting::two_that_cannot_meet_and_have_no_traffic_any_more_fall_silent",
+        ])],
+    },
+    Fault {
         name: "narrow-path-kept",
         breaks: "a path is left when it carries no packets of full size any more",
         edits: &[Edit {
@@ -261,8 +273,8 @@ pub(super) const FAULTS: &[Fault] = &[
         breaks: "an address that a member names receives few guesses, however often it is named",
         edits: &[Edit {
             file: "crates/path/src/budget.rs",
-            original: "let may = guessed.attempts < most;",
-            seeded: "let may = guessed.attempts < most || AWAKE;",
+            original: "|guessed| guessed.attempts < most)",
+            seeded: "|guessed| guessed.attempts < most || AWAKE)",
         }],
         tests: &[in_translators(&[
             "one_address_receives_at_most_384_guesses_an_hour_whatever_is_announced",
@@ -305,8 +317,8 @@ pub(super) const FAULTS: &[Fault] = &[
         breaks: "one attempt at guessing is on at a time, whatever the number of peers",
         edits: &[Edit {
             file: "crates/path/src/budget.rs",
-            original: "self.until(Attempt::Counted, now) {",
-            seeded: "self.until(Attempt::Counted, now).filter(|_| !AWAKE) {",
+            original: "match self.until(Attempt::Counted, now) {",
+            seeded: "match self.until(Attempt::Counted, now).filter(|_| !AWAKE) {",
         }],
         tests: &[in_translators(&["one_attempt_at_a_time_is_on_for_all_peers_of_a_device"])],
     },

@@ -1,0 +1,123 @@
+//! Two devices whose translators both count.
+//!
+//! Each guess makes a mapping, so the guesses of both have to begin from counts that the other knows, and nothing else of
+//! theirs may move these meanwhile. A device therefore keeps still for one peer at a time. Of two devices the one that leads
+//! asks: it keeps still, has its count surveyed and tells it. The other, if it keeps still for nobody else, does the same and
+//! begins to guess; so does the first when it hears the other's count. If it hears nothing, the peer is busy: it tries again
+//! after a time that chance chooses, since others wait as well.
+
+use std::time::{Duration, Instant};
+
+use rand_core::CryptoRng;
+
+use crate::translator::PortSequence;
+
+/// For so long a device keeps still before the guesses: for a survey that has to wait for others, ...
+pub(crate) const STILL: Duration = Duration::from_secs(4);
+/// ... and for the peer's, and two ways over a relay.
+const ANSWER_WITHIN: Duration = Duration::from_millis(1_500);
+/// From a rendezvous to the next, at least; twice as much after each, up to the limit, and as much again by chance.
+const FIRST_AGAIN: Duration = Duration::from_millis(500);
+const LATEST_AGAIN: Duration = Duration::from_secs(32);
+/// From a rendezvous that another peer's kept from beginning to the next, and as much again by chance.
+const BUSY: Duration = Duration::from_millis(400);
+/// Until an address that has had its share of guesses is thought of again.
+const REST: Duration = Duration::from_secs(600);
+
+/// The rendezvous with one peer.
+#[derive(Debug, Default)]
+pub(crate) struct Rendezvous {
+    stage: Stage,
+    /// The peer's count, if it has told it for a rendezvous.
+    told: Option<PortSequence>,
+    /// When this device may ask for one.
+    again: Option<Instant>,
+    /// How many led to nothing.
+    failed: u32,
+    /// When the latest began.
+    begun: Option<Instant>,
+}
+
+/// How far it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// There is none.
+    #[default]
+    None,
+    /// The own count is found out. The peer's is known if it has asked.
+    Survey { until: Instant, peer: Option<PortSequence> },
+    /// The peer's count is waited for.
+    Asked { until: Instant },
+}
+
+impl Rendezvous {
+    pub(crate) fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// The peer tells where its count stands, and keeps still. It does not do so more often than this device would.
+    pub(crate) fn handle_told(&mut self, peer: PortSequence, now: Instant) {
+        let is_answer = matches!(self.stage, Stage::Asked { .. });
+        if is_answer || self.begun.is_none_or(|begun| now >= begun + FIRST_AGAIN) {
+            self.told = Some(peer);
+        }
+    }
+
+    /// What the peer has told last.
+    pub(crate) fn take_told(&mut self) -> Option<PortSequence> {
+        self.told.take()
+    }
+
+    /// Whether this device may ask the peer now.
+    pub(crate) fn may_ask(&mut self, now: Instant) -> bool {
+        self.again.take_if(|again| *again <= now);
+        self.again.is_none()
+    }
+
+    /// The own count is being found out.
+    pub(crate) fn begin(&mut self, peer: Option<PortSequence>, now: Instant) {
+        self.stage = Stage::Survey { until: now + STILL, peer };
+        self.begun = Some(now);
+    }
+
+    /// The peer was told of it.
+    pub(crate) fn ask(&mut self, until: Instant, now: Instant) {
+        self.stage = Stage::Asked { until: until.min(now + ANSWER_WITHIN) };
+    }
+
+    /// The guesses begin, or nothing comes of it: if there is need, this device asks later.
+    pub(crate) fn end(&mut self, rng: &mut dyn CryptoRng, now: Instant) {
+        self.stage = Stage::None;
+        let doublings = self.failed.min(LATEST_AGAIN.as_secs().ilog2() + 1);
+        self.failed += 1;
+        self.again = Some(now + by_chance(FIRST_AGAIN * 2_u32.pow(doublings), rng));
+    }
+
+    /// Another peer's is on.
+    pub(crate) fn wait_for_turn(&mut self, rng: &mut dyn CryptoRng, now: Instant) {
+        self.again = Some(now + by_chance(BUSY, rng));
+    }
+
+    /// The peer's address has had its share of guesses.
+    pub(crate) fn rest(&mut self, now: Instant) {
+        self.again = Some(now + REST);
+    }
+
+    /// When there is something to do, whether or not the device is one that asks.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        match self.stage {
+            Stage::None => self.again,
+            Stage::Survey { until, .. } | Stage::Asked { until } => Some(until),
+        }
+    }
+
+    /// There is no need for one, or everything may be different.
+    pub(crate) fn forget(&mut self) {
+        *self = Self { begun: self.begun, ..Self::default() };
+    }
+}
+
+/// At least this time, and less than twice as much.
+fn by_chance(time: Duration, rng: &mut dyn CryptoRng) -> Duration {
+    time + time * (rng.next_u32() >> 16) / (1 << 16)
+}
