@@ -64,10 +64,10 @@ impl PathAgent {
         rng: &mut dyn CryptoRng,
         now: Instant,
     ) {
+        let may_ask = self.rendezvous.may_ask(now);
         let Some(own) = self.seen_at() else { return };
         let leads = |peer: PortSequence| IpAddr::V4(*own.ip()) > peer.last.ip();
         let asked = told.filter(|peer| !leads(*peer));
-        let may_ask = self.rendezvous.may_ask(now);
         let to_ask = self.guesses.counted().filter(|peer| leads(*peer) && may_ask);
         let Some(peer) = asked.or(to_ask) else { return };
         match budget.begin_rendezvous(peer.last.ip(), now) {
