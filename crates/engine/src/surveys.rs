@@ -19,6 +19,8 @@ pub(crate) struct Surveys {
     asked: Option<DeviceId>,
     /// What the latest one found.
     found: Option<PortSequence>,
+    /// How many in a row have found nothing.
+    failed: u32,
     /// Until when it needs no other, because the translator did not count.
     settled_until: Option<Instant>,
 }
@@ -33,16 +35,15 @@ impl Surveys {
         }
     }
 
-    /// Takes what a survey has found; false if it is made once more, because what counted a moment ago still does.
+    /// Takes what a survey has found; false if it is made once more, because an answer may have been lost.
     fn take(&mut self, found: Option<PortSequence>, now: Instant) -> bool {
-        let was_found = std::mem::replace(&mut self.found, found).is_some();
-        let was_disturbed = was_found && found.is_none();
-        if was_disturbed {
+        self.found = found;
+        self.failed = if found.is_some() { 0 } else { self.failed.saturating_add(1) };
+        if self.failed == 1 {
             self.asked.take().into_iter().for_each(|peer| self.waiting.push_front(peer));
         }
-        let is_settled = found.is_none() && !was_disturbed;
-        self.settled_until = is_settled.then(|| now + SETTLED);
-        !was_disturbed
+        self.settled_until = (self.failed > 1).then(|| now + SETTLED);
+        self.failed != 1
     }
 
     /// How the translator counted the last time, if it did.

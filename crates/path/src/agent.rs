@@ -287,7 +287,6 @@ impl PathAgent {
     pub fn handle_network_change(&mut self, now: Instant) {
         self.remotes.all_mut().for_each(|(_, remote)| remote.reset());
         self.calls.forget_ports();
-        self.rendezvous.forget();
         self.scatter.forget();
         self.unanswered = None;
         if self.is_direct() {

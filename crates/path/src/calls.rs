@@ -13,6 +13,8 @@ const CALL_PAUSE: Duration = Duration::from_secs(2);
 const ANSWERED: Duration = Duration::from_secs(10);
 /// Probes and calls wait for a survey for at most this long; other peers' surveys may come first.
 const HELD: Duration = Duration::from_secs(3);
+/// A survey that has found no count is made again after this if the peer's translator counts.
+const SURVEY_AGAIN: Duration = Duration::from_secs(25);
 /// What was surveyed within this is near enough for a destination that turned up since.
 const RECENT: Duration = Duration::from_secs(1);
 
@@ -96,14 +98,16 @@ impl Calls {
     }
 
     /// Asks for a survey if what is going to be sent needs one: until it has ended, or for [`HELD`], nothing
-    /// is to be sent. It does if there are `new` destinations.
-    pub(crate) fn hold(&mut self, new: bool, now: Instant) -> bool {
+    /// is to be sent. It does if there are `new` destinations, and if the peer counts while it is not known that we do.
+    pub(crate) fn hold(&mut self, new: bool, peer_counts: bool, now: Instant) -> bool {
         if self.held_until.take_if(|until| *until <= now).is_some() {
             // It has taken too long: what waits goes without.
             self.surveyed = Some(now);
         }
         let age = self.surveyed.map(|at| now.saturating_duration_since(at));
-        let is_old = age.is_none_or(|age| new && age >= RECENT);
+        let is_missing = peer_counts && self.ports.is_none();
+        let is_old =
+            age.is_none_or(|age| (new && age >= RECENT) || (is_missing && age >= SURVEY_AGAIN));
         let wanted = self.is_dependent() && is_old && !self.is_held(now);
         if wanted {
             self.hold_for_survey(now);

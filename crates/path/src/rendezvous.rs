@@ -6,6 +6,7 @@
 //! begins to guess; so does the first when it hears the other's count. If it hears nothing, the peer is busy: it tries again
 //! after a time that chance chooses, since others wait as well.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use rand_core::CryptoRng;
@@ -14,13 +15,22 @@ use crate::translator::PortSequence;
 
 /// For so long a device keeps still before the guesses: for a survey that has to wait for others, ...
 pub(crate) const STILL: Duration = Duration::from_secs(4);
-/// ... and for the peer's, and two ways over a relay.
-const ANSWER_WITHIN: Duration = Duration::from_millis(1_500);
-/// From a rendezvous to the next, at least; twice as much after each, up to the limit, and as much again by chance.
+/// ... and for the peer's, and two ways over a relay. ...
+const ANSWER_WITHIN: Duration = Duration::from_millis(2_500);
+/// ... Who is asked answers within this, or not at all.
+const SURVEY_WITHIN: Duration = Duration::from_millis(1_500);
+/// From a rendezvous without an answer to the next, at least; twice as much after each, up to the limit, and as much again
+/// by chance.
 const FIRST_AGAIN: Duration = Duration::from_millis(500);
 const LATEST_AGAIN: Duration = Duration::from_secs(32);
 /// From a rendezvous that another peer's kept from beginning to the next, and as much again by chance.
 const BUSY: Duration = Duration::from_millis(400);
+/// The same after one that led to guesses.
+const GUESSED_AGAIN: Duration = Duration::from_secs(5);
+/// So many lead to guesses ...
+const MAX_GUESSED: u32 = 6;
+/// ... within this, whatever addresses the peer names.
+const GUESSED_WITHIN: Duration = Duration::from_secs(3_600);
 /// Until an address that has had its share of guesses is thought of again.
 const REST: Duration = Duration::from_secs(600);
 
@@ -32,8 +42,10 @@ pub(crate) struct Rendezvous {
     told: Option<PortSequence>,
     /// When this device may ask for one.
     again: Option<Instant>,
-    /// How many led to nothing.
-    failed: u32,
+    /// How many had no answer.
+    unanswered: u32,
+    /// How many led to guesses, and since when they are counted.
+    guessed: Option<(Instant, u32)>,
     /// When the latest began.
     begun: Option<Instant>,
 }
@@ -47,7 +59,7 @@ pub(crate) enum Stage {
     /// The own count is found out. The peer's is known if it has asked.
     Survey { until: Instant, peer: Option<PortSequence> },
     /// The peer's count is waited for.
-    Asked { until: Instant },
+    Asked { until: Instant, at: IpAddr },
 }
 
 impl Rendezvous {
@@ -63,6 +75,12 @@ impl Rendezvous {
         }
     }
 
+    /// Whether the peer has not had its share of guesses.
+    pub(crate) fn has_attempts(&mut self, now: Instant) -> bool {
+        self.guessed.take_if(|(since, _)| now >= *since + GUESSED_WITHIN);
+        self.guessed.is_none_or(|(_, guessed)| guessed < MAX_GUESSED)
+    }
+
     /// What the peer has told last.
     pub(crate) fn take_told(&mut self) -> Option<PortSequence> {
         self.told.take()
@@ -76,20 +94,29 @@ impl Rendezvous {
 
     /// The own count is being found out.
     pub(crate) fn begin(&mut self, peer: Option<PortSequence>, now: Instant) {
-        self.stage = Stage::Survey { until: now + STILL, peer };
+        let within = if peer.is_some() { SURVEY_WITHIN } else { STILL };
+        self.stage = Stage::Survey { until: now + within, peer };
         self.begun = Some(now);
     }
 
-    /// The peer was told of it.
-    pub(crate) fn ask(&mut self, until: Instant, now: Instant) {
-        self.stage = Stage::Asked { until: until.min(now + ANSWER_WITHIN) };
+    /// The peer at this address was told of it.
+    pub(crate) fn ask(&mut self, at: IpAddr, until: Instant, now: Instant) {
+        self.stage = Stage::Asked { until: until.min(now + ANSWER_WITHIN), at };
     }
 
-    /// The guesses begin, or nothing comes of it: if there is need, this device asks later.
+    /// The guesses begin. If they find nothing, this device asks later.
+    pub(crate) fn handle_guesses(&mut self, rng: &mut dyn CryptoRng, now: Instant) {
+        (self.stage, self.unanswered) = (Stage::None, 0);
+        let (since, guessed) = self.guessed.unwrap_or((now, 0));
+        self.guessed = Some((since, guessed + 1));
+        self.again = Some(now + by_chance(GUESSED_AGAIN, rng));
+    }
+
+    /// Nothing comes of it: this device asks later.
     pub(crate) fn end(&mut self, rng: &mut dyn CryptoRng, now: Instant) {
         self.stage = Stage::None;
-        let doublings = self.failed.min(LATEST_AGAIN.as_secs().ilog2() + 1);
-        self.failed += 1;
+        let doublings = self.unanswered.min(LATEST_AGAIN.as_secs().ilog2() + 1);
+        self.unanswered += 1;
         self.again = Some(now + by_chance(FIRST_AGAIN * 2_u32.pow(doublings), rng));
     }
 
@@ -107,13 +134,13 @@ impl Rendezvous {
     pub(crate) fn due(&self) -> Option<Instant> {
         match self.stage {
             Stage::None => self.again,
-            Stage::Survey { until, .. } | Stage::Asked { until } => Some(until),
+            Stage::Survey { until, .. } | Stage::Asked { until, .. } => Some(until),
         }
     }
 
-    /// There is no need for one, or everything may be different.
+    /// There is no need for one.
     pub(crate) fn forget(&mut self) {
-        *self = Self { begun: self.begun, ..Self::default() };
+        *self = Self { begun: self.begun, guessed: self.guessed, ..Self::default() };
     }
 }
 

@@ -358,3 +358,46 @@ fn who_is_asked_for_one_rendezvous_after_the_other_makes_six_an_hour() {
     assert_eq!((guesses.len(), side.surveys), (384, 7));
     assert!(guesses.iter().all(|(_, to)| to.ip() == address(PEER).ip()), "which was announced");
 }
+
+#[test]
+fn who_asks_for_a_rendezvous_guesses_at_no_other_address_than_it_has_asked_for() {
+    let mut side = Side::new();
+    side.agent.handle_translator(Some(true));
+    // Our own address is greater, so we lead.
+    let (asked, other) = ("192.0.2.7", "203.0.113.9");
+    let candidates = [format!("{asked}:5000"), format!("{other}:5000")];
+    let candidates = [&*candidates[0], &*candidates[1]];
+    side.call(&candidates, &format!("{asked}:6000"), 1);
+    let mut surveys = 0;
+    for _ in 0..600 {
+        if side.surveys > surveys {
+            surveys = side.surveys;
+            let found = PortSequence { last: address("198.51.100.1:7000"), step: 1 };
+            side.agent.handle_survey(Some(found), side.now);
+            side.drain();
+            side.agent.handle_message(Path::Relay, told(&format!("{other}:6000")), side.now);
+            side.drain();
+        }
+        side.run(SECOND / 10);
+    }
+    let asks =
+        side.sent.iter().filter(|(_, _, message)| matches!(message, Message::Rendezvous { .. }));
+    assert!(asks.count() > 3, "it asks again");
+    assert_eq!(side.guesses(&candidates), []);
+}
+
+#[test]
+fn a_survey_that_failed_is_made_again_if_the_peer_counts() {
+    let mut side = Side::new();
+    side.agent.handle_translator(Some(true));
+    side.call(&[PEER], "203.0.113.7:6000", 1);
+    side.agent.handle_survey(None, side.now);
+    side.drain();
+    side.run(20 * SECOND);
+    side.call(&[PEER], "203.0.113.7:6000", 1);
+    assert_eq!(side.surveys, 1);
+    side.run(10 * SECOND);
+    side.call(&[PEER], "203.0.113.7:6000", 1);
+    side.run(30 * SECOND);
+    assert!(side.surveys > 1);
+}

@@ -64,7 +64,7 @@ impl Inbound {
     /// What to call an initiation that is not newer than the last. The initiator itself sends
     /// copies of one until it makes another.
     fn refusal(&self, timestamp: Tai64N, now: Instant) -> Dropped {
-        let is_recent = self.taken.is_some_and(|taken| now < taken + REKEY_TIMEOUT + MAX_JITTER);
+        let is_recent = self.taken.is_some_and(|taken| now < taken + REKEY_TIMEOUT + COPIES_LATE);
         if timestamp == self.greatest && is_recent {
             Dropped::RepeatedInitiation
         } else {
@@ -72,6 +72,9 @@ impl Inbound {
         }
     }
 }
+
+/// By so much a copy of an initiation may arrive later than its sender may send it.
+const COPIES_LATE: Duration = Duration::from_secs(3);
 
 /// The sessions of section 6.3 of the paper.
 #[derive(Default)]

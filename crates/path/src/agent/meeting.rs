@@ -44,12 +44,15 @@ impl PathAgent {
                     self.transmits.extend(self.frames.transmit(&Message::Rendezvous { ports }));
                     match peer {
                         Some(peer) => self.guess_together(peer, budget, rng, now),
-                        None => self.rendezvous.ask(until, now),
+                        None => match self.guesses.counted() {
+                            Some(peer) => self.rendezvous.ask(peer.last.ip(), until, now),
+                            None => self.end_rendezvous(budget, rng, now),
+                        },
                     }
                 }
                 Some(_) | None => self.end_rendezvous(budget, rng, now),
             },
-            Stage::Asked { until } => match told {
+            Stage::Asked { until, at } => match told.filter(|peer| peer.last.ip() == at) {
                 Some(peer) if now < until => self.guess_together(peer, budget, rng, now),
                 Some(_) | None if now >= until => self.end_rendezvous(budget, rng, now),
                 Some(_) | None => {}
@@ -69,7 +72,8 @@ impl PathAgent {
         let leads = |peer: PortSequence| IpAddr::V4(*own.ip()) > peer.last.ip();
         let asked = told.filter(|peer| !leads(*peer));
         let to_ask = self.guesses.counted().filter(|peer| leads(*peer) && may_ask);
-        let Some(peer) = asked.or(to_ask) else { return };
+        let peer = asked.or(to_ask).filter(|_| self.rendezvous.has_attempts(now));
+        let Some(peer) = peer else { return };
         match budget.begin_rendezvous(peer.last.ip(), now) {
             Ok(()) => {
                 self.rendezvous.begin(asked, now);
@@ -90,7 +94,7 @@ impl PathAgent {
     ) {
         budget.begin_met(peer.last.ip(), now);
         self.guesses.meet(peer, now);
-        self.rendezvous.end(rng, now);
+        self.rendezvous.handle_guesses(rng, now);
     }
 
     fn end_rendezvous(&mut self, budget: &mut ProbeBudget, rng: &mut dyn CryptoRng, now: Instant) {

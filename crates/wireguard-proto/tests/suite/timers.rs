@@ -242,7 +242,7 @@ fn a_replayed_initiation_is_refused() {
     lab.advance(SECOND);
     lab.b.take(&mut message.clone(), from, &mut lab.rng, lab.now);
     assert_eq!(lab.b.dropped, [Dropped::RepeatedInitiation], "as its sender may");
-    lab.advance(REKEY_TIMEOUT);
+    lab.advance(2 * REKEY_TIMEOUT);
     lab.b.take(&mut message, from, &mut lab.rng, lab.now);
     assert_eq!(lab.b.dropped[1..], [Dropped::ReplayedInitiation]);
 }
