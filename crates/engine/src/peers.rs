@@ -208,11 +208,12 @@ impl Peers {
             settings.announce(peer, entry, now);
             return TunnelChange::None;
         }
-        let agent = PathAgent::new(settings.path.clone());
+        let leads = own.end.device > end.device;
+        let agent = PathAgent::new(PathConfig { leads, ..settings.path.clone() });
         let ends = Ends { network: own.network, local: own.end.device, remote: end.device };
         let keys = (&own.secrets.tunnel, &end.tunnel_key);
         let frames = Frames::new(ends, keys, own.has_aes);
-        let relays = RelayChoice::new(own.end.device > end.device);
+        let relays = RelayChoice::new(leads);
         let mut peer = Peer::new(entry.member.clone(), end, agent, relays, frames);
         settings.announce(&mut peer, entry, now);
         let old = self.by_device.insert(end.device, peer);
@@ -258,7 +259,7 @@ impl PeerSettings {
     pub(crate) fn new(overlay: Vec<IpNet>, udp: bool, loopback: bool) -> Self {
         let filter = CandidateFilter::new(overlay).with_loopback(loopback);
         Self {
-            path: PathConfig { filter, udp },
+            path: PathConfig { filter, udp, leads: false },
             local: Vec::new(),
             dependent: None,
             allocations: Vec::new(),

@@ -35,6 +35,11 @@ impl Surveys {
         }
     }
 
+    /// The translator is another one.
+    fn forget(&mut self) {
+        (self.found, self.failed, self.settled_until) = (None, 0, None);
+    }
+
     /// Takes what a survey has found; false if it is made once more, because an answer may have been lost.
     fn take(&mut self, found: Option<PortSequence>, now: Instant) -> bool {
         self.found = found;
@@ -59,7 +64,7 @@ impl Engine {
         if std::mem::replace(&mut self.settings.dependent, is_dependent) != is_dependent {
             self.for_each_peer(|peer| peer.agent.handle_translator(is_dependent));
             // Nobody waits for it, but whoever looks at the surroundings wants to know.
-            (self.underlay.surveys.found, self.underlay.surveys.settled_until) = (None, None);
+            self.underlay.surveys.forget();
             if is_dependent == Some(true) {
                 self.stun.survey(cx.rng, cx.now.instant);
             }

@@ -155,9 +155,11 @@ impl ProbeBudget {
         self.guessing.insert(Attempt::Counted, now + time_of(Attempt::Counted));
     }
 
-    /// They do not begin.
-    pub(crate) fn end_rendezvous(&mut self) {
-        self.guessing.remove(&Attempt::Counted);
+    /// They do not begin, for which they were kept back then. Others may be on since.
+    pub(crate) fn end_rendezvous(&mut self, begun: Instant) {
+        if self.guessing.get(&Attempt::Counted) == Some(&(begun + STILL)) {
+            self.guessing.remove(&Attempt::Counted);
+        }
     }
 
     fn has_room(&mut self, at: IpAddr, now: Instant) -> Result<(), Option<Instant>> {

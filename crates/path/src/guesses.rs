@@ -117,16 +117,16 @@ pub(crate) struct OwnPorts {
 }
 
 impl Guesses {
-    /// The peer said how its translator counts, or that it does not. If our own counts as well, guesses begin with a
-    /// [rendezvous](crate::rendezvous).
+    /// The peer said how its translator counts, or that it does not. If our own may count as well, guesses
+    /// begin with a [rendezvous](crate::rendezvous).
     pub(crate) fn handle_announcement(
         &mut self,
         peer: Option<PortSequence>,
-        own_counts: bool,
+        own_may_count: bool,
         now: Instant,
     ) {
         match (peer, self.target) {
-            (Some(sequence), _) if own_counts => {
+            (Some(sequence), _) if own_may_count => {
                 if self.next.is_none() {
                     self.target = Some(Target::Counted(sequence));
                 }

@@ -13,6 +13,8 @@ pub struct PathConfig {
     pub filter: CandidateFilter,
     /// Whether this device can send datagrams at all.
     pub udp: bool,
+    /// Whether it is this device, not the peer, that asks where only one of both may. The peer says the opposite.
+    pub leads: bool,
 }
 
 /// A disco message to be sealed and sent.

@@ -11,14 +11,15 @@ use std::time::{Duration, Instant};
 
 use rand_core::CryptoRng;
 
+use crate::budget::ProbeBudget;
 use crate::translator::PortSequence;
 
-/// For so long a device keeps still before the guesses: for a survey that has to wait for others, ...
+/// For so long a device keeps still before the guesses: for a survey that has to wait for others, and for the answer.
 pub(crate) const STILL: Duration = Duration::from_secs(4);
-/// ... and for the peer's, and two ways over a relay. ...
-const ANSWER_WITHIN: Duration = Duration::from_millis(2_500);
-/// ... Who is asked answers within this, or not at all.
-const SURVEY_WITHIN: Duration = Duration::from_millis(1_500);
+/// Who is asked answers within this, or not at all.
+pub(crate) const ANSWER_WITHIN: Duration = Duration::from_millis(1_500);
+/// The answer is waited for as long as that and two ways over a relay take.
+const ANSWER_AFTER: Duration = Duration::from_millis(2_500);
 /// From a rendezvous without an answer to the next, at least; twice as much after each, up to the limit, and as much again
 /// by chance.
 const FIRST_AGAIN: Duration = Duration::from_millis(500);
@@ -56,9 +57,9 @@ pub(crate) enum Stage {
     /// There is none.
     #[default]
     None,
-    /// The own count is found out. The peer's is known if it has asked.
-    Survey { until: Instant, peer: Option<PortSequence> },
-    /// The peer's count is waited for.
+    /// The own count is found out. The peer's has been told, or is an old one.
+    Survey { until: Instant, peer: PortSequence },
+    /// The count of the peer at this address is waited for.
     Asked { until: Instant, at: IpAddr },
 }
 
@@ -67,7 +68,7 @@ impl Rendezvous {
         self.stage
     }
 
-    /// The peer tells where its count stands, and keeps still. It does not do so more often than this device would.
+    /// The peer tells where its count stands, and keeps still. To one that does so more often than twice a second nobody listens.
     pub(crate) fn handle_told(&mut self, peer: PortSequence, now: Instant) {
         let is_answer = matches!(self.stage, Stage::Asked { .. });
         if is_answer || self.begun.is_none_or(|begun| now >= begun + FIRST_AGAIN) {
@@ -92,16 +93,16 @@ impl Rendezvous {
         self.again.is_none()
     }
 
-    /// The own count is being found out.
-    pub(crate) fn begin(&mut self, peer: Option<PortSequence>, now: Instant) {
-        let within = if peer.is_some() { SURVEY_WITHIN } else { STILL };
+    /// The own count is being found out, in this time.
+    pub(crate) fn begin(&mut self, peer: PortSequence, within: Duration, now: Instant) {
         self.stage = Stage::Survey { until: now + within, peer };
         self.begun = Some(now);
     }
 
     /// The peer at this address was told of it.
-    pub(crate) fn ask(&mut self, at: IpAddr, until: Instant, now: Instant) {
-        self.stage = Stage::Asked { until: until.min(now + ANSWER_WITHIN), at };
+    pub(crate) fn ask(&mut self, at: IpAddr, now: Instant) {
+        let still = self.begun.map_or(now, |begun| begun + STILL);
+        self.stage = Stage::Asked { until: still.min(now + ANSWER_AFTER), at };
     }
 
     /// The guesses begin. If they find nothing, this device asks later.
@@ -113,11 +114,20 @@ impl Rendezvous {
     }
 
     /// Nothing comes of it: this device asks later.
-    pub(crate) fn end(&mut self, rng: &mut dyn CryptoRng, now: Instant) {
-        self.stage = Stage::None;
+    pub(crate) fn end(&mut self, budget: &mut ProbeBudget, rng: &mut dyn CryptoRng, now: Instant) {
+        self.release(budget);
         let doublings = self.unanswered.min(LATEST_AGAIN.as_secs().ilog2() + 1);
         self.unanswered += 1;
         self.again = Some(now + by_chance(FIRST_AGAIN * 2_u32.pow(doublings), rng));
+    }
+
+    /// The device need not keep still any more.
+    pub(crate) fn release(&mut self, budget: &mut ProbeBudget) {
+        if std::mem::take(&mut self.stage) != Stage::None
+            && let Some(begun) = self.begun
+        {
+            budget.end_rendezvous(begun);
+        }
     }
 
     /// Another peer's is on.

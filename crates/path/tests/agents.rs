@@ -48,7 +48,7 @@ impl Net {
     fn new() -> Self {
         let start = Instant::now();
         let sides = [A, B].map(|own| Side {
-            agent: PathAgent::new(PathConfig { filter: CandidateFilter::default(), udp: true }),
+            agent: PathAgent::new(PathConfig { udp: true, ..PathConfig::default() }),
             address: address(own),
             budget: ProbeBudget::new(),
             chosen: Vec::new(),

@@ -44,7 +44,7 @@ impl Side {
         let now = Instant::now();
         let filter = CandidateFilter::default();
         let mut side = Self {
-            agent: PathAgent::new(PathConfig { filter, udp: true }),
+            agent: PathAgent::new(PathConfig { filter, udp: true, leads: false }),
             budget: ProbeBudget::new(),
             rng: ChaCha20Rng::seed_from_u64(9),
             now,

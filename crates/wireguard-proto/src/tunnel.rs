@@ -18,6 +18,9 @@ use crate::timers::{
 };
 use crate::timestamp::Tai64N;
 
+/// By so much a copy of an initiation may arrive later than its sender may send it.
+const COPIES_LATE: Duration = Duration::from_secs(3);
+
 /// The state that an interface keeps for one peer.
 ///
 /// All changes go through the [`Interface`](crate::Interface); this type answers questions.
@@ -72,9 +75,6 @@ impl Inbound {
         }
     }
 }
-
-/// By so much a copy of an initiation may arrive later than its sender may send it.
-const COPIES_LATE: Duration = Duration::from_secs(3);
 
 /// The sessions of section 6.3 of the paper.
 #[derive(Default)]

@@ -9,7 +9,7 @@ use super::PathAgent;
 use crate::budget::ProbeBudget;
 use crate::disco::Message;
 use crate::io::PathEvent;
-use crate::rendezvous::Stage;
+use crate::rendezvous::{ANSWER_WITHIN, STILL, Stage};
 use crate::translator::PortSequence;
 
 impl PathAgent {
@@ -30,9 +30,7 @@ impl PathAgent {
         let told = self.rendezvous.take_told();
         let lacks = self.config.udp && self.is_active(now) && !self.is_straight();
         if !lacks || !self.calls.is_dependent() {
-            if self.rendezvous.stage() != Stage::None {
-                budget.end_rendezvous();
-            }
+            self.rendezvous.release(budget);
             return self.rendezvous.forget();
         }
         match self.rendezvous.stage() {
@@ -42,19 +40,17 @@ impl PathAgent {
                 Some(own) if now < until => {
                     let ports = own.sequence;
                     self.transmits.extend(self.frames.transmit(&Message::Rendezvous { ports }));
-                    match peer {
-                        Some(peer) => self.guess_together(peer, budget, rng, now),
-                        None => match self.guesses.counted() {
-                            Some(peer) => self.rendezvous.ask(peer.last.ip(), until, now),
-                            None => self.end_rendezvous(budget, rng, now),
-                        },
+                    if self.config.leads {
+                        self.rendezvous.ask(peer.last.ip(), now);
+                    } else {
+                        self.guess_together(peer, budget, rng, now);
                     }
                 }
-                Some(_) | None => self.end_rendezvous(budget, rng, now),
+                Some(_) | None => self.rendezvous.end(budget, rng, now),
             },
             Stage::Asked { until, at } => match told.filter(|peer| peer.last.ip() == at) {
                 Some(peer) if now < until => self.guess_together(peer, budget, rng, now),
-                Some(_) | None if now >= until => self.end_rendezvous(budget, rng, now),
+                Some(_) | None if now >= until => self.rendezvous.end(budget, rng, now),
                 Some(_) | None => {}
             },
         }
@@ -68,15 +64,13 @@ impl PathAgent {
         now: Instant,
     ) {
         let may_ask = self.rendezvous.may_ask(now);
-        let Some(own) = self.seen_at() else { return };
-        let leads = |peer: PortSequence| IpAddr::V4(*own.ip()) > peer.last.ip();
-        let asked = told.filter(|peer| !leads(*peer));
-        let to_ask = self.guesses.counted().filter(|peer| leads(*peer) && may_ask);
-        let peer = asked.or(to_ask).filter(|_| self.rendezvous.has_attempts(now));
-        let Some(peer) = peer else { return };
+        let peer =
+            if self.config.leads { self.guesses.counted().filter(|_| may_ask) } else { told };
+        let Some(peer) = peer.filter(|_| self.rendezvous.has_attempts(now)) else { return };
         match budget.begin_rendezvous(peer.last.ip(), now) {
             Ok(()) => {
-                self.rendezvous.begin(asked, now);
+                let within = if self.config.leads { STILL } else { ANSWER_WITHIN };
+                self.rendezvous.begin(peer, within, now);
                 self.calls.hold_for_survey(now);
                 self.events.push_back(PathEvent::SurveyWanted);
             }
@@ -95,10 +89,5 @@ impl PathAgent {
         budget.begin_met(peer.last.ip(), now);
         self.guesses.meet(peer, now);
         self.rendezvous.handle_guesses(rng, now);
-    }
-
-    fn end_rendezvous(&mut self, budget: &mut ProbeBudget, rng: &mut dyn CryptoRng, now: Instant) {
-        budget.end_rendezvous();
-        self.rendezvous.end(rng, now);
     }
 }

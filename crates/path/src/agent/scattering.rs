@@ -94,7 +94,7 @@ impl PathAgent {
     }
 
     /// Where others see this device: by what servers say, or without a translator by what it has itself.
-    pub(super) fn seen_at(&self) -> Option<SocketAddrV4> {
+    fn seen_at(&self) -> Option<SocketAddrV4> {
         let of = |kind: CandidateKind| {
             let mut candidates = self.local.iter().filter(move |one| one.kind == kind);
             candidates.find_map(|candidate| match candidate.address {
