@@ -161,7 +161,7 @@ impl Engine {
                 self.output.events.push_back(EngineEvent::Path { peer: device, decision });
             }
             PathEvent::SocketsWanted { to } => self.open_sockets(device, to, cx),
-            PathEvent::SurveyWanted => self.underlay.surveys.want(device),
+            PathEvent::SurveyWanted { first } => self.underlay.surveys.want(device, first),
             PathEvent::Pong { path, latency } => {
                 self.output.events.push_back(EngineEvent::Pong { peer: device, path, latency });
             }

@@ -29,8 +29,11 @@ pub(crate) struct Surveys {
 const SETTLED: Duration = Duration::from_secs(60);
 
 impl Surveys {
-    pub(crate) fn want(&mut self, peer: DeviceId) {
-        if !self.waiting.contains(&peer) {
+    pub(crate) fn want(&mut self, peer: DeviceId, first: bool) {
+        if first {
+            self.waiting.retain(|waiting| *waiting != peer);
+            self.waiting.push_front(peer);
+        } else if !self.waiting.contains(&peer) {
             self.waiting.push_back(peer);
         }
     }

@@ -20,6 +20,7 @@ use crate::frames::Frames;
 use crate::guesses::Guesses;
 use crate::io::{PathConfig, PathEvent, RemoteStatus, Transmit};
 use crate::relay_choice::RelayChange;
+use crate::remote::Remote;
 use crate::remotes::Remotes;
 use crate::rendezvous::Rendezvous;
 use crate::scatter::Scatter;
@@ -320,8 +321,8 @@ impl PathAgent {
         self.tell_mapping(budget, now);
         self.meet(budget, rng, now);
         self.send_frame_ping(rng, now);
+        self.send_probes(budget, rng, now);
         if !self.calls.is_held(now) {
-            self.send_probes(budget, rng, now);
             self.send_guesses(budget, rng, now);
         }
     }
@@ -348,8 +349,10 @@ impl PathAgent {
                 (unanswered.since + PROBE_AFTER, "probes for unanswered traffic")
             }
         });
-        let probe = self.remotes.due().into_iter().chain(self.guesses.due()).min();
-        let probe = probe.map(|at| self.calls.held_until().map_or(at, |until| at.max(until)));
+        let unproven = self.remotes.due(|remote| !remote.is_proven());
+        let held = unproven.into_iter().chain(self.guesses.due()).min();
+        let held = held.map(|at| self.calls.held_until().map_or(at, |until| at.max(until)));
+        let probe = self.remotes.due(Remote::is_proven).into_iter().chain(held).min();
         [
             unanswered,
             probe.map(|at| (at, "path probe")),

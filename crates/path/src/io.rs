@@ -46,7 +46,10 @@ pub enum PathEvent {
     },
     /// Nothing is probed until [`PathAgent::handle_survey`](crate::PathAgent::handle_survey) has said how the
     /// translator counts, or for three seconds.
-    SurveyWanted,
+    SurveyWanted {
+        /// Whether it comes before those of other peers: all guesses wait for this one.
+        first: bool,
+    },
 }
 
 /// One address of the peer, for display.

@@ -205,8 +205,8 @@ impl Remotes {
     }
 
     /// When the next probe is due.
-    pub(crate) fn due(&self) -> Option<Instant> {
-        self.known.values().filter_map(Remote::due).min()
+    pub(crate) fn due(&self, of: fn(&Remote) -> bool) -> Option<Instant> {
+        self.known.values().filter(|remote| of(remote)).filter_map(Remote::due).min()
     }
 
     /// When the next proof runs out.

@@ -20,8 +20,10 @@ const LACKING: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_secs(1_800);
 /// ... if this device is in another network since, ...
 const AGAIN_ELSEWHERE: Duration = Duration::from_secs(60);
-/// ... and if the peer does not answer, because it has nothing to say to this device yet, or another attempt is on.
+/// ... and if the peer does not answer, because it has nothing to say to this device yet, or another attempt is on;
+/// twice as much after each question, up to the limit.
 const POSTPONED: Duration = Duration::from_secs(6);
+const POSTPONED_LONGEST: Duration = Duration::from_secs(96);
 /// The peer is asked so much later if another one is being asked or scattered for: no multiple of the time above.
 const NEXT_TURN: Duration = Duration::from_secs(4);
 /// From one attempt of a peer to be found by this device to the next.
@@ -34,6 +36,8 @@ pub(crate) struct Scatter {
     again: Option<Instant>,
     /// Whether an answer of the peer is waited for.
     asked: bool,
+    /// Questions since the latest answer.
+    unanswered: u32,
     /// When the latest attempt began.
     begun: Option<Instant>,
     /// When the peer asked, and at which address it is to be found.
@@ -54,7 +58,10 @@ impl Scatter {
         self.lacking_since.get_or_insert(now);
         let is_due = self.asks_next().is_some_and(|at| at <= now);
         if is_due {
-            (self.again, self.asked) = (Some(now + POSTPONED), true);
+            let longest = (POSTPONED_LONGEST.as_secs() / POSTPONED.as_secs()).ilog2();
+            let pause = POSTPONED * 2_u32.pow(self.unanswered.min(longest));
+            (self.again, self.asked) = (Some(now + pause), true);
+            self.unanswered += 1;
         }
         is_due
     }
@@ -67,12 +74,13 @@ impl Scatter {
     /// Another peer's turn is on.
     pub(crate) fn wait_for_turn(&mut self, now: Instant) {
         (self.again, self.asked) = (Some(now + NEXT_TURN), false);
+        self.unanswered = self.unanswered.saturating_sub(1);
     }
 
     /// Whether an answer was waited for.
     pub(crate) fn take_answer(&mut self, now: Instant) -> bool {
         if self.asked {
-            (self.again, self.begun) = (Some(now + AGAIN), Some(now));
+            (self.again, self.begun, self.unanswered) = (Some(now + AGAIN), Some(now), 0);
         }
         std::mem::take(&mut self.asked)
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use path::{
     Alias, Allocation, Candidate, CandidateFilter, CandidateKind, MAX_CANDIDATES, Message, Path,
-    PathAgent, PathConfig, PathEvent, ProbeBudget, Reason, TransactionId,
+    PathAgent, PathConfig, PathEvent, PortSequence, ProbeBudget, Reason, TransactionId,
 };
 use proptest::prelude::*;
 use rand_chacha::ChaCha20Rng;
@@ -42,9 +42,9 @@ struct Side {
 impl Side {
     fn new(announced: &[Candidate]) -> Self {
         let now = Instant::now();
-        let filter = CandidateFilter::default();
+        let config = PathConfig { udp: true, leads: true, ..PathConfig::default() };
         let mut side = Self {
-            agent: PathAgent::new(PathConfig { filter, udp: true, leads: false }),
+            agent: PathAgent::new(config),
             budget: ProbeBudget::new(),
             rng: ChaCha20Rng::seed_from_u64(9),
             now,
@@ -146,6 +146,27 @@ fn of_several_ways_through_dead_servers_none_is_waited_for_after_the_first() {
     assert!(matches!(side.agent.chosen(), Path::Direct(_)));
     side.reachable.clear();
     side.pass(Duration::from_millis(2_200));
+    assert_eq!(side.agent.chosen(), Path::Relay);
+}
+
+#[test]
+fn a_turn_path_is_kept_an_eye_on_while_a_survey_is_waited_for() {
+    let mut side = Side::new(&[reflexive(PEER)]);
+    side.agent.handle_translator(Some(true));
+    side.reachable = vec![through(4, PEER)];
+    side.agent.handle_allocations(&at_servers([4]), side.now);
+    side.pass(Duration::from_secs(6));
+    assert_eq!(side.agent.chosen(), Path::Direct(through(4, PEER)));
+    // The peer counts as well: there is to be a rendezvous, for which this device has to know its own count.
+    let ports = Some(PortSequence { last: address(PEER), step: 1 });
+    let call = Message::CallMeMaybe { candidates: vec![address(PEER)], ports };
+    side.agent.handle_message(Path::Relay, call, side.now);
+    side.pass(Duration::from_millis(100));
+    side.reachable.clear();
+    side.probed.clear();
+    side.pass(Duration::from_millis(2_200));
+    assert!(side.probed.contains(&through(4, PEER)), "{:?}", side.probed);
+    assert!(!side.probed.contains(&address(PEER)), "a mapping was made");
     assert_eq!(side.agent.chosen(), Path::Relay);
 }
 

@@ -130,7 +130,7 @@ impl Pair {
     fn carry_to_steady(&mut self) {
         while let Some(event) = self.random.agent.poll_event() {
             match event {
-                PathEvent::SurveyWanted => self.random.agent.handle_survey(None, self.now),
+                PathEvent::SurveyWanted { .. } => self.random.agent.handle_survey(None, self.now),
                 PathEvent::SocketsWanted { to } => {
                     assert_eq!(SocketAddr::V4(to), address(STEADY));
                     self.wanted += 1;
@@ -287,6 +287,28 @@ fn a_peer_that_asks_on_and_on_gets_one_attempt_in_two_minutes_and_four_in_an_hou
 }
 
 #[test]
+fn a_peer_that_does_not_answer_is_asked_less_and_less() {
+    let mut pair = Pair::new(1);
+    let mut asked = 0;
+    for _ in 0..600 {
+        pair.now += SECOND;
+        let End { agent, budget, rng } = &mut pair.random;
+        agent.handle_sent(pair.now);
+        agent.handle_timeout(budget, rng, pair.now);
+        while let Some(event) = agent.poll_event() {
+            if matches!(event, PathEvent::SurveyWanted { .. }) {
+                agent.handle_survey(None, pair.now);
+            }
+        }
+        while let Some(transmit) = agent.poll_transmit() {
+            let message = Message::decode(&transmit.payload).expect("agents encode messages");
+            asked += usize::from(matches!(message, Message::MappingRequest { .. }));
+        }
+    }
+    assert!((8..=12).contains(&asked), "{asked} questions in ten minutes");
+}
+
+#[test]
 fn sockets_are_opened_only_when_asked_for_and_only_towards_an_announced_address() {
     /// What comes of answers, one after the other, by an end that waits for one.
     fn wanted(answers: &[&str]) -> Vec<PathEvent> {
@@ -297,7 +319,7 @@ fn sockets_are_opened_only_when_asked_for_and_only_towards_an_announced_address(
             let End { agent, budget, rng } = &mut pair.random;
             agent.handle_sent(pair.now);
             agent.handle_timeout(budget, rng, pair.now);
-            if agent.poll_event() == Some(PathEvent::SurveyWanted) {
+            if matches!(agent.poll_event(), Some(PathEvent::SurveyWanted { .. })) {
                 agent.handle_survey(None, pair.now);
             }
         }

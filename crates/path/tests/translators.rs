@@ -161,7 +161,7 @@ impl Side {
             self.sent.push((self.now, transmit.path, message));
         }
         while let Some(event) = self.agent.poll_event() {
-            self.surveys += usize::from(event == PathEvent::SurveyWanted);
+            self.surveys += usize::from(matches!(event, PathEvent::SurveyWanted { .. }));
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    error::Error,
     io,
     net::{Ipv4Addr, SocketAddr},
 };
@@ -53,7 +54,7 @@ impl Names {
                 self.installed.insert(network, resolver);
             }
             Err(error) => warn!(
-                %error,
+                error = &error as &dyn Error,
                 "names are not resolved by the system; `shadowmesh status` shows addresses"
             ),
         }
@@ -69,7 +70,9 @@ impl Names {
                     self.forward_to_upstreams_of(resolver);
                 }
                 Ok(false) => {}
-                Err(error) => warn!(%error, "the system's resolver was replaced"),
+                Err(error) => {
+                    warn!(error = &error as &dyn Error, "the system's resolver was replaced");
+                }
             }
         }
         self.installed = installed;

@@ -72,7 +72,7 @@ impl PathAgent {
                 let within = if self.config.leads { STILL } else { ANSWER_WITHIN };
                 self.rendezvous.begin(peer, within, now);
                 self.calls.hold_for_survey(now);
-                self.events.push_back(PathEvent::SurveyWanted);
+                self.events.push_back(PathEvent::SurveyWanted { first: true });
             }
             Err(Some(_)) => self.rendezvous.wait_for_turn(rng, now),
             Err(None) => self.rendezvous.rest(now),

@@ -21,7 +21,7 @@ impl PathAgent {
         let is_new = due.any(Remote::lacks_mapping);
         let wanted = has_due && !self.is_direct() && self.is_active(now);
         if wanted && self.calls.hold(is_new, self.guesses.counted().is_some(), now) {
-            self.events.push_back(PathEvent::SurveyWanted);
+            self.events.push_back(PathEvent::SurveyWanted { first: false });
         }
     }
 
@@ -76,8 +76,10 @@ impl PathAgent {
             // The mapping has to stay where the peer looks for it.
             retry = retry.min(KEEP_ALIVE);
         }
+        let is_held = self.calls.is_held(now);
         for (address, remote) in self.remotes.all_mut() {
-            if remote.due().is_none_or(|at| at > now) {
+            let waits = is_held && !remote.is_proven();
+            if waits || remote.due().is_none_or(|at| at > now) {
                 continue;
             }
             if !remote.is_proven() && !budget.take(Alias::counted(address), now) {
