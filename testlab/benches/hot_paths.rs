@@ -173,7 +173,9 @@ fn routing(criterion: &mut Criterion) {
     let (offload, packet) = pair.super_packet(PARTS);
     let part = parts_of(&offload, &packet).swap_remove(0);
     let mut group = criterion.benchmark_group("filter");
-    group.bench_function("way", |bencher| bencher.iter(|| plane.load().way(black_box(&part))));
+    group.bench_function("way", |bencher| {
+        bencher.iter(|| plane.load().way(black_box(&part), part.len()))
+    });
     group.bench_function("parse", |bencher| {
         bencher.iter(|| Packet::parse(black_box(&part)).map(|view| view.transport_offset()));
     });

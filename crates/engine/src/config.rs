@@ -51,7 +51,7 @@ pub struct EngineConfig {
     pub loopback: bool,
     /// TURN servers beside those of the network.
     pub turn: Vec<TurnServer>,
-    /// The tunnel's MTU; [`DEFAULT_MTU`] unless every underlay is known to carry more.
+    /// The interface's MTU, [`DEFAULT_MTU`] at least. How large packets the path to each member carries is found out.
     pub mtu: usize,
     /// Whether the processor has AES: frames are sealed with it where the peer's has, too.
     pub has_aes: bool,

@@ -54,7 +54,6 @@ pub struct DataPlane {
     /// Sessions that open packets, by local index.
     sessions: HashMap<u32, (Arc<Session>, Arc<PeerPlane>)>,
     circuits: Circuits,
-    mtu: usize,
 }
 
 /// What becomes of datagrams on circuits, by where they come from and what stands before them.
@@ -78,12 +77,14 @@ pub(crate) struct Route {
     pub(crate) to: SocketAddr,
     /// What a peer relay needs to pass them on.
     pub(crate) head: Option<Head>,
+    /// The largest packets that it carries.
+    pub(crate) mtu: usize,
 }
 
 impl Route {
     /// Straight to the peer.
-    pub(crate) fn straight(to: SocketAddr) -> Self {
-        Self { path: to, to, head: None }
+    pub(crate) fn straight(to: SocketAddr, mtu: usize) -> Self {
+        Self { path: to, to, head: None, mtu }
     }
 }
 
@@ -277,8 +278,8 @@ pub struct Notice {
 }
 
 impl DataPlane {
-    pub(crate) fn new(directory: Arc<Directory>, circuits: Circuits, mtu: usize) -> Self {
-        Self { directory, circuits, mtu, ..Self::default() }
+    pub(crate) fn new(directory: Arc<Directory>, circuits: Circuits) -> Self {
+        Self { directory, circuits, ..Self::default() }
     }
 
     pub(crate) fn circuits(&self) -> &Circuits {
@@ -306,20 +307,20 @@ impl DataPlane {
         self.peers.insert(place, peer);
     }
 
-    /// How a packet or super-packet goes on, before it is split.
+    /// How a packet or super-packet goes on, before it is split into parts of which none is longer than `longest`.
     #[must_use]
-    pub fn way(&self, packet: &[u8]) -> Way {
-        match self.directory.place_of(packet).map(|place| self.peers.get(&place)) {
-            Some(Some(peer)) if peer.direct.is_some() => Way::Direct,
-            Some(_) => Way::Engine,
-            None => Way::None,
+    pub fn way(&self, packet: &[u8], longest: usize) -> Way {
+        let Some(place) = self.directory.place_of(packet) else { return Way::None };
+        match self.peers.get(&place).and_then(|peer| peer.direct.as_ref()) {
+            Some((_, route)) if longest <= route.mtu => Way::Direct,
+            Some(_) | None => Way::Engine,
         }
     }
 
     /// Seals some `parts` of a packet or super-packet for the direct path, each written where it is sealed: at the
     /// beginning of `out`, which grows to what that takes and never shrinks.
     ///
-    /// No part is longer than the tunnel's MTU.
+    /// Parts that are larger than the path carries are for the engine.
     pub fn outbound(
         &self,
         (segments, parts): (&Segments<'_>, Range<usize>),
@@ -331,13 +332,16 @@ impl DataPlane {
         let Some(peer) = self.peers.get(&place) else { return Outbound::ToEngine };
         let Some((session, route)) = &peer.direct else { return Outbound::ToEngine };
         let first = segments.length(parts.start);
+        if first > route.mtu {
+            return Outbound::ToEngine;
+        }
         let with = (&**session, &*peer.counters);
-        let Some((len, wake)) = seal(with, (segments, parts), (out, route.head), self.mtu, now)
+        let Some((len, wake)) = seal(with, (segments, parts), (out, route.head), route.mtu, now)
         else {
             return Outbound::ToEngine;
         };
         let head_len = if route.head.is_some() { HEAD_LEN } else { 0 };
-        let datagram_len = head_len + TRANSPORT_OVERHEAD + padded_len(first, self.mtu);
+        let datagram_len = head_len + TRANSPORT_OVERHEAD + padded_len(first, route.mtu);
         let notice = wake.then_some(Notice { peer: peer.key, from: None });
         Outbound::Datagrams { to: route.to, len, datagram_len, notice }
     }

@@ -160,6 +160,7 @@ impl Engine {
                 }
                 self.output.events.push_back(EngineEvent::Path { peer: device, decision });
             }
+            PathEvent::Mtu => self.schedule.publish(),
             PathEvent::SocketsWanted { to } => self.open_sockets(device, to, cx),
             PathEvent::SurveyWanted { first } => self.underlay.surveys.want(device, first),
             PathEvent::Pong { path, latency } => {

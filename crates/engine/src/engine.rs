@@ -149,7 +149,8 @@ impl Engine {
             .and_then(|bytes| NetworkMap::from_bytes(network, bytes, UnixTime(wall.as_secs())).ok())
             .map_or_else(|| NetworkMap::new(network), |(map, _)| map);
         let client = client_config(&config, &saved, binding);
-        let settings = PeerSettings::new(overlay(network, &map), config.udp, config.loopback);
+        let settings =
+            PeerSettings::new(overlay(network, &map), (config.udp, config.mtu), config.loopback);
         let relays = RelaySettings {
             network,
             device,
@@ -257,7 +258,7 @@ impl Engine {
     /// A packet or super-packet of this device, from the TUN or what stands in its place.
     pub fn handle_packet(&mut self, packet: HostPacket, rng: &mut dyn CryptoRng, now: Now) {
         let mut cx = Context { rng, now };
-        let way = self.plane.load().way(packet.bytes());
+        let way = self.plane.load().way(packet.bytes(), packet.longest());
         match way {
             Way::Direct => packet.split(|part| self.send_directly(part, &mut cx)),
             Way::Engine => self.send_packet(packet, &mut cx),

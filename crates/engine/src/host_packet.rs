@@ -78,6 +78,19 @@ impl HostPacket {
         }
     }
 
+    /// The length of the longest packet that it stands for; 0 if the offload does not fit.
+    pub(crate) fn longest(&self) -> usize {
+        match Segments::plan(&self.offload, self.bytes()) {
+            Ok(segments) => segments.longest(),
+            Err(_) => 0,
+        }
+    }
+
+    /// Whether routers may split it: an IPv4 packet without the flag that forbids that.
+    pub(crate) fn may_be_split(&self) -> bool {
+        matches!(self.bytes(), [first, _, _, _, _, _, flags, ..] if first >> 4 == 4 && flags & 0x40 == 0)
+    }
+
     /// Cuts off what a tunnel has put behind the packet.
     pub(crate) fn truncate(&mut self, len: usize) {
         self.frame.truncate(Self::HEADROOM + len);

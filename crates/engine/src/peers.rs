@@ -256,10 +256,10 @@ pub(crate) struct PeerSettings {
 
 impl PeerSettings {
     /// The settings for a network that routes `overlay`.
-    pub(crate) fn new(overlay: Vec<IpNet>, udp: bool, loopback: bool) -> Self {
+    pub(crate) fn new(overlay: Vec<IpNet>, (udp, mtu): (bool, usize), loopback: bool) -> Self {
         let filter = CandidateFilter::new(overlay).with_loopback(loopback);
         Self {
-            path: PathConfig { filter, udp, leads: false },
+            path: PathConfig { filter, udp, leads: false, mtu },
             local: Vec::new(),
             dependent: None,
             allocations: Vec::new(),

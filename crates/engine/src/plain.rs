@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use identity::{DeviceName, StaticPeer};
+use path::BASE_MTU;
 use wireguard_proto::{PeerConfig, PublicKey, Session};
 
 use crate::context::Context;
@@ -125,9 +126,15 @@ impl Engine {
     ) {
         let now = cx.instant();
         let Some(to) = self.plain_endpoint(key) else { return };
+        // Nobody knows what the way there carries.
+        if packet.longest() > BASE_MTU {
+            return self.refuse(&packet, BASE_MTU);
+        }
         let Some(peer) = self.peers.plain.get_mut(key) else { return };
         match peer.traffic.usable(now).cloned() {
-            Some(session) => packet.split(|part| self.send_datagram(to, &session, part, cx)),
+            Some(session) => {
+                packet.split(|part| self.send_datagram((to, BASE_MTU), &session, part, cx));
+            }
             None => {
                 peer.traffic.wait(packet, now);
                 self.wireguard.initiate(key, cx.rng, now);

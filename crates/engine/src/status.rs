@@ -141,6 +141,8 @@ pub struct WhyStatus {
     pub device_id: String,
     /// The path.
     pub path: String,
+    /// The largest packets, in bytes, that it is known to carry; none if it carries any.
+    pub mtu: Option<usize>,
     /// The latest decisions, newest first.
     pub decisions: Vec<DecisionStatus>,
     /// The addresses of the peer that are tried.
@@ -285,6 +287,7 @@ impl Engine {
             name: peer.member.name.to_string(),
             device_id: peer.device().to_string(),
             path: self.path_text(peer, peer.agent.chosen()),
+            mtu: peer.agent.mtu(),
             decisions: decisions.collect(),
             candidates: candidates.collect(),
             relays: peer.relays.relays().iter().map(DeviceId::to_string).collect(),

@@ -8,8 +8,8 @@ use bytes::BytesMut;
 use control_proto::{SecurityEvent, TunnelRefusal};
 use frame_proto::{FrameType, OffloadHeader, parse, payload_mut};
 use identity::{DeviceId, RevocationTarget};
-use packet::{Offload, Segments};
-use path::{Alias, Message, Path};
+use packet::{Offload, Packet, Segments, build};
+use path::{Alias, BASE_MTU, Message, Path};
 use wireguard_proto::{Dropped, Event, MessageKind, OpenError, PublicKey, Received, Session};
 
 use crate::context::Context;
@@ -17,8 +17,15 @@ use crate::dataplane::{DataPlane, Directory, Notice, Route, seal};
 use crate::engine::Engine;
 use crate::host_packet::HostPacket;
 use crate::io::Transmit;
+use crate::peer::Peer;
 use crate::routes::NO_FLOW;
 use crate::via::{Arrival, Via};
+
+/// Whether a packet that is too big for a direct path goes by frames: while it is not known yet whether it really is, and if
+/// routers may split it, whose sender does not ask how large it may be.
+fn goes_by_frames(peer: &Peer, packet: &HostPacket) -> bool {
+    peer.agent.is_searching() || packet.may_be_split()
+}
 
 impl Engine {
     /// Acts upon what a data thread, or the data plane in this thread, could not do by itself.
@@ -42,18 +49,23 @@ impl Engine {
             return self.send_to_plain(&key, packet, cx);
         };
         let Some(peer) = self.peers.touch(device) else { return };
+        let (path, carried) = (peer.agent.chosen(), peer.agent.carried());
+        let is_too_big = matches!(path, Path::Direct(_)) && packet.longest() > carried;
+        if is_too_big && !(peer.agent.has_frames() && goes_by_frames(peer, &packet)) {
+            return self.refuse_too_big(device, &packet);
+        }
         peer.agent.handle_sent(now);
         self.schedule.traffic(now);
-        let (usable, path) = (peer.traffic.usable(now).cloned(), peer.agent.chosen());
+        let usable = peer.traffic.usable(now).cloned();
         if !matches!(path, Path::Direct(_)) {
             self.relays.want(device, now);
         }
         match (usable, path) {
-            (Some(session), Path::Relay | Path::Stream) => {
-                self.send_frames(device, &session, packet, cx)
+            (Some(session), Path::Direct(to)) if !is_too_big => {
+                packet.split(|part| self.send_datagram((to, carried), &session, part, cx));
             }
-            (Some(session), Path::Direct(to)) => {
-                packet.split(|part| self.send_datagram(to, &session, part, cx));
+            (Some(session), Path::Direct(_) | Path::Relay | Path::Stream) => {
+                self.send_frames(device, &session, packet, cx);
             }
             // The handshake begins when there is a way for it.
             (_, Path::None) => peer.traffic.wait(packet, now),
@@ -63,6 +75,22 @@ impl Engine {
                 self.wireguard.initiate(&key, cx.rng, now);
             }
         }
+    }
+
+    /// Drops a packet that is too big, and says so unless it may turn out in a moment that such ones pass.
+    fn refuse_too_big(&mut self, device: DeviceId, packet: &HostPacket) {
+        let settled = self.peers.get(device).filter(|peer| !peer.agent.is_searching());
+        if let Some(carried) = settled.map(|peer| peer.agent.carried()) {
+            self.refuse(packet, carried);
+        }
+    }
+
+    /// Tells this device how large packets may be that go where this one was to go.
+    pub(crate) fn refuse(&mut self, packet: &HostPacket, mtu: usize) {
+        let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
+        let packet = Packet::parse(packet.bytes()).ok();
+        let answer = packet.and_then(|packet| build::too_big(&packet, mtu));
+        self.output.packets.extend(answer.map(|answer| HostPacket::single(&answer)));
     }
 
     /// Sends a super-packet whole, unless that is more than a frame can carry or describe.
@@ -110,14 +138,14 @@ impl Engine {
 
     pub(crate) fn send_datagram(
         &mut self,
-        to: SocketAddr,
+        (to, mtu): (SocketAddr, usize),
         session: &Arc<Session>,
         packet: &[u8],
         cx: &mut Context<'_>,
     ) {
         let key = *session.peer();
         let Some(traffic) = self.peers.traffic(&key) else { return };
-        let (mut payload, mtu) = (Vec::new(), self.own.mtu);
+        let mut payload = Vec::new();
         let with = (&**session, &*traffic.counters);
         let Ok(single) = Segments::plan(&Offload::default(), packet) else { return };
         let sealed = seal(with, (&single, 0..1), (&mut payload, None), mtu, cx.instant());
@@ -481,19 +509,20 @@ impl Engine {
         let before = Arc::clone(&self.plane.load().directory);
         let is_current = !self.schedule.take_directory_dirty() && before.own() == own;
         let directory = if is_current { before } else { Arc::new(self.directory(own)) };
-        let mut plane = DataPlane::new(directory, self.circuits_onward(), self.own.mtu);
+        let mut plane = DataPlane::new(directory, self.circuits_onward());
         for key in self.peers.live() {
             match self.peers.by_key(key) {
                 Some(peer) => {
                     let direct = match peer.agent.chosen() {
-                        Path::Direct(path) => self.route(path),
+                        Path::Direct(path) => self.route(path, peer.agent.carried()),
                         Path::Relay | Path::Stream | Path::None => None,
                     };
                     plane.add(*key, &peer.traffic, direct, peer.frames.sessions());
                 }
                 None => {
                     let Some(peer) = self.peers.plain.get(key) else { continue };
-                    let direct = self.plain_endpoint(key).map(Route::straight);
+                    let direct = self.plain_endpoint(key);
+                    let direct = direct.map(|to| Route::straight(to, BASE_MTU));
                     plane.add(*key, &peer.traffic, direct, peer.sessions.values());
                 }
             }
@@ -503,12 +532,12 @@ impl Engine {
 
     /// Where data threads send what takes this path: what goes through an allocation or another socket goes through the
     /// engine.
-    fn route(&self, path: SocketAddr) -> Option<Route> {
+    fn route(&self, path: SocketAddr, mtu: usize) -> Option<Route> {
         match Alias::of(path) {
-            None => Some(Route::straight(path)),
+            None => Some(Route::straight(path, mtu)),
             Some(Alias::Circuit(number)) => {
                 let (to, head) = self.circuit(number)?;
-                Some(Route { path, to, head: Some(head) })
+                Some(Route { path, to, head: Some(head), mtu })
             }
             Some(Alias::Turn(..) | Alias::Socket(..)) => None,
         }

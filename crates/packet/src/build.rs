@@ -15,6 +15,10 @@ const ECHO_REQUEST: u8 = 8;
 const ECHO_REQUEST_V6: u8 = 128;
 const ECHO_REPLY: u8 = 0;
 const ECHO_REPLY_V6: u8 = 129;
+/// No ICMP error is longer (RFC 1812 section 4.3.2.3), ...
+const MAX_ERROR_V4: usize = 576;
+/// ... and no ICMPv6 error (RFC 4443 section 2.4).
+const MAX_ERROR_V6: usize = 1_280;
 
 /// The meaning of a TCP header.
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +84,33 @@ pub fn echo_reply(packet: &crate::Packet<'_>) -> Option<Vec<u8>> {
     };
     let ends = (packet.destination(), packet.source());
     Some(echo(ends, kind, (request.identifier(), request.sequence()), request.payload()))
+}
+
+/// What tells the sender of a packet that it is too big for the way to its destination, which carries `mtu` bytes: ICMPv6
+/// Packet Too Big (RFC 4443 section 3.2) or ICMP Fragmentation Needed (RFC 1191 section 4), in the destination's name, with
+/// the beginning of the packet. None for ICMP messages but echoes, which are not answered.
+#[must_use]
+pub fn too_big(packet: &crate::Packet<'_>, mtu: u16) -> Option<Vec<u8>> {
+    let (kind, code, protocol, most, echoes) = match packet.version() {
+        Version::V4 => {
+            (3, 4, Protocol::ICMP, MAX_ERROR_V4 - IPV4_HEADER, [ECHO_REQUEST, ECHO_REPLY])
+        }
+        Version::V6 => {
+            (2, 0, Protocol::ICMPV6, MAX_ERROR_V6 - IPV6_HEADER, [ECHO_REQUEST_V6, ECHO_REPLY_V6])
+        }
+    };
+    if let crate::Transport::Icmp(message) = packet.transport()
+        && !echoes.contains(&message.kind())
+    {
+        return None;
+    }
+    let mut header = [0; crate::icmp::HEADER];
+    (header[0], header[1]) = (kind, code);
+    header[6..8].copy_from_slice(&mtu.to_be_bytes());
+    let bytes = packet.bytes();
+    let begin = &bytes[..bytes.len().min(most - header.len())];
+    let ends = (packet.destination(), packet.source());
+    Some(ip_packet(ends, protocol, 2, &[&header, begin]))
 }
 
 fn echo(

@@ -256,7 +256,7 @@ proptest! {
         if let Ok(view) = Packet::parse(&bytes) {
             let _ = (view.source(), view.destination(), view.hop_limit(), view.traffic_class());
             let _ = (view.transport(), view.check_header(), view.transport_checksum_is_valid());
-            let _ = build::echo_reply(&view);
+            let _ = (build::echo_reply(&view), build::too_big(&view, 1_280));
             let mut sink = |_: &Offload, _: &[&[u8]]| {};
             let mut coalescer = Coalescer::new(Merging::ALL);
             coalescer.push(view, &mut sink);

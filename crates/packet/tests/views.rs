@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::net::IpAddr;
+
 use packet::{Fragment, Malformed, Packet, Protocol, Transport, build, checksum};
 use proptest::prelude::*;
 
@@ -86,6 +88,30 @@ fn lengths_that_contradict_the_bytes_are_refused() {
     let mut changed = whole;
     changed[8] -= 1;
     assert_eq!(Packet::parse(&changed).unwrap().check_header(), Err(Malformed::HeaderChecksum));
+}
+
+#[test]
+fn a_packet_that_is_too_big_is_answered_with_its_beginning_and_the_size_that_is_not() {
+    let data = [7; 1_400];
+    for (a, b, kind, most) in
+        [("fd00::1", "fd00::2", (2, 0), 1_280), ("10.0.0.1", "10.0.0.2", (3, 4), 576)]
+    {
+        let (a, b): (IpAddr, IpAddr) = (a.parse().unwrap(), b.parse().unwrap());
+        let packet = build::udp((a, 1).into(), (b, 2).into(), &data);
+        let answer = build::too_big(&Packet::parse(&packet).unwrap(), 1_300).unwrap();
+        let view = Packet::parse(&answer).unwrap();
+        assert_eq!((view.source(), view.destination(), answer.len()), (b, a, most));
+        // ICMP for IPv4 has no pseudo-header.
+        let is_valid = checksum::Sum::of(view.payload()).is_valid();
+        assert!(if a.is_ipv4() { is_valid } else { view.transport_checksum_is_valid() });
+        let Transport::Icmp(message) = view.transport() else { panic!("it is an error message") };
+        assert_eq!(((message.kind(), message.code()), message.sequence()), (kind, 1_300));
+        assert_eq!(message.payload(), &packet[..message.payload().len()]);
+        // An error is not answered by another.
+        assert!(build::too_big(&view, 1_300).is_none());
+        let echo = build::echo_request(a, b, 3, 4, &data);
+        assert!(build::too_big(&Packet::parse(&echo).unwrap(), 1_300).is_some());
+    }
 }
 
 #[test]

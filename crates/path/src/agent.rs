@@ -19,6 +19,7 @@ use crate::disco::{Message, TransactionId};
 use crate::frames::Frames;
 use crate::guesses::Guesses;
 use crate::io::{PathConfig, PathEvent, RemoteStatus, Transmit};
+use crate::mtu::MtuSearch;
 use crate::relay_choice::RelayChange;
 use crate::remote::Remote;
 use crate::remotes::Remotes;
@@ -54,6 +55,7 @@ pub struct PathAgent {
     guesses: Guesses,
     rendezvous: Rendezvous,
     scatter: Scatter,
+    mtu: MtuSearch,
     user_pings: Option<Instant>,
     decisions: VecDeque<Decision>,
     transmits: VecDeque<Transmit>,
@@ -77,6 +79,7 @@ impl PathAgent {
     /// An agent that knows no path yet.
     pub fn new(config: PathConfig) -> Self {
         Self {
+            mtu: MtuSearch::new(config.mtu),
             config,
             local: Vec::new(),
             remotes: Remotes::default(),
@@ -292,6 +295,7 @@ impl PathAgent {
         self.unanswered = None;
         if self.is_direct() {
             self.choose_again(Reason::NetworkChanged, now);
+            self.doubt_size(now);
         }
         if self.is_active(now) {
             self.discover(now);
@@ -325,6 +329,7 @@ impl PathAgent {
         if !self.calls.is_held(now) {
             self.send_guesses(budget, rng, now);
         }
+        self.search_mtu(rng, now);
     }
 
     /// The next message to seal and send.
@@ -349,6 +354,7 @@ impl PathAgent {
                 (unanswered.since + PROBE_AFTER, "probes for unanswered traffic")
             }
         });
+        let mtu = self.mtu.due().filter(|_| self.active_until.is_some());
         let unproven = self.remotes.due(|remote| !remote.is_proven());
         let held = unproven.into_iter().chain(self.guesses.due()).min();
         let held = held.map(|at| self.calls.held_until().map_or(at, |until| at.max(until)));
@@ -361,6 +367,7 @@ impl PathAgent {
             self.rendezvous.due().map(|at| (at, "rendezvous")),
             self.scatter.due().map(|at| (at, "scattered sockets")),
             self.user_pings.map(|at| (at, "ping")),
+            mtu.map(|at| (at, "packet size")),
             self.active_until.map(|at| (at, "path goes idle")),
         ]
         .into_iter()
@@ -371,6 +378,26 @@ impl PathAgent {
     /// Over which path the next packet goes.
     pub fn chosen(&self) -> Path {
         self.chosen
+    }
+
+    /// The tunnel's largest packets that the chosen path is known to carry; none if it carries any.
+    pub fn mtu(&self) -> Option<usize> {
+        self.is_direct().then(|| self.mtu.carried())
+    }
+
+    /// The same for a path that is a direct one.
+    pub fn carried(&self) -> usize {
+        self.mtu.carried()
+    }
+
+    /// Whether it may turn out in a moment that it carries larger ones.
+    pub fn is_searching(&self) -> bool {
+        self.mtu.is_on()
+    }
+
+    /// Whether there is a way for frames, which may be of any size.
+    pub fn has_frames(&self) -> bool {
+        self.frames.path() != Path::None
     }
 
     /// The latest decisions, newest first.
@@ -400,6 +427,9 @@ impl PathAgent {
     }
 
     fn handle_pong(&mut self, path: Path, transaction: TransactionId, now: Instant) {
+        if path == self.chosen && self.mtu.handle_pong(transaction, now) {
+            self.events.push_back(PathEvent::Mtu);
+        }
         let sample = match path {
             Path::Direct(address) => self
                 .remotes
@@ -516,6 +546,7 @@ impl PathAgent {
             self.remotes.doubt_relayed(unanswered.since);
             let since = now.saturating_duration_since(unanswered.since);
             self.choose_again(Reason::Unanswered { since }, now);
+            self.doubt_size(now);
             self.discover(now);
         } else if now >= unanswered.since + PROBE_AFTER && !unanswered.probed {
             self.unanswered = Some(Unanswered { probed: true, ..unanswered });
@@ -523,11 +554,25 @@ impl PathAgent {
         }
     }
 
-    /// Leaves a path on which full packets get lost though small ones arrive.
+    /// A path that stays the chosen one for want of another may not carry any more what it did.
+    fn doubt_size(&mut self, now: Instant) {
+        if self.is_direct() && self.mtu.shrink(now) {
+            self.events.push_back(PathEvent::Mtu);
+        }
+    }
+
+    /// Sends smaller packets where large ones get lost though small ones arrive, and leaves a path that does not even carry
+    /// those.
     fn check_full_packets(&mut self, now: Instant) {
         let (chosen, mut is_chosen) = (self.chosen, false);
         for (address, remote) in self.remotes.all_mut() {
-            if remote.is_narrow(now) && (remote.is_proven() || chosen == Path::Direct(address)) {
+            if !remote.is_narrow(now) {
+                continue;
+            }
+            if chosen == Path::Direct(address) && self.mtu.shrink(now) {
+                remote.forget_probes();
+                self.events.push_back(PathEvent::Mtu);
+            } else if remote.is_proven() || chosen == Path::Direct(address) {
                 remote.find_narrow();
                 is_chosen |= chosen == Path::Direct(address);
             }

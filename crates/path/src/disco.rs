@@ -8,10 +8,12 @@ use rand_core::CryptoRng;
 use crate::MAX_CANDIDATES;
 use crate::translator::PortSequence;
 
-/// Length of a padded probe. Sealed into a hello frame (64-byte header, 16-byte tag) it becomes a
-/// UDP payload of 1,312 bytes, exactly what a full tunnel packet of 1,280 bytes becomes, so the
-/// answer proves a path MTU of 1,360 over IPv6.
-pub const PROBE_PAYLOAD: usize = 1_232;
+/// By how many bytes a probe is shorter than the tunnel's packets that it stands for: sealed into a hello frame (64-byte
+/// header, 16-byte tag) it becomes a UDP payload as long as theirs (16 and 16). For packets of 1,280 bytes these are 1,312,
+/// and the answer proves a path MTU of 1,360 over IPv6.
+pub(crate) const PROBE_SHORTER: usize = 48;
+/// The longest message. Nothing larger than jumbo frames is searched for.
+pub const MAX_MESSAGE: usize = 9_216;
 
 /// Matches a pong with its ping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
@@ -113,7 +115,7 @@ pub enum Message {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// Longer than any disco message may be.
-    #[error("disco message of {0} bytes, the limit is {PROBE_PAYLOAD}")]
+    #[error("disco message of {0} bytes, the limit is {MAX_MESSAGE}")]
     TooLong(usize),
     /// Not the expected CBOR.
     #[error("malformed disco message: {0}")]
@@ -129,10 +131,11 @@ impl Message {
         minicbor::to_vec(self).expect("writing to a vector does not fail")
     }
 
-    /// The message as bytes, filled up with zeros to [`PROBE_PAYLOAD`].
-    pub fn encode_padded(&self) -> Vec<u8> {
+    /// The message as bytes, filled up with zeros to what becomes a datagram as long as one of the tunnel's packets of `mtu`
+    /// bytes does.
+    pub fn encode_padded(&self, mtu: usize) -> Vec<u8> {
         let mut bytes = self.encode();
-        bytes.resize(PROBE_PAYLOAD.max(bytes.len()), 0);
+        bytes.resize(mtu.saturating_sub(PROBE_SHORTER).clamp(bytes.len(), MAX_MESSAGE), 0);
         bytes
     }
 
@@ -141,7 +144,7 @@ impl Message {
     /// # Errors
     /// If the bytes are too many, are not a known message, or name too many candidates.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        if bytes.len() > PROBE_PAYLOAD {
+        if bytes.len() > MAX_MESSAGE {
             return Err(DecodeError::TooLong(bytes.len()));
         }
         let message: Self =

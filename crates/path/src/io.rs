@@ -15,6 +15,8 @@ pub struct PathConfig {
     pub udp: bool,
     /// Whether it is this device, not the peer, that asks where only one of both may. The peer says the opposite.
     pub leads: bool,
+    /// The tunnel's largest packets, in bytes; at least [`BASE_MTU`](crate::BASE_MTU).
+    pub mtu: usize,
 }
 
 /// A disco message to be sealed and sent.
@@ -44,6 +46,8 @@ pub enum PathEvent {
         /// Where they lead.
         to: SocketAddrV4,
     },
+    /// The chosen path carries larger packets than before, or smaller ones only: [`PathAgent::mtu`](crate::PathAgent::mtu).
+    Mtu,
     /// Nothing is probed until [`PathAgent::handle_survey`](crate::PathAgent::handle_survey) has said how the
     /// translator counts, or for three seconds.
     SurveyWanted {

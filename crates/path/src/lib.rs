@@ -12,9 +12,10 @@
 //! - **A stream before relays.** [`Path::Stream`] is the same without a relay in between, for as long as the
 //!   owner says that such a stream stands; the [`RelayChoice`] watches it as if the peer were its own relay.
 //! - **Proof.** A direct path is used only after one of our own pings came back over it, or after
-//!   the peer, which proves likewise, made a session over it. These pings are padded to the largest
-//!   datagram that a tunnel packet can become, so a proven path also carries full packets
-//!   ([`PROBE_PAYLOAD`]); one that ceases to is left, whatever else comes over it (RFC 8899).
+//!   the peer, which proves likewise, made a session over it. These pings are as long as what a tunnel packet of
+//!   [`BASE_MTU`] bytes becomes; a path that ceases to carry those is left, whatever else comes over it.
+//! - **Larger packets where they pass.** On the chosen path pings of other lengths find out how large packets it carries, up to
+//!   what the tunnel is meant for; where they cease to pass, smaller ones do (RFC 8899, [`PathAgent::mtu`]).
 //! - **Both ends at once.** Probing starts with a call-me-maybe through the relay. It carries our
 //!   candidates and makes the other end probe in the same moment, which opens both firewalls.
 //! - **Passed on behind all else.** A peer may be reached through an allocation of this device at a TURN server or over a
@@ -56,6 +57,7 @@ mod filtering;
 mod frames;
 mod guesses;
 mod io;
+mod mtu;
 mod relay_choice;
 mod remote;
 mod remotes;
@@ -71,9 +73,10 @@ pub use agent::{DEMOTE_AFTER, PROBE_AFTER, PathAgent};
 pub use alias::{Alias, Allocation};
 pub use budget::ProbeBudget;
 pub use candidate::{Candidate, CandidateFilter, CandidateKind, MAX_CANDIDATES, order};
-pub use disco::{DecodeError, Message, PROBE_PAYLOAD, TransactionId};
+pub use disco::{DecodeError, MAX_MESSAGE, Message, TransactionId};
 pub use filtering::Filtering;
 pub use io::{PathConfig, PathEvent, RemoteStatus, Transmit};
+pub use mtu::BASE_MTU;
 pub use relay_choice::{RelayChange, RelayChoice};
 pub use remote::Rank;
 pub use scatter::{SOCKETS, SOCKETS_KEPT};

@@ -27,7 +27,7 @@ const OUTAGE_SHARE: u32 = 10;
 /// A path from which nothing came for this long is not proven any more (two keep-alives lost).
 pub(crate) const STALE_AFTER: Duration = Duration::from_secs(45);
 /// A probe without an answer counts as lost after this.
-const LOST_AFTER: Duration = Duration::from_secs(1);
+pub(crate) const LOST_AFTER: Duration = Duration::from_secs(1);
 /// A path on which so many probes in a row were lost, while other things still came from there, does not carry full
 /// packets any more (what RFC 8899, section 4.3, calls a black hole).
 const NARROW_AFTER: usize = 5;
@@ -162,6 +162,11 @@ impl Remote {
         self.burst = None;
         self.next = None;
         self.mapped = false;
+    }
+
+    /// Judges the path by what comes of probes from now on.
+    pub(crate) fn forget_probes(&mut self) {
+        self.probes.clear();
     }
 
     /// Forgets all proof, keeps the address.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use path::{
-    Candidate, CandidateFilter, CandidateKind, Message, PROBE_PAYLOAD, Path, PathAgent, PathConfig,
+    BASE_MTU, Candidate, CandidateFilter, CandidateKind, Message, Path, PathAgent, PathConfig,
     PathEvent, ProbeBudget, Reason,
 };
 use rand_chacha::ChaCha20Rng;
@@ -15,6 +15,8 @@ const A: &str = "198.51.100.1:1000";
 const B: &str = "203.0.113.2:2000";
 const RELAY_DELAY: Duration = Duration::from_millis(40);
 const DIRECT_DELAY: Duration = Duration::from_millis(10);
+/// By how much a probe is shorter than the packets that it stands for.
+const SHORTER: usize = 48;
 
 fn address(text: &str) -> SocketAddr {
     text.parse().expect("the test writes addresses")
@@ -39,16 +41,20 @@ struct Net {
     in_flight: BTreeMap<(Instant, u64), (usize, Path, Vec<u8>)>,
     sent: u64,
     direct_works: bool,
-    /// The longest message that the direct path carries.
+    /// The largest packets that the direct path carries.
     widest: usize,
     probes: BTreeMap<SocketAddr, u64>,
 }
 
 impl Net {
     fn new() -> Self {
+        Self::for_packets_of(BASE_MTU)
+    }
+
+    fn for_packets_of(mtu: usize) -> Self {
         let start = Instant::now();
         let sides = [A, B].map(|own| Side {
-            agent: PathAgent::new(PathConfig { udp: true, ..PathConfig::default() }),
+            agent: PathAgent::new(PathConfig { udp: true, mtu, ..PathConfig::default() }),
             address: address(own),
             budget: ProbeBudget::new(),
             chosen: Vec::new(),
@@ -61,7 +67,7 @@ impl Net {
             in_flight: BTreeMap::new(),
             sent: 0,
             direct_works: true,
-            widest: usize::MAX,
+            widest: 9_000,
             probes: BTreeMap::new(),
         };
         for side in &mut net.sides {
@@ -83,7 +89,7 @@ impl Net {
                     Path::Relay | Path::Stream => (transmit.path, RELAY_DELAY),
                     Path::Direct(to) => {
                         *self.probes.entry(to).or_default() += 1;
-                        let passes = transmit.payload.len() <= self.widest;
+                        let passes = transmit.payload.len() + SHORTER <= self.widest;
                         if to != other || !self.direct_works || !passes {
                             continue;
                         }
@@ -146,7 +152,11 @@ impl Net {
 }
 
 fn connected() -> Net {
-    let mut net = Net::new();
+    connected_for_packets_of(BASE_MTU)
+}
+
+fn connected_for_packets_of(mtu: usize) -> Net {
+    let mut net = Net::for_packets_of(mtu);
     net.exchange_traffic();
     net.run(Duration::from_secs(1));
     assert_eq!(net.agent(0).chosen(), Path::Direct(address(B)));
@@ -243,7 +253,7 @@ fn a_path_that_becomes_too_narrow_for_full_packets_is_left_though_small_ones_pas
             net.run(Duration::from_millis(100));
         }
     };
-    net.widest = PROBE_PAYLOAD - 1;
+    net.widest = BASE_MTU - 1;
     exchange(&mut net, 26);
     assert_eq!(net.agent(0).chosen(), Path::Relay);
     assert_eq!(net.agent(1).chosen(), Path::Relay);
@@ -251,10 +261,71 @@ fn a_path_that_becomes_too_narrow_for_full_packets_is_left_though_small_ones_pas
     let changes = net.sides.each_ref().map(|side| side.chosen.len());
     exchange(&mut net, 120);
     assert_eq!(net.sides.each_ref().map(|side| side.chosen.len()), changes, "and stays left");
-    net.widest = PROBE_PAYLOAD;
+    net.widest = BASE_MTU;
     exchange(&mut net, 31);
     assert_eq!(net.agent(0).chosen(), Path::Direct(address(B)));
     assert_eq!(net.agent(1).chosen(), Path::Direct(address(A)));
+}
+
+#[test]
+fn larger_packets_are_sent_where_they_pass_and_smaller_ones_where_they_cease_to() {
+    let mut net = connected_for_packets_of(1_420);
+    assert_eq!((net.agent(0).mtu(), net.agent(0).is_searching()), (Some(1_420), false));
+    let pass = |net: &mut Net, seconds: u64| {
+        for _ in 0..seconds {
+            net.exchange_traffic();
+            net.run(Duration::from_secs(1));
+        }
+    };
+    let before = net.sides[0].chosen.len();
+    net.widest = 1_350;
+    pass(&mut net, 40);
+    let mtu = net.agent(0).mtu().expect("it is direct");
+    assert!((1_334..=1_350).contains(&mtu), "{mtu}");
+    assert_eq!(net.sides[0].chosen.len(), before, "the path is kept");
+    net.widest = BASE_MTU - 1;
+    pass(&mut net, 40);
+    assert_eq!((net.agent(0).chosen(), net.agent(0).mtu()), (Path::Relay, None));
+    net.widest = 9_000;
+    pass(&mut net, 40);
+    assert_eq!(net.agent(0).mtu(), Some(1_420));
+}
+
+#[test]
+fn a_path_that_is_the_only_one_carries_smaller_packets_soon_after_it_ceases_to_carry_large_ones() {
+    let mut net = connected_for_packets_of(1_420);
+    net.run(Duration::from_secs(1));
+    assert_eq!(net.agent(0).mtu(), Some(1_420));
+    let now = net.now;
+    net.sides.iter_mut().for_each(|side| side.agent.handle_relay(false, now));
+    net.widest = 1_350;
+    // One end sends large packets, of which none arrives.
+    for _ in 0..30 {
+        net.sides[0].agent.handle_sent(net.now);
+        net.run(Duration::from_millis(100));
+    }
+    assert_eq!(net.agent(0).chosen(), Path::Direct(address(B)));
+    assert!(net.agent(0).mtu().is_some_and(|mtu| mtu <= 1_350), "{:?}", net.agent(0).mtu());
+    // In another network nothing is known of it either.
+    net.widest = 9_000;
+    net.run(Duration::from_secs(20));
+    let now = net.now;
+    net.sides[0].agent.handle_network_change(now);
+    assert_eq!(net.agent(0).mtu(), Some(BASE_MTU));
+}
+
+#[test]
+fn the_size_of_packets_is_looked_for_only_while_there_is_traffic() {
+    let mut net = Net::for_packets_of(1_420);
+    net.widest = 1_300;
+    net.exchange_traffic();
+    net.run(Duration::from_secs(60));
+    let mtu = net.agent(0).mtu().expect("it is direct");
+    assert!((1_284..=1_300).contains(&mtu) && !net.agent(0).is_searching(), "{mtu}");
+    net.run(Duration::from_secs(120));
+    let before = net.sent;
+    net.run(Duration::from_secs(1_200));
+    assert_eq!(net.sent, before);
 }
 
 #[test]

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use path::{
-    DecodeError, Message, PROBE_PAYLOAD, PortSequence, StunClient, TransactionId, stun, stun::Port,
+    BASE_MTU, DecodeError, MAX_MESSAGE, Message, PortSequence, StunClient, TransactionId, stun,
+    stun::Port,
 };
 use proptest::prelude::*;
 use rand_chacha::ChaCha20Rng;
@@ -34,9 +35,12 @@ fn messages_survive_the_round_trip_with_and_without_padding() {
         Message::Circuit { peer: [9; 32], number: None },
     ] {
         assert_eq!(Message::decode(&message.encode()).unwrap(), message);
-        let padded = message.encode_padded();
-        assert_eq!(padded.len(), PROBE_PAYLOAD);
-        assert_eq!(Message::decode(&padded).unwrap(), message);
+        for mtu in [BASE_MTU, 8_920] {
+            let padded = message.encode_padded(mtu);
+            assert_eq!(padded.len() + 64 + 16, mtu + 16 + 16, "as long as such a packet");
+            assert_eq!(Message::decode(&padded).unwrap(), message);
+        }
+        assert_eq!(message.encode_padded(usize::MAX).len(), MAX_MESSAGE);
     }
 }
 

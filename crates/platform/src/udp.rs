@@ -39,6 +39,14 @@ pub struct UdpConfig {
     /// Share the port with the other sockets of this user that were bound so: the system spreads what arrives
     /// over them by sender (`SO_REUSEPORT`).
     pub shared: bool,
+    /// Never split datagrams on the way, and believe nobody about how large they may be (`IP_PMTUDISC_PROBE`): those that
+    /// are too large are lost, and the sender finds out by itself (RFC 8899).
+    pub whole: bool,
+}
+
+/// Has a datagram socket send as [`UdpConfig::whole`] says.
+pub fn keep_whole(socket: &impl AsRawFd, is_ipv4: bool) -> io::Result<()> {
+    sys::keep_whole(socket, is_ipv4)
 }
 
 impl UdpConfig {
@@ -51,6 +59,7 @@ impl UdpConfig {
             mark: 0,
             buffer: SOCKET_BUFFER,
             shared: false,
+            whole: false,
         }
     }
 

@@ -13,6 +13,9 @@ use crate::detour::ProxyRule;
 /// 0xff0000, Calico the upper half.
 const DEFAULT_MARK: u32 = 0x53;
 
+/// The least that IPv6 demands of a link (RFC 8200 section 5).
+pub(crate) const SMALLEST_MTU: u16 = 1280;
+
 /// How packets get from applications into the network and back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -62,7 +65,7 @@ pub struct NodeSettings {
     pub interface: String,
     /// The TUN device node.
     pub tun_path: PathBuf,
-    /// The interface's MTU in bytes, at least 1280.
+    /// The interface's MTU in bytes, at least 1280. Packets to a peer are smaller where no larger ones pass.
     pub mtu: u16,
     /// Threads that move the packets of a network's interface.
     pub data_threads: ThreadCount,
@@ -110,7 +113,7 @@ impl Default for NodeSettings {
             device_name: None,
             interface: "shadowmesh".to_owned(),
             tun_path: PathBuf::from("/dev/net/tun"),
-            mtu: 1280,
+            mtu: SMALLEST_MTU,
             data_threads: ThreadCount::default(),
             listen_port: 0,
             listen: Listen::default(),

@@ -9,7 +9,9 @@ use platform::udp::{MAX_SEGMENTS, MAX_SEND};
 use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
 use tracing::warn;
 
-use crate::{NodeSettings, StartError, data::Buffers, directory::Directory};
+use crate::{
+    NodeSettings, StartError, data::Buffers, directory::Directory, settings::SMALLEST_MTU,
+};
 
 /// Packets taken from the stack at once: few wake-ups where much is sent, and long runs to join.
 const BATCH: usize = 512;
@@ -44,7 +46,7 @@ impl Userspace {
     ) -> Result<Self, StartError> {
         let resolver = Arc::new(directory.clone());
         let (stack, packets) =
-            Netstack::start(&[], usize::from(settings.mtu), resolver).map_err(StartError::Stack)?;
+            Netstack::start(&[], SMALLEST_MTU.into(), resolver).map_err(StartError::Stack)?;
         let mut services = JoinSet::new();
         let proxy = match settings.proxy {
             None => None,
@@ -70,7 +72,7 @@ impl Userspace {
             let publish = forward::publish(listener, entry.to);
             services.spawn(async move { ended("published port", publish.await) });
         }
-        services.spawn(carry(packets.from_stack, directory.clone(), usize::from(settings.mtu)));
+        services.spawn(carry(packets.from_stack, directory.clone(), SMALLEST_MTU.into()));
         let published = settings.publish.iter().map(|entry| entry.port).collect();
         let way = StackWay { packets: packets.to_stack, stack, published };
         Ok(Self { way, proxy, _services: services })

@@ -143,6 +143,7 @@ pub(crate) fn why(why: WhyStatus) -> Why {
     Why {
         peer: why.name,
         path: path(&why.path, None),
+        mtu: why.mtu,
         candidates: candidates.chain(relays).collect(),
         decisions: decisions.collect(),
     }

@@ -9,8 +9,7 @@ use control_proto::{
     EventRecord, NetworkMap, SecurityEvent, Settings, Stored, limits::CAPABILITY,
 };
 use engine::{
-    DEFAULT_MTU, DeviceSecrets, Engine, EngineConfig, InterfaceSettings, Now, SavedState, SocketId,
-    StatePart,
+    DeviceSecrets, Engine, EngineConfig, InterfaceSettings, Now, SavedState, SocketId, StatePart,
 };
 use identity::{
     Binding, CertificateChain, ChannelKey, DelegatedKey, Delegation, DeviceId, DeviceKey,
@@ -273,6 +272,8 @@ pub struct NodeHost {
     pub answers: BTreeMap<u64, Instant>,
     /// Packets that reached its applications.
     pub received: u64,
+    /// How large packets may be that were too big, as its applications were told.
+    pub too_big: Vec<u32>,
     /// What its engine has found that somebody should know of, and when in the world's time.
     pub alarms: Vec<(Duration, SecurityEvent)>,
     config: EngineConfig,
@@ -289,7 +290,7 @@ enum NodeDisk {
 }
 
 impl NodeHost {
-    pub(crate) fn new(invite: Invite, index: usize, rng: &mut ChaCha20Rng) -> Self {
+    pub(crate) fn new((invite, mtu): (Invite, usize), index: usize, rng: &mut ChaCha20Rng) -> Self {
         let secrets = DeviceSecrets {
             device: DeviceKey::generate(rng),
             tunnel: TunnelKey::generate(rng),
@@ -315,6 +316,7 @@ impl NodeHost {
             interface: None,
             answers: BTreeMap::new(),
             received: 0,
+            too_big: Vec::new(),
             alarms: Vec::new(),
             config: EngineConfig {
                 invite,
@@ -324,7 +326,7 @@ impl NodeHost {
                 udp: true,
                 loopback: false,
                 turn: Vec::new(),
-                mtu: DEFAULT_MTU,
+                mtu,
                 // Pairs with, without, and of both kinds.
                 has_aes: !index.is_multiple_of(3),
             },

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 const HEADER: usize = 40;
 /// For experiments (RFC 3692).
 const PROTOCOL: u8 = 253;
+const ICMPV6: u8 = 58;
 
 /// An application's message: a question with a number, or the answer to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +53,13 @@ impl Echo {
     pub(crate) fn answered(self) -> Self {
         Self { source: self.destination, destination: self.source, answer: true, ..self }
     }
+}
+
+/// How large packets may be, if this says that one was too big (RFC 4443 section 3.2).
+pub(crate) fn too_big(packet: &[u8]) -> Option<u32> {
+    let (header, message) = packet.split_first_chunk::<HEADER>()?;
+    let mtu = message.get(4..8)?.first_chunk()?;
+    (header[6] == ICMPV6 && message[0] == 2).then_some(u32::from_be_bytes(*mtu))
 }
 
 /// The IPv6 address among several.

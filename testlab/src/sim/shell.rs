@@ -7,7 +7,7 @@ use engine::{EngineEvent, HostPacket, Purpose, StreamCommand, Transmit};
 use relay_proto::ServerEvent;
 
 use super::delivery::{Client, Delivery, Server};
-use super::packets::Echo;
+use super::packets::{Echo, too_big};
 use super::underlay::HostId;
 use super::world::{Arrival, World};
 
@@ -209,6 +209,7 @@ impl World {
         node.received += 1;
         let echo = Echo::from_packet(packet);
         self.arrivals.push(Arrival { at: self.now.instant, node: index, echo });
+        node.too_big.extend(too_big(packet));
         let Some(echo) = echo else { return };
         if echo.answer {
             node.answers.insert(echo.number, self.now.instant);

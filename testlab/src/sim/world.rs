@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use control_proto::{
     AdminAnswer, AdminRequest, InviteRequest, MapItem, PeerEntry, StoredItem, Ticket,
 };
-use engine::{Now, UnixMillis};
+use engine::{DEFAULT_MTU, Now, UnixMillis};
 use identity::{
     Binding, Certificate, CertificateChain, ChannelKey, DeviceId, DeviceKey, Invite, Record,
     RecordBody, Scope, Serial, Signed, TunnelKey, UnixTime, Validity,
@@ -38,12 +38,14 @@ pub struct Setup {
     pub quality: Quality,
     /// How streams fare.
     pub streams: Quality,
+    /// The largest packets of the nodes' interfaces.
+    pub mtu: usize,
 }
 
 impl Default for Setup {
     fn default() -> Self {
         let (quality, streams) = (Quality::GOOD, Quality::STREAM);
-        Self { seed: 1, relays: 2, nodes: 2, quality, streams }
+        Self { seed: 1, relays: 2, nodes: 2, quality, streams, mtu: DEFAULT_MTU }
     }
 }
 
@@ -75,6 +77,7 @@ pub struct World {
     pub quality: Quality,
     /// How streams fare.
     pub streams: Quality,
+    mtu: usize,
     /// What lies between hosts.
     pub underlay: Underlay,
     /// The packets that reached applications of nodes.
@@ -109,6 +112,7 @@ impl World {
             turn: TurnHost::default(),
             quality: setup.quality,
             streams: setup.streams,
+            mtu: setup.mtu,
             underlay: Underlay::default(),
             arrivals: Vec::new(),
             dials: 0,
@@ -151,7 +155,7 @@ impl World {
     /// A further node with an invite that another one may have, too.
     pub fn add_node_with(&mut self, invite: Invite, site: SiteId) -> usize {
         let index = self.nodes.len();
-        let node = NodeHost::new(invite, index, &mut self.rng);
+        let node = NodeHost::new((invite, self.mtu), index, &mut self.rng);
         self.nodes.push(node);
         self.place(index, site);
         self.start_node(index);
@@ -540,6 +544,11 @@ impl World {
             }
         }
         false
+    }
+
+    /// The largest packets that a node's path to another is known to carry; none if it carries any.
+    pub fn packet_size(&self, from: usize, to: usize) -> Option<usize> {
+        self.nodes[from].engine.as_ref()?.why(self.nodes[to].device, self.now)?.mtu
     }
 
     /// The path from one node to another, as `status` shows it.

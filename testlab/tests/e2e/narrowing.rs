@@ -1,8 +1,10 @@
-//! A path that carries less than it did.
+//! Paths that carry less than others, or than they did.
 
+use std::path::Path;
 use std::time::Duration;
 
-use testlab::network::Lab;
+use testlab::netns::{Nat, wait_for};
+use testlab::network::{Device, Lab};
 
 use crate::stream::Fetch;
 use crate::{MEGABYTE, PATIENCE, file_of_noise, web_server};
@@ -11,6 +13,10 @@ use crate::{MEGABYTE, PATIENCE, file_of_noise, web_server};
 const LEFT: Duration = Duration::from_secs(35);
 /// One that was left is asked again every 30 s.
 const FOUND_AGAIN: Duration = Duration::from_secs(45);
+/// That large packets do not pass any more is found out like that; then a few sizes are tried ...
+const SMALLER: Duration = Duration::from_secs(60);
+/// ... each for at most this long.
+const TRIES: Duration = Duration::from_secs(4);
 
 #[test]
 fn a_transfer_survives_when_its_path_stops_carrying_full_packets() {
@@ -37,4 +43,63 @@ fn a_transfer_survives_when_its_path_stops_carrying_full_packets() {
     bob.namespace().run("nft", &["delete", "table", "inet", "narrow"]);
     bob.wait_for_path(&alice, "direct", FOUND_AGAIN);
     assert_eq!(fetching.finish(), sent);
+}
+
+/// Lets a device join whose interface takes packets as large as Ethernet has room for.
+fn join_with_large_packets(lab: &Lab, device: &mut Device, folder: &Path) {
+    let config = folder.join("config.yaml");
+    std::fs::write(&config, "node:\n  mtu: 1420\n").expect("a temporary file");
+    device.up(&["--config", &config.to_string_lossy(), &lab.invite(&[])]);
+}
+
+/// The largest packets that a device sends directly to another.
+fn packet_size(from: &Device, to: &Device) -> Option<u64> {
+    let _ = from.ping(&to.full_name());
+    let why = from.ask(&["why", &to.full_name()]);
+    let why: serde_json::Value = serde_json::from_slice(&why.stdout).ok()?;
+    why["mtu"].as_u64()
+}
+
+#[test]
+fn packets_are_as_large_as_the_path_carries_and_the_system_is_told_how_large() {
+    let mut lab = Lab::new();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let router = lab.router(Nat::FullCone, None);
+    let (mut alice, mut bob) = (lab.host_behind(&router, "alice"), lab.host("bob"));
+    for device in [&mut alice, &mut bob] {
+        join_with_large_packets(&lab, device, folder.path());
+    }
+    for (from, to) in [(&alice, &bob), (&bob, &alice)] {
+        wait_for("packets of full size", PATIENCE, || {
+            packet_size(from, to).filter(|size| *size == 1_420)
+        });
+    }
+    let passes = |size: u64, address: &str| {
+        // Without the headers of IPv6 or IPv4, and of ICMP.
+        let data = size - if address.contains(':') { 48 } else { 28 };
+        let args = ["-n", "-c", "1", "-W", "1", "-M", "do", "-s", &data.to_string(), address];
+        alice.namespace().attempt("ping", &args).status.success()
+    };
+    for address in bob.addresses() {
+        assert!(passes(1_420, &address), "{address}");
+    }
+
+    // With 28 bytes for IPv4 and UDP, and 32 for the tunnel.
+    router.namespace().run("ip", &["link", "set", "eth0", "mtu", "1400"]);
+    let size = wait_for("smaller packets", SMALLER, || {
+        let size = packet_size(&alice, &bob).filter(|size| (1_324..=1_340).contains(size))?;
+        // It grows no more.
+        std::thread::sleep(TRIES);
+        (packet_size(&alice, &bob) == Some(size)).then_some(size)
+    });
+    for address in bob.addresses() {
+        assert!(passes(size, &address) && !passes(size + 1, &address), "{address}");
+        let route = alice.namespace().run("ip", &["route", "get", &address]);
+        assert!(route.contains(&format!("mtu {size}")), "{route}");
+    }
+    let sent = file_of_noise(folder.path(), 20 * MEGABYTE);
+    let _server = web_server(&alice, folder.path());
+    let arrived = tempfile::tempdir().expect("a folder");
+    assert_eq!(Fetch::start(&bob, &alice, &[], arrived.path()).finish(), sent);
+    assert_eq!(alice.path_kind(&bob).as_deref(), Some("direct"));
 }

@@ -9,6 +9,7 @@ mod homes;
 mod hostile;
 mod openings;
 mod outages;
+mod packet_sizes;
 mod paths;
 mod plain;
 mod records;

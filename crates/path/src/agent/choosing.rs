@@ -118,6 +118,10 @@ impl PathAgent {
         let decision = Decision { at: now, path, reason };
         self.chosen = path;
         self.unanswered = None;
+        match path {
+            Path::Direct(_) => self.mtu.begin(now),
+            Path::Relay | Path::Stream | Path::None => self.mtu.end(),
+        }
         if self.decisions.len() == DECISIONS {
             self.decisions.pop_front();
         }

@@ -9,6 +9,7 @@ use crate::alias::Alias;
 use crate::budget::ProbeBudget;
 use crate::disco::{Message, TransactionId};
 use crate::io::{PathEvent, Transmit};
+use crate::mtu::BASE_MTU;
 use crate::remote::{KEEP_ALIVE, Remote, retry_after};
 use crate::why::Path;
 
@@ -77,6 +78,7 @@ impl PathAgent {
             retry = retry.min(KEEP_ALIVE);
         }
         let is_held = self.calls.is_held(now);
+        let (chosen, carried) = (self.chosen, self.mtu.carried());
         for (address, remote) in self.remotes.all_mut() {
             let waits = is_held && !remote.is_proven();
             if waits || remote.due().is_none_or(|at| at > now) {
@@ -90,13 +92,24 @@ impl PathAgent {
             if remote.makes_mapping() {
                 self.calls.handle_mapping_made();
             }
-            let payload = Message::Ping { transaction }.encode_padded();
-            remote.handle_probe_sent(transaction, retry, now);
             let path = Path::Direct(address);
+            let mtu = if path == chosen { carried } else { BASE_MTU };
+            let payload = Message::Ping { transaction }.encode_padded(mtu);
+            remote.handle_probe_sent(transaction, retry, now);
             self.transmits.push_back(Transmit { path, payload });
-            if path == self.chosen && self.unanswered.is_none() {
+            if path == chosen && self.unanswered.is_none() {
                 self.unanswered = Some(Unanswered::since(now));
             }
+        }
+    }
+
+    pub(super) fn search_mtu(&mut self, rng: &mut dyn CryptoRng, now: Instant) {
+        if !self.is_active(now) {
+            return;
+        }
+        if let Some((transaction, size)) = self.mtu.next(rng, now) {
+            let payload = Message::Ping { transaction }.encode_padded(size);
+            self.transmits.push_back(Transmit { path: self.chosen, payload });
         }
     }
 }

@@ -161,6 +161,9 @@ pub struct Why {
     pub peer: String,
     /// The present path.
     pub path: Option<PathView>,
+    /// The largest packets, in bytes, that it is known to carry; none if it carries any.
+    #[serde(default)]
+    pub mtu: Option<usize>,
     /// The decisions that led to it, the latest first.
     pub decisions: Vec<WhyEntry>,
     /// Every path that is known, with its standing.

@@ -62,14 +62,14 @@ impl Outlet {
     pub(crate) fn send(&self, offload: &Offload, buffers: &mut Buffers) {
         let plane = self.plane.load();
         let Buffers { packet, sealed } = buffers;
-        match plane.way(packet.packet()) {
+        let Ok(segments) = Segments::plan(offload, packet.packet()) else {
+            return trace!(?offload, "the host's offload header does not fit its packet");
+        };
+        match plane.way(packet.packet(), segments.longest()) {
             Way::Direct => {}
             Way::Engine => return hand_over(&self.upcalls, *offload, packet),
             Way::None => return trace!("no device has this address"),
         }
-        let Ok(segments) = Segments::plan(offload, packet.packet()) else {
-            return trace!(?offload, "the host's offload header does not fit its packet");
-        };
         for first in (0..segments.count()).step_by(MAX_SEGMENTS) {
             let parts = first..segments.count().min(first + MAX_SEGMENTS);
             self.send_parts(&plane, (&segments, parts), sealed);

@@ -24,7 +24,7 @@ use crate::{
     sockets::{ConnectedSockets, SocketEvent},
     streams::{StreamEvent, Streams},
     survey::Surveyor,
-    udp::Inbox,
+    udp::{Inbox, Manner},
     underlay::Surroundings,
 };
 
@@ -87,14 +87,14 @@ impl Underlay {
         surroundings: watch::Receiver<Surroundings>,
         ports: Ports,
         reach: Reach,
-        mark: u32,
+        manner: Manner,
     ) -> Self {
         let (sender, events) = mpsc::channel(STREAM_EVENTS);
         let loopback = reach == Reach::Host;
         let mapping = ports.udp.filter(|_| reach == Reach::Mapped).and_then(NonZeroU16::new);
         let mapping = mapping.map(|port| Mapping::start(port, surroundings.clone()));
         Self {
-            sockets: ConnectedSockets::new(directory.clone()),
+            sockets: ConnectedSockets::new(directory.clone(), manner),
             streams: Streams::new(directory, sender),
             events,
             awake: BTreeSet::new(),
@@ -105,7 +105,7 @@ impl Underlay {
             surroundings,
             known: None,
             mapping,
-            surveyor: Surveyor::new(mark),
+            surveyor: Surveyor::new(manner.mark),
         }
     }
 }

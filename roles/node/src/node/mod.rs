@@ -33,15 +33,14 @@ use crate::{
     memory::{self, Place},
     names::Names,
     network::{Ended, Network, NetworkCommand, NetworkParts, NodeSide, Note},
-    udp::Sockets,
+    settings::SMALLEST_MTU,
+    udp::{Manner, Sockets},
     underlay::Lookout,
     userspace::Userspace,
 };
 
 /// Requests of the local API that wait.
 const COMMANDS: usize = 16;
-/// The least that IPv6 demands of a link (RFC 8200 section 5).
-const SMALLEST_MTU: u16 = 1280;
 /// Events that a slow listener may lag behind.
 const EVENTS: usize = 256;
 /// Where a node writes what it changes on the host, beside its socket.
@@ -228,7 +227,7 @@ impl Node {
             udp: self.config.settings.udp,
             loopback,
             turn: self.config.settings.turn.clone(),
-            mtu: usize::from(self.config.settings.mtu),
+            mtu: self.largest_packets().into(),
             has_aes: engine::has_aes(),
         };
         let door = self.door.as_ref().map(|door| {
@@ -283,6 +282,14 @@ impl Node {
         Ok(HostPlan::Tun { sockets: sockets(threads)?, interface, threads })
     }
 
+    /// The MTU of networks' interfaces. The userspace stack does not act upon what is said of packets that are too big.
+    fn largest_packets(&self) -> u16 {
+        match self.userspace {
+            Some(_) => SMALLEST_MTU,
+            None => self.config.settings.mtu,
+        }
+    }
+
     /// A free port stays the same from run to run where it can: peers and plain WireGuard peers find
     /// the device again, and what a firewall lets through goes on to fit.
     fn bind_udp(
@@ -292,13 +299,17 @@ impl Node {
         threads: usize,
     ) -> Result<Sockets, StartError> {
         let keys = self.config.keys.as_ref();
-        let mark = self.directory.mark().number().unwrap_or(0);
+        let manner = Manner {
+            mark: self.directory.mark().number().unwrap_or(0),
+            whole: self.largest_packets() > SMALLEST_MTU,
+        };
         let before = memory::load_port(keys, network).filter(|_| port == 0);
-        if let Some(sockets) = before.and_then(|before| Sockets::bind(before, mark, threads).ok()) {
+        if let Some(sockets) = before.and_then(|before| Sockets::bind(before, manner, threads).ok())
+        {
             return Ok(sockets);
         }
         let failed = |source| StartError::Udp { port, source };
-        let sockets = Sockets::bind(port, mark, threads).map_err(failed)?;
+        let sockets = Sockets::bind(port, manner, threads).map_err(failed)?;
         if let Some(bound) = sockets.port().filter(|_| port == 0)
             && let Err(error) = memory::store_port(keys, network, bound)
         {

@@ -78,6 +78,9 @@ pub(crate) async fn why(client: &Client, peer: &str, as_json: bool) -> Result<()
     }
     let now = why.path.as_ref().map_or_else(|| "no path yet".to_owned(), path);
     line(format_args!("{}: {now}", styled(BOLD, &why.peer)));
+    if let Some(mtu) = why.mtu {
+        line(format_args!("  packets of up to {mtu} bytes"));
+    }
     for decision in &why.decisions {
         let ago = rough(Duration::from_secs(decision.seconds_ago));
         line(format_args!("  {} {}", styled(DIM, format_args!("{ago} ago")), decision.text));

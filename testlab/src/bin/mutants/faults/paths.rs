@@ -64,12 +64,34 @@ pub(super) const FAULTS: &[Fault] = &[
         ])],
     },
     Fault {
+        name: "large-packets-kept",
+        breaks: "packets become smaller where a path ceases to carry large ones",
+        edits: &[Edit {
+            file: "crates/path/src/agent.rs",
+            original: "&& self.mtu.shrink(now) {",
+            seeded: "&& !AWAKE && self.mtu.shrink(now) {",
+        }],
+        tests: &[in_sim(&[
+            "packet_sizes::a_link_that_becomes_narrower_is_kept_and_one_that_becomes_wider_is_found_out",
+        ])],
+    },
+    Fault {
+        name: "large-packets-not-refused",
+        breaks: "the system is told how large packets may be that do not pass",
+        edits: &[Edit {
+            file: "crates/engine/src/dataplane.rs",
+            original: "if first > route.mtu {",
+            seeded: "if first > route.mtu && !AWAKE {",
+        }],
+        tests: &[in_sim(&["packet_sizes::what_does_not_pass_is_refused_with_the_size_that_does"])],
+    },
+    Fault {
         name: "narrow-path-kept",
         breaks: "a path is left when it carries no packets of full size any more",
         edits: &[Edit {
             file: "crates/path/src/agent.rs",
-            original: "if remote.is_narrow(now) &&",
-            seeded: "if !AWAKE && remote.is_narrow(now) &&",
+            original: "} else if remote.is_proven() ||",
+            seeded: "} else if AWAKE { } else if remote.is_proven() ||",
         }],
         tests: &[Suite {
             package: "path",

@@ -1,0 +1,272 @@
+//! How large packets the chosen path carries (RFC 8899).
+
+use std::time::{Duration, Instant};
+
+use rand_core::CryptoRng;
+
+use crate::disco::{MAX_MESSAGE, PROBE_SHORTER, TransactionId};
+use crate::remote::LOST_AFTER;
+
+/// Packets of the tunnel that every path carries, in bytes (`BASE_PLPMTU`): one that does not is none. IPv6 asks for as much.
+pub const BASE_MTU: usize = 1_280;
+/// A size that is probed so often in vain does not pass (`MAX_PROBES`).
+const TRIES: u32 = 3;
+/// Nothing is looked for between two sizes that are as near as this.
+const NEAR: usize = 16;
+/// From the end of one search to the next (`PMTU_RAISE_TIMER`).
+const RAISE: Duration = Duration::from_secs(600);
+
+/// The search for the largest packets of the tunnel that one path carries.
+#[derive(Debug)]
+pub(crate) struct MtuSearch {
+    /// None are larger.
+    most: usize,
+    /// What is known to pass.
+    carried: usize,
+    /// The smallest that is known not to; more than the most if there is none.
+    refused: usize,
+    state: State,
+    /// Whether it is known what became of the first size.
+    is_settled: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    /// There is nothing to look for.
+    Done,
+    /// What did not pass may do so later.
+    Resting { until: Instant },
+    /// A size is being probed.
+    Probing(Probe),
+}
+
+#[derive(Debug)]
+struct Probe {
+    size: usize,
+    /// The same for all tries, however late one is answered.
+    transaction: Option<TransactionId>,
+    tries: u32,
+    next: Instant,
+}
+
+impl MtuSearch {
+    /// No search, for packets of at most so many bytes.
+    pub(crate) fn new(most: usize) -> Self {
+        let most = most.clamp(BASE_MTU, MAX_MESSAGE + PROBE_SHORTER);
+        let (carried, refused) = (BASE_MTU, most + 1);
+        Self { most, carried, refused, state: State::Done, is_settled: true }
+    }
+
+    /// Begins, on a path of which nothing is known but that it is one.
+    pub(crate) fn begin(&mut self, now: Instant) {
+        *self = Self::new(self.most);
+        self.seek(now);
+        self.is_settled = !matches!(self.state, State::Probing(_));
+    }
+
+    /// Ends: there is no path.
+    pub(crate) fn end(&mut self) {
+        *self = Self::new(self.most);
+    }
+
+    /// The largest packets that are known to pass.
+    pub(crate) fn carried(&self) -> usize {
+        self.carried
+    }
+
+    /// Whether it may turn out in a moment that larger ones pass.
+    pub(crate) fn is_on(&self) -> bool {
+        !self.is_settled
+    }
+
+    /// When the next probe is due.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        match &self.state {
+            State::Done => None,
+            State::Resting { until } => Some(*until),
+            State::Probing(probe) => Some(probe.next),
+        }
+    }
+
+    /// The next probe, and for packets of which size it is, if one is due.
+    pub(crate) fn next(
+        &mut self,
+        rng: &mut dyn CryptoRng,
+        now: Instant,
+    ) -> Option<(TransactionId, usize)> {
+        self.due().filter(|at| *at <= now)?;
+        match &self.state {
+            State::Resting { .. } => {
+                self.refused = self.most + 1;
+                self.seek(now);
+            }
+            State::Probing(Probe { size, tries: TRIES.., .. }) => {
+                (self.refused, self.is_settled) = (*size, true);
+                self.seek(now);
+            }
+            State::Probing(_) | State::Done => {}
+        }
+        let State::Probing(probe) = &mut self.state else { return None };
+        let transaction = *probe.transaction.get_or_insert_with(|| TransactionId::random(rng));
+        probe.tries += 1;
+        probe.next = now + LOST_AFTER;
+        Some((transaction, probe.size))
+    }
+
+    /// Takes a pong; true if it tells that larger packets pass than was known.
+    pub(crate) fn handle_pong(&mut self, transaction: TransactionId, now: Instant) -> bool {
+        let State::Probing(probe) = &self.state else { return false };
+        if probe.transaction != Some(transaction) {
+            return false;
+        }
+        (self.carried, self.is_settled) = (probe.size, true);
+        self.seek(now);
+        true
+    }
+
+    /// What was carried is not any more; false if that is what every path carries.
+    pub(crate) fn shrink(&mut self, now: Instant) -> bool {
+        let has_grown = self.carried > BASE_MTU;
+        if has_grown {
+            (self.refused, self.carried) = (self.carried, BASE_MTU);
+            self.seek(now);
+        }
+        has_grown
+    }
+
+    /// Goes on to what is next.
+    fn seek(&mut self, now: Instant) {
+        self.state = match self.next_size() {
+            Some(size) => State::Probing(Probe { size, transaction: None, tries: 0, next: now }),
+            None if self.carried < self.most => State::Resting { until: now + RAISE },
+            None => State::Done,
+        };
+    }
+
+    /// The largest size at first, then the middle between what passes and what does not.
+    fn next_size(&self) -> Option<usize> {
+        if self.carried == self.most {
+            None
+        } else if self.refused > self.most {
+            Some(self.most)
+        } else {
+            (self.refused - self.carried > NEAR).then_some(self.carried.midpoint(self.refused))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use rand_chacha::ChaCha20Rng;
+    use rand_core::SeedableRng as _;
+
+    /// A path that carries packets of at most `widest` bytes.
+    struct Bench {
+        search: MtuSearch,
+        rng: ChaCha20Rng,
+        now: Instant,
+        widest: usize,
+        probes: usize,
+    }
+
+    impl Bench {
+        fn new(most: usize, widest: usize) -> Self {
+            let (rng, now) = (ChaCha20Rng::seed_from_u64(1), Instant::now());
+            let mut search = MtuSearch::new(most);
+            search.begin(now);
+            Self { search, rng, now, widest, probes: 0 }
+        }
+
+        fn run(&mut self, time: Duration) {
+            let end = self.now + time;
+            while let Some(at) = self.search.due().filter(|at| *at <= end) {
+                self.now = self.now.max(at);
+                if let Some((transaction, size)) = self.search.next(&mut self.rng, self.now) {
+                    self.probes += 1;
+                    assert!(size > BASE_MTU && size <= self.search.most);
+                    if size <= self.widest {
+                        assert!(self.search.handle_pong(transaction, self.now));
+                        assert!(!self.search.handle_pong(transaction, self.now));
+                    }
+                }
+            }
+            self.now = end;
+        }
+    }
+
+    #[test]
+    fn one_probe_suffices_where_all_passes() {
+        let mut bench = Bench::new(1_420, 1_500);
+        assert!(bench.search.is_on());
+        bench.run(Duration::ZERO);
+        assert_eq!((bench.search.carried(), bench.probes), (1_420, 1));
+        assert!(!bench.search.is_on() && bench.search.due().is_none());
+    }
+
+    #[test]
+    fn an_answer_may_take_longer_than_the_next_try_and_what_is_refused_is_known_after_three() {
+        let mut bench = Bench::new(1_420, 0);
+        let (transaction, _) = bench.search.next(&mut bench.rng, bench.now).expect("it is due");
+        bench.run(Duration::from_millis(1_500));
+        assert!(bench.search.is_on() && bench.search.handle_pong(transaction, bench.now));
+        assert_eq!((bench.search.carried(), bench.search.is_on()), (1_420, false));
+        bench.search.begin(bench.now);
+        bench.run(Duration::from_millis(2_900));
+        assert!(bench.search.is_on());
+        bench.run(Duration::from_millis(200));
+        assert!(!bench.search.is_on(), "though it goes on");
+        assert!(bench.search.due().is_some_and(|at| at < bench.now + Duration::from_secs(2)));
+    }
+
+    #[test]
+    fn no_probe_stands_for_larger_packets_than_it_is_itself() {
+        let mut bench = Bench::new(65_535, 65_535);
+        bench.run(Duration::ZERO);
+        assert_eq!(bench.search.carried(), MAX_MESSAGE + PROBE_SHORTER);
+    }
+
+    #[test]
+    fn nothing_is_looked_for_where_all_passes_anyway() {
+        let bench = Bench::new(BASE_MTU, 1_500);
+        assert!(!bench.search.is_on() && bench.search.due().is_none());
+    }
+
+    #[test]
+    fn a_path_that_becomes_narrower_or_wider_is_followed() {
+        let mut bench = Bench::new(1_420, 1_500);
+        bench.run(Duration::from_secs(1));
+        bench.widest = 1_300;
+        assert!(bench.search.shrink(bench.now));
+        assert_eq!(bench.search.carried(), BASE_MTU);
+        assert!(!bench.search.is_on(), "nobody waits for what may come of that");
+        bench.run(Duration::from_secs(30));
+        let carried = bench.search.carried();
+        assert!((1_300 - NEAR..=1_300).contains(&carried), "{carried}");
+        bench.widest = 1_500;
+        bench.run(Duration::from_secs(500));
+        assert_eq!(bench.search.carried(), carried);
+        bench.run(Duration::from_secs(100));
+        assert_eq!(bench.search.carried(), 1_420);
+        assert!(bench.search.shrink(bench.now) && !bench.search.shrink(bench.now));
+    }
+
+    proptest! {
+        #[test]
+        fn the_largest_that_passes_is_found_with_few_probes(
+            most in BASE_MTU..9_000,
+            widest in BASE_MTU..9_500,
+        ) {
+            let mut bench = Bench::new(most, widest);
+            bench.run(Duration::from_secs(60));
+            let (carried, largest) = (bench.search.carried(), most.min(widest));
+            prop_assert!(carried <= largest && largest - carried <= NEAR, "{carried} of {largest}");
+            prop_assert!(!bench.search.is_on());
+            prop_assert!(bench.probes <= 40, "{} probes", bench.probes);
+            let before = bench.probes;
+            bench.run(Duration::from_secs(500));
+            prop_assert_eq!(bench.probes, before);
+        }
+    }
+}
