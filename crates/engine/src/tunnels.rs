@@ -436,7 +436,7 @@ impl Engine {
         }
     }
 
-    fn member_by_key(&mut self, key: &PublicKey) -> Option<&mut crate::peer::Peer> {
+    fn member_by_key(&mut self, key: &PublicKey) -> Option<&mut Peer> {
         let device = self.peers.device_of(key)?;
         self.peers.get_mut(device)
     }
