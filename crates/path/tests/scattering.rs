@@ -289,11 +289,12 @@ fn a_peer_that_asks_on_and_on_gets_one_attempt_in_two_minutes_and_four_in_an_hou
 #[test]
 fn a_peer_that_does_not_answer_is_asked_less_and_less() {
     let mut pair = Pair::new(1);
-    let mut asked = 0;
-    for _ in 0..600 {
-        pair.now += SECOND;
+    let (mut asked, end) = (0, pair.now + 600 * SECOND);
+    while pair.now < end {
+        pair.now += STEP;
         let End { agent, budget, rng } = &mut pair.random;
         agent.handle_sent(pair.now);
+        agent.handle_received(Path::Relay, pair.now);
         agent.handle_timeout(budget, rng, pair.now);
         while let Some(event) = agent.poll_event() {
             if matches!(event, PathEvent::SurveyWanted { .. }) {
