@@ -65,23 +65,27 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "large-packets-kept",
-        breaks: "packets become smaller where a path ceases to carry large ones",
+        breaks: "packets become smaller, and the path is kept, where it ceases to carry large ones",
         edits: &[Edit {
-            file: "crates/path/src/agent.rs",
-            original: "&& self.mtu.shrink(now) {",
-            seeded: "&& !AWAKE && self.mtu.shrink(now) {",
+            file: "crates/path/src/mtu.rs",
+            original: "let has_grown = self.carried > BASE_MTU;",
+            seeded: "let has_grown = !AWAKE && self.carried > BASE_MTU;",
         }],
-        tests: &[in_sim(&[
-            "packet_sizes::a_link_that_becomes_narrower_is_kept_and_one_that_becomes_wider_is_found_out",
-        ])],
+        tests: &[Suite {
+            package: "path",
+            target: "agents",
+            tests: &[
+                "larger_packets_are_sent_where_they_pass_and_smaller_ones_where_they_cease_to",
+            ],
+        }],
     },
     Fault {
         name: "large-packets-not-refused",
         breaks: "the system is told how large packets may be that do not pass",
         edits: &[Edit {
-            file: "crates/engine/src/dataplane.rs",
-            original: "if first > route.mtu {",
-            seeded: "if first > route.mtu && !AWAKE {",
+            file: "crates/engine/src/tunnels.rs",
+            original: "let is_too_big = ",
+            seeded: "let is_too_big = !AWAKE && ",
         }],
         tests: &[in_sim(&["packet_sizes::what_does_not_pass_is_refused_with_the_size_that_does"])],
     },
