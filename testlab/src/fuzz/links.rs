@@ -1,12 +1,15 @@
-//! Both ends of a relay link, by whoever opened its channel and says what he likes inside.
+//! Both ends of a relay link, by whoever opened its channel and says what he likes inside: a device, a relay to a device,
+//! or a relay to another.
 //!
 //! An input is a sequence of [`parts`]; the first byte of each says what it is: a message of the channel,
-//! the honest message that attaches, a frame under hop protection, bytes as they are, or time that passes.
+//! the honest message that attaches, a frame under hop protection, bytes as they are, or time that passes. Between relays
+//! it may also be what they tell each other, in a frame that is in order, or that somebody is attached who says so.
 
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use control_proto::limits::CAPABILITY;
 use frame_proto::{
     FrameType, HEADER_LENGTH, HOP_TAG_LENGTH, HopKey, HopSealer, TAG_LENGTH, compose, parse,
     payload_mut,
@@ -18,7 +21,7 @@ use noise_channel::{
 };
 use rand_chacha::ChaCha20Rng;
 use relay_proto::{
-    ClientConfig, ClientEvent, ConnectionId, Limits, RelayClient, RelayServer, ServerEvent,
+    ClientConfig, ClientEvent, ConnectionId, FlowId, Limits, RelayClient, RelayServer, ServerEvent,
 };
 
 use super::{HERE, now, parts, rng};
@@ -53,17 +56,19 @@ struct Attach {
     hop_key: [u8; 32],
 }
 
-/// A network with a relay and two members; its keys are made once.
+/// A network with a relay, two members, and two that are relays as well; its keys are made once.
 struct Place {
     network: Network,
     members: [Member; 2],
+    relays: [Member; 2],
 }
 
 static PLACE: LazyLock<Place> = LazyLock::new(|| {
     let rng = &mut rng();
     let network = Network::new(START, rng);
     let members = [1, 2].map(|serial| network.member(serial, rng));
-    Place { network, members }
+    let relays = [3, 4].map(|serial| network.relay(serial, rng));
+    Place { network, members, relays }
 });
 
 impl Place {
@@ -119,10 +124,11 @@ impl Played {
         if self.sealer.is_none() {
             return Some(message);
         }
-        let mut frame = vec![0; HEADER_LENGTH + message.len() + TAG_LENGTH];
-        compose(FrameType::Control, self.peer, &mut frame).ok()?;
-        payload_mut(&mut frame).copy_from_slice(&message);
-        self.seal(frame)
+        self.frame(FrameType::Control, &message)
+    }
+
+    fn frame(&mut self, kind: FrameType, payload: &[u8]) -> Option<Vec<u8>> {
+        self.seal(framed(kind, self.peer, payload)?)
     }
 
     fn seal(&mut self, mut frame: Vec<u8>) -> Option<Vec<u8>> {
@@ -132,34 +138,124 @@ impl Played {
     }
 }
 
+fn framed(kind: FrameType, peer: DeviceId, payload: &[u8]) -> Option<Vec<u8>> {
+    let mut frame = vec![0; HEADER_LENGTH + payload.len() + TAG_LENGTH];
+    compose(kind, peer, &mut frame).ok()?;
+    payload_mut(&mut frame).copy_from_slice(payload);
+    Some(frame)
+}
+
 /// A relay, an honest member who is attached, and the connection of a member who is not honest.
 struct AtRelay {
     relay: RelayServer,
     honest: (ConnectionId, RelayClient),
     played: (ConnectionId, Played),
+    /// Who that is.
+    device: DeviceId,
 }
 
 pub(super) fn server(bytes: &[u8]) {
     let (rng, mut now) = (&mut rng(), now());
-    let mut lab = AtRelay::new(rng, now);
+    let mut lab = AtRelay::new(&PLACE.members[0], PLACE.config(0), rng, now);
     for part in parts(bytes).take(MOST_PARTS) {
-        let (id, played) = &mut lab.played;
-        match played.step(part, now) {
-            Step::Message(message) => lab.relay.handle_message(*id, message, rng, now),
-            Step::Time(time) => {
-                now = now.after(time);
-                lab.relay.handle_timeout(rng, now);
-            }
-            Step::Nothing => {}
-        }
+        let step = lab.played.1.step(part, now);
+        lab.take(step, rng, &mut now);
+    }
+}
+
+pub(super) fn between(bytes: &[u8]) {
+    let (rng, mut now) = (&mut rng(), now());
+    let Place { network, relays, .. } = &*PLACE;
+    let config = relays[0].config(network, 1, NONCE);
+    let mut lab =
+        AtRelay::new(&relays[0], ClientConfig { capability: CAPABILITY, ..config }, rng, now);
+    lab.relay.set_relays(network.id(), relays.each_ref().map(Member::id), now);
+    for part in parts(bytes).take(MOST_PARTS) {
+        let step = lab.played.1.step_of_relay(part, now);
+        lab.take(step, rng, &mut now);
+        assert!(lab.relay.reach(network.id()).0 <= relays.len());
+        lab.call(now);
         lab.settle(rng, now);
     }
 }
 
+impl Played {
+    fn step_of_relay(&mut self, part: &[u8], now: Now) -> Step {
+        let message = match part {
+            [5, rest @ ..] => self.frame(FrameType::Mesh, rest),
+            [6, hops, to, rest @ ..] => self.frame(FrameType::Carried, &carried(*hops, *to, rest)),
+            [7, of, number, after, rest @ ..] => {
+                let relay = &PLACE.relays[usize::from(of % 2)];
+                let word = if rest.is_empty() { attached(relay) } else { linked(rest) };
+                self.frame(FrameType::Mesh, &delta(relay, *number, *after, &word))
+            }
+            _ => return self.step(part, now),
+        };
+        message.map_or(Step::Nothing, Step::Message)
+    }
+}
+
+/// What one of the relays says of itself, or is said to say, as relays encode it: who it is, until where that leads, after
+/// what it begins, and one word.
+fn delta(relay: &Member, number: u8, after: u8, word: &[u8]) -> Vec<u8> {
+    let run = START.0 * 1_000;
+    let head = encoded(&(relay.id(), (run, number), after));
+    let changes = [&[0x81, 0x82][..], &encoded(&number), word].concat();
+    // Three members of an array become four, in an array of one, in a message of the kind 3.
+    [&[0x82, 3, 0x81, 0x84], &head[1..], &changes].concat()
+}
+
+/// The member who is not here is attached there.
+fn attached(relay: &Member) -> Vec<u8> {
+    let Place { network, members: [member, _], .. } = &*PLACE;
+    let attachment = member.config_for(network, relay, 1, NONCE).attachment;
+    encoded(&(0_u8, (member.id(), attachment)))
+}
+
+/// It has links to the first relay and to some others, as far away as the bytes say.
+fn linked(distances: &[u8]) -> Vec<u8> {
+    let Place { network, relays: [one, other], .. } = &*PLACE;
+    let relays = [network.served().relay, one.id(), other.id()].into_iter().cycle();
+    let links: Vec<_> =
+        relays.zip(distances).map(|(relay, far)| (relay, u32::from(*far) * 1_000)).collect();
+    encoded(&(2_u8, (links,)))
+}
+
+/// A frame of the member who is not here, on its way between relays: to whom it may be handed on so often, and the frame.
+fn carried(hops: u8, to: u8, payload: &[u8]) -> Vec<u8> {
+    let Place { members: [member, honest], relays: [_, other], .. } = &*PLACE;
+    let to = [honest, member, other][usize::from(to % 3)];
+    let mut frame = framed(FrameType::Data, member.id(), payload).unwrap_or_default();
+    frame.splice(0..0, to.id().as_bytes().iter().copied());
+    frame.insert(0, hops);
+    frame
+}
+
 impl AtRelay {
-    fn new(rng: &mut ChaCha20Rng, now: Now) -> Self {
+    fn take(&mut self, step: Step, rng: &mut ChaCha20Rng, now: &mut Now) {
+        match step {
+            Step::Message(message) => {
+                self.relay.handle_message(self.played.0, message, rng, *now);
+            }
+            Step::Time(time) => {
+                *now = now.after(time);
+                self.relay.handle_timeout(rng, *now);
+            }
+            Step::Nothing => {}
+        }
+        self.settle(rng, *now);
+    }
+
+    /// The honest member sends the one who is not here something.
+    fn call(&mut self, now: Now) {
+        let frame = framed(FrameType::Data, PLACE.members[0].id(), b"hello").expect("it is short");
+        // A link that the relay has closed loses it.
+        let _ = self.honest.1.send(FlowId(0), BytesMut::from(&*frame), now.instant);
+    }
+
+    fn new(member: &Member, config: ClientConfig, rng: &mut ChaCha20Rng, now: Now) -> Self {
         let place = &*PLACE;
-        let mut relay = RelayServer::new(1, Limits::default());
+        let mut relay = RelayServer::new(CAPABILITY, Limits::default());
         relay.add_network(place.network.served());
         let mut open = || {
             let recognised = relay.recognise(&place.network.path(NONCE));
@@ -167,7 +263,6 @@ impl AtRelay {
             relay.handle_open(recognised, HERE.ip(), now).expect("there is room")
         };
         let ids = (open(), open());
-        let config = place.config(0);
         let played = Played {
             channel: channel(&config, rng, now),
             sealer: None,
@@ -180,7 +275,8 @@ impl AtRelay {
             })),
         };
         let honest = place.machine(1, rng, now);
-        let mut lab = Self { relay, honest: (ids.1, honest), played: (ids.0, played) };
+        let (honest, played) = ((ids.1, honest), (ids.0, played));
+        let mut lab = Self { relay, honest, played, device: member.id() };
         lab.shake_hands(rng, now);
         lab.settle(rng, now);
         assert!(lab.honest.1.is_attached());
@@ -217,14 +313,17 @@ impl AtRelay {
         while self.relay.poll_ready().is_some() {}
         while let Some(event) = self.relay.poll_event() {
             if let ServerEvent::Attached { connection, device, .. } = event {
-                let own = if connection == *id { honest } else { member };
+                let own = if connection == *id { honest } else { self.device };
                 assert_eq!(device, own, "nobody attaches by another's name");
             }
         }
         while let Some(event) = machine.poll_event() {
             if let ClientEvent::Frame(frame) = event {
                 let header = parse(&frame).expect("a relay carries frames");
-                assert_eq!(header.peer, member, "a frame comes from who sent it");
+                // A relay says for others who sent what; the receiver asks for proof.
+                if self.device == member {
+                    assert_eq!(header.peer, member, "a frame comes from who sent it");
+                }
                 assert!(!header.kind.is_hop_local());
             }
         }
@@ -294,6 +393,6 @@ fn relay_for(machine: &mut RelayClient, rng: &mut ChaCha20Rng, now: Now) -> Play
     }
 }
 
-fn encoded(message: &Message) -> Vec<u8> {
+fn encoded(message: &impl Encode<()>) -> Vec<u8> {
     minicbor::to_vec(message).expect("writing to memory cannot fail")
 }

@@ -10,7 +10,7 @@
 //! |---|---|
 //! | `wire` | what peers and strangers send: frames, channels, disco, packets, WireGuard; TURN servers |
 //! | `statements` | what is signed, and what carries it |
-//! | `links` | both ends of a relay link, by whoever opened its channel |
+//! | `links` | both ends of a relay link, by whoever opened its channel; links between relays |
 //! | `control` | both ends of a control channel, and a controller's administration |
 //! | `names` | questions and answers of DNS, and the host's own lists of names |
 //! | `web` | WebSocket, and the proxy of the userspace mode |
@@ -65,7 +65,7 @@ impl Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 33] = [
+pub const TARGETS: [Target; 34] = [
     Target::quick("frame", wire::frame),
     Target::quick("hop", wire::hop),
     Target::quick("channel", wire::channel),
@@ -81,6 +81,7 @@ pub const TARGETS: [Target; 33] = [
     Target::slow("machines", statements::machines),
     Target::slow("relay-server", links::server),
     Target::slow("relay-client", links::client),
+    Target::slow("relay-link", links::between),
     Target::slow("controller", control::controller),
     Target::slow("control-client", control::client),
     Target::slow("admin", control::admin),
