@@ -98,7 +98,10 @@ impl Names {
     pub(crate) async fn stop(mut self) {
         for (_, resolver) in std::mem::take(&mut self.installed) {
             if let Err(error) = resolver.revert(&mut self.journal).await {
-                warn!(%error, "cannot put the system's resolver back; the next start tries again");
+                warn!(
+                    error = &error as &dyn Error,
+                    "cannot put the system's resolver back; the next start tries again"
+                );
             }
         }
         self.stub.abort();

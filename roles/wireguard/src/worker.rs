@@ -1,5 +1,6 @@
 //! The data thread: packets to completion, and whatever the UAPI asks for between them.
 
+use std::error::Error;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -180,7 +181,7 @@ impl Worker {
         match turn {
             Ok(()) => {}
             Err(TunError::Gone) => return Flow::Stop,
-            Err(error) => tracing::warn!(%error, "reading the TUN failed"),
+            Err(error) => tracing::warn!(error = &error as &dyn Error, "reading the TUN failed"),
         }
         Flow::Continue
     }

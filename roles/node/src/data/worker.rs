@@ -1,6 +1,7 @@
 //! What one data thread does.
 
 use std::{
+    error::Error,
     io,
     sync::{Arc, atomic::Ordering},
     time::Instant,
@@ -60,7 +61,7 @@ impl Worker {
                 let _ = self.outlet.upcalls.queue.blocking_send(Upcall::InterfaceGone);
             }
             Err(error) => {
-                error!(%error, "the data thread ends");
+                error!(error = &error as &dyn Error, "the data thread ends");
                 let _ = self.outlet.upcalls.queue.blocking_send(Upcall::InterfaceGone);
             }
         }
