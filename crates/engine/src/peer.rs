@@ -45,10 +45,14 @@ pub(crate) struct Lacking {
     pub(crate) is_waiting: bool,
 }
 
+/// Bytes of a packet, in the mean, from which on it matters how large packets may be.
+const LARGE: u64 = 1_000;
+
 /// Counters as they were when last looked at.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sample {
     sent: u64,
+    sent_bytes: u64,
     received_on_chosen: u64,
 }
 
@@ -153,13 +157,20 @@ impl Peer {
     pub(crate) fn sample(&mut self, now: Instant) -> bool {
         let sample = Sample {
             sent: self.traffic.counters.sent_packets.load(Relaxed),
+            sent_bytes: self.traffic.counters.sent_bytes.load(Relaxed),
             received_on_chosen: self.traffic.counters.received_on_chosen.load(Relaxed),
         };
         let sent = sample.sent != self.sample.sent;
+        let mean = (sample.sent_bytes - self.sample.sent_bytes)
+            .checked_div(sample.sent - self.sample.sent)
+            .unwrap_or(0);
         let received = sample.received_on_chosen != self.sample.received_on_chosen;
         self.sample = sample;
         if sent {
             self.agent.handle_sent(now);
+        }
+        if mean >= LARGE {
+            self.agent.handle_large_sent(now);
         }
         if received && let Path::Direct(_) = self.agent.chosen() {
             self.agent.handle_received(self.agent.chosen(), now);

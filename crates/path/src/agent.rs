@@ -235,6 +235,15 @@ impl PathAgent {
         self.wake(now);
     }
 
+    /// Large packets are being sent. Should the path cease to carry them, that is found out sooner.
+    pub fn handle_large_sent(&mut self, now: Instant) {
+        if let Path::Direct(address) = self.chosen
+            && let Some(remote) = self.remotes.get_mut(address)
+        {
+            remote.hasten_keep_alive(now);
+        }
+    }
+
     /// Authenticated traffic of the peer arrived over `path`.
     pub fn handle_received(&mut self, path: Path, now: Instant) {
         self.silent_since = None;
@@ -561,24 +570,23 @@ impl PathAgent {
         }
     }
 
-    /// Sends smaller packets where large ones get lost though small ones arrive, and leaves a path that does not even carry
-    /// those.
+    /// Leaves a path on which full packets get lost though small ones arrive. If it carries smaller ones, it is back after a
+    /// round trip.
     fn check_full_packets(&mut self, now: Instant) {
         let (chosen, mut is_chosen) = (self.chosen, false);
         for (address, remote) in self.remotes.all_mut() {
-            if !remote.is_narrow(now) {
-                continue;
-            }
-            if chosen == Path::Direct(address) && self.mtu.shrink(now) {
-                remote.forget_probes();
-                self.events.push_back(PathEvent::Mtu);
-            } else if remote.is_proven() || chosen == Path::Direct(address) {
+            let is_its = chosen == Path::Direct(address);
+            if remote.is_narrow(now) && (remote.is_proven() || is_its) {
                 remote.find_narrow();
-                is_chosen |= chosen == Path::Direct(address);
+                if is_its {
+                    remote.start_burst(now);
+                    is_chosen = true;
+                }
             }
         }
         if is_chosen {
             self.choose_again(Reason::Narrow, now);
+            self.doubt_size(now);
         }
     }
 

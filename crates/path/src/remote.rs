@@ -18,6 +18,8 @@ pub(crate) const BURST: [Duration; 4] = [
 ];
 /// Between probes of a proven path: below the 30 s after which the strictest NATs forget a mapping.
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// The same while large packets are sent.
+const KEEP_ALIVE_LARGE: Duration = Duration::from_secs(5);
 /// Between probes of an unproven path while there is traffic.
 const RETRY: Duration = Duration::from_secs(30);
 /// The same while nothing comes from the peer at all: at least this ...
@@ -158,15 +160,17 @@ impl Remote {
         self.next = Some(now);
     }
 
+    /// Large packets go there.
+    pub(crate) fn hasten_keep_alive(&mut self, now: Instant) {
+        if let (Some(next), Some(last)) = (self.next, self.probes.back()) {
+            self.next = Some(next.min(now.max(last.sent + KEEP_ALIVE_LARGE)));
+        }
+    }
+
     pub(crate) fn stop_probing(&mut self) {
         self.burst = None;
         self.next = None;
         self.mapped = false;
-    }
-
-    /// Judges the path by what comes of probes from now on.
-    pub(crate) fn forget_probes(&mut self) {
-        self.probes.clear();
     }
 
     /// Forgets all proof, keeps the address.

@@ -282,13 +282,30 @@ fn larger_packets_are_sent_where_they_pass_and_smaller_ones_where_they_cease_to(
     pass(&mut net, 40);
     let mtu = net.agent(0).mtu().expect("it is direct");
     assert!((1_334..=1_350).contains(&mtu), "{mtu}");
-    assert_eq!(net.sides[0].chosen.len(), before, "the path is kept");
+    let paths = [Path::Relay, Path::Direct(address(B))];
+    let chosen = net.sides[0].chosen[before..].iter().map(|(_, path)| *path);
+    assert!(chosen.eq(paths), "what is under way takes the relay");
     net.widest = BASE_MTU - 1;
     pass(&mut net, 40);
     assert_eq!((net.agent(0).chosen(), net.agent(0).mtu()), (Path::Relay, None));
     net.widest = 9_000;
     pass(&mut net, 40);
     assert_eq!(net.agent(0).mtu(), Some(1_420));
+}
+
+#[test]
+fn while_large_packets_are_sent_it_takes_ten_seconds_at_most_until_they_take_another_way() {
+    let mut net = connected_for_packets_of(1_420);
+    net.widest = 1_350;
+    let mut waited = Duration::ZERO;
+    while net.agent(0).mtu() == Some(1_420) {
+        let now = net.now;
+        net.exchange_traffic();
+        net.sides[0].agent.handle_large_sent(now);
+        net.run(Duration::from_millis(100));
+        waited += Duration::from_millis(100);
+    }
+    assert!(waited <= Duration::from_secs(10), "{waited:?}");
 }
 
 #[test]

@@ -1,6 +1,5 @@
 //! Paths that carry less than others, or than they did.
 
-use std::path::Path;
 use std::time::Duration;
 
 use testlab::netns::{Nat, wait_for};
@@ -9,11 +8,13 @@ use testlab::network::{Device, Lab};
 use crate::stream::Fetch;
 use crate::{MEGABYTE, PATIENCE, file_of_noise, web_server};
 
-/// A path is asked every 20 s whether full packets pass, and left 5 s after they do not.
-const LEFT: Duration = Duration::from_secs(35);
+/// While large packets are sent a path is asked every 5 s whether they pass, and left 5 s after they do not.
+const LEFT: Duration = Duration::from_secs(15);
+/// TCP has doubled its timeout meanwhile, so it waits once more for as long as that took, and a while for the ways there.
+const RESUMED: Duration = Duration::from_secs(15);
 /// One that was left is asked again every 30 s.
 const FOUND_AGAIN: Duration = Duration::from_secs(45);
-/// That large packets do not pass any more is found out like that; then a few sizes are tried ...
+/// That large packets do not pass any more is found out after 25 s where none are sent; then a few sizes are tried ...
 const SMALLER: Duration = Duration::from_secs(60);
 /// ... each for at most this long.
 const TRIES: Duration = Duration::from_secs(4);
@@ -38,18 +39,12 @@ fn a_transfer_survives_when_its_path_stops_carrying_full_packets() {
     bob.wait_for_path(&alice, "relay", LEFT);
     let why = String::from_utf8_lossy(&bob.ask(&["why", "alice"]).stdout).into_owned();
     assert!(why.contains("loses packets of full size"), "{why}");
+    fetching.resume(RESUMED);
     fetching.advance(10 * MEGABYTE);
 
     bob.namespace().run("nft", &["delete", "table", "inet", "narrow"]);
     bob.wait_for_path(&alice, "direct", FOUND_AGAIN);
     assert_eq!(fetching.finish(), sent);
-}
-
-/// Lets a device join whose interface takes packets as large as Ethernet has room for.
-fn join_with_large_packets(lab: &Lab, device: &mut Device, folder: &Path) {
-    let config = folder.join("config.yaml");
-    std::fs::write(&config, "node:\n  mtu: 1420\n").expect("a temporary file");
-    device.up(&["--config", &config.to_string_lossy(), &lab.invite(&[])]);
 }
 
 /// The largest packets that a device sends directly to another.
@@ -67,7 +62,7 @@ fn packets_are_as_large_as_the_path_carries_and_the_system_is_told_how_large() {
     let router = lab.router(Nat::FullCone, None);
     let (mut alice, mut bob) = (lab.host_behind(&router, "alice"), lab.host("bob"));
     for device in [&mut alice, &mut bob] {
-        join_with_large_packets(&lab, device, folder.path());
+        device.up(&[&lab.invite(&[])]);
     }
     for (from, to) in [(&alice, &bob), (&bob, &alice)] {
         wait_for("packets of full size", PATIENCE, || {

@@ -225,6 +225,12 @@ impl Fetch {
         usize::try_from(len).expect("a small file")
     }
 
+    /// Waits until something has arrived.
+    pub(super) fn resume(&self, patience: Duration) {
+        let len = self.len();
+        wait_for("the transfer to go on", patience, || (self.len() > len).then_some(()));
+    }
+
     /// Waits until `more` bytes have arrived; fails when none does for longer than [`STALL`].
     pub(super) fn advance(&self, more: usize) {
         let goal = self.len() + more;

@@ -65,7 +65,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "large-packets-kept",
-        breaks: "packets become smaller, and the path is kept, where it ceases to carry large ones",
+        breaks: "packets become smaller where the only path ceases to carry large ones",
         edits: &[Edit {
             file: "crates/path/src/mtu.rs",
             original: "let has_grown = self.carried > BASE_MTU;",
@@ -75,7 +75,7 @@ pub(super) const FAULTS: &[Fault] = &[
             package: "path",
             target: "agents",
             tests: &[
-                "larger_packets_are_sent_where_they_pass_and_smaller_ones_where_they_cease_to",
+                "a_path_that_is_the_only_one_carries_smaller_packets_soon_after_it_ceases_to_carry_large_ones",
             ],
         }],
     },
@@ -94,8 +94,8 @@ pub(super) const FAULTS: &[Fault] = &[
         breaks: "a path is left when it carries no packets of full size any more",
         edits: &[Edit {
             file: "crates/path/src/agent.rs",
-            original: "} else if remote.is_proven() ||",
-            seeded: "} else if AWAKE { } else if remote.is_proven() ||",
+            original: "if remote.is_narrow(now) && (",
+            seeded: "if !AWAKE && remote.is_narrow(now) && (",
         }],
         tests: &[Suite {
             package: "path",
