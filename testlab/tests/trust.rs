@@ -57,7 +57,7 @@ impl Lab {
             udp: false,
             loopback: false,
             turn: Vec::new(),
-            mtu: DEFAULT_MTU.into(),
+            mtu: DEFAULT_MTU,
             has_aes: true,
         };
         let engine = Engine::new(config, &mut rng, wrong(now, node_error));

@@ -45,8 +45,8 @@ pub(crate) struct Lacking {
     pub(crate) is_waiting: bool,
 }
 
-/// Bytes of a packet, in the mean, from which on it matters how large packets may be.
-const LARGE: u64 = 1_000;
+/// Bytes of a packet, in the mean, from which on large ones are among them, beside what acknowledges others.
+const LARGE: u64 = 500;
 
 /// Counters as they were when last looked at.
 #[derive(Clone, Copy, Debug, Default)]

@@ -77,9 +77,9 @@ impl Engine {
         }
     }
 
-    /// Drops a packet that is too big, and says so unless it may turn out in a moment that such ones pass.
+    /// Drops a packet that is too big, and says so unless it may turn out in a moment that the largest ones pass.
     fn refuse_too_big(&mut self, device: DeviceId, packet: &HostPacket) {
-        let settled = self.peers.get(device).filter(|peer| !peer.agent.is_searching());
+        let settled = self.peers.get(device).filter(|peer| !peer.agent.is_trying_largest());
         if let Some(carried) = settled.map(|peer| peer.agent.carried()) {
             self.refuse(packet, carried);
         }

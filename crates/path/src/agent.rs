@@ -404,6 +404,11 @@ impl PathAgent {
         self.mtu.is_on()
     }
 
+    /// The same, and it is the largest of all that are being tried.
+    pub fn is_trying_largest(&self) -> bool {
+        self.mtu.is_trying_most()
+    }
+
     /// Whether there is a way for frames, which may be of any size.
     pub fn has_frames(&self) -> bool {
         self.frames.path() != Path::None

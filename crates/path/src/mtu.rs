@@ -26,8 +26,8 @@ pub(crate) struct MtuSearch {
     /// The smallest that is known not to; more than the most if there is none.
     refused: usize,
     state: State,
-    /// Whether it is known what became of the first size.
-    is_settled: bool,
+    /// Whether it is the first one on this path.
+    is_first: bool,
 }
 
 #[derive(Debug)]
@@ -54,14 +54,13 @@ impl MtuSearch {
     pub(crate) fn new(most: usize) -> Self {
         let most = most.clamp(BASE_MTU, MAX_MESSAGE + PROBE_SHORTER);
         let (carried, refused) = (BASE_MTU, most + 1);
-        Self { most, carried, refused, state: State::Done, is_settled: true }
+        Self { most, carried, refused, state: State::Done, is_first: false }
     }
 
     /// Begins, on a path of which nothing is known but that it is one.
     pub(crate) fn begin(&mut self, now: Instant) {
-        *self = Self::new(self.most);
+        *self = Self { is_first: true, ..Self::new(self.most) };
         self.seek(now);
-        self.is_settled = !matches!(self.state, State::Probing(_));
     }
 
     /// Ends: there is no path.
@@ -74,9 +73,14 @@ impl MtuSearch {
         self.carried
     }
 
-    /// Whether it may turn out in a moment that larger ones pass.
+    /// Whether it may turn out in a moment that larger ones pass: within three seconds for each of a few sizes.
     pub(crate) fn is_on(&self) -> bool {
-        !self.is_settled
+        self.is_first
+    }
+
+    /// Whether that are the largest of all.
+    pub(crate) fn is_trying_most(&self) -> bool {
+        self.is_on() && self.refused > self.most
     }
 
     /// When the next probe is due.
@@ -101,7 +105,7 @@ impl MtuSearch {
                 self.seek(now);
             }
             State::Probing(Probe { size, tries: TRIES.., .. }) => {
-                (self.refused, self.is_settled) = (*size, true);
+                self.refused = *size;
                 self.seek(now);
             }
             State::Probing(_) | State::Done => {}
@@ -119,7 +123,7 @@ impl MtuSearch {
         if probe.transaction != Some(transaction) {
             return false;
         }
-        (self.carried, self.is_settled) = (probe.size, true);
+        self.carried = probe.size;
         self.seek(now);
         true
     }
@@ -128,7 +132,7 @@ impl MtuSearch {
     pub(crate) fn shrink(&mut self, now: Instant) -> bool {
         let has_grown = self.carried > BASE_MTU;
         if has_grown {
-            (self.refused, self.carried) = (self.carried, BASE_MTU);
+            (self.refused, self.carried, self.is_first) = (self.carried, BASE_MTU, false);
             self.seek(now);
         }
         has_grown
@@ -141,6 +145,7 @@ impl MtuSearch {
             None if self.carried < self.most => State::Resting { until: now + RAISE },
             None => State::Done,
         };
+        self.is_first &= matches!(self.state, State::Probing(_));
     }
 
     /// The largest size at first, then the middle between what passes and what does not.
@@ -215,9 +220,11 @@ mod tests {
         bench.search.begin(bench.now);
         bench.run(Duration::from_millis(2_900));
         assert!(bench.search.is_on());
+        assert!(bench.search.is_trying_most());
         bench.run(Duration::from_millis(200));
-        assert!(!bench.search.is_on(), "though it goes on");
-        assert!(bench.search.due().is_some_and(|at| at < bench.now + Duration::from_secs(2)));
+        assert!(bench.search.is_on() && !bench.search.is_trying_most(), "smaller ones may pass");
+        bench.run(Duration::from_secs(15));
+        assert!(!bench.search.is_on());
     }
 
     #[test]

@@ -113,7 +113,7 @@ impl Default for NodeSettings {
             device_name: None,
             interface: "shadowmesh".to_owned(),
             tun_path: PathBuf::from("/dev/net/tun"),
-            mtu: engine::DEFAULT_MTU,
+            mtu: SMALLEST_MTU,
             data_threads: ThreadCount::default(),
             listen_port: 0,
             listen: Listen::default(),

@@ -170,7 +170,7 @@ fn run_engine(saved: Vec<u8>, rng: &mut ChaCha20Rng, now: Now) -> (Vec<u8>, Engi
         udp: true,
         loopback: false,
         turn: Vec::new(),
-        mtu: DEFAULT_MTU.into(),
+        mtu: DEFAULT_MTU,
         has_aes: true,
     };
     let mut engine = Engine::new(config, rng, now);

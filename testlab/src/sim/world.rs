@@ -45,7 +45,7 @@ pub struct Setup {
 impl Default for Setup {
     fn default() -> Self {
         let (quality, streams) = (Quality::GOOD, Quality::STREAM);
-        Self { seed: 1, relays: 2, nodes: 2, quality, streams, mtu: DEFAULT_MTU.into() }
+        Self { seed: 1, relays: 2, nodes: 2, quality, streams, mtu: DEFAULT_MTU }
     }
 }
 

@@ -58,6 +58,23 @@ fn what_does_not_pass_is_refused_with_the_size_that_does() {
 }
 
 #[test]
+fn the_system_is_told_once_how_large_packets_may_be_however_many_it_sends_from_the_beginning() {
+    let mut world = on(1_400);
+    for _ in 0..300 {
+        world.ping_sized(0, 1, 1_420);
+        world.run_for(SECOND / 10);
+        if let Some(told) = world.nodes[0].too_big.first() {
+            let size = world.packet_size(0, 1).and_then(|size| u32::try_from(size).ok());
+            assert_eq!(Some(*told), size);
+        }
+    }
+    let size = world.packet_size(0, 1).expect("it is direct");
+    assert!((1_324..=1_340).contains(&size), "{size}");
+    assert!(world.nodes[0].too_big.iter().all(|told| *told as usize == size));
+    assert!(!world.nodes[0].too_big.is_empty());
+}
+
+#[test]
 fn a_link_that_becomes_narrower_is_kept_and_one_that_becomes_wider_is_found_out() {
     let mut world = on(1_500);
     speak(&mut world, 5);
