@@ -88,7 +88,7 @@ pub fn echo_reply(packet: &crate::Packet<'_>) -> Option<Vec<u8>> {
 
 /// What tells the sender of a packet that it is too big for the way to its destination, which carries `mtu` bytes: ICMPv6
 /// Packet Too Big (RFC 4443 section 3.2) or ICMP Fragmentation Needed (RFC 1191 section 4), in the destination's name, with
-/// the beginning of the packet. None for ICMP messages but echoes, which are not answered.
+/// the beginning of the packet, 576 bytes at most for IPv4 and 1,280 for IPv6. None for ICMP messages but echoes, which are not answered.
 #[must_use]
 pub fn too_big(packet: &crate::Packet<'_>, mtu: u16) -> Option<Vec<u8>> {
     let (kind, code, protocol, most, echoes) = match packet.version() {

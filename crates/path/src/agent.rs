@@ -4,6 +4,7 @@ mod choosing;
 mod meeting;
 mod probing;
 mod scattering;
+mod sizes;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -235,15 +236,6 @@ impl PathAgent {
         self.wake(now);
     }
 
-    /// Large packets are being sent. Should the path cease to carry them, that is found out sooner.
-    pub fn handle_large_sent(&mut self, now: Instant) {
-        if let Path::Direct(address) = self.chosen
-            && let Some(remote) = self.remotes.get_mut(address)
-        {
-            remote.hasten_keep_alive(now);
-        }
-    }
-
     /// Authenticated traffic of the peer arrived over `path`.
     pub fn handle_received(&mut self, path: Path, now: Instant) {
         self.silent_since = None;
@@ -304,7 +296,7 @@ impl PathAgent {
         self.unanswered = None;
         if self.is_direct() {
             self.choose_again(Reason::NetworkChanged, now);
-            self.doubt_size(now);
+            self.forget_size(now);
         }
         if self.is_active(now) {
             self.discover(now);
@@ -387,26 +379,6 @@ impl PathAgent {
     /// Over which path the next packet goes.
     pub fn chosen(&self) -> Path {
         self.chosen
-    }
-
-    /// The tunnel's largest packets that the chosen path is known to carry; none if it carries any.
-    pub fn mtu(&self) -> Option<usize> {
-        self.is_direct().then(|| self.mtu.carried())
-    }
-
-    /// The same for a path that is a direct one.
-    pub fn carried(&self) -> usize {
-        self.mtu.carried()
-    }
-
-    /// Whether it may turn out in a moment that it carries larger ones.
-    pub fn is_searching(&self) -> bool {
-        self.mtu.is_on()
-    }
-
-    /// The same, and it is the largest of all that are being tried.
-    pub fn is_trying_largest(&self) -> bool {
-        self.mtu.is_trying_most()
     }
 
     /// Whether there is a way for frames, which may be of any size.
@@ -565,33 +537,6 @@ impl PathAgent {
         } else if now >= unanswered.since + PROBE_AFTER && !unanswered.probed {
             self.unanswered = Some(Unanswered { probed: true, ..unanswered });
             self.remotes.start_bursts(now);
-        }
-    }
-
-    /// A path that stays the chosen one for want of another may not carry any more what it did.
-    fn doubt_size(&mut self, now: Instant) {
-        if self.is_direct() && self.mtu.shrink(now) {
-            self.events.push_back(PathEvent::Mtu);
-        }
-    }
-
-    /// Leaves a path on which full packets get lost though small ones arrive. If it carries smaller ones, it is back after a
-    /// round trip.
-    fn check_full_packets(&mut self, now: Instant) {
-        let (chosen, mut is_chosen) = (self.chosen, false);
-        for (address, remote) in self.remotes.all_mut() {
-            let is_its = chosen == Path::Direct(address);
-            if remote.is_narrow(now) && (remote.is_proven() || is_its) {
-                remote.find_narrow();
-                if is_its {
-                    remote.start_burst(now);
-                    is_chosen = true;
-                }
-            }
-        }
-        if is_chosen {
-            self.choose_again(Reason::Narrow, now);
-            self.doubt_size(now);
         }
     }
 

@@ -329,6 +329,9 @@ fn a_path_that_is_the_only_one_carries_smaller_packets_soon_after_it_ceases_to_c
     let now = net.now;
     net.sides[0].agent.handle_network_change(now);
     assert_eq!(net.agent(0).mtu(), Some(BASE_MTU));
+    net.exchange_traffic();
+    net.run(Duration::from_secs(1));
+    assert_eq!(net.agent(0).mtu(), Some(1_420));
 }
 
 #[test]

@@ -45,6 +45,10 @@ pub struct UdpConfig {
 }
 
 /// Has a datagram socket send as [`UdpConfig::whole`] says.
+///
+/// # Errors
+///
+/// What the system says where it does not know these options, or to what is no socket of that family.
 pub fn keep_whole(socket: &impl AsRawFd, is_ipv4: bool) -> io::Result<()> {
     sys::keep_whole(socket, is_ipv4)
 }

@@ -102,14 +102,4 @@ impl PathAgent {
             }
         }
     }
-
-    pub(super) fn search_mtu(&mut self, rng: &mut dyn CryptoRng, now: Instant) {
-        if !self.is_active(now) {
-            return;
-        }
-        if let Some((transaction, size)) = self.mtu.next(rng, now) {
-            let payload = Message::Ping { transaction }.encode_padded(size);
-            self.transmits.push_back(Transmit { path: self.chosen, payload });
-        }
-    }
 }

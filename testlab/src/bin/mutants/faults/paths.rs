@@ -93,7 +93,7 @@ pub(super) const FAULTS: &[Fault] = &[
         name: "narrow-path-kept",
         breaks: "a path is left when it carries no packets of full size any more",
         edits: &[Edit {
-            file: "crates/path/src/agent.rs",
+            file: "crates/path/src/agent/sizes.rs",
             original: "if remote.is_narrow(now) && (",
             seeded: "if !AWAKE && remote.is_narrow(now) && (",
         }],
