@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use control_proto::{ConnectionId, InviteRequest, Output, SecurityEvent};
 use engine::{
-    ConnectionState, DEFAULT_MTU, DeviceSecrets, Engine, EngineConfig, EngineEvent, Now, Purpose,
-    StreamCommand, StreamId, UnixMillis,
+    ConnectionState, DeviceSecrets, Engine, EngineConfig, EngineEvent, Now, Purpose, StreamCommand,
+    StreamId, UnixMillis,
 };
 use identity::{ChannelKey, DeviceId, DeviceKey, RevocationTarget, TunnelKey};
 use rand_chacha::ChaCha20Rng;
@@ -57,7 +57,7 @@ impl Lab {
             udp: false,
             loopback: false,
             turn: Vec::new(),
-            mtu: DEFAULT_MTU,
+            mtu: path::BASE_MTU,
             has_aes: true,
         };
         let engine = Engine::new(config, &mut rng, wrong(now, node_error));

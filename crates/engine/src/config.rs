@@ -4,9 +4,6 @@ use std::fmt;
 
 use identity::{ChannelKey, DeviceKey, DeviceName, Invite, TunnelKey, TurnServer};
 
-/// The inner MTU that every path carries: the least that IPv6 allows (RFC 8200 section 5).
-pub const DEFAULT_MTU: usize = 1_280;
-
 /// The secrets of a device in one network.
 #[derive(Clone)]
 pub struct DeviceSecrets {
@@ -51,7 +48,7 @@ pub struct EngineConfig {
     pub loopback: bool,
     /// TURN servers beside those of the network.
     pub turn: Vec<TurnServer>,
-    /// The interface's MTU, [`DEFAULT_MTU`] at least. How large packets the path to each member carries is found out.
+    /// The interface's MTU, [`BASE_MTU`](path::BASE_MTU) at least. How large packets the path to each member carries is found out.
     pub mtu: usize,
     /// Whether the processor has AES: frames are sealed with it where the peer's has, too.
     pub has_aes: bool,

@@ -7,8 +7,7 @@ use std::sync::LazyLock;
 use control_proto::{AdminAnswer, AdminError};
 use controller::secrets::ControllerSecrets;
 use engine::{
-    DEFAULT_MTU, DeviceSecrets, Engine, EngineConfig, EngineEvent, EngineStatus, SavedState,
-    StatePart,
+    DeviceSecrets, Engine, EngineConfig, EngineEvent, EngineStatus, SavedState, StatePart,
 };
 use identity::{ChannelKey, DeviceKey, Invite, TunnelKey};
 use keystore::{FileKeystore, Keystore, KeystoreError, open_with_passphrase};
@@ -170,7 +169,7 @@ fn run_engine(saved: Vec<u8>, rng: &mut ChaCha20Rng, now: Now) -> (Vec<u8>, Engi
         udp: true,
         loopback: false,
         turn: Vec::new(),
-        mtu: DEFAULT_MTU,
+        mtu: path::BASE_MTU,
         has_aes: true,
     };
     let mut engine = Engine::new(config, rng, now);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use control_proto::{
     AdminAnswer, AdminRequest, InviteRequest, MapItem, PeerEntry, StoredItem, Ticket,
 };
-use engine::{DEFAULT_MTU, Now, UnixMillis};
+use engine::{Now, UnixMillis};
 use identity::{
     Binding, Certificate, CertificateChain, ChannelKey, DeviceId, DeviceKey, Invite, Record,
     RecordBody, Scope, Serial, Signed, TunnelKey, UnixTime, Validity,
@@ -45,7 +45,7 @@ pub struct Setup {
 impl Default for Setup {
     fn default() -> Self {
         let (quality, streams) = (Quality::GOOD, Quality::STREAM);
-        Self { seed: 1, relays: 2, nodes: 2, quality, streams, mtu: DEFAULT_MTU }
+        Self { seed: 1, relays: 2, nodes: 2, quality, streams, mtu: path::BASE_MTU }
     }
 }
 
