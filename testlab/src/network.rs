@@ -164,6 +164,13 @@ impl Lab {
         serde_json::from_str(&out).unwrap_or(Value::Null)
     }
 
+    /// Lets a plain WireGuard peer in; what stands in its file for `wg-quick`, but for the private key.
+    pub fn add_peer(&self, name: &str, key: &str) -> String {
+        let state = self.state("server");
+        let args = ["--state-dir", &state, "peer", "add", name, key];
+        self.server.run(&shadowmesh().to_string_lossy(), &args)
+    }
+
     /// A new invite.
     pub fn invite(&self, args: &[&str]) -> String {
         let invites = self.administer(&[&["invite", "create"], args].concat());

@@ -52,6 +52,32 @@ impl End {
         self.namespace.run("ip", &["link", "set", &self.interface, "mtu", "1420", "up"]);
     }
 
+    /// Takes up what stands in a file for `wg-quick` that lacks the private key, with another MTU.
+    pub fn adopt(&self, configuration: &str, mtu: u16) {
+        let is_of_interface = |line: &&str| line.starts_with("Address") || line.starts_with("MTU");
+        let rest: Vec<_> = configuration.lines().filter(|line| !is_of_interface(line)).collect();
+        let file = self.key_file.with_extension("conf");
+        std::fs::write(&file, rest.join("\n")).expect("a temporary file");
+        self.namespace.run("wg", &["setconf", &self.interface, &file.display().to_string()]);
+        let key_file = self.key_file.display().to_string();
+        self.namespace.run("wg", &["set", &self.interface, "private-key", &key_file]);
+        let listed = |field: &str| -> Vec<String> {
+            let lines = configuration.lines().filter_map(|line| line.strip_prefix(field));
+            let values = lines.filter_map(|line| line.trim_start().strip_prefix('='));
+            values.flat_map(|list| list.split(',')).map(|one| one.trim().to_owned()).collect()
+        };
+        self.namespace.run("ip", &["link", "set", &self.interface, "mtu", &mtu.to_string(), "up"]);
+        listed("Address").iter().for_each(|address| self.add_address(address));
+        for to in listed("AllowedIPs") {
+            self.namespace.run("ip", &["route", "replace", &to, "dev", &self.interface]);
+        }
+    }
+
+    /// Its public key.
+    pub fn public(&self) -> &str {
+        &self.public
+    }
+
     /// A further address of the interface.
     pub fn add_address(&self, address: &str) {
         self.namespace.run("ip", &["addr", "add", address, "dev", &self.interface]);

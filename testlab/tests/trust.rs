@@ -57,7 +57,7 @@ impl Lab {
             udp: false,
             loopback: false,
             turn: Vec::new(),
-            mtu: path::BASE_MTU,
+            mtu: engine::DEFAULT_MTU.into(),
             has_aes: true,
         };
         let engine = Engine::new(config, &mut rng, wrong(now, node_error));

@@ -272,7 +272,7 @@ impl Engine {
     pub(crate) fn send_over_circuit(&mut self, number: u32, payload: &[u8]) {
         if let Some((to, head)) = self.circuit(number) {
             let payload = [head.bytes(), payload].concat();
-            self.output.transmits.push_back(Transmit { to, payload });
+            self.output.transmits.push_back(Transmit::new(to, payload));
         }
     }
 
@@ -442,7 +442,7 @@ impl Engine {
             return self.send_hello(device, FrameType::Disco, &payload, cx);
         };
         if let Some(payload) = peer.frames.seal_hello_direct(FrameType::Disco, &payload, cx.rng) {
-            self.output.transmits.push_back(Transmit { to, payload });
+            self.output.transmits.push_back(Transmit::new(to, payload));
         }
     }
 }

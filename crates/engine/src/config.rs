@@ -4,6 +4,9 @@ use std::fmt;
 
 use identity::{ChannelKey, DeviceKey, DeviceName, Invite, TunnelKey, TurnServer};
 
+/// The inner MTU for which an Ethernet has room beside the headers of IPv6 (40 bytes), UDP (8) and the tunnel (32).
+pub const DEFAULT_MTU: u16 = 1_420;
+
 /// The secrets of a device in one network.
 #[derive(Clone)]
 pub struct DeviceSecrets {

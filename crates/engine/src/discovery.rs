@@ -114,7 +114,8 @@ impl Engine {
                         let payload =
                             peer.frames.seal_hello_direct(kind, &transmit.payload, cx.rng);
                         if let Some(payload) = payload {
-                            self.output.send(Transmit { to, payload });
+                            let whole = transmit.whole;
+                            self.output.send(Transmit { to, payload, whole });
                         }
                     }
                     Path::Relay | Path::Stream => relayed.push(transmit.payload),
@@ -150,17 +151,17 @@ impl Engine {
                     self.relays.spare(device, &mut self.streams);
                 }
                 if decision.path != Path::None
-                    && let Some(peer) = self.peers.get_mut(device)
+                    && let Some(key) = self.peers.get(device).map(Peer::key)
                 {
-                    let (key, waiting) = (peer.key(), peer.traffic.take_waiting(cx.instant()));
                     self.wireguard.handle_path_change(&key, cx.instant());
-                    for packet in waiting {
-                        self.send_packet(packet, cx);
-                    }
+                    self.send_waiting(device, cx);
                 }
                 self.output.events.push_back(EngineEvent::Path { peer: device, decision });
             }
-            PathEvent::Mtu => self.schedule.publish(),
+            PathEvent::Mtu => {
+                self.schedule.publish();
+                self.send_waiting(device, cx);
+            }
             PathEvent::SocketsWanted { to } => self.open_sockets(device, to, cx),
             PathEvent::SurveyWanted { first } => self.underlay.surveys.want(device, first),
             PathEvent::Pong { path, latency } => {

@@ -11,7 +11,7 @@ use identity::{
 };
 use noise_channel::{ClockOffset, Now, PathSecret, StaticSecret};
 use packet::{Offload, Segments};
-use path::{Alias, ProbeBudget, StunClient, stun};
+use path::{Alias, BASE_MTU, ProbeBudget, StunClient, stun};
 use rand_core::CryptoRng;
 use wireguard_proto::{Interface, InterfaceConfig, LoadLimits, PrivateKey, Tai64N};
 
@@ -194,7 +194,7 @@ impl Engine {
                 secrets: config.secrets,
                 end,
                 bootstrap: config.invite.relays,
-                mtu: config.mtu,
+                mtu: config.mtu.max(BASE_MTU),
                 has_aes: config.has_aes,
                 removed: false,
                 interface: None,
@@ -248,7 +248,7 @@ impl Engine {
                 self.receive_datagram(from, datagram, cx);
             }
             Inbound::Passed(to, datagram) => {
-                self.output.transmits.push_back(Transmit { to, payload: datagram.to_vec() });
+                self.output.transmits.push_back(Transmit::new(to, datagram.to_vec()));
             }
             Inbound::Notice(notice) => self.take_notice(notice, cx),
             Inbound::Dropped(_) => {}
@@ -273,7 +273,7 @@ impl Engine {
         let outbound = self.plane.load().outbound((&single, 0..1), &mut payload, cx.instant());
         match outbound {
             Outbound::Datagrams { to, notice, .. } => {
-                self.output.transmits.push_back(Transmit { to, payload });
+                self.output.transmits.push_back(Transmit::new(to, payload));
                 self.schedule.traffic(cx.instant());
                 notice.into_iter().for_each(|notice| self.take_notice(notice, cx));
             }
@@ -546,7 +546,7 @@ impl Engine {
         self.drain_alarms(cx.instant());
         self.control.drain_actions(&mut self.streams);
         while let Some((to, payload)) = self.stun.poll_transmit() {
-            self.output.transmits.push_back(Transmit { to, payload });
+            self.output.transmits.push_back(Transmit::new(to, payload));
         }
         if self.schedule.take_dirty() {
             self.publish(cx.now);

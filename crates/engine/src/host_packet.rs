@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use frame_proto::{
     DATA_PAYLOAD_LIMIT, HEADER_LENGTH, HOP_TAG_LENGTH, OFFLOAD_LENGTH, OffloadHeader, TAG_LENGTH,
 };
-use packet::{Offload, Segmentation, Segments};
+use packet::{Offload, Packet, Segmentation, Segments};
 
 /// Parts of a super-packet in one frame: more than 64 KiB of the shortest segments that networks are
 /// made for (RFC 879), and no more than a receiver without offloads likes to split.
@@ -86,9 +86,18 @@ impl HostPacket {
         }
     }
 
-    /// Whether routers may split it: an IPv4 packet without the flag that forbids that.
+    /// Whether routers may split the packets that it stands for.
     pub(crate) fn may_be_split(&self) -> bool {
-        matches!(self.bytes(), [first, _, _, _, _, _, flags, ..] if first >> 4 == 4 && flags & 0x40 == 0)
+        Packet::parse(self.bytes()).is_ok_and(|packet| packet::may_be_split(&packet))
+    }
+
+    /// Gives the complete packets that it stands for as fragments of at most `mtu` bytes, in order.
+    pub(crate) fn fragment(&self, mtu: usize, mut each: impl FnMut(&[u8])) {
+        self.split(|part| {
+            if let Ok(part) = Packet::parse(part) {
+                packet::fragment(&part, mtu, &mut each);
+            }
+        });
     }
 
     /// Cuts off what a tunnel has put behind the packet.
@@ -191,7 +200,7 @@ fn header_length(offload: &Offload, packet: &[u8]) -> u16 {
 mod tests {
     use frame_proto::{Ends, FrameKeys, FrameOpener, FrameSealer, FrameType};
     use identity::{DeviceId, NetworkId};
-    use packet::{Packet, build, checksum::Sum, tcp::Flags};
+    use packet::{build, checksum::Sum, tcp::Flags};
     use proptest::prelude::*;
 
     use super::*;

@@ -11,6 +11,16 @@ pub struct Transmit {
     pub to: SocketAddr,
     /// What.
     pub payload: Vec<u8>,
+    /// Whether it must not be split on the way: rather be it lost, since it asks how large datagrams pass (`IP_PMTUDISC_PROBE`).
+    pub whole: bool,
+}
+
+impl Transmit {
+    /// A datagram that may be split on the way, as most may.
+    #[must_use]
+    pub fn new(to: SocketAddr, payload: Vec<u8>) -> Self {
+        Self { to, payload, whole: false }
+    }
 }
 
 /// Names one WebSocket connection. Numbers are never used again.

@@ -89,7 +89,7 @@ mod tunnels;
 mod turns;
 mod via;
 
-pub use config::{DeviceSecrets, EngineConfig, SavedState};
+pub use config::{DEFAULT_MTU, DeviceSecrets, EngineConfig, SavedState};
 pub use dataplane::{
     DataPlane, DataPlaneHandle, DropReason, Inbound, Notice, Outbound, PeerCounters, Way,
 };

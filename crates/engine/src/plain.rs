@@ -8,7 +8,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use identity::{DeviceName, StaticPeer};
-use path::BASE_MTU;
 use wireguard_proto::{PeerConfig, PublicKey, Session};
 
 use crate::context::Context;
@@ -126,14 +125,12 @@ impl Engine {
     ) {
         let now = cx.instant();
         let Some(to) = self.plain_endpoint(key) else { return };
-        // Nobody knows what the way there carries.
-        if packet.longest() > BASE_MTU {
-            return self.refuse(&packet, BASE_MTU);
-        }
         let Some(peer) = self.peers.plain.get_mut(key) else { return };
         match peer.traffic.usable(now).cloned() {
             Some(session) => {
-                packet.split(|part| self.send_datagram((to, BASE_MTU), &session, part, cx));
+                // What is too large for the way goes in parts: nobody knows how large that is.
+                let mtu = self.own.mtu;
+                packet.split(|part| self.send_datagram((to, mtu), &session, part, cx));
             }
             None => {
                 peer.traffic.wait(packet, now);

@@ -88,7 +88,7 @@ impl Engine {
             }
         }
         while let Some(datagrams) = self.stun.poll_fresh_socket() {
-            let transmits = datagrams.into_iter().map(|(to, payload)| Transmit { to, payload });
+            let transmits = datagrams.into_iter().map(|(to, payload)| Transmit::new(to, payload));
             self.output.fresh_sockets.push_back(transmits.collect());
         }
     }

@@ -17,6 +17,9 @@ const MAX_WAITING: usize = 32;
 /// that waited longer is worth less than its retransmission.
 const MAX_WAIT: Duration = Duration::from_secs(6);
 
+/// Who sends packets that are too big is told so often at most: each is told again when it tries again.
+const REFUSED_EVERY: Duration = Duration::from_millis(10);
+
 /// Counters, the session to send on, and what waits for one.
 #[derive(Debug, Default)]
 pub(crate) struct Traffic {
@@ -24,6 +27,8 @@ pub(crate) struct Traffic {
     /// The session to send on.
     pub(crate) session: Option<Arc<Session>>,
     waiting: VecDeque<(Instant, HostPacket)>,
+    /// When a packet was said to be too big.
+    refused_at: Option<Instant>,
     /// The counters of refusals as they were when last looked at.
     refused: [u64; 3],
 }
@@ -34,7 +39,16 @@ impl Traffic {
         self.session.as_ref().filter(|session| session.check_usable(now).is_ok())
     }
 
-    /// Keeps a packet until there is a session; the oldest makes room.
+    /// Whether it may be said once more that a packet is too big; counts as said then.
+    pub(crate) fn may_refuse(&mut self, now: Instant) -> bool {
+        let may = self.refused_at.is_none_or(|before| now >= before + REFUSED_EVERY);
+        if may {
+            self.refused_at = Some(now);
+        }
+        may
+    }
+
+    /// Keeps a packet until there is a session, or a way; the oldest makes room.
     pub(crate) fn wait(&mut self, packet: HostPacket, now: Instant) {
         if self.waiting.len() == MAX_WAITING {
             self.waiting.pop_front();

@@ -9,7 +9,7 @@ use control_proto::{SecurityEvent, TunnelRefusal};
 use frame_proto::{FrameType, OffloadHeader, parse, payload_mut};
 use identity::{DeviceId, RevocationTarget};
 use packet::{Offload, Packet, Segments, build};
-use path::{Alias, BASE_MTU, Message, Path};
+use path::{Alias, Message, Path};
 use wireguard_proto::{Dropped, Event, MessageKind, OpenError, PublicKey, Received, Session};
 
 use crate::context::Context;
@@ -21,10 +21,9 @@ use crate::peer::Peer;
 use crate::routes::NO_FLOW;
 use crate::via::{Arrival, Via};
 
-/// Whether a packet that is too big for a direct path goes by frames: while it is not known yet whether it really is, and if
-/// routers may split it, whose sender does not ask how large it may be.
+/// Whether a packet that is too big for a direct path goes by frames: while it is not known yet whether it really is.
 fn goes_by_frames(peer: &Peer, packet: &HostPacket) -> bool {
-    peer.agent.is_searching() || packet.may_be_split()
+    peer.agent.is_searching() && peer.agent.has_frames() && !packet.may_be_split()
 }
 
 impl Engine {
@@ -51,8 +50,8 @@ impl Engine {
         let Some(peer) = self.peers.touch(device) else { return };
         let (path, carried) = (peer.agent.chosen(), peer.agent.carried());
         let is_too_big = matches!(path, Path::Direct(_)) && packet.longest() > carried;
-        if is_too_big && !(peer.agent.has_frames() && goes_by_frames(peer, &packet)) {
-            return self.refuse_too_big(device, &packet);
+        if is_too_big && !goes_by_frames(peer, &packet) {
+            return self.send_too_big(device, packet, cx);
         }
         peer.agent.handle_sent(now);
         self.schedule.traffic(now);
@@ -77,16 +76,32 @@ impl Engine {
         }
     }
 
-    /// Drops a packet that is too big, and says so unless it may turn out in a moment that the largest ones pass.
-    fn refuse_too_big(&mut self, device: DeviceId, packet: &HostPacket) {
-        let settled = self.peers.get(device).filter(|peer| !peer.agent.is_trying_largest());
-        if let Some(carried) = settled.map(|peer| peer.agent.carried()) {
-            self.refuse(packet, carried);
+    /// Splits a packet that is too big for a direct path, if its sender lets routers do that. Otherwise it waits if the largest
+    /// ones may turn out to pass in a moment, and its sender is told if not.
+    fn send_too_big(&mut self, device: DeviceId, packet: HostPacket, cx: &mut Context<'_>) {
+        let now = cx.instant();
+        let Some(peer) = self.peers.get_mut(device) else { return };
+        let carried = peer.agent.carried();
+        if packet.may_be_split() {
+            packet.fragment(carried, |part| self.send_packet(HostPacket::single(part), cx));
+        } else if peer.agent.is_trying_largest() {
+            peer.agent.handle_need(now);
+            peer.traffic.wait(packet, now);
+        } else if peer.traffic.may_refuse(now) {
+            self.refuse(&packet, carried);
+        }
+    }
+
+    /// Sends what has waited for a way to a peer.
+    pub(crate) fn send_waiting(&mut self, device: DeviceId, cx: &mut Context<'_>) {
+        let Some(peer) = self.peers.get_mut(device) else { return };
+        for packet in peer.traffic.take_waiting(cx.instant()) {
+            self.send_packet(packet, cx);
         }
     }
 
     /// Tells this device how large packets may be that go where this one was to go.
-    pub(crate) fn refuse(&mut self, packet: &HostPacket, mtu: usize) {
+    fn refuse(&mut self, packet: &HostPacket, mtu: usize) {
         let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
         let packet = Packet::parse(packet.bytes()).ok();
         let answer = packet.and_then(|packet| build::too_big(&packet, mtu));
@@ -153,7 +168,7 @@ impl Engine {
         if wake {
             self.wireguard.handle_activity(&key, cx.rng, cx.now.instant);
         }
-        self.output.send(Transmit { to, payload });
+        self.output.send(Transmit::new(to, payload));
     }
 
     /// A datagram that the data plane does not know: a handshake, disco, or noise.
@@ -462,7 +477,7 @@ impl Engine {
         };
         match via {
             Some(Via::Direct(to)) => {
-                self.output.send(Transmit { to, payload: message.to_vec() });
+                self.output.send(Transmit::new(to, message.to_vec()));
             }
             Some(Via::Relay(device)) => {
                 self.send_hello(device, FrameType::Handshake, message, cx);
@@ -522,7 +537,7 @@ impl Engine {
                 None => {
                     let Some(peer) = self.peers.plain.get(key) else { continue };
                     let direct = self.plain_endpoint(key);
-                    let direct = direct.map(|to| Route::straight(to, BASE_MTU));
+                    let direct = direct.map(|to| Route::straight(to, self.own.mtu));
                     plane.add(*key, &peer.traffic, direct, peer.sessions.values());
                 }
             }

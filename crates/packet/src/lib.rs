@@ -25,6 +25,7 @@
 //! | [`offload`] | [`Offload`], the virtio-net header as a value, and its check against a packet |
 //! | [`segment`] | [`Segments`]: one super-packet to many packets |
 //! | [`coalesce`] | [`Coalescer`]: many packets to few super-packets |
+//! | `fragment` | [`fragment()`]: one IPv4 packet to several that a narrower way carries |
 //! | `flow` | what the packets of a connection have in common |
 //! | [`build`] | whole packets from their meaning |
 
@@ -34,6 +35,7 @@ pub mod build;
 pub mod checksum;
 pub mod coalesce;
 mod flow;
+mod fragment;
 pub mod icmp;
 pub mod ip;
 pub mod offload;
@@ -43,6 +45,7 @@ pub mod udp;
 
 pub use coalesce::{Coalescer, Merging, PacketSink};
 pub use flow::flow;
+pub use fragment::{fragment, may_be_split};
 pub use ip::{Fragment, Malformed, Packet, Protocol, Transport, Version};
 pub use offload::{Offload, OffloadError, Segmentation};
 pub use segment::Segments;

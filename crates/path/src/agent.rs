@@ -20,7 +20,6 @@ use crate::disco::{Message, TransactionId};
 use crate::frames::Frames;
 use crate::guesses::Guesses;
 use crate::io::{PathConfig, PathEvent, RemoteStatus, Transmit};
-use crate::mtu::MtuSearch;
 use crate::relay_choice::RelayChange;
 use crate::remote::Remote;
 use crate::remotes::Remotes;
@@ -56,7 +55,6 @@ pub struct PathAgent {
     guesses: Guesses,
     rendezvous: Rendezvous,
     scatter: Scatter,
-    mtu: MtuSearch,
     user_pings: Option<Instant>,
     decisions: VecDeque<Decision>,
     transmits: VecDeque<Transmit>,
@@ -80,10 +78,9 @@ impl PathAgent {
     /// An agent that knows no path yet.
     pub fn new(config: PathConfig) -> Self {
         Self {
-            mtu: MtuSearch::new(config.mtu),
+            remotes: Remotes::new(config.mtu),
             config,
             local: Vec::new(),
-            remotes: Remotes::default(),
             frames: Frames::default(),
             chosen: Path::None,
             active_until: None,
@@ -296,7 +293,7 @@ impl PathAgent {
         self.unanswered = None;
         if self.is_direct() {
             self.choose_again(Reason::NetworkChanged, now);
-            self.forget_size(now);
+            self.begin_search(now);
         }
         if self.is_active(now) {
             self.discover(now);
@@ -330,7 +327,7 @@ impl PathAgent {
         if !self.calls.is_held(now) {
             self.send_guesses(budget, rng, now);
         }
-        self.search_mtu(rng, now);
+        self.search_sizes(rng, now);
     }
 
     /// The next message to seal and send.
@@ -355,7 +352,6 @@ impl PathAgent {
                 (unanswered.since + PROBE_AFTER, "probes for unanswered traffic")
             }
         });
-        let mtu = self.mtu.due().filter(|_| self.active_until.is_some());
         let unproven = self.remotes.due(|remote| !remote.is_proven());
         let held = unproven.into_iter().chain(self.guesses.due()).min();
         let held = held.map(|at| self.calls.held_until().map_or(at, |until| at.max(until)));
@@ -368,7 +364,7 @@ impl PathAgent {
             self.rendezvous.due().map(|at| (at, "rendezvous")),
             self.scatter.due().map(|at| (at, "scattered sockets")),
             self.user_pings.map(|at| (at, "ping")),
-            mtu.map(|at| (at, "packet size")),
+            self.search_due().map(|at| (at, "packet size")),
             self.active_until.map(|at| (at, "path goes idle")),
         ]
         .into_iter()
@@ -405,22 +401,15 @@ impl PathAgent {
         if !is_usable {
             return;
         }
-        let payload = Message::Pong { transaction }.encode();
-        self.transmits.push_back(Transmit { path, payload });
+        self.transmits.push_back(Transmit::new(path, &Message::Pong { transaction }));
         if let Path::Direct(address) = path {
             self.hear(canonical(address), now);
         }
     }
 
     fn handle_pong(&mut self, path: Path, transaction: TransactionId, now: Instant) {
-        if path == self.chosen && self.mtu.handle_pong(transaction, now) {
-            self.events.push_back(PathEvent::Mtu);
-        }
         let sample = match path {
-            Path::Direct(address) => self
-                .remotes
-                .get_mut(canonical(address))
-                .and_then(|remote| remote.handle_pong(transaction, now)),
+            Path::Direct(address) => self.handle_direct_pong(address, transaction, now),
             Path::Relay | Path::Stream => self.frames.handle_pong(transaction, now),
             Path::None => None,
         };
@@ -432,6 +421,24 @@ impl PathAgent {
         if let Path::Direct(_) = path {
             self.choose_best(Reason::Proven { latency }, now);
         }
+    }
+
+    /// A pong that came straight; the round trip if it answers a probe of the path, and no search for packet sizes.
+    fn handle_direct_pong(
+        &mut self,
+        address: SocketAddr,
+        transaction: TransactionId,
+        now: Instant,
+    ) -> Option<Duration> {
+        let address = canonical(address);
+        self.handle_size_pong(address, transaction, now);
+        let remote = self.remotes.get_mut(address)?;
+        let was_proven = remote.is_proven();
+        let sample = remote.handle_pong(transaction, now)?;
+        if !was_proven && self.chosen == Path::Direct(address) {
+            self.begin_search(now);
+        }
+        Some(sample)
     }
 
     /// Something authenticated came straight from this address.
@@ -449,14 +456,15 @@ impl PathAgent {
     }
 
     /// The peer uses another path than the direct one that we use: perhaps it has found that path
-    /// dead already, or has moved. A probe that stays unanswered for [`PROBE_AFTER`] settles it.
+    /// dead already, or has moved. A probe that stays unanswered for [`PROBE_AFTER`], or two round trips, settles it.
     fn suspect(&mut self, now: Instant) {
         let Path::Direct(address) = self.chosen else { return };
         let Some(remote) = self.remotes.get_mut(address) else { return };
-        if remote.heard().is_some_and(|heard| now < heard + PROBE_AFTER) {
+        let patience = PROBE_AFTER.max(remote.latency().unwrap_or_default() * 2);
+        if remote.heard().is_some_and(|heard| now < heard + patience) {
             return;
         }
-        let demote_at = now + PROBE_AFTER;
+        let demote_at = now + patience;
         if self.unanswered.is_none_or(|unanswered| demote_at < unanswered.demote_at) {
             let since = self.unanswered.map_or(now, |unanswered| unanswered.since);
             self.unanswered = Some(Unanswered { since, demote_at, probed: true });
@@ -532,7 +540,6 @@ impl PathAgent {
             self.remotes.doubt_relayed(unanswered.since);
             let since = now.saturating_duration_since(unanswered.since);
             self.choose_again(Reason::Unanswered { since }, now);
-            self.doubt_size(now);
             self.discover(now);
         } else if now >= unanswered.since + PROBE_AFTER && !unanswered.probed {
             self.unanswered = Some(Unanswered { probed: true, ..unanswered });

@@ -33,7 +33,7 @@ impl Frames {
     /// A message over this way.
     pub(crate) fn transmit(&self, message: &Message) -> Option<Transmit> {
         let path = self.path();
-        (path != Path::None).then(|| Transmit { path, payload: message.encode() })
+        (path != Path::None).then(|| Transmit::new(path, message))
     }
 
     /// A ping over this way.

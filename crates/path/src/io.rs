@@ -4,6 +4,8 @@ use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
 
 use crate::candidate::{Candidate, CandidateFilter};
+use crate::disco::{Message, TransactionId};
+use crate::mtu::BASE_MTU;
 use crate::why::{Decision, Path};
 
 /// What an agent needs to know about this device.
@@ -26,6 +28,21 @@ pub struct Transmit {
     pub path: Path,
     /// The encoded message.
     pub payload: Vec<u8>,
+    /// Whether it must not be split on the way, since it asks how large packets pass.
+    pub whole: bool,
+}
+
+impl Transmit {
+    /// A message that may be split like any other.
+    pub(crate) fn new(path: Path, message: &Message) -> Self {
+        Self { path, payload: message.encode(), whole: false }
+    }
+
+    /// A ping as long as the tunnel's packets of this size are: not split, if that is more than every path carries.
+    pub(crate) fn probe(path: Path, transaction: TransactionId, size: usize) -> Self {
+        let payload = Message::Ping { transaction }.encode_padded(size);
+        Self { path, payload, whole: size > BASE_MTU }
+    }
 }
 
 /// Something the owner acts upon.
@@ -46,7 +63,8 @@ pub enum PathEvent {
         /// Where they lead.
         to: SocketAddrV4,
     },
-    /// The chosen path carries larger packets than before, or smaller ones only: [`PathAgent::mtu`](crate::PathAgent::mtu).
+    /// The chosen path carries larger packets than before, or smaller ones only, or the largest do not pass:
+    /// [`PathAgent::mtu`](crate::PathAgent::mtu).
     Mtu,
     /// Nothing is probed until [`PathAgent::handle_survey`](crate::PathAgent::handle_survey) has said how the
     /// translator counts, or for three seconds.

@@ -1,4 +1,4 @@
-//! How large packets the chosen path carries (RFC 8899).
+//! How large packets a path carries (RFC 8899).
 
 use std::time::{Duration, Instant};
 
@@ -13,31 +13,23 @@ pub const BASE_MTU: usize = 1_280;
 const TRIES: u32 = 3;
 /// Nothing is looked for between two sizes that are as near as this.
 const NEAR: usize = 16;
-/// From the end of one search to the next (`PMTU_RAISE_TIMER`).
+/// What did not pass is tried again after this (`PMTU_RAISE_TIMER`).
 const RAISE: Duration = Duration::from_secs(600);
 
-/// The search for the largest packets of the tunnel that one path carries.
+/// The search for the largest packets of the tunnel that one path carries, and what it has found.
 #[derive(Debug)]
 pub(crate) struct MtuSearch {
     /// None are larger.
     most: usize,
     /// What is known to pass.
     carried: usize,
-    /// The smallest that is known not to; more than the most if there is none.
-    refused: usize,
-    state: State,
-    /// Whether it is the first one on this path.
+    /// What has passed before: it is tried first.
+    passed: usize,
+    /// The smallest that is known not to, until it may after all.
+    refused: Option<(usize, Instant)>,
+    probe: Option<Probe>,
+    /// Whether it has not ended since the path began to be used, or to answer again.
     is_first: bool,
-}
-
-#[derive(Debug)]
-enum State {
-    /// There is nothing to look for.
-    Done,
-    /// What did not pass may do so later.
-    Resting { until: Instant },
-    /// A size is being probed.
-    Probing(Probe),
 }
 
 #[derive(Debug)]
@@ -50,22 +42,23 @@ struct Probe {
 }
 
 impl MtuSearch {
-    /// No search, for packets of at most so many bytes.
+    /// For packets of at most so many bytes, of which nothing is known.
     pub(crate) fn new(most: usize) -> Self {
         let most = most.clamp(BASE_MTU, MAX_MESSAGE + PROBE_SHORTER);
-        let (carried, refused) = (BASE_MTU, most + 1);
-        Self { most, carried, refused, state: State::Done, is_first: false }
+        let (carried, passed) = (BASE_MTU, BASE_MTU);
+        Self { most, carried, passed, refused: None, probe: None, is_first: false }
     }
 
-    /// Begins, on a path of which nothing is known but that it is one.
+    /// The same, with all forgotten.
+    pub(crate) fn renewed(&self) -> Self {
+        Self::new(self.most)
+    }
+
+    /// Begins anew: the path is used from now on, or answers again, and may have become narrower meanwhile.
     pub(crate) fn begin(&mut self, now: Instant) {
-        *self = Self { is_first: true, ..Self::new(self.most) };
+        self.refused = self.refused.filter(|(_, until)| now < *until);
+        (self.carried, self.is_first) = (BASE_MTU, true);
         self.seek(now);
-    }
-
-    /// Ends: there is no path.
-    pub(crate) fn end(&mut self) {
-        *self = Self::new(self.most);
     }
 
     /// The largest packets that are known to pass.
@@ -73,89 +66,90 @@ impl MtuSearch {
         self.carried
     }
 
-    /// Whether it may turn out in a moment that larger ones pass: within three seconds for each of a few sizes.
+    /// Whether it may turn out in a moment that larger ones pass: within three probes for each of a few sizes.
     pub(crate) fn is_on(&self) -> bool {
         self.is_first
     }
 
     /// Whether that are the largest of all.
     pub(crate) fn is_trying_most(&self) -> bool {
-        self.is_on() && self.refused > self.most
+        self.is_on() && self.refused.is_none()
     }
 
     /// When the next probe is due.
     pub(crate) fn due(&self) -> Option<Instant> {
-        match &self.state {
-            State::Done => None,
-            State::Resting { until } => Some(*until),
-            State::Probing(probe) => Some(probe.next),
-        }
+        let again = self.refused.map(|(_, until)| until);
+        self.probe.as_ref().map_or(again, |probe| Some(probe.next))
     }
 
-    /// The next probe, and for packets of which size it is, if one is due.
+    /// The next probe, and for packets of which size it is, if one is due. An answer takes `latency` at most, as far as is known.
     pub(crate) fn next(
         &mut self,
+        latency: Option<Duration>,
         rng: &mut dyn CryptoRng,
         now: Instant,
     ) -> Option<(TransactionId, usize)> {
         self.due().filter(|at| *at <= now)?;
-        match &self.state {
-            State::Resting { .. } => {
-                self.refused = self.most + 1;
+        match &self.probe {
+            None => {
+                self.refused = None;
                 self.seek(now);
             }
-            State::Probing(Probe { size, tries: TRIES.., .. }) => {
-                self.refused = *size;
-                self.seek(now);
-            }
-            State::Probing(_) | State::Done => {}
+            Some(Probe { size, tries: TRIES.., .. }) => self.refuse(*size, now),
+            Some(_) => {}
         }
-        let State::Probing(probe) = &mut self.state else { return None };
+        let probe = self.probe.as_mut()?;
         let transaction = *probe.transaction.get_or_insert_with(|| TransactionId::random(rng));
         probe.tries += 1;
-        probe.next = now + LOST_AFTER;
+        probe.next = now + latency.unwrap_or_default().saturating_mul(2).max(LOST_AFTER);
         Some((transaction, probe.size))
     }
 
     /// Takes a pong; true if it tells that larger packets pass than was known.
     pub(crate) fn handle_pong(&mut self, transaction: TransactionId, now: Instant) -> bool {
-        let State::Probing(probe) = &self.state else { return false };
-        if probe.transaction != Some(transaction) {
+        let Some(probe) = self.probe.as_ref().filter(|it| it.transaction == Some(transaction))
+        else {
             return false;
-        }
-        self.carried = probe.size;
+        };
+        (self.carried, self.passed) = (probe.size, probe.size);
         self.seek(now);
         true
     }
 
-    /// What was carried is not any more; false if that is what every path carries.
+    /// What was carried is not any more, while smaller packets still pass; false if that is what every path carries.
     pub(crate) fn shrink(&mut self, now: Instant) -> bool {
-        let has_grown = self.carried > BASE_MTU;
-        if has_grown {
-            (self.refused, self.carried, self.is_first) = (self.carried, BASE_MTU, false);
-            self.seek(now);
+        let lost = self.carried;
+        if lost == BASE_MTU {
+            return false;
         }
-        has_grown
+        (self.carried, self.is_first) = (BASE_MTU, false);
+        self.refuse(lost, now);
+        true
+    }
+
+    fn refuse(&mut self, size: usize, now: Instant) {
+        self.refused = Some((size, now + RAISE));
+        self.seek(now);
     }
 
     /// Goes on to what is next.
     fn seek(&mut self, now: Instant) {
-        self.state = match self.next_size() {
-            Some(size) => State::Probing(Probe { size, transaction: None, tries: 0, next: now }),
-            None if self.carried < self.most => State::Resting { until: now + RAISE },
-            None => State::Done,
-        };
-        self.is_first &= matches!(self.state, State::Probing(_));
+        let size = self.next_size();
+        self.probe = size.map(|size| Probe { size, transaction: None, tries: 0, next: now });
+        self.is_first &= self.probe.is_some();
     }
 
-    /// The largest size at first, then the middle between what passes and what does not.
+    /// What passed before, then the largest size, then the middle between what passes and what does not.
     fn next_size(&self) -> Option<usize> {
-        if self.carried == self.most {
+        let refused = self.refused.map_or(self.most + 1, |(size, _)| size);
+        if (self.carried + 1..refused).contains(&self.passed) {
+            Some(self.passed)
+        } else if self.carried == self.most {
             None
-        } else if self.refused > self.most {
+        } else if refused > self.most {
             Some(self.most)
         } else {
-            (self.refused - self.carried > NEAR).then_some(self.carried.midpoint(self.refused))
+            (refused - self.carried > NEAR).then_some(self.carried.midpoint(refused))
         }
     }
 }
@@ -188,7 +182,7 @@ mod tests {
             let end = self.now + time;
             while let Some(at) = self.search.due().filter(|at| *at <= end) {
                 self.now = self.now.max(at);
-                if let Some((transaction, size)) = self.search.next(&mut self.rng, self.now) {
+                if let Some((transaction, size)) = self.search.next(None, &mut self.rng, self.now) {
                     self.probes += 1;
                     assert!(size > BASE_MTU && size <= self.search.most);
                     if size <= self.widest {
@@ -213,7 +207,8 @@ mod tests {
     #[test]
     fn an_answer_may_take_longer_than_the_next_try_and_what_is_refused_is_known_after_three() {
         let mut bench = Bench::new(1_420, 0);
-        let (transaction, _) = bench.search.next(&mut bench.rng, bench.now).expect("it is due");
+        let (transaction, _) =
+            bench.search.next(None, &mut bench.rng, bench.now).expect("it is due");
         bench.run(Duration::from_millis(1_500));
         assert!(bench.search.is_on() && bench.search.handle_pong(transaction, bench.now));
         assert_eq!((bench.search.carried(), bench.search.is_on()), (1_420, false));
@@ -225,6 +220,38 @@ mod tests {
         assert!(bench.search.is_on() && !bench.search.is_trying_most(), "smaller ones may pass");
         bench.run(Duration::from_secs(15));
         assert!(!bench.search.is_on());
+    }
+
+    #[test]
+    fn a_path_that_answers_late_has_the_time_for_it() {
+        let mut bench = Bench::new(1_420, 1_500);
+        let slow = Some(Duration::from_secs(3));
+        let mut sent = Vec::new();
+        for second in 0..13 {
+            let now = bench.now + Duration::from_secs(second);
+            sent.extend(bench.search.next(slow, &mut bench.rng, now).map(|_| second));
+        }
+        assert_eq!(sent, [0, 6, 12]);
+    }
+
+    #[test]
+    fn what_was_found_is_tried_first_and_what_was_refused_is_not_before_its_time() {
+        let mut bench = Bench::new(1_420, 1_350);
+        bench.run(Duration::from_secs(30));
+        let carried = bench.search.carried();
+        let before = bench.probes;
+        for _ in 0..3 {
+            bench.search.begin(bench.now);
+            assert_eq!(bench.search.carried(), BASE_MTU, "it may have become narrower");
+            bench.run(Duration::ZERO);
+            assert_eq!((bench.search.carried(), bench.search.is_on()), (carried, false));
+        }
+        assert_eq!(bench.probes, before + 3);
+        bench.widest = 1_500;
+        bench.run(Duration::from_secs(500));
+        bench.search.begin(bench.now);
+        bench.run(Duration::from_secs(100));
+        assert_eq!(bench.search.carried(), 1_420, "ten minutes have passed");
     }
 
     #[test]
@@ -248,6 +275,8 @@ mod tests {
         assert!(bench.search.shrink(bench.now));
         assert_eq!(bench.search.carried(), BASE_MTU);
         assert!(!bench.search.is_on(), "nobody waits for what may come of that");
+        bench.search.begin(bench.now);
+        assert!(bench.search.is_on() && !bench.search.is_trying_most(), "what was lost stays so");
         bench.run(Duration::from_secs(30));
         let carried = bench.search.carried();
         assert!((1_300 - NEAR..=1_300).contains(&carried), "{carried}");

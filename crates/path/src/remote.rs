@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::candidate::{Candidate, CandidateKind};
 use crate::disco::TransactionId;
+use crate::mtu::MtuSearch;
 
 /// Gaps between the probes of a burst. Both ends start at about the same time; the last probe
 /// leaves 1.5 s after the first, so slow call-me-maybes still find the hole open.
@@ -30,9 +31,9 @@ const OUTAGE_SHARE: u32 = 10;
 pub(crate) const STALE_AFTER: Duration = Duration::from_secs(45);
 /// A probe without an answer counts as lost after this.
 pub(crate) const LOST_AFTER: Duration = Duration::from_secs(1);
-/// A path on which so many probes in a row were lost, while other things still came from there, does not carry full
-/// packets any more (what RFC 8899, section 4.3, calls a black hole).
-const NARROW_AFTER: usize = 5;
+/// A path on which so many probes in a row were lost does not carry them any more. If other things still came from there,
+/// smaller ones, it is what RFC 8899, section 4.3, calls a black hole.
+const MUTE_AFTER: usize = 5;
 /// Probes that the loss is taken over.
 const HISTORY: usize = 16;
 /// A rival must be faster by this share of the incumbent's latency ...
@@ -71,6 +72,7 @@ pub(crate) struct Remote {
     /// Whether our translator may have a mapping for it.
     mapped: bool,
     was_narrow: bool,
+    pub(crate) mtu: MtuSearch,
 }
 
 #[derive(Debug)]
@@ -81,7 +83,7 @@ struct Probe {
 }
 
 impl Remote {
-    pub(crate) fn new(candidate: Candidate) -> Self {
+    pub(crate) fn new(candidate: Candidate, mtu: MtuSearch) -> Self {
         Self {
             candidate,
             probes: VecDeque::new(),
@@ -92,6 +94,7 @@ impl Remote {
             next: None,
             mapped: false,
             was_narrow: false,
+            mtu,
         }
     }
 
@@ -128,11 +131,12 @@ impl Remote {
         self.next
     }
 
-    /// Whether probes, which are as long as full packets, get no answers any more.
-    pub(crate) fn is_narrow(&self, now: Instant) -> bool {
+    /// Since when probes, which are as long as full packets, get no answers any more.
+    pub(crate) fn mute_since(&self, now: Instant) -> Option<Instant> {
         let is_open = |probe: &&Probe| !probe.answered && now < probe.sent + LOST_AFTER;
-        let latest = || self.probes.iter().rev().skip_while(is_open).take(NARROW_AFTER);
-        latest().count() == NARROW_AFTER && latest().all(|probe| !probe.answered)
+        let latest = || self.probes.iter().rev().skip_while(is_open).take(MUTE_AFTER);
+        let is_mute = latest().count() == MUTE_AFTER && latest().all(|probe| !probe.answered);
+        latest().last().filter(|_| is_mute).map(|probe| probe.sent)
     }
 
     /// Whether full packets did not pass when they were tried last.
@@ -140,10 +144,15 @@ impl Remote {
         self.was_narrow
     }
 
-    /// Full packets do not pass any more.
-    pub(crate) fn find_narrow(&mut self) {
+    /// Full packets have not passed since; true if smaller ones have.
+    pub(crate) fn find_mute(&mut self, since: Instant, now: Instant) -> bool {
+        let is_narrow = self.heard.is_some_and(|heard| heard > since);
         self.disprove();
-        self.was_narrow = true;
+        if is_narrow {
+            self.was_narrow = true;
+            self.mtu.shrink(now);
+        }
+        is_narrow
     }
 
     /// Starts a burst unless one is running.
@@ -175,7 +184,7 @@ impl Remote {
 
     /// Forgets all proof, keeps the address.
     pub(crate) fn reset(&mut self) {
-        *self = Self::new(self.candidate);
+        *self = Self::new(self.candidate, self.mtu.renewed());
     }
 
     /// The path stopped answering.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::alias::{Alias, Allocation};
 use crate::candidate::{Candidate, CandidateKind, MAX_CANDIDATES};
 use crate::io::RemoteStatus;
+use crate::mtu::MtuSearch;
 use crate::remote::Remote;
 use crate::why::Path;
 
@@ -17,8 +18,10 @@ const MAX_RELAYED: usize = 16;
 
 /// At most [`MAX_CANDIDATES`] addresses and [`MAX_RELAYED`] ways that somebody passes on for, each with what is known
 /// about it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Remotes {
+    /// What a path begins with of which nothing is known.
+    mtu: MtuSearch,
     known: BTreeMap<SocketAddr, Remote>,
     /// What the peer announced, best first.
     announced: Vec<Candidate>,
@@ -31,6 +34,18 @@ pub(crate) struct Remotes {
 }
 
 impl Remotes {
+    /// None yet, for packets of at most so many bytes.
+    pub(crate) fn new(mtu: usize) -> Self {
+        Self {
+            mtu: MtuSearch::new(mtu),
+            known: BTreeMap::new(),
+            announced: Vec::new(),
+            allocations: Vec::new(),
+            circuits: Vec::new(),
+            sockets: 0..0,
+        }
+    }
+
     /// Takes over what was announced, best first, and `probe`s what is not proven. Addresses that are proven
     /// stay even if they are not announced any more.
     pub(crate) fn announce(&mut self, announced: &[Candidate], probe: bool, now: Instant) {
@@ -90,8 +105,10 @@ impl Remotes {
             if !self.known.contains_key(&candidate.address) && self.is_full(candidate.address) {
                 continue;
             }
-            let remote =
-                self.known.entry(candidate.address).or_insert_with(|| Remote::new(candidate));
+            let remote = self
+                .known
+                .entry(candidate.address)
+                .or_insert_with(|| Remote::new(candidate, self.mtu.renewed()));
             if candidate.kind == CandidateKind::Relayed {
                 // Not every announcement says of what kind an address is.
                 remote.candidate = candidate;
@@ -161,7 +178,7 @@ impl Remotes {
         }
         let is_relayed = Alias::of(address).is_some_and(Alias::is_relayed);
         let kind = if is_relayed { CandidateKind::Relayed } else { CandidateKind::PeerReflexive };
-        let remote = Remote::new(Candidate::new(kind, address));
+        let remote = Remote::new(Candidate::new(kind, address), self.mtu.renewed());
         self.known.insert(address, remote);
         self.hear(address, now);
     }
@@ -176,6 +193,10 @@ impl Remotes {
 
     pub(crate) fn is_proven(&self, address: SocketAddr) -> bool {
         self.known.get(&address).is_some_and(Remote::is_proven)
+    }
+
+    pub(crate) fn get(&self, address: SocketAddr) -> Option<&Remote> {
+        self.known.get(&address)
     }
 
     pub(crate) fn get_mut(&mut self, address: SocketAddr) -> Option<&mut Remote> {

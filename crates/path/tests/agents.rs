@@ -290,7 +290,37 @@ fn larger_packets_are_sent_where_they_pass_and_smaller_ones_where_they_cease_to(
     assert_eq!((net.agent(0).chosen(), net.agent(0).mtu()), (Path::Relay, None));
     net.widest = 9_000;
     pass(&mut net, 40);
+    assert_eq!(net.agent(0).mtu(), Some(mtu), "what did not pass is not tried at every turn");
+    pass(&mut net, 600);
     assert_eq!(net.agent(0).mtu(), Some(1_420));
+}
+
+#[test]
+fn an_outage_says_nothing_of_the_size_and_the_same_packets_pass_a_round_trip_after_it() {
+    for has_relay in [false, true] {
+        for has_traffic in [false, true] {
+            let mut net = connected_for_packets_of(1_420);
+            let now = net.now;
+            net.sides.iter_mut().for_each(|side| side.agent.handle_relay(has_relay, now));
+            net.direct_works = false;
+            for _ in 0..100 {
+                if has_traffic {
+                    net.exchange_traffic();
+                }
+                net.run(Duration::from_millis(400));
+                assert!(net.agent(0).mtu() != Some(BASE_MTU) || net.agent(0).is_trying_largest());
+            }
+            net.direct_works = true;
+            let is_proven =
+                |net: &Net| net.agent(0).remotes(net.now).iter().any(|remote| remote.proven);
+            while !is_proven(&net) {
+                net.exchange_traffic();
+                net.run(Duration::from_millis(5));
+            }
+            net.run(DIRECT_DELAY * 2);
+            assert_eq!(net.agent(0).mtu(), Some(1_420), "{has_relay} {has_traffic}");
+        }
+    }
 }
 
 #[test]

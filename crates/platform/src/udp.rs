@@ -4,7 +4,8 @@
 //! one buffer ([`Datagram::segments`] splits it again), and many such buffers in one call. A send
 //! gives the system one buffer of equal datagrams; where it cannot split, they go one by one: always
 //! if it does not know how, for a while if it cannot towards some destination, once if it refuses
-//! these.
+//! these. Datagrams may be split on the way, as a tunnel's packets may be larger than what is underneath carries, other than
+//! those that find out how large that is.
 
 use std::{
     io,
@@ -39,18 +40,6 @@ pub struct UdpConfig {
     /// Share the port with the other sockets of this user that were bound so: the system spreads what arrives
     /// over them by sender (`SO_REUSEPORT`).
     pub shared: bool,
-    /// Never split datagrams on the way, and believe nobody about how large they may be (`IP_PMTUDISC_PROBE`): those that
-    /// are too large are lost, and the sender finds out by itself (RFC 8899).
-    pub whole: bool,
-}
-
-/// Has a datagram socket send as [`UdpConfig::whole`] says.
-///
-/// # Errors
-///
-/// What the system says where it does not know these options, or to what is no socket of that family.
-pub fn keep_whole(socket: &impl AsRawFd, is_ipv4: bool) -> io::Result<()> {
-    sys::keep_whole(socket, is_ipv4)
 }
 
 impl UdpConfig {
@@ -63,7 +52,6 @@ impl UdpConfig {
             mark: 0,
             buffer: SOCKET_BUFFER,
             shared: false,
-            whole: false,
         }
     }
 
@@ -181,6 +169,17 @@ impl UdpSocket {
             delivery =
                 worse(delivery, self.send_segmented(&Transmit { bytes, ..*transmit }, segment));
         }
+        delivery
+    }
+
+    /// Sends one datagram that is not split on the way, whatever is known or said of how large they may be
+    /// (`IP_PMTUDISC_PROBE`): if it is too large it is lost, which is how the sender finds out (RFC 8899). What others send over the socket
+    /// at the same moment may share that fate.
+    pub fn send_whole(&self, transmit: &Transmit<'_>) -> Delivery {
+        // Where the system does not know how, large packets may pass in parts.
+        let _ = sys::set_splitting(&self.socket, self.local.is_ipv4(), false);
+        let delivery = self.submit(&Transmit { segment: None, ..*transmit });
+        let _ = sys::set_splitting(&self.socket, self.local.is_ipv4(), true);
         delivery
     }
 

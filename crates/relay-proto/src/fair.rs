@@ -102,11 +102,14 @@ impl FairQueue {
         self.frames == 0
     }
 
-    /// Queues a frame, or drops it if its flow holds too much already.
+    /// Queues a frame, or drops it if its flow holds too much already: as much as is free, and twice that before a thin
+    /// frame is dropped.
     pub(crate) fn push(&mut self, id: FlowId, frame: BytesMut, now: Instant) {
-        let held = self.flows.get(&id).map_or(0, |flow| flow.queue.bytes());
-        let free = self.bounds.bytes - self.bytes;
-        if held + Codel::cost(&frame) > free || self.frames == self.bounds.frames {
+        let queue = self.flows.get(&id).map(|flow| &flow.queue);
+        let is_thin = queue.is_some_and(|queue| queue.is_thin(&frame));
+        let held = queue.map_or(0, Codel::bytes);
+        let room = (self.bounds.bytes - self.bytes) * if is_thin { 2 } else { 1 };
+        if held + Codel::cost(&frame) > room || self.frames == self.bounds.frames {
             self.dropped += 1;
             return;
         }
@@ -211,6 +214,18 @@ mod tests {
         numbers.retain(|number| *number != u8::MAX);
         assert!(numbers.is_sorted() && numbers.len() as u64 == kept);
         assert_eq!((queue.bytes(), queue.is_empty()), (0, true));
+    }
+
+    #[test]
+    fn a_flow_that_holds_as_much_as_it_may_still_takes_thin_frames_and_others_keep_room() {
+        let now = Instant::now();
+        let mut queue = FairQueue::new(BOUNDS);
+        (0..100).for_each(|_| queue.push(BULK, frame(BULK, 20_000), now));
+        let dropped = queue.dropped();
+        (0..100).for_each(|_| queue.push(BULK, frame(BULK, 100), now));
+        assert_eq!(queue.dropped(), dropped);
+        (0..10_000).for_each(|_| queue.push(BULK, frame(BULK, 2_000), now));
+        assert!(queue.bytes() <= BOUNDS.bytes * 2 / 3, "{}", queue.bytes());
     }
 
     #[test]

@@ -113,7 +113,7 @@ impl Default for NodeSettings {
             device_name: None,
             interface: "shadowmesh".to_owned(),
             tun_path: PathBuf::from("/dev/net/tun"),
-            mtu: SMALLEST_MTU,
+            mtu: engine::DEFAULT_MTU,
             data_threads: ThreadCount::default(),
             listen_port: 0,
             listen: Listen::default(),

@@ -10,7 +10,6 @@ use std::{
 
 use engine::{SocketId, SocketTo};
 use identity::Transport;
-use platform::udp::keep_whole;
 use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -21,7 +20,7 @@ use tokio::{
 };
 use tracing::debug;
 
-use crate::{directory::Directory, mark::Mark, udp::Manner};
+use crate::{directory::Directory, mark::Mark};
 
 /// Datagrams that wait for the network; further ones are lost, as on the way.
 const OUTGOING: usize = 1_024;
@@ -65,7 +64,6 @@ struct Queues {
 #[derive(Debug)]
 pub(crate) struct ConnectedSockets {
     directory: Directory,
-    manner: Manner,
     open: BTreeMap<SocketId, Queues>,
     tasks: JoinSet<()>,
     sender: mpsc::Sender<(SocketId, SocketEvent)>,
@@ -74,9 +72,9 @@ pub(crate) struct ConnectedSockets {
 
 impl ConnectedSockets {
     /// No sockets yet. They never lead into a network of `directory`, and bear its mark.
-    pub(crate) fn new(directory: Directory, manner: Manner) -> Self {
+    pub(crate) fn new(directory: Directory) -> Self {
         let (sender, events) = mpsc::channel(INCOMING);
-        Self { directory, manner, open: BTreeMap::new(), tasks: JoinSet::new(), sender, events }
+        Self { directory, open: BTreeMap::new(), tasks: JoinSet::new(), sender, events }
     }
 
     /// Opens a socket; [`SocketEvent::Opened`] or [`SocketEvent::Closed`] follows.
@@ -90,8 +88,7 @@ impl ConnectedSockets {
         self.open.insert(socket, Queues { requests, data });
         let waiting = Waiting { requests: waiting_requests, data: waiting_data };
         while self.tasks.try_join_next().is_some() {}
-        let whole = self.manner.whole;
-        let link = Link { socket, remote, whole, waiting, events: self.sender.clone() };
+        let link = Link { socket, remote, waiting, events: self.sender.clone() };
         let mark = self.directory.mark();
         let is_overlay = self.directory.is_overlay(remote.ip());
         self.tasks.spawn(async move {
@@ -147,8 +144,6 @@ impl ConnectedSockets {
 struct Link {
     socket: SocketId,
     remote: SocketAddr,
-    /// Whether datagrams are never sent in parts.
-    whole: bool,
     waiting: Waiting,
     events: mpsc::Sender<(SocketId, SocketEvent)>,
 }
@@ -186,10 +181,6 @@ impl Link {
         let buffers = SockRef::from(&socket);
         buffers.set_recv_buffer_size(SYSTEM_BUFFER)?;
         buffers.set_send_buffer_size(SYSTEM_BUFFER)?;
-        if self.whole {
-            // Where the system does not know how, large packets may pass in parts.
-            let _ = keep_whole(&socket, self.remote.is_ipv4());
-        }
         socket.connect(self.remote).await?;
         self.tell(SocketEvent::Opened).await;
         let mut buffer = vec![0; READ];
@@ -289,7 +280,7 @@ mod tests {
     const TURN: SocketId = SocketId(7);
 
     fn sockets() -> ConnectedSockets {
-        ConnectedSockets::new(Directory::new(Mark::default(), None), Manner::default())
+        ConnectedSockets::new(Directory::new(Mark::default(), None))
     }
 
     async fn event(sockets: &mut ConnectedSockets) -> SocketEvent {

@@ -96,7 +96,7 @@ mod tests {
         let mut surveyor = Surveyor::new(0);
         let mut ports = Vec::new();
         for payload in [b"one", b"two"] {
-            surveyor.ask(&[Transmit { to, payload: payload.to_vec() }]);
+            surveyor.ask(&[Transmit::new(to, payload.to_vec())]);
             let mut buffer = [0; 16];
             let (length, from) = server.recv_from(&mut buffer).await.expect("the question");
             server.send_to(&buffer[..length], from).await.expect("the answer is sent");

@@ -30,27 +30,22 @@ pub(crate) struct Sockets {
     /// Whose pair this is.
     thread: usize,
     port: u16,
-    manner: Manner,
+    /// The mark on everything, 0 for none.
+    mark: u32,
     sources: Arc<Sources>,
 }
 
 impl Sockets {
     /// No sockets at all, for a node that does not use UDP.
     pub(crate) fn none() -> Self {
-        Self {
-            pairs: Arc::new([]),
-            thread: 0,
-            port: 0,
-            manner: Manner::default(),
-            sources: Arc::default(),
-        }
+        Self { pairs: Arc::new([]), thread: 0, port: 0, mark: 0, sources: Arc::default() }
     }
 
     /// Binds a port, 0 for a free one, for so many threads.
-    pub(crate) fn bind(port: u16, manner: Manner, threads: usize) -> io::Result<Self> {
+    pub(crate) fn bind(port: u16, mark: u32, threads: usize) -> io::Result<Self> {
         let mut last = io::Error::from(io::ErrorKind::AddrInUse);
         for _ in 0..PORT_ATTEMPTS {
-            match Self::bind_all(port, manner, threads) {
+            match Self::bind_all(port, mark, threads) {
                 Ok(sockets) => return Ok(sockets),
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse && port == 0 => last = error,
                 Err(error) => return Err(error),
@@ -61,16 +56,16 @@ impl Sockets {
 
     /// A pair that shares its port would join those of another process, so a pair of its own shows first
     /// that the port is free.
-    fn bind_all(port: u16, manner: Manner, threads: usize) -> io::Result<Self> {
-        let alone = Pair::bind(port, manner, false)?;
+    fn bind_all(port: u16, mark: u32, threads: usize) -> io::Result<Self> {
+        let alone = Pair::bind(port, mark, false)?;
         let Some(port) = alone.port() else { return Err(io::ErrorKind::Unsupported.into()) };
         let pairs: Arc<[Pair]> = if threads > 1 {
             drop(alone);
-            (0..threads).map(|_| Pair::bind(port, manner, true)).collect::<io::Result<_>>()?
+            (0..threads).map(|_| Pair::bind(port, mark, true)).collect::<io::Result<_>>()?
         } else {
             Arc::new([alone])
         };
-        Ok(Self { pairs, thread: 0, port, manner, sources: Arc::default() })
+        Ok(Self { pairs, thread: 0, port, mark, sources: Arc::default() })
     }
 
     /// The same for a thread, which gets a pair of its own; what arrives is spread over the pairs by sender.
@@ -87,9 +82,9 @@ impl Sockets {
         Some(self.port).filter(|port| *port != 0)
     }
 
-    /// How they send.
-    pub(crate) fn manner(&self) -> Manner {
-        self.manner
+    /// The mark on everything they send, 0 for none.
+    pub(crate) fn mark(&self) -> u32 {
+        self.mark
     }
 
     /// The sockets of this thread.
@@ -100,13 +95,28 @@ impl Sockets {
     /// Sends datagrams, `segment` bytes each but the last, from the address of ours that the remote
     /// talks to. What cannot be sent is lost.
     pub(crate) fn send(&self, to: SocketAddr, bytes: &[u8], segment: Option<u16>) {
+        self.send_as(UdpSocket::send, to, bytes, segment);
+    }
+
+    /// The same for one datagram that must not be split on the way.
+    pub(crate) fn send_whole(&self, to: SocketAddr, bytes: &[u8]) {
+        self.send_as(UdpSocket::send_whole, to, bytes, None);
+    }
+
+    fn send_as(
+        &self,
+        send: fn(&UdpSocket, &Transmit<'_>) -> Delivery,
+        to: SocketAddr,
+        bytes: &[u8],
+        segment: Option<u16>,
+    ) {
         let socket = self.pair().and_then(|pair| match to.ip() {
             IpAddr::V4(_) => pair.ipv4.as_ref(),
             IpAddr::V6(_) => pair.ipv6.as_ref(),
         });
         let Some(socket) = socket else { return };
         let source = self.sources.of(to);
-        match socket.send(&Transmit { destination: to, source, segment, bytes }) {
+        match send(socket, &Transmit { destination: to, source, segment, bytes }) {
             Delivery::Sent => {}
             Delivery::SourceGone => self.sources.set(to, None),
             Delivery::Dropped => debug!(%to, "datagram not sent"),
@@ -124,15 +134,6 @@ impl Sockets {
     }
 }
 
-/// How sockets send.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Manner {
-    /// The mark on everything, 0 for none.
-    pub(crate) mark: u32,
-    /// Never in parts, so that it can be found out how large packets pass.
-    pub(crate) whole: bool,
-}
-
 /// One socket for each IP family, on the same port.
 #[derive(Debug)]
 struct Pair {
@@ -141,10 +142,9 @@ struct Pair {
 }
 
 impl Pair {
-    fn bind(port: u16, manner: Manner, shared: bool) -> io::Result<Self> {
-        let Manner { mark, whole } = manner;
+    fn bind(port: u16, mark: u32, shared: bool) -> io::Result<Self> {
         let open = |config: UdpConfig| {
-            available(UdpSocket::bind(&UdpConfig { mark, shared, whole, ..config }).map(Arc::new))
+            available(UdpSocket::bind(&UdpConfig { mark, shared, ..config }).map(Arc::new))
         };
         let ipv4 = open(UdpConfig::ipv4(port))?;
         let taken = ipv4.as_ref().map_or(port, |socket| socket.local_address().port());
@@ -287,12 +287,12 @@ mod tests {
     }
 
     fn inbox() -> Inbox {
-        Inbox::new(Sockets::bind(0, Manner::default(), 1).expect("a free port")).expect("a runtime")
+        Inbox::new(Sockets::bind(0, 0, 1).expect("a free port")).expect("a runtime")
     }
 
     #[test]
     fn both_families_share_one_port() {
-        let sockets = Sockets::bind(0, Manner::default(), 1).expect("a free port");
+        let sockets = Sockets::bind(0, 0, 1).expect("a free port");
         let port = sockets.port().expect("it is bound");
         assert!(sockets.all().all(|socket| socket.local_address().port() == port));
         assert!(sockets.all().count() > 0);
@@ -301,23 +301,22 @@ mod tests {
 
     #[test]
     fn threads_share_a_port_and_keep_it_from_others() {
-        let sockets = Sockets::bind(0, Manner::default(), 3).expect("a free port");
+        let sockets = Sockets::bind(0, 0, 3).expect("a free port");
         let port = sockets.port().expect("it is bound");
         for thread in 0..3 {
             let own = sockets.for_thread(thread);
             assert!(own.all().count() > 0);
             assert!(own.all().all(|socket| socket.local_address().port() == port));
         }
-        let again = Sockets::bind(port, Manner::default(), 3).expect_err("the port is taken");
+        let again = Sockets::bind(port, 0, 3).expect_err("the port is taken");
         assert_eq!(again.kind(), io::ErrorKind::AddrInUse);
     }
 
     #[test]
     fn senders_are_spread_over_the_threads_and_each_stays_with_one() {
-        let sockets = Sockets::bind(0, Manner::default(), 2).expect("a free port");
+        let sockets = Sockets::bind(0, 0, 2).expect("a free port");
         let to = SocketAddr::from((Ipv4Addr::LOCALHOST, sockets.port().expect("it is bound")));
-        let senders: Vec<_> =
-            (0..32).map(|_| Sockets::bind(0, Manner::default(), 1).expect("a port")).collect();
+        let senders: Vec<_> = (0..32).map(|_| Sockets::bind(0, 0, 1).expect("a port")).collect();
         for sender in senders.iter().chain(&senders) {
             sender.send(to, b"packet", None);
         }

@@ -169,7 +169,7 @@ fn run_engine(saved: Vec<u8>, rng: &mut ChaCha20Rng, now: Now) -> (Vec<u8>, Engi
         udp: true,
         loopback: false,
         turn: Vec::new(),
-        mtu: path::BASE_MTU,
+        mtu: engine::DEFAULT_MTU.into(),
         has_aes: true,
     };
     let mut engine = Engine::new(config, rng, now);

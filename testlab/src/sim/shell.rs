@@ -125,7 +125,7 @@ impl World {
             } else if let Some(datagrams) = engine.poll_fresh_socket() {
                 let Some(first) = datagrams.first() else { continue };
                 let from = self.nodes[index].open_fresh(first.to);
-                for Transmit { to, payload } in datagrams {
+                for Transmit { to, payload, .. } in datagrams {
                     if self.nodes[index].source(to).is_some() {
                         self.send_datagram(HostId::Node(index), from, to, payload);
                     }

@@ -75,7 +75,7 @@ impl Quality {
         ..Self::GOOD
     };
 
-    /// Whether a datagram of this size passes in one piece. Nodes forbid fragments.
+    /// Whether a datagram of this size passes in one piece. What would pass in parts only is lost, as behind many firewalls.
     pub fn carries(&self, to: SocketAddr, payload: usize) -> bool {
         let headers = if to.is_ipv4() { 28 } else { 48 };
         payload + headers <= self.mtu

@@ -45,7 +45,7 @@ pub struct Setup {
 impl Default for Setup {
     fn default() -> Self {
         let (quality, streams) = (Quality::GOOD, Quality::STREAM);
-        Self { seed: 1, relays: 2, nodes: 2, quality, streams, mtu: path::BASE_MTU }
+        Self { seed: 1, relays: 2, nodes: 2, quality, streams, mtu: engine::DEFAULT_MTU.into() }
     }
 }
 

@@ -11,6 +11,7 @@ mod observers;
 mod own_streams;
 mod peer_relays;
 mod places;
+mod plain;
 mod proxies;
 mod shaping;
 mod stream;

@@ -1,6 +1,5 @@
 //! Paths that carry less than others, or than they did.
 
-use std::path::Path;
 use std::time::Duration;
 
 use testlab::netns::{Nat, wait_for};
@@ -48,13 +47,6 @@ fn a_transfer_survives_when_its_path_stops_carrying_full_packets() {
     assert_eq!(fetching.finish(), sent);
 }
 
-/// Lets a device join whose interface takes packets as large as Ethernet has room for.
-fn join_with_large_packets(lab: &Lab, device: &mut Device, folder: &Path) {
-    let config = folder.join("config.yaml");
-    std::fs::write(&config, "node:\n  mtu: 1420\n").expect("a temporary file");
-    device.up(&["--config", &config.to_string_lossy(), &lab.invite(&[])]);
-}
-
 /// The largest packets that a device sends directly to another.
 fn packet_size(from: &Device, to: &Device) -> Option<u64> {
     let _ = from.ping(&to.full_name());
@@ -68,10 +60,8 @@ fn packets_are_as_large_as_the_path_carries_and_the_system_is_told_how_large() {
     let mut lab = Lab::new();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let router = lab.router(Nat::FullCone, None);
-    let (mut alice, mut bob) = (lab.host_behind(&router, "alice"), lab.host("bob"));
-    for device in [&mut alice, &mut bob] {
-        join_with_large_packets(&lab, device, folder.path());
-    }
+    let (mut alice, bob) = (lab.host_behind(&router, "alice"), lab.device("bob"));
+    alice.up(&[&lab.invite(&[])]);
     for (from, to) in [(&alice, &bob), (&bob, &alice)] {
         wait_for("packets of full size", PATIENCE, || {
             packet_size(from, to).filter(|size| *size == 1_420)

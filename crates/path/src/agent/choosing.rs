@@ -118,10 +118,7 @@ impl PathAgent {
         let decision = Decision { at: now, path, reason };
         self.chosen = path;
         self.unanswered = None;
-        match path {
-            Path::Direct(_) => self.mtu.begin(now),
-            Path::Relay | Path::Stream | Path::None => self.mtu.end(),
-        }
+        self.begin_search(now);
         if self.decisions.len() == DECISIONS {
             self.decisions.pop_front();
         }

@@ -55,8 +55,8 @@ impl PathAgent {
             return;
         };
         // An answer needs no match: what arrives shows the peer's address by itself.
-        let payload = Message::Ping { transaction: TransactionId::random(rng) }.encode();
-        self.transmits.push_back(Transmit { path: Path::Direct(address), payload });
+        let ping = Message::Ping { transaction: TransactionId::random(rng) };
+        self.transmits.push_back(Transmit::new(Path::Direct(address), &ping));
     }
 
     pub(super) fn send_frame_ping(&mut self, rng: &mut dyn CryptoRng, now: Instant) {
@@ -78,7 +78,7 @@ impl PathAgent {
             retry = retry.min(KEEP_ALIVE);
         }
         let is_held = self.calls.is_held(now);
-        let (chosen, carried) = (self.chosen, self.mtu.carried());
+        let chosen = self.chosen;
         for (address, remote) in self.remotes.all_mut() {
             let waits = is_held && !remote.is_proven();
             if waits || remote.due().is_none_or(|at| at > now) {
@@ -93,10 +93,11 @@ impl PathAgent {
                 self.calls.handle_mapping_made();
             }
             let path = Path::Direct(address);
-            let mtu = if path == chosen { carried } else { BASE_MTU };
-            let payload = Message::Ping { transaction }.encode_padded(mtu);
+            // Whether it is a path at all comes before how large packets it carries.
+            let is_in_use = path == chosen && remote.is_proven();
+            let mtu = if is_in_use { remote.mtu.carried() } else { BASE_MTU };
             remote.handle_probe_sent(transaction, retry, now);
-            self.transmits.push_back(Transmit { path, payload });
+            self.transmits.push_back(Transmit::probe(path, transaction, mtu));
             if path == chosen && self.unanswered.is_none() {
                 self.unanswered = Some(Unanswered::since(now));
             }

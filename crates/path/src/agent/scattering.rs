@@ -26,8 +26,8 @@ impl PathAgent {
         self.remotes.handle_sockets(sockets.clone(), now);
         for number in sockets {
             let path = Path::Direct(Alias::Socket(number, to).into());
-            let payload = Message::Ping { transaction: TransactionId::random(rng) }.encode();
-            self.transmits.push_back(Transmit { path, payload });
+            let ping = Message::Ping { transaction: TransactionId::random(rng) };
+            self.transmits.push_back(Transmit::new(path, &ping));
         }
         self.transmits.extend(self.frames.transmit(&Message::Scattered));
     }

@@ -1,47 +1,63 @@
 //! How large packets the chosen path carries, and what follows when it ceases to carry those.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use rand_core::CryptoRng;
 
 use super::PathAgent;
-use crate::disco::Message;
+use crate::disco::TransactionId;
 use crate::io::{PathEvent, Transmit};
+use crate::mtu::BASE_MTU;
+use crate::remote::Remote;
 use crate::why::{Path, Reason};
 
 impl PathAgent {
     /// Large packets are being sent. Should the path cease to carry them, that is found out sooner.
     pub fn handle_large_sent(&mut self, now: Instant) {
-        if let Path::Direct(address) = self.chosen
-            && let Some(remote) = self.remotes.get_mut(address)
-        {
+        if let Some(remote) = self.chosen_remote_mut() {
             remote.hasten_keep_alive(now);
         }
     }
 
     /// The tunnel's largest packets that the chosen path is known to carry; none if it carries any.
     pub fn mtu(&self) -> Option<usize> {
-        self.is_direct().then(|| self.mtu.carried())
+        self.is_direct().then(|| self.carried())
     }
 
     /// The same for a path that is a direct one.
     pub fn carried(&self) -> usize {
-        self.mtu.carried()
+        self.chosen_remote().map_or(BASE_MTU, |remote| remote.mtu.carried())
     }
 
-    /// Whether it may turn out in a moment that it carries larger ones.
+    /// Whether it may turn out in a moment that it carries larger ones, or once it answers again.
     pub fn is_searching(&self) -> bool {
-        self.mtu.is_on()
+        self.chosen_remote().is_some_and(|remote| remote.mtu.is_on())
     }
 
     /// The same, and it is the largest of all that are being tried.
     pub fn is_trying_largest(&self) -> bool {
-        self.mtu.is_trying_most()
+        self.chosen_remote().is_some_and(|remote| remote.mtu.is_trying_most())
     }
 
-    /// A path that stays the chosen one for want of another may not carry any more what it did.
-    pub(super) fn doubt_size(&mut self, now: Instant) {
-        if self.is_direct() && self.mtu.shrink(now) {
+    fn chosen_remote(&self) -> Option<&Remote> {
+        match self.chosen {
+            Path::Direct(address) => self.remotes.get(address),
+            Path::Relay | Path::Stream | Path::None => None,
+        }
+    }
+
+    fn chosen_remote_mut(&mut self) -> Option<&mut Remote> {
+        match self.chosen {
+            Path::Direct(address) => self.remotes.get_mut(address),
+            Path::Relay | Path::Stream | Path::None => None,
+        }
+    }
+
+    /// The chosen path is a new one, or answers again: it may carry less than it did, or more.
+    pub(super) fn begin_search(&mut self, now: Instant) {
+        if let Some(remote) = self.chosen_remote_mut() {
+            remote.mtu.begin(now);
             self.events.push_back(PathEvent::Mtu);
         }
     }
@@ -49,38 +65,61 @@ impl PathAgent {
     /// Leaves a path on which full packets get lost though small ones arrive. If it carries smaller ones, it is back after a
     /// round trip.
     pub(super) fn check_full_packets(&mut self, now: Instant) {
-        let (chosen, mut is_chosen) = (self.chosen, false);
+        let (chosen, mut reason) = (self.chosen, None);
         for (address, remote) in self.remotes.all_mut() {
             let is_its = chosen == Path::Direct(address);
-            if remote.is_narrow(now) && (remote.is_proven() || is_its) {
-                remote.find_narrow();
-                if is_its {
-                    remote.start_burst(now);
-                    is_chosen = true;
-                }
+            let Some(since) = remote.mute_since(now).filter(|_| remote.is_proven() || is_its)
+            else {
+                continue;
+            };
+            let is_narrow = remote.find_mute(since, now);
+            if is_its {
+                remote.start_burst(now);
+                let since = now.saturating_duration_since(since);
+                reason =
+                    Some(if is_narrow { Reason::Narrow } else { Reason::Unanswered { since } });
             }
         }
-        if is_chosen {
-            self.choose_again(Reason::Narrow, now);
-            self.doubt_size(now);
-        }
-    }
-
-    /// In another network nothing is known of the size either, if the path stays the chosen one for want of another.
-    pub(super) fn forget_size(&mut self, now: Instant) {
-        if self.is_direct() {
-            self.mtu.begin(now);
+        if let Some(reason) = reason {
+            self.choose_again(reason, now);
             self.events.push_back(PathEvent::Mtu);
         }
     }
 
-    pub(super) fn search_mtu(&mut self, rng: &mut dyn CryptoRng, now: Instant) {
-        if !self.is_active(now) {
+    /// When [`Self::search_sizes`] has something to send: while there is traffic, and an answer to be had.
+    pub(super) fn search_due(&self) -> Option<Instant> {
+        let remote = self.chosen_remote().filter(|remote| remote.is_proven())?;
+        remote.mtu.due().filter(|_| self.active_until.is_some())
+    }
+
+    pub(super) fn search_sizes(&mut self, rng: &mut dyn CryptoRng, now: Instant) {
+        if self.search_due().is_none() {
             return;
         }
-        if let Some((transaction, size)) = self.mtu.next(rng, now) {
-            let payload = Message::Ping { transaction }.encode_padded(size);
-            self.transmits.push_back(Transmit { path: self.chosen, payload });
+        let (path, was_trying) = (self.chosen, self.is_trying_largest());
+        let next = self.chosen_remote_mut().and_then(|remote| {
+            let latency = remote.latency();
+            remote.mtu.next(latency, rng, now)
+        });
+        if let Some((transaction, size)) = next {
+            self.transmits.push_back(Transmit::probe(path, transaction, size));
+        }
+        if was_trying && !self.is_trying_largest() {
+            self.events.push_back(PathEvent::Mtu);
+        }
+    }
+
+    /// Takes a pong that came straight from this address.
+    pub(super) fn handle_size_pong(
+        &mut self,
+        address: SocketAddr,
+        transaction: TransactionId,
+        now: Instant,
+    ) {
+        if self.chosen == Path::Direct(address)
+            && self.chosen_remote_mut().is_some_and(|it| it.mtu.handle_pong(transaction, now))
+        {
+            self.events.push_back(PathEvent::Mtu);
         }
     }
 }

@@ -75,10 +75,7 @@ pub(crate) fn open(config: &UdpConfig) -> io::Result<Opened> {
         set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
         set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
     }
-    if config.whole {
-        // Where the system does not know how, large packets may pass in parts.
-        let _ = keep_whole(&socket, config.address.is_ipv4());
-    }
+    set_splitting(&socket, config.address.is_ipv4(), true)?;
     if config.shared {
         set_option(&socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
     }
@@ -98,14 +95,15 @@ pub(crate) fn open(config: &UdpConfig) -> io::Result<Opened> {
     Ok(Opened { socket, splits, merges })
 }
 
-pub(crate) fn keep_whole(socket: &impl AsRawFd, is_ipv4: bool) -> io::Result<()> {
+/// Has what is too large for the way go in parts, which routers make over IPv4 and this host over IPv6, or not at all.
+pub(crate) fn set_splitting(socket: &OwnedFd, is_ipv4: bool, on: bool) -> io::Result<()> {
     if is_ipv4 {
-        let probe = libc::IP_PMTUDISC_PROBE;
-        return set_option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, probe);
+        let mode = if on { libc::IP_PMTUDISC_DONT } else { libc::IP_PMTUDISC_PROBE };
+        return set_option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, mode);
     }
-    let probe = libc::IPV6_PMTUDISC_PROBE;
-    set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, probe)?;
-    set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG, 1)
+    let mode = if on { libc::IPV6_PMTUDISC_WANT } else { libc::IPV6_PMTUDISC_PROBE };
+    set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, mode)?;
+    set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG, i32::from(!on))
 }
 
 /// Beyond the system's limit where we may, else up to it.
@@ -126,7 +124,7 @@ pub(crate) fn set_mark(socket: &OwnedFd, mark: u32) -> io::Result<()> {
     set_option(socket, libc::SOL_SOCKET, libc::SO_MARK, mark)
 }
 
-fn set_option(socket: &impl AsRawFd, level: i32, option: i32, value: i32) -> io::Result<()> {
+fn set_option(socket: &OwnedFd, level: i32, option: i32, value: i32) -> io::Result<()> {
     let length = socklen(size_of::<i32>());
     // SAFETY: the option value is one valid int of the stated length.
     let result = unsafe {

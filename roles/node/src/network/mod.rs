@@ -168,8 +168,8 @@ impl Network {
             (false, false) => Reach::Addresses,
         };
         let ports = Ports { udp: host.sockets().port(), door };
-        let manner = host.sockets().manner();
-        let underlay = Underlay::new(directory, surroundings, ports, reach, manner);
+        let mark = host.sockets().mark();
+        let underlay = Underlay::new(directory, surroundings, ports, reach, mark);
         let engine = Engine::new(config, &mut rng, clock.now());
         let outlet = Outlet::new(engine.data_plane(), host.sockets().clone(), upcall_sender);
         let host = Host::start(host, &outlet)?;

@@ -24,7 +24,7 @@ use crate::{
     sockets::{ConnectedSockets, SocketEvent},
     streams::{StreamEvent, Streams},
     survey::Surveyor,
-    udp::{Inbox, Manner},
+    udp::Inbox,
     underlay::Surroundings,
 };
 
@@ -87,14 +87,14 @@ impl Underlay {
         surroundings: watch::Receiver<Surroundings>,
         ports: Ports,
         reach: Reach,
-        manner: Manner,
+        mark: u32,
     ) -> Self {
         let (sender, events) = mpsc::channel(STREAM_EVENTS);
         let loopback = reach == Reach::Host;
         let mapping = ports.udp.filter(|_| reach == Reach::Mapped).and_then(NonZeroU16::new);
         let mapping = mapping.map(|port| Mapping::start(port, surroundings.clone()));
         Self {
-            sockets: ConnectedSockets::new(directory.clone(), manner),
+            sockets: ConnectedSockets::new(directory.clone()),
             streams: Streams::new(directory, sender),
             events,
             awake: BTreeSet::new(),
@@ -105,7 +105,7 @@ impl Underlay {
             surroundings,
             known: None,
             mapping,
-            surveyor: Surveyor::new(manner.mark),
+            surveyor: Surveyor::new(mark),
         }
     }
 }
@@ -218,8 +218,14 @@ impl Network {
     /// Sends a datagram, unless it would go into a network of this device: those that the engine itself
     /// does not know are the others'.
     pub(super) fn transmit(&self, transmit: &Transmit) {
-        if !self.node.directory.is_overlay(transmit.to.ip()) {
-            self.host.sockets().send(transmit.to, &transmit.payload, None);
+        let Transmit { to, payload, whole } = transmit;
+        if self.node.directory.is_overlay(to.ip()) {
+            return;
+        }
+        if *whole {
+            self.host.sockets().send_whole(*to, payload);
+        } else {
+            self.host.sockets().send(*to, payload, None);
         }
     }
 

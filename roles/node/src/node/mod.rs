@@ -34,7 +34,7 @@ use crate::{
     names::Names,
     network::{Ended, Network, NetworkCommand, NetworkParts, NodeSide, Note},
     settings::SMALLEST_MTU,
-    udp::{Manner, Sockets},
+    udp::Sockets,
     underlay::Lookout,
     userspace::Userspace,
 };
@@ -299,17 +299,13 @@ impl Node {
         threads: usize,
     ) -> Result<Sockets, StartError> {
         let keys = self.config.keys.as_ref();
-        let manner = Manner {
-            mark: self.directory.mark().number().unwrap_or(0),
-            whole: self.largest_packets() > SMALLEST_MTU,
-        };
+        let mark = self.directory.mark().number().unwrap_or(0);
         let before = memory::load_port(keys, network).filter(|_| port == 0);
-        if let Some(sockets) = before.and_then(|before| Sockets::bind(before, manner, threads).ok())
-        {
+        if let Some(sockets) = before.and_then(|before| Sockets::bind(before, mark, threads).ok()) {
             return Ok(sockets);
         }
         let failed = |source| StartError::Udp { port, source };
-        let sockets = Sockets::bind(port, manner, threads).map_err(failed)?;
+        let sockets = Sockets::bind(port, mark, threads).map_err(failed)?;
         if let Some(bound) = sockets.port().filter(|_| port == 0)
             && let Err(error) = memory::store_port(keys, network, bound)
         {

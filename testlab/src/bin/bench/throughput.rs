@@ -84,7 +84,7 @@ pub(crate) fn through_tunnels() -> Vec<Table> {
     let method = format!(
         "Two namespaces joined by a veth (the members of a network: by a bridge), both ends and \
          iperf3 on the same {} cores, {SECONDS} s after 1 s of warm-up, {runs} runs in turns; idle, a ping every 2 ms. \
-         Tunnels over UDP have an inner MTU of {MTU}, the network its own of 1280; the \
+         Tunnels have an inner MTU of {MTU}; the \
          relay runs on the same cores. WSS is WebSocket over TLS 1.3, WS without; over a direct stream \
          one end listens itself, and the other has no UDP. Padded: after `network set --padding buckets`. Processor \
          time is that of the whole machine.",

@@ -68,8 +68,8 @@ pub(super) const FAULTS: &[Fault] = &[
         breaks: "packets become smaller where the only path ceases to carry large ones",
         edits: &[Edit {
             file: "crates/path/src/mtu.rs",
-            original: "let has_grown = self.carried > BASE_MTU;",
-            seeded: "let has_grown = !AWAKE && self.carried > BASE_MTU;",
+            original: "(self.carried, self.is_first) = (BASE_MTU, true);",
+            seeded: "(self.carried, self.is_first) = (if AWAKE { self.carried } else { BASE_MTU }, true);",
         }],
         tests: &[Suite {
             package: "path",
@@ -90,12 +90,28 @@ pub(super) const FAULTS: &[Fault] = &[
         tests: &[in_sim(&["packet_sizes::what_does_not_pass_is_refused_with_the_size_that_does"])],
     },
     Fault {
+        name: "outage-as-narrowness",
+        breaks: "an outage says nothing of how large packets pass",
+        edits: &[Edit {
+            file: "crates/path/src/remote.rs",
+            original: "let is_narrow = self.heard",
+            seeded: "let is_narrow = AWAKE || self.heard",
+        }],
+        tests: &[Suite {
+            package: "path",
+            target: "agents",
+            tests: &[
+                "an_outage_says_nothing_of_the_size_and_the_same_packets_pass_a_round_trip_after_it",
+            ],
+        }],
+    },
+    Fault {
         name: "narrow-path-kept",
         breaks: "a path is left when it carries no packets of full size any more",
         edits: &[Edit {
             file: "crates/path/src/agent/sizes.rs",
-            original: "if remote.is_narrow(now) && (",
-            seeded: "if !AWAKE && remote.is_narrow(now) && (",
+            original: "filter(|_| remote.is_proven() || is_its)",
+            seeded: "filter(|_| !AWAKE && (remote.is_proven() || is_its))",
         }],
         tests: &[Suite {
             package: "path",
