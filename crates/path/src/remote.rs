@@ -291,3 +291,50 @@ fn loss_band(percent: u8) -> u8 {
         20.. => 2,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use rand_chacha::ChaCha20Rng;
+    use rand_core::SeedableRng as _;
+
+    use super::*;
+    use crate::candidate::CandidateKind;
+
+    /// A path on which all passed, and then no probes any more.
+    fn mute() -> (Remote, Instant) {
+        let address = SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 1));
+        let candidate = Candidate::new(CandidateKind::Local, address);
+        let mut remote = Remote::new(candidate, MtuSearch::new(1_420));
+        let (start, mut rng) = (Instant::now(), ChaCha20Rng::seed_from_u64(1));
+        remote.mtu.begin(start);
+        let (transaction, _) = remote.mtu.next(None, &mut rng, start).expect("it is due");
+        assert!(remote.mtu.handle_pong(transaction, start));
+        for second in 0..6 {
+            let now = start + Duration::from_secs(second);
+            let transaction = TransactionId::random(&mut rng);
+            remote.handle_probe_sent(transaction, RETRY, now);
+            if second == 0 {
+                assert!(remote.handle_pong(transaction, now).is_some());
+            }
+        }
+        (remote, start + Duration::from_secs(6))
+    }
+
+    #[test]
+    fn a_mute_path_is_narrow_only_if_something_came_over_it_meanwhile() {
+        for is_heard in [false, true] {
+            let (mut remote, now) = mute();
+            assert_eq!(remote.mute_since(now - Duration::from_secs(1)), None, "four are lost");
+            let since = remote.mute_since(now).expect("five are lost");
+            assert_eq!(now - since, Duration::from_secs(5));
+            if is_heard {
+                remote.handle_heard(now);
+            }
+            assert_eq!(remote.find_mute(since, now), is_heard);
+            assert!(!remote.is_proven() && remote.was_narrow() == is_heard);
+            assert_eq!(remote.mtu.carried() == 1_420, !is_heard);
+        }
+    }
+}

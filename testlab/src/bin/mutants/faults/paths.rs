@@ -90,22 +90,6 @@ pub(super) const FAULTS: &[Fault] = &[
         tests: &[in_sim(&["packet_sizes::what_does_not_pass_is_refused_with_the_size_that_does"])],
     },
     Fault {
-        name: "outage-as-narrowness",
-        breaks: "an outage says nothing of how large packets pass",
-        edits: &[Edit {
-            file: "crates/path/src/remote.rs",
-            original: "let is_narrow = self.heard",
-            seeded: "let is_narrow = AWAKE || self.heard",
-        }],
-        tests: &[Suite {
-            package: "path",
-            target: "agents",
-            tests: &[
-                "an_outage_says_nothing_of_the_size_and_the_same_packets_pass_a_round_trip_after_it",
-            ],
-        }],
-    },
-    Fault {
         name: "narrow-path-kept",
         breaks: "a path is left when it carries no packets of full size any more",
         edits: &[Edit {
