@@ -85,6 +85,15 @@ fn packets_are_as_large_as_the_path_carries_and_the_system_is_told_how_large() {
         std::thread::sleep(TRIES);
         (packet_size(&alice, &bob) == Some(size)).then_some(size)
     });
+    // What its sender lets routers split is split, and nobody is told.
+    let ipv4 = bob.addresses().into_iter().find(|address| !address.contains(':'));
+    let ipv4 = ipv4.expect("it has one");
+    let splittable = ["-n", "-c", "3", "-W", "2", "-M", "dont", "-s", "1392", &ipv4];
+    let pings = alice.namespace().run("ping", &splittable);
+    assert!(pings.contains(" 0% packet loss"), "{pings}");
+    let route = alice.namespace().run("ip", &["route", "get", &ipv4]);
+    assert!(!route.contains("mtu"), "{route}");
+    assert_eq!(alice.path_kind(&bob).as_deref(), Some("direct"));
     for address in bob.addresses() {
         assert!(passes(size, &address) && !passes(size + 1, &address), "{address}");
         let route = alice.namespace().run("ip", &["route", "get", &address]);

@@ -1,6 +1,6 @@
 //! Links that carry more or less than IPv6 demands.
 
-use testlab::sim::{Quality, Setup, World};
+use testlab::sim::{HostId, Quality, Setup, World};
 
 use crate::world::{MINUTE, SECOND, joined};
 
@@ -87,6 +87,26 @@ fn a_link_that_becomes_narrower_is_kept_and_one_that_becomes_wider_is_found_out(
     speak(&mut world, 11 * 60);
     assert_eq!(world.packet_size(0, 1), Some(1_420));
     assert!(is_answered_when_large(&mut world, 1_420));
+}
+
+#[test]
+fn without_a_relay_large_packets_wait_until_it_is_known_that_they_pass() {
+    let mut world = on(1_500);
+    speak(&mut world, 5);
+    (0..2).for_each(|relay| world.stop_relay(relay));
+    world.cut(HostId::Node(0), HostId::Node(1));
+    speak(&mut world, 5);
+    world.heal();
+    let mut numbers = Vec::new();
+    for _ in 0..1_000 {
+        numbers.push(world.ping_sized(0, 1, 1_420));
+        world.run_for(SECOND / 200);
+    }
+    world.run_for(SECOND);
+    let is_answered = |number: &Option<u64>| world.is_answered(0, *number);
+    let first = numbers.iter().position(is_answered).expect("the link works again");
+    assert!(numbers[first..].iter().all(is_answered));
+    assert!(world.nodes.iter().all(|node| node.too_big.is_empty()));
 }
 
 #[test]
