@@ -5,17 +5,11 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use noise_channel::ClockOffset;
+use noise_channel::{ClockOffset, Lifetime};
 use relay_proto::{FlowId, RelayClient};
 
 use crate::io::StreamId;
 
-/// Ages are the same if they differ by no more than this, or by a fiftieth.
-const ACCURACY: Duration = Duration::from_secs(1);
-/// What ends sooner is a fault, and no rule of whoever is in between.
-const SHORTEST: Duration = Duration::from_secs(30);
-/// A connection that was to take the place of another did not come about: the next attempt, later each time.
-const RENEW_AGAIN: Duration = Duration::from_secs(2);
 /// The connection that was in use before is closed after this, should the relay not do so.
 const LINGER: Duration = Duration::from_secs(5);
 
@@ -50,10 +44,8 @@ pub(crate) struct Link {
     /// Was in use before. Brings what is still in flight, until the relay closes it.
     last: Option<Line>,
     last_ends: Option<Instant>,
-    lifetime: Lifetime,
-    /// When to dial `next`, and how often that was in vain.
-    pub(crate) renew_at: Option<Instant>,
-    pub(crate) renew_failures: u32,
+    /// Says when to dial `next`, and how often that was in vain.
+    pub(crate) lifetime: Lifetime,
     pub(crate) failures: u32,
     pub(crate) retry_at: Option<Instant>,
     pub(crate) waiting: VecDeque<(FlowId, BytesMut)>,
@@ -117,12 +109,11 @@ impl Link {
             }
             unneeded = std::mem::replace(&mut self.last, before).map(|line| line.stream);
             self.last_ends = Some(now + LINGER);
-            self.renew_failures = 0;
         }
         if let Some(line) = &mut self.line {
             line.since = Some(now);
         }
-        self.renew_at = self.lifetime.renewal(now);
+        self.lifetime.handle_begun(now);
         unneeded
     }
 
@@ -130,7 +121,7 @@ impl Link {
     pub(crate) fn handle_cut(&mut self, stream: StreamId, now: Instant) {
         let line = self.line.as_ref().filter(|line| line.stream == stream);
         if let Some(since) = line.and_then(|line| line.since) {
-            self.lifetime.observe(now.saturating_duration_since(since));
+            self.lifetime.handle_cut(now.saturating_duration_since(since));
         }
     }
 
@@ -149,11 +140,7 @@ impl Link {
         }
         if self.next.take_if(|next| next.stream == stream).is_some() {
             let since = self.line.as_ref().and_then(|line| line.since);
-            let is_refuted = since.is_some_and(|since| self.lifetime.is_refuted(since, now));
-            self.lifetime = if is_refuted { Lifetime::default() } else { self.lifetime };
-            let pause = RENEW_AGAIN.saturating_mul(1 << self.renew_failures.min(5));
-            self.renew_at = (!is_refuted).then_some(now + pause);
-            self.renew_failures += 1;
+            self.lifetime.handle_failed(since.unwrap_or(now), now);
         }
         self.last.take_if(|last| last.stream == stream);
         false
@@ -167,63 +154,12 @@ impl Link {
 
     /// When the next connection is to be dialled, or the last one to be closed.
     pub(crate) fn poll_renewal(&self) -> Option<Instant> {
-        [self.renew_at, self.last_ends].into_iter().flatten().min()
+        [self.lifetime.replace_at(), self.last_ends].into_iter().flatten().min()
     }
 
     /// Ends all its connections.
     pub(crate) fn take_streams(&mut self) -> impl Iterator<Item = StreamId> {
         let lines = [self.line.take(), self.next.take(), self.last.take()];
         lines.into_iter().flatten().map(|line| line.stream)
-    }
-}
-
-/// How old connections to one place become before somebody in between cuts them: content delivery networks and load
-/// balancers do so at a fixed age, whatever goes over them.
-#[derive(Clone, Copy, Debug, Default)]
-struct Lifetime {
-    last: Option<Duration>,
-    known: Option<Duration>,
-}
-
-impl Lifetime {
-    /// A connection was cut at this age.
-    fn observe(&mut self, age: Duration) {
-        if age < SHORTEST {
-            return;
-        }
-        let last = self.last.replace(age);
-        let same = |last: &Duration| last.abs_diff(age) <= ACCURACY.max(age / 50);
-        self.known = last.filter(same).map(|last| last.min(age));
-    }
-
-    /// Whether a connection that stands since then has outlived what others had.
-    fn is_refuted(&self, since: Instant, now: Instant) -> bool {
-        self.known.is_some_and(|known| now > since + known * 11 / 10)
-    }
-
-    /// When one that begins now is to be replaced.
-    fn renewal(&self, now: Instant) -> Option<Instant> {
-        self.known.map(|known| now + known * 9 / 10)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_connections_that_are_cut_at_the_same_age_twice_have_a_lifetime() {
-        let (now, seconds) = (Instant::now(), Duration::from_secs);
-        let mut lifetime = Lifetime::default();
-        let mut after = |age| {
-            lifetime.observe(age);
-            lifetime.renewal(now).map(|at| at - now)
-        };
-        assert_eq!(after(seconds(100)), None);
-        assert_eq!(after(seconds(29)), None, "a fault");
-        assert_eq!(after(Duration::from_millis(100_900)), Some(seconds(90)));
-        assert_eq!(after(seconds(40)), None, "it was chance");
-        assert_eq!(after(seconds(3_600)), None);
-        assert_eq!(after(seconds(3_650)), Some(seconds(3_240)));
     }
 }

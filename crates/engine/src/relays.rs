@@ -400,11 +400,11 @@ impl Relays {
             return self.forget(relay, streams);
         }
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= cx.instant());
-        let is_renewal = is_due(link.renew_at) && link.next.is_none();
+        let is_renewal = is_due(link.lifetime.replace_at()) && link.next.is_none();
         if !is_due(link.retry_at) && !is_renewal {
             return;
         }
-        let failures = link.failures + if is_renewal { link.renew_failures } else { 0 };
+        let failures = link.failures + if is_renewal { link.lifetime.failures() } else { 0 };
         let server = servers[failures as usize % servers.len()].clone();
         let is_relay = self.entries.contains_key(&relay);
         let mut nonce = [0; 16];
@@ -416,8 +416,8 @@ impl Relays {
         };
         let Some(link) = self.links.get_mut(&relay) else { return };
         let line = Some(Line::new(streams.dial(Owner::Relay(relay), target), nonce));
-        if is_renewal {
-            (link.next, link.renew_at) = (line, None);
+        if is_renewal && link.lifetime.take_replacement(cx.instant()) {
+            link.next = line;
         } else {
             (link.line, link.retry_at) = (line, None);
         }
@@ -466,7 +466,7 @@ impl Relays {
             link.failures = 0;
         }
         link.take_streams().for_each(|stream| streams.close(stream));
-        link.renew_at = None;
+        link.lifetime.handle_ended();
         let wait = RETRY_FIRST.saturating_mul(1 << link.failures.min(7)).min(RETRY_LONGEST);
         let jitter = wait.mul_f64(f64::from(cx.rng.next_u32()) / f64::from(u32::MAX) / 2.0);
         link.failures += 1;

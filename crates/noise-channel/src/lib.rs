@@ -45,6 +45,7 @@
 //! - [`Channel`], [`InitiatorConfig`], [`ResponderConfig`], [`ChannelEvent`]: the machine.
 //! - [`PathSecret`], [`ConnectionMask`], [`Service`]: recognising and masking connections.
 //! - [`ReplayGuard`]: first messages seen lately, shared between connections.
+//! - [`Lifetime`]: when to replace a connection before somebody in between ends it.
 //! - [`Now`], [`UnixMillis`], [`ClockOffset`]: time.
 //! - [`limits`]: every limit as data.
 
@@ -54,6 +55,7 @@ mod channel;
 mod error;
 mod handshake;
 mod keys;
+mod lifetime;
 pub mod limits;
 mod path_secret;
 mod primitives;
@@ -66,6 +68,7 @@ pub use channel::{
     Channel, ChannelEvent, InitiatorConfig, MessageClass, ResponderConfig, StaticSecret,
 };
 pub use error::{ChannelError, SendError};
+pub use lifetime::Lifetime;
 pub use path_secret::{ConnectionMask, PathSecret, Service};
 pub use replay::ReplayGuard;
 pub use time::{ClockOffset, Now, UnixMillis};

@@ -7,7 +7,7 @@ use identity::{
     Binding, CertificateChain, ChannelProof, Endpoints, Member, Proof, RelayEntry, Signed, UnixTime,
 };
 use noise_channel::{
-    Channel, ChannelEvent, InitiatorConfig, MessageClass, Now, Service, StaticSecret, UnixMillis,
+    Channel, ChannelEvent, InitiatorConfig, Now, Service, StaticSecret, UnixMillis,
 };
 use rand_core::CryptoRng;
 
@@ -17,6 +17,7 @@ use super::join::Join;
 use super::link::{Latest, Link, Phase};
 use super::places::Places;
 use super::reports::Reports;
+use super::succession::Succession;
 use super::timers::Timers;
 use super::{Admission, ClientConfig, ClientEvent, ClientStatus, StreamAction};
 use crate::limits::{CAPABILITY, DIAL_DEADLINE, REFUSED_RETRY, WELCOME_DEADLINE};
@@ -36,19 +37,20 @@ pub struct ControlClient {
     config: ClientConfig,
     /// What the chain of the configuration proves, if it proves anything.
     proof: Option<Proof>,
-    map: NetworkMap,
-    link: Link,
+    pub(super) map: NetworkMap,
+    pub(super) link: Link,
+    pub(super) succession: Succession,
     clock: NetworkClock,
     latest: Latest,
     join: Join,
-    places: Places,
-    backoff: Backoff,
+    pub(super) places: Places,
+    pub(super) backoff: Backoff,
     timers: Timers,
     reports: Reports,
     next_connection: u64,
-    actions: VecDeque<StreamAction>,
-    events: VecDeque<ClientEvent>,
-    last_now: Instant,
+    pub(super) actions: VecDeque<StreamAction>,
+    pub(super) events: VecDeque<ClientEvent>,
+    pub(super) last_now: Instant,
 }
 
 impl ControlClient {
@@ -65,6 +67,7 @@ impl ControlClient {
             proof,
             map,
             link: Link::Waiting { until: now.instant, refusal: None },
+            succession: Succession::default(),
             clock,
             latest: Latest::default(),
             join: Join::default(),
@@ -122,6 +125,9 @@ impl ControlClient {
         {
             channel.handle_message(message, rng, now);
             self.drain_channel(rng, now);
+        } else if let Some(channel) = self.succession.before_over(connection) {
+            channel.handle_message(message, rng, now);
+            self.drain_before(rng, now);
         }
     }
 
@@ -129,7 +135,10 @@ impl ControlClient {
     pub fn handle_closed(&mut self, connection: ConnectionId, rng: &mut dyn CryptoRng, now: Now) {
         self.last_now = now.instant;
         if self.connection() == Some(connection) {
+            self.succession.handle_cut(now.instant);
             self.retry(rng, now);
+        } else if self.succession.before_over(connection).is_some() {
+            self.lose_before(now.instant);
         }
     }
 
@@ -152,6 +161,7 @@ impl ControlClient {
             }
             Link::Waiting { .. } | Link::Dialling { .. } | Link::Stopped => {}
         }
+        self.succeed(rng, now);
         if self.is_ready() && self.timers.take_renewal(rng, now.instant) {
             self.send(&NodeMessage::Renew, now.instant);
         }
@@ -260,7 +270,8 @@ impl ControlClient {
         };
         let own = self.timers.poll_timeout(self.is_ready());
         let report = self.reports.poll_timeout().filter(|_| self.is_ready());
-        link.into_iter().chain(own).chain(report).min()
+        let succession = self.succession.poll_timeout();
+        link.into_iter().chain(succession).chain(own).chain(report).min()
     }
 
     /// The map.
@@ -292,6 +303,9 @@ impl ControlClient {
     /// How it stands with the controller.
     #[must_use]
     pub fn status(&self) -> ClientStatus {
+        if let Some(pending) = self.succession.before_is_pending() {
+            return if pending { ClientStatus::Pending } else { ClientStatus::Online };
+        }
         match &self.link {
             Link::Waiting { refusal: Some(refusal), .. } => ClientStatus::Refused(refusal.clone()),
             Link::Waiting { refusal: None, .. } => ClientStatus::Offline,
@@ -321,7 +335,7 @@ impl ControlClient {
         self.clock.handle_memory(least, now);
     }
 
-    fn dial(&mut self, rng: &mut dyn CryptoRng, now: Now) {
+    pub(super) fn dial(&mut self, rng: &mut dyn CryptoRng, now: Now) {
         let Some(server) = self.places.next(&self.config.controller, &self.map) else {
             self.link = Link::Waiting { until: now.instant + REFUSED_RETRY, refusal: None };
             return;
@@ -399,6 +413,8 @@ impl ControlClient {
             have: self.map.version().filter(|_| !self.latest.wants_whole_map),
             endpoints: self.latest.endpoints.clone(),
         };
+        // What an older connection still brings of the map is brought again.
+        self.map.abandon();
         if let Link::Open { phase, .. } = &mut self.link {
             *phase = Phase::Hello { since: now.instant };
         }
@@ -415,7 +431,12 @@ impl ControlClient {
         }
     }
 
-    fn handle_control(&mut self, message: ControllerMessage, rng: &mut dyn CryptoRng, now: Now) {
+    pub(super) fn handle_control(
+        &mut self,
+        message: ControllerMessage,
+        rng: &mut dyn CryptoRng,
+        now: Now,
+    ) {
         match message {
             ControllerMessage::Welcome(welcome) => self.welcomed(&welcome, rng, now),
             ControllerMessage::Refused(refusal) => {
@@ -435,6 +456,7 @@ impl ControlClient {
     fn welcomed(&mut self, welcome: &Welcome, rng: &mut dyn CryptoRng, now: Now) {
         let Link::Open { phase, .. } = &mut self.link else { return };
         *phase = Phase::Ready { pending: welcome.pending };
+        self.end_before(now.instant);
         self.clock.handle_agreement(now);
         self.backoff.reset();
         self.places.note_answer();
@@ -516,54 +538,6 @@ impl ControlClient {
         self.events.push_back(ClientEvent::Removed);
     }
 
-    /// Ends the connection and tries again after a pause that grows.
-    fn lose(&mut self, rng: &mut dyn CryptoRng, now: Now) {
-        if let Some(connection) = self.connection() {
-            self.actions.push_back(StreamAction::Close { connection });
-        }
-        self.retry(rng, now);
-    }
-
-    fn retry(&mut self, rng: &mut dyn CryptoRng, now: Now) {
-        if self.is_ready() {
-            self.events.push_back(ClientEvent::Disconnected);
-        }
-        if let Link::Open { channel, .. } = &self.link
-            && channel.is_rotating()
-        {
-            self.security(SecurityEvent::RotationFailed { device: None });
-        }
-        self.map.abandon();
-        let until = now.instant + self.backoff.next(rng);
-        self.link = Link::Waiting { until, refusal: None };
-    }
-
-    fn close(&mut self, until: Instant, refusal: Option<Refusal>) {
-        if let Some(connection) = self.connection() {
-            self.actions.push_back(StreamAction::Close { connection });
-        }
-        self.map.abandon();
-        self.link = Link::Waiting { until, refusal };
-    }
-
-    fn connection(&self) -> Option<ConnectionId> {
-        match &self.link {
-            Link::Dialling { connection, .. } | Link::Open { connection, .. } => Some(*connection),
-            Link::Waiting { .. } | Link::Stopped => None,
-        }
-    }
-
-    const fn is_ready(&self) -> bool {
-        matches!(self.link, Link::Open { phase: Phase::Ready { .. }, .. })
-    }
-
-    fn send_if_ready(&mut self, message: &NodeMessage, now: Instant) {
-        self.last_now = now;
-        if self.is_ready() {
-            self.send(message, now);
-        }
-    }
-
     fn send_reports(&mut self, now: Instant) {
         while self.is_ready()
             && let Some((number, event)) = self.reports.take(now)
@@ -572,16 +546,7 @@ impl ControlClient {
         }
     }
 
-    fn send(&mut self, message: &NodeMessage, now: Instant) {
-        let Link::Open { connection, channel, .. } = &mut self.link else { return };
-        // A channel that takes no more is about to fail and report that by itself.
-        let _ = channel.send(&message.to_bytes(), MessageClass::Counted, now);
-        while let Some(message) = channel.poll_message() {
-            self.actions.push_back(StreamAction::Send { connection: *connection, message });
-        }
-    }
-
-    fn security(&mut self, event: SecurityEvent) {
+    pub(super) fn security(&mut self, event: SecurityEvent) {
         self.events.push_back(ClientEvent::Security(event));
     }
 

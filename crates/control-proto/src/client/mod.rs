@@ -7,6 +7,7 @@ mod link;
 mod machine;
 mod places;
 mod reports;
+mod succession;
 mod timers;
 
 use identity::{

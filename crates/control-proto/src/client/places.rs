@@ -45,6 +45,11 @@ impl Places {
         self.current.as_ref().map(|place| place.channel_key)
     }
 
+    /// What failed since a controller answered was for nothing: that one is tried first again.
+    pub(crate) fn forget_attempts(&mut self) {
+        self.tried = 0;
+    }
+
     /// The controller there has let us in: from now on it is tried first.
     pub(crate) fn note_answer(&mut self) {
         self.answered.clone_from(&self.current);

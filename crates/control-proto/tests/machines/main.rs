@@ -14,4 +14,5 @@ mod reports;
 mod restarts;
 mod settings;
 mod strict;
+mod succession;
 mod world;

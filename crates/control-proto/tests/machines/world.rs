@@ -54,7 +54,15 @@ pub struct Node {
     pub chain: Option<CertificateChain>,
     /// How wrong the node's clock is, in milliseconds.
     pub clock_error: i64,
-    wire: Option<(ConnectionId, ConnectionId)>,
+    wires: Vec<Wire>,
+}
+
+/// A connection by its names at both ends.
+#[derive(Clone, Copy)]
+struct Wire {
+    ours: ConnectionId,
+    theirs: ConnectionId,
+    since: Instant,
 }
 
 impl World {
@@ -107,13 +115,27 @@ impl World {
     }
 
     pub fn cut(&mut self, index: usize) {
-        let Some((ours, theirs)) = self.nodes[index].wire.take() else { return };
-        self.wires.remove(&theirs);
-        let now = self.node_now(index);
-        self.nodes[index].client.handle_closed(ours, &mut self.rng, now);
-        if let Some(controller) = &mut self.controller {
-            controller.handle_closed(theirs, self.now);
+        self.cut_older(index, Duration::ZERO);
+    }
+
+    /// Ends the connections of a node that have reached this age, as somebody in between does.
+    pub fn cut_older(&mut self, index: usize, age: Duration) {
+        let end = self.now.instant;
+        let is_old = |wire: &mut Wire| end >= wire.since + age;
+        let wires: Vec<_> = self.nodes[index].wires.extract_if(.., is_old).collect();
+        for Wire { ours, theirs, .. } in wires {
+            self.wires.remove(&theirs);
+            let now = self.node_now(index);
+            self.nodes[index].client.handle_closed(ours, &mut self.rng, now);
+            if let Some(controller) = &mut self.controller {
+                controller.handle_closed(theirs, self.now);
+            }
         }
+    }
+
+    /// How many connections a node has.
+    pub fn connections(&self, index: usize) -> usize {
+        self.nodes[index].wires.len()
     }
 
     pub fn admin(&mut self, request: AdminRequest) -> Result<AdminAnswer, AdminError> {
@@ -174,7 +196,7 @@ impl World {
             events,
             chain: None,
             clock_error: 0,
-            wire: None,
+            wires: Vec::new(),
         });
         self.nodes.len() - 1
     }
@@ -277,18 +299,17 @@ impl World {
                     self.dial(index, connection, if is_there { &path } else { "/nobody" });
                 }
                 StreamAction::Send { message, connection } => {
-                    if let Some((ours, theirs)) = self.nodes[index].wire
-                        && ours == connection
-                        && let Some(controller) = &mut self.controller
-                    {
-                        controller.handle_message(theirs, &message, &mut self.rng, self.now);
+                    let wire = self.nodes[index].wires.iter().find(|wire| wire.ours == connection);
+                    if let (Some(wire), Some(controller)) = (wire, &mut self.controller) {
+                        controller.handle_message(wire.theirs, &message, &mut self.rng, self.now);
                     }
                 }
-                StreamAction::Close { .. } => {
-                    if let Some((_, theirs)) = self.nodes[index].wire.take() {
-                        self.wires.remove(&theirs);
+                StreamAction::Close { connection } => {
+                    let is_it = |wire: &mut Wire| wire.ours == connection;
+                    if let Some(wire) = self.nodes[index].wires.extract_if(.., is_it).next() {
+                        self.wires.remove(&wire.theirs);
                         if let Some(controller) = &mut self.controller {
-                            controller.handle_closed(theirs, self.now);
+                            controller.handle_closed(wire.theirs, self.now);
                         }
                     }
                 }
@@ -314,7 +335,7 @@ impl World {
         };
         self.next += 1;
         let theirs = ConnectionId(self.next);
-        node.wire = Some((connection, theirs));
+        node.wires.push(Wire { ours: connection, theirs, since: self.now.instant });
         self.wires.insert(theirs, (index, connection));
         controller.handle_opened(theirs, mask, self.now);
         node.client.handle_opened(connection, &mut self.rng, now);
@@ -350,7 +371,7 @@ impl World {
             Output::Close { connection } => {
                 if let Some((index, ours)) = self.wires.remove(&connection) {
                     let now = self.node_now(index);
-                    self.nodes[index].wire = None;
+                    self.nodes[index].wires.retain(|wire| wire.ours != ours);
                     self.nodes[index].client.handle_closed(ours, &mut self.rng, now);
                 }
             }
