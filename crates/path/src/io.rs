@@ -17,7 +17,7 @@ pub struct PathConfig {
     pub udp: bool,
     /// Whether it is this device, not the peer, that asks where only one of both may. The peer says the opposite.
     pub leads: bool,
-    /// The tunnel's largest packets, in bytes; at least [`BASE_MTU`](crate::BASE_MTU).
+    /// The tunnel's largest packets, in bytes; at least [`BASE_MTU`].
     pub mtu: usize,
 }
 

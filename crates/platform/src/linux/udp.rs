@@ -75,7 +75,8 @@ pub(crate) fn open(config: &UdpConfig) -> io::Result<Opened> {
         set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
         set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
     }
-    set_splitting(&socket, config.address.is_ipv4(), true)?;
+    // A system that does not know how does as it always does.
+    let _ = set_splitting(&socket, config.address.is_ipv4(), true);
     if config.shared {
         set_option(&socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
     }
