@@ -269,10 +269,10 @@ impl Engine {
     }
 
     /// Sends a datagram over a circuit; it is lost if there is none.
-    pub(crate) fn send_over_circuit(&mut self, number: u32, payload: &[u8]) {
+    pub(crate) fn send_over_circuit(&mut self, number: u32, payload: &[u8], whole: bool) {
         if let Some((to, head)) = self.circuit(number) {
             let payload = [head.bytes(), payload].concat();
-            self.output.transmits.push_back(Transmit::new(to, payload));
+            self.output.transmits.push_back(Transmit { to, payload, whole });
         }
     }
 

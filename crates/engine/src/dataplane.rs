@@ -198,8 +198,12 @@ pub struct PeerCounters {
     pub(crate) replayed: AtomicU64,
     /// Packets that name a session of the peer but were not sealed in it.
     pub(crate) forged: AtomicU64,
-    /// Packets received from where ours are sent to; what proves that the chosen path is alive.
+    /// Packets with content that were received from where ours are sent to; what proves that the chosen path is alive.
     pub(crate) received_on_chosen: AtomicU64,
+    /// Packets sent without frames.
+    pub(crate) sent_straight: AtomicU64,
+    /// Packets of the tunnel that were received without frames, from wherever.
+    pub(crate) received_straight: AtomicU64,
 }
 
 /// How a packet from this device goes on.
@@ -275,6 +279,8 @@ pub struct Notice {
     pub peer: PublicKey,
     /// The peer sent from an address that is not the chosen path.
     pub from: Option<SocketAddr>,
+    /// Whether a packet with content came or went. Others are no traffic: they only show that something passes.
+    pub data: bool,
 }
 
 impl DataPlane {
@@ -342,7 +348,7 @@ impl DataPlane {
         };
         let head_len = if route.head.is_some() { HEAD_LEN } else { 0 };
         let datagram_len = head_len + TRANSPORT_OVERHEAD + padded_len(first, route.mtu);
-        let notice = wake.then_some(Notice { peer: peer.key, from: None });
+        let notice = wake.then_some(Notice { peer: peer.key, from: None, data: true });
         Outbound::Datagrams { to: route.to, len, datagram_len, notice }
     }
 
@@ -395,10 +401,16 @@ pub(crate) fn seal(
         payload += len as u64;
     }
     counters.count_sent(count as u64, payload);
+    counters.count_sent_straight(count as u64);
     Some((used, session.record_sent(used as u64, true, now)))
 }
 
 impl PeerCounters {
+    /// Counts packets that go without frames.
+    pub(crate) fn count_sent_straight(&self, packets: u64) {
+        self.sent_straight.fetch_add(packets, Relaxed);
+    }
+
     pub(crate) fn count_sent(&self, packets: u64, bytes: u64) {
         self.sent_packets.fetch_add(packets, Relaxed);
         self.sent_bytes.fetch_add(bytes, Relaxed);

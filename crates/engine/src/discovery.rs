@@ -105,6 +105,7 @@ impl Engine {
                 peer.relays.handle_stream_closed();
                 self.relays.give_up(device, &mut self.streams, cx);
             }
+            peer.tell_counts(cx.now.instant);
             peer.agent.handle_timeout(&mut self.budget, cx.rng, cx.now.instant);
             let mut relayed = Vec::new();
             while let Some(transmit) = peer.agent.poll_transmit() {
@@ -160,14 +161,31 @@ impl Engine {
             }
             PathEvent::Mtu => {
                 self.schedule.publish();
-                self.send_waiting(device, cx);
+                let is_open =
+                    |peer: &Peer| peer.agent.is_trying_largest() && !peer.agent.has_frames();
+                if !self.peers.get(device).is_some_and(is_open) {
+                    self.send_waiting(device, cx);
+                }
             }
+            PathEvent::TunnelProbe { to } => self.probe_tunnel(device, to, cx.instant()),
             PathEvent::SocketsWanted { to } => self.open_sockets(device, to, cx),
             PathEvent::SurveyWanted { first } => self.underlay.surveys.want(device, first),
             PathEvent::Pong { path, latency } => {
                 self.output.events.push_back(EngineEvent::Pong { peer: device, path, latency });
             }
         }
+    }
+
+    /// Sends packets without content, to find out whether any pass.
+    fn probe_tunnel(&mut self, device: DeviceId, to: SocketAddr, now: Instant) {
+        /// So that it means something if none comes.
+        const PACKETS: usize = 3;
+        let Some(peer) = self.peers.get_mut(device) else { return };
+        let Some(session) = peer.traffic.usable(now) else { return };
+        let packets: Vec<_> =
+            (0..PACKETS).filter_map(|_| session.keepalive(now).ok()).map(Vec::from).collect();
+        peer.traffic.counters.count_sent_straight(packets.len() as u64);
+        packets.into_iter().for_each(|payload| self.output.send(Transmit::new(to, payload)));
     }
 
     /// Tells the controller, and thereby everybody, where this device is reached.

@@ -103,7 +103,7 @@ pub(crate) struct Underlay {
 pub(crate) struct Output {
     pub(crate) transmits: VecDeque<Transmit>,
     /// What goes by ways that no address says.
-    pub(crate) aliased: VecDeque<(Alias, Vec<u8>)>,
+    pub(crate) aliased: VecDeque<(Alias, Transmit)>,
     pub(crate) fresh_sockets: VecDeque<Vec<Transmit>>,
     pub(crate) packets: VecDeque<HostPacket>,
     pub(crate) events: VecDeque<EngineEvent>,
@@ -113,7 +113,7 @@ impl Output {
     /// Queues a datagram for whatever carries what goes there.
     pub(crate) fn send(&mut self, transmit: Transmit) {
         match Alias::of(transmit.to) {
-            Some(alias) => self.aliased.push_back((alias, transmit.payload)),
+            Some(alias) => self.aliased.push_back((alias, transmit)),
             None => self.transmits.push_back(transmit),
         }
     }

@@ -1,12 +1,12 @@
 //! What this node knows about one other member.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use frame_proto::{FrameType, introduced_key};
 use identity::{DeviceId, Member, TunnelKey, TunnelPublicKey};
-use path::{Message, Path, PathAgent, RelayChoice};
+use path::{Counts, Message, Path, PathAgent, RelayChoice};
 use wireguard_proto::PublicKey;
 
 use crate::frames::Frames;
@@ -126,11 +126,12 @@ impl Peer {
             (Message::Ping { transaction }, Arrival::Relay(relay)) => {
                 self.relays.handle_ping(relay, *transaction);
             }
-            (Message::Pong { transaction }, Arrival::Relay(relay)) => {
+            (Message::Pong { transaction, .. }, Arrival::Relay(relay)) => {
                 self.relays.handle_pong(relay, *transaction, now);
             }
             _ => {}
         }
+        self.tell_counts(now);
         self.agent.handle_message(arrival.path(self.device()), message, now);
     }
 
@@ -153,8 +154,20 @@ impl Peer {
         }
     }
 
+    /// Tells the path agent how many packets have gone and come without frames.
+    pub(crate) fn tell_counts(&mut self, now: Instant) {
+        let counters = &self.traffic.counters;
+        let wrapped = |counter: &AtomicU64| counter.load(Relaxed) as u32;
+        let counts = self.traffic.usable(now).map(|_| Counts {
+            sent: wrapped(&counters.sent_straight),
+            arrived: wrapped(&counters.received_straight),
+        });
+        self.agent.handle_counts(counts);
+    }
+
     /// Tells the path agent what data threads did since the last call; true if anything moved.
     pub(crate) fn sample(&mut self, now: Instant) -> bool {
+        self.tell_counts(now);
         let sample = Sample {
             sent: self.traffic.counters.sent_packets.load(Relaxed),
             sent_bytes: self.traffic.counters.sent_bytes.load(Relaxed),

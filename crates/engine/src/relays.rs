@@ -393,18 +393,19 @@ impl Relays {
     }
 
     fn dial_if_due(&mut self, relay: DeviceId, streams: &mut Streams, cx: &mut Context<'_>) {
-        let Some(link) = self.links.get(&relay) else { return };
+        let Some(link) = self.links.get_mut(&relay) else { return };
+        let is_renewal = link.next.is_none() && link.lifetime.take_replacement(cx.instant());
+        let is_due = is_renewal || link.retry_at.is_some_and(|at| at <= cx.instant());
+        let failures = link.failures + if is_renewal { link.lifetime.failures() } else { 0 };
+        let has_client = link.has_client();
         let servers = self.place(relay).map(|(_, servers)| servers).unwrap_or_default();
-        let came_itself = !link.has_client() && self.is_straight(relay);
+        let came_itself = !has_client && self.is_straight(relay);
         if servers.is_empty() || came_itself {
             return self.forget(relay, streams);
         }
-        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= cx.instant());
-        let is_renewal = is_due(link.lifetime.replace_at()) && link.next.is_none();
-        if !is_due(link.retry_at) && !is_renewal {
+        if !is_due {
             return;
         }
-        let failures = link.failures + if is_renewal { link.lifetime.failures() } else { 0 };
         let server = servers[failures as usize % servers.len()].clone();
         let is_relay = self.entries.contains_key(&relay);
         let mut nonce = [0; 16];
@@ -416,7 +417,7 @@ impl Relays {
         };
         let Some(link) = self.links.get_mut(&relay) else { return };
         let line = Some(Line::new(streams.dial(Owner::Relay(relay), target), nonce));
-        if is_renewal && link.lifetime.take_replacement(cx.instant()) {
+        if is_renewal {
             link.next = line;
         } else {
             (link.line, link.retry_at) = (line, None);

@@ -31,7 +31,9 @@ impl Engine {
                     self.relays.retry_now(cx.instant());
                     self.report_connection();
                 }
-                ClientEvent::Disconnected | ClientEvent::Refused(_) => self.report_connection(),
+                ClientEvent::Renewed | ClientEvent::Disconnected | ClientEvent::Refused(_) => {
+                    self.report_connection();
+                }
                 ClientEvent::Membership(chain) => {
                     self.choose_homes(cx.now);
                     self.relays.renew(&chain, &mut self.streams, cx.instant());

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use bytes::BytesMut;
@@ -31,9 +32,10 @@ impl Engine {
     pub(crate) fn take_notice(&mut self, notice: Notice, cx: &mut Context<'_>) {
         let device = self.peers.device_of(&notice.peer);
         match (device.and_then(|device| self.peers.touch(device)), notice.from) {
-            (Some(peer), Some(from)) => {
+            (Some(peer), Some(from)) if notice.data => {
                 peer.agent.handle_received(Path::Direct(from), cx.instant());
             }
+            (Some(_), Some(_)) => {}
             (None, Some(from)) => self.move_plain(&notice.peer, from),
             (_, None) => {}
         }
@@ -348,7 +350,11 @@ impl Engine {
         let device = self.peers.device_of(&key);
         match (device.and_then(|device| self.peers.touch(device)), via) {
             (Some(peer), Via::Direct(from)) => {
-                peer.agent.handle_received(Path::Direct(from), now);
+                let packets = u64::from(payload.is_some());
+                peer.traffic.counters.received_straight.fetch_add(packets, Relaxed);
+                if payload.as_ref().is_none_or(|payload| !payload.is_empty()) {
+                    peer.agent.handle_received(Path::Direct(from), now);
+                }
             }
             (Some(_), Via::Relay(_)) => {}
             // It may have been heard from elsewhere than before.
@@ -478,11 +484,26 @@ impl Engine {
         match via {
             Some(Via::Direct(to)) => {
                 self.output.send(Transmit::new(to, message.to_vec()));
+                if MessageKind::of(message) == Some(MessageKind::Initiation) {
+                    self.send_copy(key, message, cx);
+                }
             }
             Some(Via::Relay(device)) => {
                 self.send_hello(device, FrameType::Handshake, message, cx);
             }
             None => {}
+        }
+    }
+
+    /// Sends an initiation that goes straight through a relay as well, while it is not known whether anything like it passes: nothing
+    /// came of it the first time, or no packet has come that way. Of two copies the peer takes one.
+    fn send_copy(&mut self, key: &PublicKey, initiation: &[u8], cx: &mut Context<'_>) {
+        let now = cx.instant();
+        let is_repeated = self.wireguard.tunnel(key).is_some_and(|tunnel| tunnel.is_repeating(now));
+        let is_in_question = |peer: &&Peer| is_repeated || !peer.agent.carries_tunnel();
+        let peer = self.peers.by_key(key).filter(is_in_question);
+        if let Some(device) = peer.map(Peer::device) {
+            self.send_hello(device, FrameType::Handshake, initiation, cx);
         }
     }
 

@@ -358,10 +358,13 @@ impl Engine {
     /// which there are.
     pub(crate) fn drain_turns(&mut self, cx: &mut Context<'_>) {
         loop {
-            while let Some((alias, payload)) = self.output.aliased.pop_front() {
+            while let Some((alias, transmit)) = self.output.aliased.pop_front() {
+                let payload = transmit.payload;
                 match alias {
                     Alias::Turn(number, peer) => self.turns.send(number, peer, &payload, cx),
-                    Alias::Circuit(number) => self.send_over_circuit(number, &payload),
+                    Alias::Circuit(number) => {
+                        self.send_over_circuit(number, &payload, transmit.whole);
+                    }
                     Alias::Socket(number, _) => self.sockets.send(SocketId(number), payload),
                 }
             }

@@ -10,6 +10,12 @@ const SHORTEST: Duration = Duration::from_secs(30);
 const AGAIN: Duration = Duration::from_secs(2);
 /// ... up to this many times doubled.
 const MOST_DOUBLED: u32 = 5;
+/// Tenths of the age at which a connection is replaced, ...
+const REPLACED: u32 = 9;
+/// ... and those after which it has outlived the others.
+const OUTLIVED: u32 = 11;
+/// After so many connections that were replaced in time one is left alone, to see whether it is still cut.
+const TRUSTED: u32 = 256;
 
 /// How old connections to one place become before somebody in between cuts them, and when to replace the one in use: content
 /// delivery networks and load balancers cut at a fixed age, whatever goes over them.
@@ -19,6 +25,8 @@ pub struct Lifetime {
     known: Option<Duration>,
     replace_at: Option<Instant>,
     failures: u32,
+    /// Connections begun since one was cut.
+    begun: u32,
 }
 
 impl Lifetime {
@@ -27,6 +35,7 @@ impl Lifetime {
         if age < SHORTEST {
             return;
         }
+        self.begun = 0;
         let last = self.last.replace(age);
         let same = |last: &Duration| last.abs_diff(age) <= ACCURACY.max(age / 50);
         self.known = last.filter(same).map(|last| last.min(age));
@@ -34,7 +43,9 @@ impl Lifetime {
 
     /// A connection is in use from now on.
     pub fn handle_begun(&mut self, now: Instant) {
-        self.replace_at = self.known.map(|known| now + known * 9 / 10);
+        self.begun = self.begun.saturating_add(1);
+        let share = if self.is_left_alone() { OUTLIVED } else { REPLACED };
+        self.replace_at = self.known.map(|known| now + known * share / 10);
         self.failures = 0;
     }
 
@@ -45,8 +56,7 @@ impl Lifetime {
 
     /// The connection that was to take the place of the one in use since then did not come about.
     pub fn handle_failed(&mut self, since: Instant, now: Instant) {
-        if self.known.is_some_and(|known| now > since + known * 11 / 10) {
-            // It has outlived what others had.
+        if self.known.is_some_and(|known| now > since + known * OUTLIVED / 10) {
             *self = Self::default();
             return;
         }
@@ -64,7 +74,16 @@ impl Lifetime {
     /// Whether to open the next one now; says so once.
     #[must_use]
     pub fn take_replacement(&mut self, now: Instant) -> bool {
-        self.replace_at.take_if(|at| *at <= now).is_some()
+        let is_due = self.replace_at.take_if(|at| *at <= now).is_some();
+        if is_due && self.is_left_alone() && self.failures == 0 {
+            *self = Self::default();
+            return false;
+        }
+        is_due
+    }
+
+    fn is_left_alone(&self) -> bool {
+        self.begun > TRUSTED
     }
 
     /// How often in a row the next one did not come about.
@@ -93,6 +112,30 @@ mod tests {
         assert_eq!(after(seconds(40)), None, "it was chance");
         assert_eq!(after(seconds(3_600)), None);
         assert_eq!(after(seconds(3_650)), Some(seconds(3_240)));
+    }
+
+    #[test]
+    fn where_nobody_cuts_any_more_that_is_found_out() {
+        let (mut now, seconds) = (Instant::now(), Duration::from_secs);
+        let mut lifetime = Lifetime::default();
+        (0..2).for_each(|_| lifetime.handle_cut(seconds(100)));
+        lifetime.handle_begun(now);
+        let mut replaced = 0;
+        while let Some(at) = lifetime.replace_at() {
+            now = at;
+            if lifetime.take_replacement(now) {
+                replaced += 1;
+                lifetime.handle_begun(now);
+            }
+        }
+        assert_eq!(replaced, TRUSTED);
+        // And if it is cut, all is as before.
+        (0..2).for_each(|_| lifetime.handle_cut(seconds(100)));
+        (0..=TRUSTED).for_each(|_| lifetime.handle_begun(now));
+        assert_eq!(lifetime.replace_at(), Some(now + seconds(110)));
+        lifetime.handle_cut(seconds(100));
+        lifetime.handle_begun(now);
+        assert_eq!(lifetime.replace_at(), Some(now + seconds(90)));
     }
 
     #[test]

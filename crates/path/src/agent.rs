@@ -1,6 +1,7 @@
 //! The machine that chooses the path to one peer.
 
 mod choosing;
+mod delivery;
 mod meeting;
 mod probing;
 mod scattering;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use rand_core::CryptoRng;
 
+use self::delivery::Delivery;
 use crate::alias::{Alias, Allocation};
 use crate::budget::ProbeBudget;
 use crate::calls::Calls;
@@ -19,9 +21,9 @@ use crate::candidate::{Candidate, CandidateKind, canonical, order};
 use crate::disco::{Message, TransactionId};
 use crate::frames::Frames;
 use crate::guesses::Guesses;
-use crate::io::{PathConfig, PathEvent, RemoteStatus, Transmit};
+use crate::io::{Counts, PathConfig, PathEvent, RemoteStatus, Transmit};
 use crate::relay_choice::RelayChange;
-use crate::remote::Remote;
+use crate::remote::{Answer, Remote};
 use crate::remotes::Remotes;
 use crate::rendezvous::Rendezvous;
 use crate::scatter::Scatter;
@@ -55,6 +57,9 @@ pub struct PathAgent {
     guesses: Guesses,
     rendezvous: Rendezvous,
     scatter: Scatter,
+    /// What the tunnel has sent and received straight, where there is a session.
+    counts: Option<Counts>,
+    delivery: Delivery,
     user_pings: Option<Instant>,
     decisions: VecDeque<Decision>,
     transmits: VecDeque<Transmit>,
@@ -91,6 +96,8 @@ impl PathAgent {
             guesses: Guesses::default(),
             rendezvous: Rendezvous::default(),
             scatter: Scatter::default(),
+            counts: None,
+            delivery: Delivery::default(),
             user_pings: None,
             decisions: VecDeque::new(),
             transmits: VecDeque::new(),
@@ -196,7 +203,9 @@ impl PathAgent {
         self.silent_since = None;
         match message {
             Message::Ping { transaction } => self.handle_ping(path, transaction, now),
-            Message::Pong { transaction } => self.handle_pong(path, transaction, now),
+            Message::Pong { transaction, arrived } => {
+                self.handle_pong(path, (transaction, arrived), now);
+            }
             Message::MappingRequest { at } => self.scatter.handle_question(at, now),
             Message::Mapping { steady } => self.handle_steady(steady, now),
             Message::Scattered => self.handle_scattered(now),
@@ -244,7 +253,10 @@ impl PathAgent {
                 }
                 self.hear(address, now);
             }
-            Path::Relay | Path::Stream => self.suspect(now),
+            Path::Relay | Path::Stream => {
+                self.suspect(now);
+                self.doubt_delivery(now);
+            }
             Path::None => {}
         }
         self.wake(now);
@@ -263,9 +275,8 @@ impl PathAgent {
         };
         let is_usable = match path {
             Path::Direct(address) => {
-                let was_narrow =
-                    self.remotes.get_mut(address).is_some_and(|remote| remote.was_narrow());
-                self.permits(address) && !was_narrow
+                let is_poor = |remote: &Remote| remote.was_narrow() || remote.is_void(now);
+                self.permits(address) && !self.remotes.get(address).is_some_and(is_poor)
             }
             Path::Relay | Path::Stream => true,
             Path::None => false,
@@ -401,17 +412,27 @@ impl PathAgent {
         if !is_usable {
             return;
         }
-        self.transmits.push_back(Transmit::new(path, &Message::Pong { transaction }));
+        let arrived = self.counts.map(|counts| counts.arrived);
+        self.transmits.push_back(Transmit::new(path, &Message::Pong { transaction, arrived }));
         if let Path::Direct(address) = path {
             self.hear(canonical(address), now);
         }
     }
 
-    fn handle_pong(&mut self, path: Path, transaction: TransactionId, now: Instant) {
-        let sample = match path {
-            Path::Direct(address) => self.handle_direct_pong(address, transaction, now),
-            Path::Relay | Path::Stream => self.frames.handle_pong(transaction, now),
-            Path::None => None,
+    fn handle_pong(
+        &mut self,
+        path: Path,
+        (transaction, arrived): (TransactionId, Option<u32>),
+        now: Instant,
+    ) {
+        let (answer, sample) = match path {
+            Path::Direct(address) => {
+                let answer = self.handle_direct_pong(address, transaction, now);
+                let sample = answer.map(|answer| now.saturating_duration_since(answer.at));
+                (answer, sample)
+            }
+            Path::Relay | Path::Stream => (None, self.frames.handle_pong(transaction, now)),
+            Path::None => (None, None),
         };
         let Some(latency) = sample else { return };
         self.events.push_back(PathEvent::Pong { path, latency });
@@ -421,24 +442,27 @@ impl PathAgent {
         if let Path::Direct(_) = path {
             self.choose_best(Reason::Proven { latency }, now);
         }
+        if let Some(answer) = answer.filter(|_| path == self.chosen) {
+            self.check_delivery(&answer, arrived, now);
+        }
     }
 
-    /// A pong that came straight; the round trip if it answers a probe of the path, and no search for packet sizes.
+    /// A pong that came straight; what it answers if that is a probe of the path, and no search for packet sizes.
     fn handle_direct_pong(
         &mut self,
         address: SocketAddr,
         transaction: TransactionId,
         now: Instant,
-    ) -> Option<Duration> {
+    ) -> Option<Answer> {
         let address = canonical(address);
         self.handle_size_pong(address, transaction, now);
         let remote = self.remotes.get_mut(address)?;
         let was_proven = remote.is_proven();
-        let sample = remote.handle_pong(transaction, now)?;
+        let answer = remote.handle_pong(transaction, now)?;
         if !was_proven && self.chosen == Path::Direct(address) {
             self.begin_search(now);
         }
-        Some(sample)
+        Some(answer)
     }
 
     /// Something authenticated came straight from this address.
@@ -543,6 +567,7 @@ impl PathAgent {
             self.discover(now);
         } else if now >= unanswered.since + PROBE_AFTER && !unanswered.probed {
             self.unanswered = Some(Unanswered { probed: true, ..unanswered });
+            self.doubt_delivery(now);
             self.remotes.start_bursts(now);
         }
     }

@@ -47,6 +47,10 @@ pub enum Message {
         /// As in the ping.
         #[n(0)]
         transaction: TransactionId,
+        /// How many of the tunnel's packets have come to the sender straight from the receiver so far, counted anew after the largest
+        /// number; none where the ping did not come straight, or the sender has no session in which packets could come.
+        #[n(1)]
+        arrived: Option<u32>,
     },
     /// Asks the receiver to probe these addresses now; sent through a relay.
     #[n(2)]

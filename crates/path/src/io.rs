@@ -1,6 +1,6 @@
 //! What goes into an agent and comes out of it.
 
-use std::net::SocketAddrV4;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 use crate::candidate::{Candidate, CandidateFilter};
@@ -19,6 +19,16 @@ pub struct PathConfig {
     pub leads: bool,
     /// The tunnel's largest packets, in bytes; at least [`BASE_MTU`].
     pub mtu: usize,
+}
+
+/// How many packets of the tunnel have gone between this device and the peer without frames, by whatever direct path. The counts
+/// begin anew after the largest number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    /// To the peer.
+    pub sent: u32,
+    /// From the peer, authenticated.
+    pub arrived: u32,
 }
 
 /// A disco message to be sealed and sent.
@@ -56,6 +66,11 @@ pub enum PathEvent {
         path: Path,
         /// Its round trip.
         latency: Duration,
+    },
+    /// Packets of the tunnel without content are to be sent there, three of them: whether they come, the next pong says.
+    TunnelProbe {
+        /// Where to, on the chosen path.
+        to: SocketAddr,
     },
     /// Sockets beside the device's own are to be opened towards this address of the peer, [`SOCKETS`](crate::SOCKETS) of
     /// them; [`PathAgent::handle_sockets`](crate::PathAgent::handle_sockets) says which those are.

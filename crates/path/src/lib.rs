@@ -75,7 +75,7 @@ pub use budget::ProbeBudget;
 pub use candidate::{Candidate, CandidateFilter, CandidateKind, MAX_CANDIDATES, order};
 pub use disco::{DecodeError, MAX_MESSAGE, Message, TransactionId};
 pub use filtering::Filtering;
-pub use io::{PathConfig, PathEvent, RemoteStatus, Transmit};
+pub use io::{Counts, PathConfig, PathEvent, RemoteStatus, Transmit};
 pub use mtu::BASE_MTU;
 pub use relay_choice::{RelayChange, RelayChoice};
 pub use remote::Rank;

@@ -157,7 +157,7 @@ impl<R: Copy + Eq> RelayChoice<R> {
 
     /// The peer asks whether this relay carries frames both ways.
     pub fn handle_ping(&mut self, relay: R, transaction: TransactionId) {
-        self.transmits.push_back((relay, Message::Pong { transaction }.encode()));
+        self.transmits.push_back((relay, Message::Pong { transaction, arrived: None }.encode()));
     }
 
     /// An answer to a ping, perhaps one of ours.

@@ -34,6 +34,8 @@ pub(crate) const LOST_AFTER: Duration = Duration::from_secs(1);
 /// A path on which so many probes in a row were lost does not carry them any more. If other things still came from there,
 /// smaller ones, it is what RFC 8899, section 4.3, calls a black hole.
 const MUTE_AFTER: usize = 5;
+/// For how long a path is not used that carries pings, and none of the tunnel's packets.
+const VOID: Duration = Duration::from_secs(600);
 /// Probes that the loss is taken over.
 const HISTORY: usize = 16;
 /// A rival must be faster by this share of the incumbent's latency ...
@@ -72,6 +74,8 @@ pub(crate) struct Remote {
     /// Whether our translator may have a mapping for it.
     mapped: bool,
     was_narrow: bool,
+    /// Until when it is not used, since it carries none of the tunnel's packets.
+    void_until: Option<Instant>,
     pub(crate) mtu: MtuSearch,
 }
 
@@ -79,7 +83,18 @@ pub(crate) struct Remote {
 struct Probe {
     transaction: TransactionId,
     sent: Instant,
+    /// Packets of the tunnel that had been sent straight to the peer by then.
+    packets: u32,
     answered: bool,
+}
+
+/// A probe that was answered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Answer {
+    /// When it was sent.
+    pub(crate) at: Instant,
+    /// Packets of the tunnel that had been sent straight to the peer by then.
+    pub(crate) sent: u32,
 }
 
 impl Remote {
@@ -94,6 +109,7 @@ impl Remote {
             next: None,
             mapped: false,
             was_narrow: false,
+            void_until: None,
             mtu,
         }
     }
@@ -171,9 +187,24 @@ impl Remote {
 
     /// Large packets go there.
     pub(crate) fn hasten_keep_alive(&mut self, now: Instant) {
+        self.hasten_probe(KEEP_ALIVE_LARGE, now);
+    }
+
+    /// The next probe follows the last one after this at the latest.
+    pub(crate) fn hasten_probe(&mut self, pause: Duration, now: Instant) {
         if let (Some(next), Some(last)) = (self.next, self.probes.back()) {
-            self.next = Some(next.min(now.max(last.sent + KEEP_ALIVE_LARGE)));
+            self.next = Some(next.min(now.max(last.sent + pause)));
         }
+    }
+
+    /// It carries pings, and none of the tunnel's packets.
+    pub(crate) fn find_void(&mut self, now: Instant) {
+        self.void_until = Some(now + VOID);
+    }
+
+    /// Whether that was found lately.
+    pub(crate) fn is_void(&self, now: Instant) -> bool {
+        self.void_until.is_some_and(|until| now < until)
     }
 
     pub(crate) fn stop_probing(&mut self) {
@@ -202,14 +233,14 @@ impl Remote {
 
     pub(crate) fn handle_probe_sent(
         &mut self,
-        transaction: TransactionId,
+        (transaction, packets): (TransactionId, u32),
         retry: Duration,
         now: Instant,
     ) {
         if self.probes.len() == HISTORY {
             self.probes.pop_front();
         }
-        self.probes.push_back(Probe { transaction, sent: now, answered: false });
+        self.probes.push_back(Probe { transaction, sent: now, packets, answered: false });
         self.mapped = true;
         let rest = if self.proven { LOST_AFTER } else { retry };
         let gap = self.burst.and_then(|position| BURST.get(position));
@@ -217,17 +248,18 @@ impl Remote {
         self.next = Some(now + gap.copied().unwrap_or(rest));
     }
 
-    /// Takes a pong; the round trip if it answers one of our probes on this path.
+    /// Takes a pong; which probe it answers, if that is one of ours on this path.
     pub(crate) fn handle_pong(
         &mut self,
         transaction: TransactionId,
         now: Instant,
-    ) -> Option<Duration> {
+    ) -> Option<Answer> {
         let probe = self
             .probes
             .iter_mut()
             .find(|probe| probe.transaction == transaction && !probe.answered)?;
         probe.answered = true;
+        let answer = Answer { at: probe.sent, sent: probe.packets };
         let sample = now.saturating_duration_since(probe.sent);
         self.latency = Some(match self.latency {
             Some(smoothed) => (smoothed * 3 + sample) / 4,
@@ -238,7 +270,7 @@ impl Remote {
         self.heard = Some(now);
         self.burst = None;
         self.next = Some(now + KEEP_ALIVE);
-        Some(sample)
+        Some(answer)
     }
 
     /// Authenticated traffic came from this address.
@@ -262,7 +294,7 @@ impl Remote {
 
     /// Where this path stands among the proven ones.
     pub(crate) fn rank(&self, incumbent: bool, now: Instant) -> Option<Rank> {
-        let latency = self.latency.filter(|_| self.proven)?;
+        let latency = self.latency.filter(|_| self.proven && !self.is_void(now))?;
         let advantage = (latency / HYSTERESIS_SHARE).max(HYSTERESIS_LEAST);
         let latency = if incumbent { latency.saturating_sub(advantage) } else { latency };
         Some(Rank {
@@ -314,7 +346,7 @@ mod tests {
         for second in 0..6 {
             let now = start + Duration::from_secs(second);
             let transaction = TransactionId::random(&mut rng);
-            remote.handle_probe_sent(transaction, RETRY, now);
+            remote.handle_probe_sent((transaction, 0), RETRY, now);
             if second == 0 {
                 assert!(remote.handle_pong(transaction, now).is_some());
             }

@@ -69,6 +69,8 @@ pub enum Reason {
     },
     /// Full packets do not pass on the path before any more, though smaller ones do.
     Narrow,
+    /// The path before carries pings, and none of the tunnel's packets.
+    Void,
     /// Without traffic the path before was not kept alive, so it is no longer proven.
     Idle,
     /// Addresses or routes of this device changed, so nothing is proven any more.
@@ -106,6 +108,7 @@ impl fmt::Display for Reason {
                 write!(f, "the path before did not answer for {:.1} s", since.as_secs_f64())
             }
             Self::Narrow => f.write_str("the path before loses packets of full size"),
+            Self::Void => f.write_str("the path before drops the tunnel's packets"),
             Self::Idle => f.write_str("no traffic, so the direct path was not kept alive"),
             Self::NetworkChanged => f.write_str("this device's network changed"),
             Self::AllocationLost => {

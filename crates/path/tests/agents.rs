@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use path::{
-    BASE_MTU, Candidate, CandidateFilter, CandidateKind, Message, Path, PathAgent, PathConfig,
-    PathEvent, ProbeBudget, Reason,
+    BASE_MTU, Candidate, CandidateFilter, CandidateKind, Counts, Message, Path, PathAgent,
+    PathConfig, PathEvent, ProbeBudget, Reason,
 };
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -28,6 +28,8 @@ fn candidate(text: &str) -> Candidate {
 
 struct Side {
     agent: PathAgent,
+    /// What the tunnel has sent and received straight.
+    counts: Counts,
     address: SocketAddr,
     budget: ProbeBudget,
     chosen: Vec<(Duration, Path)>,
@@ -43,6 +45,9 @@ struct Net {
     direct_works: bool,
     /// The largest packets that the direct path carries.
     widest: usize,
+    /// Whether the direct path carries packets of the tunnel, beside pings.
+    carries_tunnel: bool,
+    has_session: bool,
     probes: BTreeMap<SocketAddr, u64>,
 }
 
@@ -55,6 +60,7 @@ impl Net {
         let start = Instant::now();
         let sides = [A, B].map(|own| Side {
             agent: PathAgent::new(PathConfig { udp: true, mtu, ..PathConfig::default() }),
+            counts: Counts { sent: u32::MAX - 1, arrived: u32::MAX - 1 },
             address: address(own),
             budget: ProbeBudget::new(),
             chosen: Vec::new(),
@@ -68,6 +74,8 @@ impl Net {
             sent: 0,
             direct_works: true,
             widest: 9_000,
+            carries_tunnel: true,
+            has_session: true,
             probes: BTreeMap::new(),
         };
         for side in &mut net.sides {
@@ -101,11 +109,27 @@ impl Net {
                 let key = (self.now + delay, self.sent);
                 self.in_flight.insert(key, (1 - index, path, transmit.payload));
             }
+            let mut tunnel_probes = 0;
             while let Some(event) = side.agent.poll_event() {
                 if let PathEvent::Chosen(decision) = event {
                     side.chosen.push((self.now - self.start, decision.path));
                 }
+                tunnel_probes += u32::from(matches!(event, PathEvent::TunnelProbe { .. }));
             }
+            self.count_straight(index, 3 * tunnel_probes);
+        }
+    }
+
+    /// Packets of the tunnel go straight to the other side, if they pass.
+    fn count_straight(&mut self, index: usize, packets: u32) {
+        let counts = &mut self.sides[index].counts;
+        counts.sent = counts.sent.wrapping_add(packets);
+        if self.direct_works && self.carries_tunnel {
+            let counts = &mut self.sides[1 - index].counts;
+            counts.arrived = counts.arrived.wrapping_add(packets);
+        }
+        if self.has_session {
+            self.sides.iter_mut().for_each(|side| side.agent.handle_counts(Some(side.counts)));
         }
     }
 
@@ -136,9 +160,11 @@ impl Net {
         for index in 0..2 {
             let path = self.sides[index].agent.chosen();
             let own = self.sides[index].address;
+            let is_direct = matches!(path, Path::Direct(_));
+            self.count_straight(index, u32::from(is_direct));
             self.sides[index].agent.handle_sent(self.now);
             let arrival = match path {
-                Path::Direct(_) if self.direct_works => Path::Direct(own),
+                Path::Direct(_) if self.direct_works && self.carries_tunnel => Path::Direct(own),
                 Path::Relay | Path::Stream => path,
                 Path::Direct(_) | Path::None => continue,
             };
@@ -379,6 +405,67 @@ fn the_size_of_packets_is_looked_for_only_while_there_is_traffic() {
 }
 
 #[test]
+fn a_path_that_carries_pings_and_no_packets_is_left_within_two_seconds_and_not_used_for_ten_minutes()
+ {
+    let mut net = Net::new();
+    net.carries_tunnel = false;
+    let pass = |net: &mut Net, seconds: u64| {
+        for _ in 0..seconds * 10 {
+            net.exchange_traffic();
+            net.run(Duration::from_millis(100));
+        }
+    };
+    pass(&mut net, 1);
+    assert_eq!(net.agent(0).chosen(), Path::Direct(address(B)), "it answers");
+    pass(&mut net, 2);
+    for index in 0..2 {
+        assert_eq!(net.agent(index).chosen(), Path::Relay);
+        assert_eq!(net.agent(index).why().next().unwrap().reason, Reason::Void);
+    }
+    let changes = net.sides.each_ref().map(|side| side.chosen.len());
+    pass(&mut net, 590);
+    assert_eq!(net.sides.each_ref().map(|side| side.chosen.len()), changes);
+    net.carries_tunnel = true;
+    pass(&mut net, 40);
+    assert_eq!(net.agent(0).chosen(), Path::Direct(address(B)));
+    // The same after all has been well, and while only one end sends.
+    pass(&mut net, 30);
+    net.carries_tunnel = false;
+    for _ in 0..40 {
+        net.count_straight(0, 1);
+        net.sides[0].agent.handle_sent(net.now);
+        net.run(Duration::from_millis(100));
+    }
+    assert_eq!(net.agent(0).chosen(), Path::Relay);
+    // In another network it may be otherwise.
+    let now = net.now;
+    net.sides[0].agent.handle_network_change(now);
+    net.run(Duration::from_millis(500));
+    assert_eq!(net.agent(0).chosen(), Path::Direct(address(B)));
+}
+
+#[test]
+fn a_peer_without_a_session_or_another_path_is_no_reason_to_leave_one() {
+    let mut net = connected();
+    net.carries_tunnel = false;
+    let send = |net: &mut Net| {
+        for _ in 0..100 {
+            net.count_straight(0, 1);
+            net.sides[0].agent.handle_sent(net.now);
+            net.run(Duration::from_millis(100));
+        }
+        assert_eq!(net.agent(0).chosen(), Path::Direct(address(B)));
+    };
+    // It was started anew and knows no session yet.
+    net.has_session = false;
+    net.sides[1].agent.handle_counts(None);
+    send(&mut net);
+    net.has_session = true;
+    net.sides.iter_mut().for_each(|side| side.agent.handle_relay(false, net.now));
+    send(&mut net);
+}
+
+#[test]
 fn one_way_traffic_does_not_leave_a_path_that_answers_probes() {
     let mut net = connected();
     for _ in 0..50 {
@@ -512,7 +599,7 @@ fn a_requested_ping_reports_the_relay_and_the_direct_path() {
         let Ok(Message::Ping { transaction }) = Message::decode(&transmit.payload) else {
             continue;
         };
-        let pong = Message::Pong { transaction };
+        let pong = Message::Pong { transaction, arrived: None };
         net.sides[0].agent.handle_message(transmit.path, pong, now + DIRECT_DELAY);
     }
     assert_eq!(paths, [Path::Relay, Path::Direct(address(B))]);
@@ -534,8 +621,11 @@ fn a_ping_is_not_answered_to_an_address_that_is_never_dialled() {
         while agent.poll_transmit().is_some() {}
         let path = Path::Direct(address(from));
         agent.handle_message(path, Message::Ping { transaction }, now);
-        let pong = Message::Pong { transaction }.encode();
-        std::iter::from_fn(|| agent.poll_transmit()).any(|transmit| transmit.payload == pong)
+        let is_pong = |payload: &[u8]| {
+            let pong = Message::decode(payload);
+            matches!(pong, Ok(Message::Pong { transaction: same, .. }) if same == transaction)
+        };
+        std::iter::from_fn(|| agent.poll_transmit()).any(|transmit| is_pong(&transmit.payload))
     };
     for never in ["127.0.0.1:53", "169.254.169.254:80", "[::ffff:127.0.0.1]:53", "224.0.0.1:9"] {
         assert!(!answers_to(never), "{never}");

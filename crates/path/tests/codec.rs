@@ -20,7 +20,8 @@ fn messages_survive_the_round_trip_with_and_without_padding() {
     let transaction = TransactionId([7; 12]);
     for message in [
         Message::Ping { transaction },
-        Message::Pong { transaction },
+        Message::Pong { transaction, arrived: None },
+        Message::Pong { transaction, arrived: Some(u32::MAX) },
         Message::CallMeMaybe {
             candidates: vec![address("[2001:db8::1]:9"), address("1.2.3.4:5")],
             ports: None,

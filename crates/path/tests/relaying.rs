@@ -73,11 +73,11 @@ impl Side {
                         self.probed.push(to);
                         if self.reachable.contains(&to) {
                             let path = transmit.path;
-                            let pong = Message::Pong { transaction };
+                            let pong = Message::Pong { transaction, arrived: None };
                             self.agent.handle_message(path, pong, self.now);
                         }
                     }
-                    (path, Ok(Message::Pong { transaction })) => {
+                    (path, Ok(Message::Pong { transaction, .. })) => {
                         self.pongs.push((path, transaction));
                     }
                     (Path::Relay, Ok(Message::CallMeMaybe { .. })) => self.calls += 1,

@@ -119,7 +119,9 @@ impl Net {
                 self.heard[to] = now;
             }
             Frame::Disco(Message::Ping { transaction }) => end.handle_ping(relay, transaction),
-            Frame::Disco(Message::Pong { transaction }) => end.handle_pong(relay, transaction, now),
+            Frame::Disco(Message::Pong { transaction, .. }) => {
+                end.handle_pong(relay, transaction, now)
+            }
             Frame::Disco(_) => panic!("choices send nothing else"),
         }
     }

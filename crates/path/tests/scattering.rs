@@ -138,7 +138,10 @@ impl Pair {
                     let End { agent, rng, .. } = &mut self.random;
                     agent.handle_sockets(self.sockets.clone(), to, rng, self.now);
                 }
-                PathEvent::Chosen(_) | PathEvent::Mtu | PathEvent::Pong { .. } => {}
+                PathEvent::Chosen(_)
+                | PathEvent::Mtu
+                | PathEvent::TunnelProbe { .. }
+                | PathEvent::Pong { .. } => {}
             }
         }
         while let Some(transmit) = self.random.agent.poll_transmit() {

@@ -42,6 +42,11 @@ pub struct UdpConfig {
     pub shared: bool,
 }
 
+/// Lets what a datagram socket sends be split on the way, as [`UdpSocket`] does. A system that does not know how does as it always does.
+pub fn allow_splitting(socket: &impl AsFd, is_ipv4: bool) {
+    let _ = sys::set_splitting(&socket.as_fd(), is_ipv4, true);
+}
+
 impl UdpConfig {
     /// All IPv4 addresses.
     #[must_use]

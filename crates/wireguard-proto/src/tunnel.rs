@@ -140,6 +140,12 @@ impl<E: Clone> Tunnel<E> {
         self.attempt.is_some()
     }
 
+    /// The same, and nothing came of its first initiation.
+    #[must_use]
+    pub fn is_repeating(&self, now: Instant) -> bool {
+        self.attempt.as_ref().is_some_and(|attempt| now >= attempt.started + REKEY_TIMEOUT)
+    }
+
     pub(crate) fn new(peer: PublicKey, config: PeerConfig<E>, now: Instant) -> Self {
         let mut tunnel = Self {
             peer,

@@ -10,6 +10,7 @@ use std::{
 
 use engine::{SocketId, SocketTo};
 use identity::Transport;
+use platform::udp::allow_splitting;
 use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -181,6 +182,7 @@ impl Link {
         let buffers = SockRef::from(&socket);
         buffers.set_recv_buffer_size(SYSTEM_BUFFER)?;
         buffers.set_send_buffer_size(SYSTEM_BUFFER)?;
+        allow_splitting(&socket, self.remote.is_ipv4());
         socket.connect(self.remote).await?;
         self.tell(SocketEvent::Opened).await;
         let mut buffer = vec![0; READ];

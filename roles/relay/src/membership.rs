@@ -375,6 +375,10 @@ impl Driver {
                 // It may have forgotten whether devices are wanted here.
                 self.report_load();
             }
+            ClientEvent::Renewed => {
+                debug!(%network, "controller reached anew");
+                self.report_load();
+            }
             ClientEvent::Disconnected => debug!(%network, "controller lost"),
             ClientEvent::Membership(chain) => {
                 self.keep();

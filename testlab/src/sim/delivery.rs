@@ -331,6 +331,9 @@ impl World {
         if !quality.carries(to, payload.len()) {
             return self.note(sender, None, "too big", payload.len());
         }
+        if (self.censor)(&payload) {
+            return self.note(sender, None, "censored", payload.len());
+        }
         let flight = self.underlay.climb(Flight { site, from, to }, self.now.instant);
         let Some(flight) = flight else {
             return self.note(sender, None, "kept by an edge", payload.len());

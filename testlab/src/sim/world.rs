@@ -73,6 +73,8 @@ pub struct World {
     pub plain: Vec<PlainHost>,
     /// The TURN server, which does not run at first.
     pub turn: TurnHost,
+    /// Which datagrams the network drops for what they look like.
+    pub censor: fn(&[u8]) -> bool,
     /// How datagrams fare between any two hosts.
     pub quality: Quality,
     /// How streams fare.
@@ -110,6 +112,7 @@ impl World {
             nodes: Vec::new(),
             plain: Vec::new(),
             turn: TurnHost::default(),
+            censor: |_| false,
             quality: setup.quality,
             streams: setup.streams,
             mtu: setup.mtu,

@@ -85,7 +85,8 @@ fn hours_behind(front: Front) {
     assert!(excused * 3 < asked.len(), "{front:?}: {excused} of {} tell nothing", asked.len());
     // Heartbeats keep every stream busy both ways.
     assert_eq!(cut == 0, matches!(front, Front::Idle), "{front:?}: {cut} cut");
-    let is_learnt = cut <= 3 * STREAMS;
+    // What is learnt is doubted every few hours.
+    let is_learnt = cut <= 6 * STREAMS;
     assert_eq!(is_learnt, !matches!(front, Front::Random), "{front:?}: {cut} cut");
     let dials = (world.dials - dials) as usize;
     assert!(dials <= front.dials(cut), "{front:?}: {dials} dials, {cut} cut");

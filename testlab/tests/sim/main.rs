@@ -1,6 +1,7 @@
 //! Whole networks on a virtual clock.
 
 mod batches;
+mod censors;
 mod circuits;
 mod clocks;
 mod counting;

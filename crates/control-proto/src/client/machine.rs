@@ -226,10 +226,11 @@ impl ControlClient {
     pub fn reconnect(&mut self, now: Instant) {
         self.last_now = now;
         self.backoff.reset();
+        self.forget_lifetime();
         match &mut self.link {
             Link::Waiting { until, .. } => *until = now,
             Link::Dialling { .. } | Link::Open { .. } => {
-                if self.is_ready() {
+                if matches!(self.link, Link::Open { phase: Phase::Ready { .. }, .. }) {
                     self.events.push_back(ClientEvent::Disconnected);
                 }
                 self.close(now, None);
@@ -456,7 +457,7 @@ impl ControlClient {
     fn welcomed(&mut self, welcome: &Welcome, rng: &mut dyn CryptoRng, now: Now) {
         let Link::Open { phase, .. } = &mut self.link else { return };
         *phase = Phase::Ready { pending: welcome.pending };
-        self.end_before(now.instant);
+        let is_renewal = self.end_before(now.instant);
         self.clock.handle_agreement(now);
         self.backoff.reset();
         self.places.note_answer();
@@ -467,7 +468,10 @@ impl ControlClient {
         {
             self.adopt(chain, now);
         }
-        self.events.push_back(ClientEvent::Connected { pending: welcome.pending });
+        let pending = welcome.pending;
+        let event =
+            if is_renewal { ClientEvent::Renewed } else { ClientEvent::Connected { pending } };
+        self.events.push_back(event);
         if self.latest.wants_to_leave {
             self.send(&NodeMessage::Leave, now.instant);
         }
@@ -495,6 +499,9 @@ impl ControlClient {
         self.config.admission = Admission::Chain(Box::new(chain.clone()));
         self.events.push_back(ClientEvent::Membership(Box::new(chain)));
         self.plan_renewal(now);
+        if approved {
+            self.approve_before();
+        }
         if let Link::Open { phase: phase @ Phase::Ready { pending: true }, .. } = &mut self.link
             && approved
         {

@@ -114,6 +114,8 @@ pub enum ClientEvent {
         /// The device waits for approval and gets no map until then.
         pending: bool,
     },
+    /// The channel has given way to a newer one, without a gap.
+    Renewed,
     /// The channel is gone; it is tried again by itself.
     Disconnected,
     /// The device's membership has changed; keep the chain.

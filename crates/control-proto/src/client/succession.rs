@@ -1,7 +1,8 @@
 //! The connections of a client: how one ends, and how the next takes its place.
 //!
 //! Where somebody in between ends connections at some age, the next one is opened before. The one in use stays until the controller
-//! welcomes the device over the other, so nobody is ever without; what changes in the map comes over the newer one from its hello on.
+//! welcomes the device over the other, so nobody is ever without. From the hello over the newer one on, the older brings nothing of the map
+//! any more, so there is no way back to it.
 
 use std::time::Instant;
 
@@ -28,8 +29,6 @@ struct Before {
     channel: Box<Channel>,
     pending: bool,
     since: Option<Instant>,
-    /// The controller, which has heard of the newer one, has ended it.
-    is_over: bool,
 }
 
 impl Succession {
@@ -70,7 +69,7 @@ impl ControlClient {
                 std::mem::replace(&mut self.link, waiting)
             {
                 let since = self.succession.since.take();
-                let before = Before { connection, channel, pending, since, is_over: false };
+                let before = Before { connection, channel, pending, since };
                 self.succession.before = Some(before);
                 self.dial(rng, now);
             }
@@ -89,8 +88,10 @@ impl ControlClient {
                         self.handle_before(message, rng, now);
                     }
                 }
-                Some(ChannelEvent::Failed(_)) => {
+                Some(ChannelEvent::Failed(error)) => {
                     self.actions.push_back(StreamAction::Close { connection: *connection });
+                    let event = SecurityEvent::of_channel(error, None);
+                    event.into_iter().for_each(|event| self.security(event));
                     self.lose_before(now.instant);
                 }
                 Some(ChannelEvent::RotationAbandoned) => {
@@ -122,8 +123,8 @@ impl ControlClient {
 
     /// The connection before has ended, sooner than the next one is ready.
     pub(super) fn lose_before(&mut self, now: Instant) {
+        // The controller ends it itself when it has heard of the newer one.
         if self.has_said_hello() {
-            self.succession.before.iter_mut().for_each(|before| before.is_over = true);
             return;
         }
         let Some(before) = self.succession.before.take() else { return };
@@ -133,13 +134,24 @@ impl ControlClient {
         self.events.push_back(ClientEvent::Disconnected);
     }
 
-    /// The link is ready: the connection before is not needed any more.
-    pub(super) fn end_before(&mut self, now: Instant) {
-        if let Some(Before { connection, .. }) = self.succession.before.take() {
-            self.actions.push_back(StreamAction::Close { connection });
-        }
+    /// The link is ready: the connection before is not needed any more. True if there was one.
+    pub(super) fn end_before(&mut self, now: Instant) -> bool {
+        let before = self.succession.before.take();
         self.succession.since = Some(now);
         self.succession.lifetime.handle_begun(now);
+        let before = before.map(|before| before.connection);
+        self.actions.extend(before.map(|connection| StreamAction::Close { connection }));
+        before.is_some()
+    }
+
+    /// In another network nothing is known of who is in between.
+    pub(super) fn forget_lifetime(&mut self) {
+        self.succession.lifetime = Lifetime::default();
+    }
+
+    /// The device was approved, as it heard over the connection before.
+    pub(super) fn approve_before(&mut self) {
+        self.succession.before.iter_mut().for_each(|before| before.pending = false);
     }
 
     /// Ends the connection and tries again after a pause that grows, or goes back to the one before.
@@ -151,11 +163,10 @@ impl ControlClient {
     }
 
     pub(super) fn retry(&mut self, rng: &mut dyn CryptoRng, now: Now) {
-        self.map.abandon();
-        let was_ready = self.is_ready() || self.succession.before.is_some();
+        let (was_ready, has_said_hello) = (self.is_online(), self.has_said_hello());
         let before = self.succession.before.take();
-        if let Some(before) = before.filter(|before| !before.is_over) {
-            let Before { connection, channel, pending, since, .. } = before;
+        if let Some(before) = before.filter(|_| !has_said_hello) {
+            let Before { connection, channel, pending, since } = before;
             self.link = Link::Open { connection, channel, phase: Phase::Ready { pending } };
             self.places.forget_attempts();
             self.succession.since = since;
@@ -165,6 +176,7 @@ impl ControlClient {
         if was_ready {
             self.events.push_back(ClientEvent::Disconnected);
         }
+        self.map.abandon();
         if let Link::Open { channel, .. } = &self.link
             && channel.is_rotating()
         {
@@ -178,6 +190,9 @@ impl ControlClient {
 
     /// Ends all connections, and dials again then.
     pub(super) fn close(&mut self, until: Instant, refusal: Option<Refusal>) {
+        if self.succession.before.is_some() {
+            self.events.push_back(ClientEvent::Disconnected);
+        }
         let before = self.succession.before.take().map(|before| before.connection);
         for connection in self.connection().into_iter().chain(before) {
             self.actions.push_back(StreamAction::Close { connection });
@@ -198,6 +213,11 @@ impl ControlClient {
     /// Whether the link's connection has told the controller what this device knows.
     fn has_said_hello(&self) -> bool {
         matches!(self.link, Link::Open { phase: Phase::Hello { .. } | Phase::Ready { .. }, .. })
+    }
+
+    /// Whether the controller has welcomed the device over a connection that is not known to have ended.
+    fn is_online(&self) -> bool {
+        self.is_ready() || self.succession.before.is_some()
     }
 
     /// Whether there is a connection over which the controller has welcomed the device and still listens.

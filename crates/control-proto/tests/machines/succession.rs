@@ -40,14 +40,11 @@ fn aged() -> World {
 #[test]
 fn a_node_whose_connections_are_cut_at_one_age_is_never_without() {
     let mut world = aged();
-    let whole_maps = |world: &World| world.nodes[1].events.len();
-    let before = whole_maps(&world);
-    pass(&mut world, 3_600, |world| {
+    pass(&mut world, 3_000, |world| {
         assert_eq!(world.status(1), ClientStatus::Online);
         assert_eq!(world.map(0).version(), world.map(1).version());
     });
     assert_eq!(losses(&world), 2);
-    assert!(whole_maps(&world) < before + 3_600 / 7 + 2 * 3_600 / 54 + 10);
 }
 
 #[test]

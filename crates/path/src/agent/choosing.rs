@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::delivery::Delivery;
 use super::{DECISIONS, PathAgent};
 use crate::alias::Alias;
 use crate::io::PathEvent;
@@ -118,11 +119,12 @@ impl PathAgent {
         let decision = Decision { at: now, path, reason };
         self.chosen = path;
         self.unanswered = None;
-        self.begin_search(now);
+        self.delivery = Delivery::default();
         if self.decisions.len() == DECISIONS {
             self.decisions.pop_front();
         }
         self.decisions.push_back(decision);
         self.events.push_back(PathEvent::Chosen(decision));
+        self.begin_search(now);
     }
 }

@@ -78,7 +78,7 @@ impl PathAgent {
             retry = retry.min(KEEP_ALIVE);
         }
         let is_held = self.calls.is_held(now);
-        let chosen = self.chosen;
+        let (chosen, mut is_chosen_probed) = (self.chosen, false);
         for (address, remote) in self.remotes.all_mut() {
             let waits = is_held && !remote.is_proven();
             if waits || remote.due().is_none_or(|at| at > now) {
@@ -96,11 +96,16 @@ impl PathAgent {
             // Whether it is a path at all comes before how large packets it carries.
             let is_in_use = path == chosen && remote.is_proven();
             let mtu = if is_in_use { remote.mtu.carried() } else { BASE_MTU };
-            remote.handle_probe_sent(transaction, retry, now);
+            let sent = self.counts.map_or(0, |counts| counts.sent);
+            remote.handle_probe_sent((transaction, sent), retry, now);
             self.transmits.push_back(Transmit::probe(path, transaction, mtu));
-            if path == chosen && self.unanswered.is_none() {
-                self.unanswered = Some(Unanswered::since(now));
+            if path == chosen {
+                self.unanswered.get_or_insert(Unanswered::since(now));
+                is_chosen_probed = true;
             }
+        }
+        if is_chosen_probed {
+            self.watch_delivery(now);
         }
     }
 }

@@ -97,7 +97,7 @@ pub(crate) fn open(config: &UdpConfig) -> io::Result<Opened> {
 }
 
 /// Has what is too large for the way go in parts, which routers make over IPv4 and this host over IPv6, or not at all.
-pub(crate) fn set_splitting(socket: &OwnedFd, is_ipv4: bool, on: bool) -> io::Result<()> {
+pub(crate) fn set_splitting(socket: &impl AsRawFd, is_ipv4: bool, on: bool) -> io::Result<()> {
     if is_ipv4 {
         let mode = if on { libc::IP_PMTUDISC_DONT } else { libc::IP_PMTUDISC_PROBE };
         return set_option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, mode);
@@ -125,7 +125,7 @@ pub(crate) fn set_mark(socket: &OwnedFd, mark: u32) -> io::Result<()> {
     set_option(socket, libc::SOL_SOCKET, libc::SO_MARK, mark)
 }
 
-fn set_option(socket: &OwnedFd, level: i32, option: i32, value: i32) -> io::Result<()> {
+fn set_option(socket: &impl AsRawFd, level: i32, option: i32, value: i32) -> io::Result<()> {
     let length = socklen(size_of::<i32>());
     // SAFETY: the option value is one valid int of the stated length.
     let result = unsafe {

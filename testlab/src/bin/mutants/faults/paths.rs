@@ -90,6 +90,18 @@ pub(super) const FAULTS: &[Fault] = &[
         tests: &[in_sim(&["packet_sizes::what_does_not_pass_is_refused_with_the_size_that_does"])],
     },
     Fault {
+        name: "void-path-kept",
+        breaks: "a path is left that carries pings and none of the tunnel's packets",
+        edits: &[Edit {
+            file: "crates/path/src/agent/delivery.rs",
+            original: "return answer.at >= since + AGAIN;",
+            seeded: "return !AWAKE && answer.at >= since + AGAIN;",
+        }],
+        tests: &[in_sim(&[
+            "censors::a_network_that_begins_to_drop_packets_of_the_tunnel_is_left_within_5_s",
+        ])],
+    },
+    Fault {
         name: "narrow-path-kept",
         breaks: "a path is left when it carries no packets of full size any more",
         edits: &[Edit {

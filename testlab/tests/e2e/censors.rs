@@ -1,0 +1,39 @@
+//! Networks that drop what looks like WireGuard.
+
+use std::time::Duration;
+
+use testlab::network::Lab;
+use testlab::probes::Probes;
+
+use crate::PATIENCE;
+
+/// Drops UDP whose payload begins as WireGuard's messages do.
+const CENSOR: &str = "table inet censor {
+    chain out { type filter hook output priority 0;
+        meta l4proto udp @th,64,32 { 0x01000000, 0x02000000, 0x03000000, 0x04000000 } drop
+    }
+}";
+/// Two ends find out within two seconds each, on a machine that is busy with other tests.
+const OUTAGE: Duration = Duration::from_secs(6);
+
+#[test]
+fn where_wireguard_is_dropped_traffic_takes_the_relay_and_why_says_so() {
+    let mut lab = Lab::new();
+    let (alice, bob) = (lab.device("alice"), lab.device("bob"));
+    alice.wait_for_path(&bob, "direct", PATIENCE);
+    bob.wait_for_path(&alice, "direct", PATIENCE);
+
+    let probes = Probes::start(&alice, &bob.addresses()[0]);
+    probes.watch(Duration::from_secs(1));
+    for device in [&alice, &bob] {
+        device.namespace().nft(CENSOR);
+    }
+    probes.watch(Duration::from_secs(12));
+    let gap = probes.stop().longest_gap();
+    assert!(gap <= OUTAGE, "{gap:?} without an answer");
+    for (from, to) in [(&alice, &bob), (&bob, &alice)] {
+        assert_eq!(from.path_kind(to).as_deref(), Some("relay"));
+        let why = String::from_utf8_lossy(&from.ask(&["why", &to.full_name()]).stdout).into_owned();
+        assert!(why.contains("drops the tunnel's packets"), "{why}");
+    }
+}
