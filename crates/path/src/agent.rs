@@ -428,6 +428,9 @@ impl PathAgent {
         let (answer, sample) = match path {
             Path::Direct(address) => {
                 let answer = self.handle_direct_pong(address, transaction, now);
+                if answer.is_some() {
+                    self.reconsider_void(canonical(address), arrived);
+                }
                 let sample = answer.map(|answer| now.saturating_duration_since(answer.at));
                 (answer, sample)
             }

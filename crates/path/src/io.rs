@@ -69,7 +69,7 @@ pub enum PathEvent {
     },
     /// Packets of the tunnel without content are to be sent there, three of them: whether they come, the next pong says.
     TunnelProbe {
-        /// Where to, on the chosen path.
+        /// Where to: the chosen path, or one that is not used because none pass.
         to: SocketAddr,
     },
     /// Sockets beside the device's own are to be opened towards this address of the peer, [`SOCKETS`](crate::SOCKETS) of

@@ -34,7 +34,7 @@ pub(crate) const LOST_AFTER: Duration = Duration::from_secs(1);
 /// A path on which so many probes in a row were lost does not carry them any more. If other things still came from there,
 /// smaller ones, it is what RFC 8899, section 4.3, calls a black hole.
 const MUTE_AFTER: usize = 5;
-/// For how long a path is not used that carries pings, and none of the tunnel's packets.
+/// For how long a path is not used that carries pings, and none of the tunnel's packets, unless some turn out to pass.
 const VOID: Duration = Duration::from_secs(600);
 /// Probes that the loss is taken over.
 const HISTORY: usize = 16;
@@ -74,8 +74,7 @@ pub(crate) struct Remote {
     /// Whether our translator may have a mapping for it.
     mapped: bool,
     was_narrow: bool,
-    /// Until when it is not used, since it carries none of the tunnel's packets.
-    void_until: Option<Instant>,
+    void: Option<Void>,
     pub(crate) mtu: MtuSearch,
 }
 
@@ -86,6 +85,14 @@ struct Probe {
     /// Packets of the tunnel that had been sent straight to the peer by then.
     packets: u32,
     answered: bool,
+}
+
+/// What is known of a path that is not used, since it carries none of the tunnel's packets.
+#[derive(Clone, Copy, Debug)]
+struct Void {
+    until: Instant,
+    /// Packets that had come to the peer.
+    arrived: u32,
 }
 
 /// A probe that was answered.
@@ -109,7 +116,7 @@ impl Remote {
             next: None,
             mapped: false,
             was_narrow: false,
-            void_until: None,
+            void: None,
             mtu,
         }
     }
@@ -197,14 +204,19 @@ impl Remote {
         }
     }
 
-    /// It carries pings, and none of the tunnel's packets.
-    pub(crate) fn find_void(&mut self, now: Instant) {
-        self.void_until = Some(now + VOID);
+    /// It carries pings, and none of the tunnel's packets, of which so many have come to the peer.
+    pub(crate) fn find_void(&mut self, arrived: u32, now: Instant) {
+        self.void = Some(Void { until: now + VOID, arrived });
     }
 
     /// Whether that was found lately.
     pub(crate) fn is_void(&self, now: Instant) -> bool {
-        self.void_until.is_some_and(|until| now < until)
+        self.void.is_some_and(|void| now < void.until)
+    }
+
+    /// Takes how many of the tunnel's packets have come, while none go by any other path: if there are more, some pass.
+    pub(crate) fn handle_arrived(&mut self, arrived: u32) {
+        self.void.take_if(|void| void.arrived != arrived);
     }
 
     pub(crate) fn stop_probing(&mut self) {

@@ -405,8 +405,7 @@ fn the_size_of_packets_is_looked_for_only_while_there_is_traffic() {
 }
 
 #[test]
-fn a_path_that_carries_pings_and_no_packets_is_left_within_two_seconds_and_not_used_for_ten_minutes()
- {
+fn a_path_that_carries_pings_and_no_packets_is_left_within_two_seconds_until_packets_pass() {
     let mut net = Net::new();
     net.carries_tunnel = false;
     let pass = |net: &mut Net, seconds: u64| {

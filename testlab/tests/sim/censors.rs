@@ -50,9 +50,8 @@ fn where_what_looks_like_wireguard_is_dropped_traffic_takes_the_relay_within_5_s
         let (worst, all) = ask(&mut world, 9 * MINUTE);
         assert!(worst <= LOST && all <= 2 * LOST, "{types:?}: {worst} in a row of {all}");
         assert_eq!(world.path(0, 1), "relay");
-        // Whoever moves to where all passes does not wait.
         world.censor = |_| false;
-        let (_, lost) = ask(&mut world, 3 * MINUTE);
+        let (_, lost) = ask(&mut world, MINUTE);
         assert_eq!(lost, 0);
         assert!(world.path(0, 1).starts_with("direct"), "{}", world.path(0, 1));
     }

@@ -4,6 +4,7 @@
 //! come that way. Where that is in question some packets without content are sent, so a path that drops them is found out by two further
 //! pongs, however little traffic there is.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::PathAgent;
@@ -15,6 +16,8 @@ use crate::why::{Path, Reason};
 const FEW: u32 = 3;
 /// Between two pings that are to tell whether packets come.
 const AGAIN: Duration = Duration::from_millis(500);
+/// What was found out is in question again after this at the soonest.
+const SETTLED: Duration = Duration::from_secs(5);
 
 /// What is known of the chosen path.
 #[derive(Debug, Default)]
@@ -25,6 +28,8 @@ pub(super) struct Delivery {
     void_since: Option<Instant>,
     /// Whether some have come.
     is_confirmed: bool,
+    /// When that was in question again.
+    doubted: Option<Instant>,
 }
 
 impl Delivery {
@@ -39,7 +44,7 @@ impl Delivery {
         if arrived != mark.arrived {
             // Fewer than before have come to a peer that was started anew.
             let has_grown = arrived.wrapping_sub(mark.arrived) < u32::MAX / 2;
-            *self = Self { mark: Some(counts), void_since: None, is_confirmed: has_grown };
+            (self.mark, self.void_since, self.is_confirmed) = (Some(counts), None, has_grown);
         } else if sent >= FEW {
             let since = *self.void_since.get_or_insert(answer.at);
             return answer.at >= since + AGAIN;
@@ -80,8 +85,20 @@ impl PathAgent {
 
     /// Nothing comes back, or the peer sends frames: whether packets come is in question once more.
     pub(super) fn doubt_delivery(&mut self, now: Instant) {
-        if std::mem::take(&mut self.delivery.is_confirmed) {
+        let is_settled = self.delivery.doubted.is_some_and(|before| now < before + SETTLED);
+        if self.delivery.is_confirmed && !is_settled {
+            self.delivery.is_confirmed = false;
+            self.delivery.doubted = Some(now);
             self.watch_delivery(now);
+        }
+    }
+
+    /// Takes what a pong on a path that is not used says of the packets that have come: perhaps some pass after all.
+    pub(super) fn reconsider_void(&mut self, address: SocketAddr, arrived: Option<u32>) {
+        if !self.is_direct()
+            && let (Some(remote), Some(arrived)) = (self.remotes.get_mut(address), arrived)
+        {
+            remote.handle_arrived(arrived);
         }
     }
 
@@ -103,7 +120,7 @@ impl PathAgent {
             && self.has_frames()
             && let Some(remote) = self.remotes.get_mut(address)
         {
-            remote.find_void(now);
+            remote.find_void(arrived, now);
             self.choose_again(Reason::Void, now);
         }
     }

@@ -79,6 +79,7 @@ impl PathAgent {
         }
         let is_held = self.calls.is_held(now);
         let (chosen, mut is_chosen_probed) = (self.chosen, false);
+        let uses_frames = !self.is_direct();
         for (address, remote) in self.remotes.all_mut() {
             let waits = is_held && !remote.is_proven();
             if waits || remote.due().is_none_or(|at| at > now) {
@@ -99,6 +100,9 @@ impl PathAgent {
             let sent = self.counts.map_or(0, |counts| counts.sent);
             remote.handle_probe_sent((transaction, sent), retry, now);
             self.transmits.push_back(Transmit::probe(path, transaction, mtu));
+            if uses_frames && remote.is_void(now) {
+                self.events.push_back(PathEvent::TunnelProbe { to: address });
+            }
             if path == chosen {
                 self.unanswered.get_or_insert(Unanswered::since(now));
                 is_chosen_probed = true;
