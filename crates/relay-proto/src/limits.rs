@@ -26,9 +26,9 @@ pub const LOAD_REPORT_INTERVAL: Duration = Duration::from_secs(60);
 /// CoDel.
 pub const CLIENT_QUEUE_BYTES: usize = 8_000_000;
 
-/// How many frames that may be; one flow gets at most half of them, too. Their receivers refuse a frame that 1,024 of its session
-/// overtake, and flows overtake each other in the queue.
-pub const CLIENT_QUEUE_FRAMES: usize = 1_000;
+/// How many frames that may be. Their receivers refuse a frame that 1,024 of its session overtake, and
+/// flows overtake each other in the queue.
+pub const CLIENT_QUEUE_FRAMES: usize = 512;
 
 /// Messages beside data that may wait for a client, which are never dropped: more than its own rate
 /// lets it cause in ten seconds.
