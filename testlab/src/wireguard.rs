@@ -52,8 +52,8 @@ impl End {
         self.namespace.run("ip", &["link", "set", &self.interface, "mtu", "1420", "up"]);
     }
 
-    /// Takes up what stands in a file for `wg-quick` that lacks the private key, with another MTU.
-    pub fn adopt(&self, configuration: &str, mtu: u16) {
+    /// Takes up what stands in a file for `wg-quick` that lacks the private key, with another MTU. Returns its addresses.
+    pub fn adopt(&self, configuration: &str, mtu: u16) -> Vec<String> {
         let is_of_interface = |line: &&str| line.starts_with("Address") || line.starts_with("MTU");
         let rest: Vec<_> = configuration.lines().filter(|line| !is_of_interface(line)).collect();
         let file = self.key_file.with_extension("conf");
@@ -67,10 +67,13 @@ impl End {
             values.flat_map(|list| list.split(',')).map(|one| one.trim().to_owned()).collect()
         };
         self.namespace.run("ip", &["link", "set", &self.interface, "mtu", &mtu.to_string(), "up"]);
-        listed("Address").iter().for_each(|address| self.add_address(address));
+        let addresses = listed("Address");
+        addresses.iter().for_each(|address| self.add_address(address));
         for to in listed("AllowedIPs") {
             self.namespace.run("ip", &["route", "replace", &to, "dev", &self.interface]);
         }
+        let bare = |address: &String| address.split('/').next().unwrap_or(address).to_owned();
+        addresses.iter().map(bare).collect()
     }
 
     /// Its public key.

@@ -33,7 +33,7 @@
 //! |---|---|
 //! | `message` | the messages, refusals |
 //! | `map` | the map on a node: apply, expire, keep |
-//! | `client` | a node's channel: join, resume, renew, reconnect |
+//! | `client` | a node's channel: join, resume, renew, reconnect, replace before it is cut |
 //! | `controller` | the controller: hello, messages, administration, publication |
 //! | `owner` | invites and signatures of the network's owner, in strict mode |
 //! | `admin` | requests and views of administrators |

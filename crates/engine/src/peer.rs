@@ -167,7 +167,6 @@ impl Peer {
 
     /// Tells the path agent what data threads did since the last call; true if anything moved.
     pub(crate) fn sample(&mut self, now: Instant) -> bool {
-        self.tell_counts(now);
         let sample = Sample {
             sent: self.traffic.counters.sent_packets.load(Relaxed),
             sent_bytes: self.traffic.counters.sent_bytes.load(Relaxed),

@@ -4,6 +4,7 @@ mod choosing;
 mod delivery;
 mod meeting;
 mod probing;
+mod quality;
 mod scattering;
 mod sizes;
 
@@ -22,6 +23,7 @@ use crate::disco::{Message, TransactionId};
 use crate::frames::Frames;
 use crate::guesses::Guesses;
 use crate::io::{Counts, PathConfig, PathEvent, RemoteStatus, Transmit};
+use crate::loss::LossMeter;
 use crate::relay_choice::RelayChange;
 use crate::remote::{Answer, Remote};
 use crate::remotes::Remotes;
@@ -60,6 +62,7 @@ pub struct PathAgent {
     /// What the tunnel has sent and received straight, where there is a session.
     counts: Option<Counts>,
     delivery: Delivery,
+    loss: LossMeter,
     user_pings: Option<Instant>,
     decisions: VecDeque<Decision>,
     transmits: VecDeque<Transmit>,
@@ -98,6 +101,7 @@ impl PathAgent {
             scatter: Scatter::default(),
             counts: None,
             delivery: Delivery::default(),
+            loss: LossMeter::default(),
             user_pings: None,
             decisions: VecDeque::new(),
             transmits: VecDeque::new(),
@@ -177,6 +181,7 @@ impl PathAgent {
 
     /// There is one more way for frames, or one less.
     fn handle_frames(&mut self, gained: bool, reason: Reason, now: Instant) {
+        self.frames.handle_change();
         if !self.is_direct() {
             self.choose_again(reason, now);
         }
@@ -188,6 +193,7 @@ impl PathAgent {
     /// Frames for the peer go through another of its relays, and not over a stream any more.
     pub fn handle_relay_change(&mut self, change: RelayChange, now: Instant) {
         (self.frames.relay, self.frames.stream) = (true, false);
+        self.frames.handle_change();
         if matches!(self.chosen, Path::Relay | Path::Stream) {
             let reason = match change {
                 RelayChange::Silent(since) => Reason::Unanswered { since },
@@ -275,7 +281,7 @@ impl PathAgent {
         };
         let is_usable = match path {
             Path::Direct(address) => {
-                let is_poor = |remote: &Remote| remote.was_narrow() || remote.is_void(now);
+                let is_poor = |remote: &Remote| remote.is_poor(now);
                 self.permits(address) && !self.remotes.get(address).is_some_and(is_poor)
             }
             Path::Relay | Path::Stream => true,
@@ -333,6 +339,7 @@ impl PathAgent {
         self.ask_for_mapping(budget, now);
         self.tell_mapping(budget, now);
         self.meet(budget, rng, now);
+        self.watch_quality(rng, now);
         self.send_frame_ping(rng, now);
         self.send_probes(budget, rng, now);
         if !self.calls.is_held(now) {
@@ -430,6 +437,7 @@ impl PathAgent {
                 let answer = self.handle_direct_pong(address, transaction, now);
                 if answer.is_some() {
                     self.reconsider_void(canonical(address), arrived);
+                    self.reconsider_shunned(canonical(address), now);
                 }
                 let sample = answer.map(|answer| now.saturating_duration_since(answer.at));
                 (answer, sample)
@@ -445,8 +453,8 @@ impl PathAgent {
         if let Path::Direct(_) = path {
             self.choose_best(Reason::Proven { latency }, now);
         }
-        if let Some(answer) = answer.filter(|_| path == self.chosen) {
-            self.check_delivery(&answer, arrived, now);
+        if let Some(answer) = answer {
+            self.judge(path, &answer, arrived, now);
         }
     }
 

@@ -7,6 +7,7 @@ use rand_core::CryptoRng;
 
 use crate::disco::{Message, TransactionId};
 use crate::io::Transmit;
+use crate::remote::smoothed;
 use crate::why::Path;
 
 /// Pings of the user that may wait for their pongs.
@@ -18,6 +19,8 @@ pub(crate) struct Frames {
     pub(crate) relay: bool,
     pub(crate) stream: bool,
     pings: VecDeque<(TransactionId, Instant)>,
+    pinged: Option<Instant>,
+    latency: Option<Duration>,
 }
 
 impl Frames {
@@ -28,6 +31,21 @@ impl Frames {
             (false, true) => Path::Relay,
             (false, false) => Path::None,
         }
+    }
+
+    /// There is one more way or one less, or frames go through another relay.
+    pub(crate) fn handle_change(&mut self) {
+        self.latency = None;
+    }
+
+    /// When a ping was sent over this way last.
+    pub(crate) fn pinged(&self) -> Option<Instant> {
+        self.pinged
+    }
+
+    /// Its smoothed round trip, if it has been measured.
+    pub(crate) fn latency(&self) -> Option<Duration> {
+        self.latency
     }
 
     /// A message over this way.
@@ -44,6 +62,7 @@ impl Frames {
             self.pings.pop_front();
         }
         self.pings.push_back((transaction, now));
+        self.pinged = Some(now);
         Some(transmit)
     }
 
@@ -55,6 +74,8 @@ impl Frames {
     ) -> Option<Duration> {
         let index = self.pings.iter().position(|(sent, _)| *sent == transaction)?;
         let (_, sent) = self.pings.remove(index)?;
-        Some(now.saturating_duration_since(sent))
+        let sample = now.saturating_duration_since(sent);
+        self.latency = Some(smoothed(self.latency, sample));
+        Some(sample)
     }
 }

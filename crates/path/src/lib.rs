@@ -14,6 +14,8 @@
 //! - **Proof.** A direct path is used only after one of our own pings came back over it, or after
 //!   the peer, which proves likewise, made a session over it. These pings are as long as what a tunnel packet of
 //!   [`BASE_MTU`] bytes becomes; a path that ceases to carry those is left, whatever else comes over it.
+//! - **Packets, not only pings.** A path that carries pings and drops the tunnel's packets is left within seconds: each pong
+//!   says how many have come ([`Counts`]). Some are sent there now and then, and it is used again once they arrive.
 //! - **Larger packets where they pass.** On the chosen path pings of other lengths find out how large packets it carries, up to
 //!   what the tunnel is meant for; where they cease to pass, smaller ones do (RFC 8899, [`PathAgent::mtu`]).
 //! - **Both ends at once.** Probing starts with a call-me-maybe through the relay. It carries our
@@ -57,12 +59,14 @@ mod filtering;
 mod frames;
 mod guesses;
 mod io;
+mod loss;
 mod mtu;
 mod relay_choice;
 mod remote;
 mod remotes;
 mod rendezvous;
 mod scatter;
+mod shunning;
 pub mod stun;
 mod stun_client;
 mod survey;

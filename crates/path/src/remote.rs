@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use crate::candidate::{Candidate, CandidateKind};
 use crate::disco::TransactionId;
+use crate::loss::HEAVY;
 use crate::mtu::MtuSearch;
+use crate::shunning::Shunning;
 
 /// Gaps between the probes of a burst. Both ends start at about the same time; the last probe
 /// leaves 1.5 s after the first, so slow call-me-maybes still find the hole open.
@@ -19,8 +21,8 @@ pub(crate) const BURST: [Duration; 4] = [
 ];
 /// Between probes of a proven path: below the 30 s after which the strictest NATs forget a mapping.
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(20);
-/// The same while large packets are sent.
-const KEEP_ALIVE_LARGE: Duration = Duration::from_secs(5);
+/// The same while large packets are sent or many, and where a path is to prove itself better than it was.
+pub(crate) const KEEP_ALIVE_BUSY: Duration = Duration::from_secs(5);
 /// Between probes of an unproven path while there is traffic.
 const RETRY: Duration = Duration::from_secs(30);
 /// The same while nothing comes from the peer at all: at least this ...
@@ -36,8 +38,14 @@ pub(crate) const LOST_AFTER: Duration = Duration::from_secs(1);
 const MUTE_AFTER: usize = 5;
 /// For how long a path is not used that carries pings, and none of the tunnel's packets, unless some turn out to pass.
 const VOID: Duration = Duration::from_secs(600);
+/// Answers of which the fastest says how long a path takes when nothing waits.
+const RECENT: usize = 3;
 /// Probes that the loss is taken over.
 const HISTORY: usize = 16;
+/// Fewer probes do not tell that a path on which many got lost is better now.
+const TELLING: usize = 10;
+/// Loss of pings, in percent, for which the incumbent gives way to a rival that has less than [`HEAVY`].
+const UNBEARABLE: u8 = 45;
 /// A rival must be faster by this share of the incumbent's latency ...
 const HYSTERESIS_SHARE: u32 = 5;
 /// ... and at least by this much, or paths would alternate with the jitter.
@@ -47,10 +55,12 @@ const HYSTERESIS_LEAST: Duration = Duration::from_millis(5);
 /// to last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rank {
+    /// It was not left lately for what got lost on it, or for how long it took.
+    pub trusted: bool,
     /// Nobody passes it on.
     pub straight: bool,
-    /// Loss in steps that matter: under 5 %, under 20 %, worse.
-    pub loss: Reverse<u8>,
+    /// Not many of its pings get lost.
+    pub steady: bool,
     /// Round trip, with the incumbent's advantage taken off.
     pub latency: Reverse<Duration>,
     /// IPv6 before IPv4 where all else is equal.
@@ -75,6 +85,7 @@ pub(crate) struct Remote {
     mapped: bool,
     was_narrow: bool,
     void: Option<Void>,
+    pub(crate) shunning: Shunning,
     pub(crate) mtu: MtuSearch,
 }
 
@@ -82,9 +93,17 @@ pub(crate) struct Remote {
 struct Probe {
     transaction: TransactionId,
     sent: Instant,
-    /// Packets of the tunnel that had been sent straight to the peer by then.
-    packets: u32,
-    answered: bool,
+    /// Packets of the tunnel that had been sent straight to the peer by then, if there was a session.
+    packets: Option<u32>,
+    /// How long the answer took, if it has come.
+    latency: Option<Duration>,
+}
+
+impl Probe {
+    /// Whether its answer may still come.
+    fn is_open(&self, now: Instant) -> bool {
+        self.latency.is_none() && now < self.sent + LOST_AFTER
+    }
 }
 
 /// What is known of a path that is not used, since it carries none of the tunnel's packets.
@@ -100,8 +119,8 @@ struct Void {
 pub(crate) struct Answer {
     /// When it was sent.
     pub(crate) at: Instant,
-    /// Packets of the tunnel that had been sent straight to the peer by then.
-    pub(crate) sent: u32,
+    /// Packets of the tunnel that had been sent straight to the peer by then, if there was a session.
+    pub(crate) sent: Option<u32>,
 }
 
 impl Remote {
@@ -117,6 +136,7 @@ impl Remote {
             mapped: false,
             was_narrow: false,
             void: None,
+            shunning: Shunning::default(),
             mtu,
         }
     }
@@ -145,6 +165,26 @@ impl Remote {
         self.latency
     }
 
+    /// The least round trip of its last pings, so without what waits in queues now and then; none after too few.
+    pub(crate) fn least_latency(&self) -> Option<Duration> {
+        let latest = || self.probes.iter().rev().filter_map(|probe| probe.latency).take(RECENT);
+        latest().min().filter(|_| latest().count() == RECENT)
+    }
+
+    /// The mean over all pings that are remembered, which jitter changes little.
+    fn mean_latency(&self) -> Option<Duration> {
+        let answered = self.probes.iter().filter_map(|probe| probe.latency);
+        let (count, sum) =
+            answered.fold((0, Duration::ZERO), |(count, sum), latency| (count + 1, sum + latency));
+        sum.checked_div(count).or(self.latency)
+    }
+
+    /// How many packets of the tunnel have been sent since it was probed, if this many have been sent by now.
+    pub(crate) fn packets_since_probe(&self, sent: u32) -> u32 {
+        let before = self.probes.back().and_then(|probe| probe.packets);
+        before.map_or(0, |before| sent.wrapping_sub(before))
+    }
+
     pub(crate) fn heard(&self) -> Option<Instant> {
         self.heard
     }
@@ -156,15 +196,15 @@ impl Remote {
 
     /// Since when probes, which are as long as full packets, get no answers any more.
     pub(crate) fn mute_since(&self, now: Instant) -> Option<Instant> {
-        let is_open = |probe: &&Probe| !probe.answered && now < probe.sent + LOST_AFTER;
-        let latest = || self.probes.iter().rev().skip_while(is_open).take(MUTE_AFTER);
-        let is_mute = latest().count() == MUTE_AFTER && latest().all(|probe| !probe.answered);
+        let settled = || self.probes.iter().rev().skip_while(|probe| probe.is_open(now));
+        let latest = || settled().take(MUTE_AFTER);
+        let is_mute = latest().count() == MUTE_AFTER && latest().all(|it| it.latency.is_none());
         latest().last().filter(|_| is_mute).map(|probe| probe.sent)
     }
 
-    /// Whether full packets did not pass when they were tried last.
-    pub(crate) fn was_narrow(&self) -> bool {
-        self.was_narrow
+    /// Whether it is not to be used just because the peer does.
+    pub(crate) fn is_poor(&self, now: Instant) -> bool {
+        self.was_narrow || self.is_void(now) || self.shunning.is_on()
     }
 
     /// Full packets have not passed since; true if smaller ones have.
@@ -192,11 +232,6 @@ impl Remote {
         self.next = Some(now);
     }
 
-    /// Large packets go there.
-    pub(crate) fn hasten_keep_alive(&mut self, now: Instant) {
-        self.hasten_probe(KEEP_ALIVE_LARGE, now);
-    }
-
     /// The next probe follows the last one after this at the latest.
     pub(crate) fn hasten_probe(&mut self, pause: Duration, now: Instant) {
         if let (Some(next), Some(last)) = (self.next, self.probes.back()) {
@@ -217,6 +252,13 @@ impl Remote {
     /// Takes how many of the tunnel's packets have come, while none go by any other path: if there are more, some pass.
     pub(crate) fn handle_arrived(&mut self, arrived: u32) {
         self.void.take_if(|void| void.arrived != arrived);
+    }
+
+    /// Another way is better: it is not used for a while, in which its pings tell how it does.
+    pub(crate) fn shun(&mut self, now: Instant) {
+        self.shunning.begin(now);
+        self.probes.clear();
+        self.next = Some(now + KEEP_ALIVE_BUSY);
     }
 
     pub(crate) fn stop_probing(&mut self) {
@@ -245,14 +287,14 @@ impl Remote {
 
     pub(crate) fn handle_probe_sent(
         &mut self,
-        (transaction, packets): (TransactionId, u32),
+        (transaction, packets): (TransactionId, Option<u32>),
         retry: Duration,
         now: Instant,
     ) {
         if self.probes.len() == HISTORY {
             self.probes.pop_front();
         }
-        self.probes.push_back(Probe { transaction, sent: now, packets, answered: false });
+        self.probes.push_back(Probe { transaction, sent: now, packets, latency: None });
         self.mapped = true;
         let rest = if self.proven { LOST_AFTER } else { retry };
         let gap = self.burst.and_then(|position| BURST.get(position));
@@ -269,19 +311,17 @@ impl Remote {
         let probe = self
             .probes
             .iter_mut()
-            .find(|probe| probe.transaction == transaction && !probe.answered)?;
-        probe.answered = true;
+            .find(|probe| probe.transaction == transaction && probe.latency.is_none())?;
         let answer = Answer { at: probe.sent, sent: probe.packets };
         let sample = now.saturating_duration_since(probe.sent);
-        self.latency = Some(match self.latency {
-            Some(smoothed) => (smoothed * 3 + sample) / 4,
-            None => sample,
-        });
+        probe.latency = Some(sample);
+        self.latency = Some(smoothed(self.latency, sample));
         self.proven = true;
         self.was_narrow = false;
         self.heard = Some(now);
         self.burst = None;
-        self.next = Some(now + KEEP_ALIVE);
+        let pause = if self.shunning.is_on() { KEEP_ALIVE_BUSY } else { KEEP_ALIVE };
+        self.next = Some(now + pause);
         Some(answer)
     }
 
@@ -306,12 +346,13 @@ impl Remote {
 
     /// Where this path stands among the proven ones.
     pub(crate) fn rank(&self, incumbent: bool, now: Instant) -> Option<Rank> {
-        let latency = self.latency.filter(|_| self.proven && !self.is_void(now))?;
+        let latency = self.mean_latency().filter(|_| self.proven && !self.is_void(now))?;
         let advantage = (latency / HYSTERESIS_SHARE).max(HYSTERESIS_LEAST);
         let latency = if incumbent { latency.saturating_sub(advantage) } else { latency };
         Some(Rank {
+            trusted: !self.shunning.is_on(),
             straight: !self.is_relayed(),
-            loss: Reverse(loss_band(self.loss_percent(now))),
+            steady: self.loss_percent(now) < if incumbent { UNBEARABLE } else { HEAVY },
             latency: Reverse(latency),
             ipv6: self.candidate.address.is_ipv6(),
         })
@@ -319,21 +360,27 @@ impl Remote {
 
     /// Share of recent probes without an answer.
     pub(crate) fn loss_percent(&self, now: Instant) -> u8 {
-        let settled =
-            self.probes.iter().filter(|probe| probe.answered || now >= probe.sent + LOST_AFTER);
-        let (total, lost) = settled.fold((0_usize, 0_usize), |(total, lost), probe| {
-            (total + 1, lost + usize::from(!probe.answered))
-        });
+        let (total, lost) = self.losses(now);
         u8::try_from((lost * 100).checked_div(total).unwrap_or(0)).unwrap_or(100)
+    }
+
+    /// Whether enough pings have gone there to say that few get lost.
+    pub(crate) fn is_steady(&self, now: Instant) -> bool {
+        self.losses(now).0 >= TELLING && self.loss_percent(now) < HEAVY
+    }
+
+    /// How many recent probes are settled, and how many of them got lost.
+    fn losses(&self, now: Instant) -> (usize, usize) {
+        let settled = self.probes.iter().filter(|probe| !probe.is_open(now));
+        settled.fold((0, 0), |(total, lost), probe| {
+            (total + 1, lost + usize::from(probe.latency.is_none()))
+        })
     }
 }
 
-fn loss_band(percent: u8) -> u8 {
-    match percent {
-        0..5 => 0,
-        5..20 => 1,
-        20.. => 2,
-    }
+/// A round trip in the mean, in which the latest counts for a quarter.
+pub(crate) fn smoothed(mean: Option<Duration>, sample: Duration) -> Duration {
+    mean.map_or(sample, |mean| (mean * 3 + sample) / 4)
 }
 
 #[cfg(test)]
@@ -358,7 +405,7 @@ mod tests {
         for second in 0..6 {
             let now = start + Duration::from_secs(second);
             let transaction = TransactionId::random(&mut rng);
-            remote.handle_probe_sent((transaction, 0), RETRY, now);
+            remote.handle_probe_sent((transaction, None), RETRY, now);
             if second == 0 {
                 assert!(remote.handle_pong(transaction, now).is_some());
             }
@@ -377,7 +424,7 @@ mod tests {
                 remote.handle_heard(now);
             }
             assert_eq!(remote.find_mute(since, now), is_heard);
-            assert!(!remote.is_proven() && remote.was_narrow() == is_heard);
+            assert!(!remote.is_proven() && remote.was_narrow == is_heard);
             assert_eq!(remote.mtu.carried() == 1_420, !is_heard);
         }
     }

@@ -235,12 +235,14 @@ impl Remotes {
         self.known.values().filter_map(Remote::stale_at).min()
     }
 
-    /// The best proven one, where the chosen one has an advantage.
-    pub(crate) fn best(&self, chosen: Path, now: Instant) -> Option<SocketAddr> {
+    /// The best proven one, where the chosen one has an advantage; one that was left for what is better only if it may not be
+    /// a trusted one.
+    pub(crate) fn best(&self, chosen: Path, trusted: bool, now: Instant) -> Option<SocketAddr> {
         let ranked = self.known.iter().filter_map(|(address, remote)| {
             Some((remote.rank(chosen == Path::Direct(*address), now)?, *address))
         });
-        ranked.max().map(|(_, address)| address)
+        let usable = ranked.filter(|(rank, _)| rank.trusted || !trusted);
+        usable.max().map(|(_, address)| address)
     }
 
     pub(crate) fn latency(&self, path: Path) -> Option<Duration> {

@@ -71,6 +71,18 @@ pub enum Reason {
     Narrow,
     /// The path before carries pings, and none of the tunnel's packets.
     Void,
+    /// The path before loses many of the tunnel's packets.
+    Lossy {
+        /// How many of a hundred.
+        percent: u8,
+    },
+    /// The path before takes far longer than frames do.
+    Slow {
+        /// Its latency.
+        latency: Duration,
+        /// That of frames.
+        frames: Duration,
+    },
     /// Without traffic the path before was not kept alive, so it is no longer proven.
     Idle,
     /// Addresses or routes of this device changed, so nothing is proven any more.
@@ -109,6 +121,15 @@ impl fmt::Display for Reason {
             }
             Self::Narrow => f.write_str("the path before loses packets of full size"),
             Self::Void => f.write_str("the path before drops the tunnel's packets"),
+            Self::Lossy { percent } => {
+                write!(f, "the path before loses {percent} % of the tunnel's packets")
+            }
+            Self::Slow { latency, frames } => write!(
+                f,
+                "the path before takes {:.1} ms, and frames {:.1} ms",
+                ms(latency),
+                ms(frames)
+            ),
             Self::Idle => f.write_str("no traffic, so the direct path was not kept alive"),
             Self::NetworkChanged => f.write_str("this device's network changed"),
             Self::AllocationLost => {

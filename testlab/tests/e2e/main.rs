@@ -17,6 +17,7 @@ mod proxies;
 mod shaping;
 mod stream;
 mod threads;
+mod throttling;
 mod translators;
 mod turn;
 mod underlays;
@@ -25,7 +26,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use testlab::netns::{Process, wait_for};
+use testlab::netns::{Namespace, Process, wait_for};
 use testlab::network::{Device, Lab};
 use testlab::probes::Probes;
 
@@ -49,7 +50,7 @@ fn members_reach_each_other_by_name_over_ipv6_and_ipv4() {
 
     let folder = tempfile::tempdir().expect("a temporary folder");
     std::fs::write(folder.path().join("page.html"), "a page of bob's").expect("a temporary file");
-    let _server = web_server(&bob, folder.path());
+    let _server = web_server(bob.namespace(), folder.path());
     for family in ["-4", "-6"] {
         let url = format!("http://{}:8000/page.html", bob.full_name());
         assert_eq!(
@@ -205,11 +206,11 @@ fn all_that_goes_underneath_bears_the_mark() {
     alice.wait_for_path(&bob, "direct", PATIENCE);
 }
 
-fn web_server(device: &Device, folder: &Path) -> Process {
+fn web_server(host: &Namespace, folder: &Path) -> Process {
     let log = folder.with_extension("http.log");
     let folder = folder.to_string_lossy();
     let args = ["-u", "-m", "http.server", "--bind", "::", "--directory", &folder, "8000"];
-    let mut server = device.namespace().spawn("python3", &args, &log);
+    let mut server = host.spawn("python3", &args, &log);
     server.wait_for_output("Serving HTTP", PATIENCE);
     server
 }
@@ -235,7 +236,7 @@ fn digest(file: &Path) -> String {
 fn files_arrive_whole(to: &Device, from: &Device) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let sent = file_of_noise(folder.path(), 10 * MEGABYTE);
-    let _server = web_server(from, folder.path());
+    let _server = web_server(from.namespace(), folder.path());
     let arrived = folder.path().join("arrived");
     for family in ["-6", "-4"] {
         let url = format!("http://{}:8000/noise", from.full_name());

@@ -28,7 +28,7 @@ fn a_transfer_survives_when_its_path_stops_carrying_full_packets() {
 
     let folder = tempfile::tempdir().expect("a temporary folder");
     let sent = file_of_noise(folder.path(), 100 * MEGABYTE);
-    let _server = web_server(&bob, folder.path());
+    let _server = web_server(bob.namespace(), folder.path());
     let mut fetching = Fetch::start(&alice, &bob, &["--limit-rate", "2M"], folder.path());
     fetching.advance(4 * MEGABYTE);
     bob.namespace().nft(
@@ -100,7 +100,7 @@ fn packets_are_as_large_as_the_path_carries_and_the_system_is_told_how_large() {
         assert!(route.contains(&format!("mtu {size}")), "{route}");
     }
     let sent = file_of_noise(folder.path(), 20 * MEGABYTE);
-    let _server = web_server(&alice, folder.path());
+    let _server = web_server(alice.namespace(), folder.path());
     let arrived = tempfile::tempdir().expect("a folder");
     assert_eq!(Fetch::start(&bob, &alice, &[], arrived.path()).finish(), sent);
     assert_eq!(alice.path_kind(&bob).as_deref(), Some("direct"));

@@ -67,7 +67,7 @@ fn talk_over_a_recorded_stream(lab: &mut Lab, folder: &Path, capture: &Path) {
     bob.wait_for_path(&alice, "stream", PATIENCE);
 
     std::fs::write(folder.join("zeros"), vec![0; 10 * MEGABYTE]).expect("a temporary file");
-    let _server = web_server(&bob, folder);
+    let _server = web_server(bob.namespace(), folder);
     let url = format!("http://{}:8000/zeros", bob.full_name());
     let fetch = ["-sS", "--max-time", "60", "-o", "/dev/null", "-w", "%{size_download}", &url];
     let fetched = alice.namespace().run("curl", &fetch);

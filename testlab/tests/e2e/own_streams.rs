@@ -76,7 +76,7 @@ fn a_transfer_survives_the_loss_and_the_return_of_the_stream() {
     let (alice, bob) = alice_and_bob(&mut lab, &[]);
     let folder = tempfile::tempdir().expect("a temporary folder");
     let sent = file_of_noise(folder.path(), 200 * MEGABYTE);
-    let _server = web_server(&bob, folder.path());
+    let _server = web_server(bob.namespace(), folder.path());
     let mut fetching = Fetch::start(&alice, &bob, &["--limit-rate", "10M"], folder.path());
     fetching.advance(10 * MEGABYTE);
     treat(&alice, &format!("tcp dport {PORT}"), "drop");

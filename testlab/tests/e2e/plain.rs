@@ -35,16 +35,24 @@ fn behind_a_narrow_link_that_says_nothing_plain_peers_and_members_exchange_files
 
     let options = ["--disable-drop-privileges", "--disable-connected-udp", "-f"];
     let end = End::start(&tool("boringtun-cli"), &options, phone);
-    end.adopt(&lab.add_peer("phone", end.public()), 1_420);
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let sent = file_of_noise(folder.path(), 20 * MEGABYTE);
-    let _server = web_server(&bob, folder.path());
-    let arrived = folder.path().join("arrived");
+    let addresses = end.adopt(&lab.add_peer("phone", end.public()), 1_420);
     for address in bob.addresses() {
         end.wait_until_reaches(&address, PATIENCE);
-        let host = if address.contains(':') { format!("[{address}]") } else { address };
-        let (file, url) = (arrived.to_string_lossy(), format!("http://{host}:8000/noise"));
-        end.namespace().run("curl", &["-sS", "--max-time", "60", "-o", &file, &url]);
-        assert_eq!(digest(&arrived), sent, "{host}");
+        file_arrives_whole(end.namespace(), bob.namespace(), &address);
     }
+    for address in addresses {
+        file_arrives_whole(bob.namespace(), end.namespace(), &address);
+    }
+}
+
+/// Fetches a file of one host from the other, which has this address.
+fn file_arrives_whole(to: &Namespace, from: &Namespace, address: &str) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let sent = file_of_noise(folder.path(), 10 * MEGABYTE);
+    let _server = web_server(from, folder.path());
+    let arrived = folder.path().join("arrived");
+    let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
+    let (file, url) = (arrived.to_string_lossy(), format!("http://{host}:8000/noise"));
+    to.run("curl", &["-sS", "--max-time", "60", "-o", &file, &url]);
+    assert_eq!(digest(&arrived), sent, "{address}");
 }

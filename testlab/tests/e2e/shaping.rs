@@ -26,7 +26,7 @@ fn a_file_arrives_whole_at_a_constant_rate_and_gaps_are_filled_while_something_g
 
     let folder = tempfile::tempdir().expect("a temporary folder");
     let sent = file_of_noise(folder.path(), 4 * MEGABYTE);
-    let _server = web_server(&bob, folder.path());
+    let _server = web_server(bob.namespace(), folder.path());
     let began = Instant::now();
     let fetched = folder.path().join("fetched");
     let url = format!("http://{}:8000/noise", bob.full_name());

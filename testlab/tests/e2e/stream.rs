@@ -51,7 +51,7 @@ fn what_a_device_without_an_interface_sends_arrives_whole_on_either_path() {
 
         let folder = tempfile::tempdir().expect("a temporary folder");
         let sent = file_of_noise(folder.path(), megabytes() * MEGABYTE);
-        let _server = web_server(&device, folder.path());
+        let _server = web_server(device.namespace(), folder.path());
         for family in ["-6", "-4"] {
             let mut fetching = Fetch::start(&bob, &device, &[family], folder.path());
             assert_eq!(fetching.finish(), sent);
@@ -95,7 +95,7 @@ fn a_flow_that_changes_paths_repeats_no_more_than_was_in_flight() {
 
     let folder = tempfile::tempdir().expect("a temporary folder");
     let sent = file_of_noise(folder.path(), 300 * MEGABYTE);
-    let _server = web_server(&bob, folder.path());
+    let _server = web_server(bob.namespace(), folder.path());
     let mut fetching = Fetch::start(&alice, &bob, &["--limit-rate", "25M"], folder.path());
     let in_flight = in_flight(&bob, &fetching);
     let mut watch = Watch::new(&bob, &alice);
@@ -185,7 +185,7 @@ fn files_arrive_over(path: &str, lab: &mut Lab, mut alice: Device) -> Device {
 pub(super) fn files_arrive_whole(alice: &Device, bob: &Device) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let sent = file_of_noise(folder.path(), megabytes() * MEGABYTE);
-    let _server = web_server(bob, folder.path());
+    let _server = web_server(bob.namespace(), folder.path());
     for family in ["-6", "-4"] {
         let mut fetching = Fetch::start(alice, bob, &[family], folder.path());
         let ping = ["-n", family, "-q", "-c", "10", "-i", "0.05", "-W", "5", &bob.full_name()];

@@ -28,7 +28,7 @@ fn peers_are_spread_over_data_threads_and_everything_arrives_whole() {
     }
 
     let sent = file_of_noise(folder.path(), 20 * MEGABYTE);
-    let _server = web_server(&hub, folder.path());
+    let _server = web_server(hub.namespace(), folder.path());
     let folders: Vec<_> = peers.iter().map(|_| tempfile::tempdir().expect("a folder")).collect();
     let fetch =
         |(peer, to): (&Device, &tempfile::TempDir)| Fetch::start(peer, &hub, &[], to.path());

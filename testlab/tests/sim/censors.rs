@@ -1,10 +1,8 @@
 //! Networks that drop datagrams for what they look like.
 
-use std::time::Duration;
+use testlab::sim::Setup;
 
-use testlab::sim::{Setup, World};
-
-use crate::world::{MINUTE, SECOND, joined};
+use crate::world::{MINUTE, ask, joined};
 
 /// As many pings may be lost in a row, one a second: those that find out that none pass.
 const LOST: usize = 5;
@@ -12,31 +10,6 @@ const LOST: usize = 5;
 /// Whether a datagram begins as WireGuard's messages of these types do.
 fn is_wireguard(types: std::ops::RangeInclusive<u8>, datagram: &[u8]) -> bool {
     matches!(datagram, [kind, 0, 0, 0, ..] if types.contains(kind))
-}
-
-/// Two nodes ask each other for a while; how many in a row had no answer within three seconds at most, and how many in all.
-fn ask(world: &mut World, time: Duration) -> (usize, usize) {
-    let mut asked = Vec::new();
-    for _ in 0..time.as_secs() {
-        for (from, to) in [(0, 1), (1, 0)] {
-            asked.push((world.elapsed(), from, world.ping(from, to)));
-            world.run_for(SECOND / 2);
-        }
-    }
-    world.run_for(3 * SECOND);
-    let mut worst = [0; 2];
-    let (mut row, mut all) = ([0; 2], 0);
-    for (at, node, number) in asked {
-        let answered = world.answered_at(node, number);
-        if answered.is_some_and(|answered| answered <= at + 3 * SECOND) {
-            row[node] = 0;
-        } else {
-            row[node] += 1;
-            all += 1;
-            worst[node] = worst[node].max(row[node]);
-        }
-    }
-    (worst[0].max(worst[1]), all)
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod outages;
 mod packet_sizes;
 mod paths;
 mod plain;
+mod quality;
 mod records;
 mod scatter;
 mod surroundings;

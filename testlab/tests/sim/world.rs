@@ -67,3 +67,28 @@ pub(crate) fn sealed_to_node_1(world: &World, now: Now) -> (Outbound, Vec<u8>) {
     let mut sealed = Vec::new();
     (plane.load().outbound((&single, 0..1), &mut sealed, now.instant), sealed)
 }
+
+/// Two nodes ask each other for a while; how many in a row had no answer within three seconds at most, and how many in all.
+pub(crate) fn ask(world: &mut World, time: Duration) -> (usize, usize) {
+    let mut asked = Vec::new();
+    for _ in 0..time.as_secs() {
+        for (from, to) in [(0, 1), (1, 0)] {
+            asked.push((world.elapsed(), from, world.ping(from, to)));
+            world.run_for(SECOND / 2);
+        }
+    }
+    world.run_for(3 * SECOND);
+    let mut worst = [0; 2];
+    let (mut row, mut all) = ([0; 2], 0);
+    for (at, node, number) in asked {
+        let answered = world.answered_at(node, number);
+        if answered.is_some_and(|answered| answered <= at + 3 * SECOND) {
+            row[node] = 0;
+        } else {
+            row[node] += 1;
+            all += 1;
+            worst[node] = worst[node].max(row[node]);
+        }
+    }
+    (worst[0].max(worst[1]), all)
+}

@@ -52,7 +52,10 @@ fn the_connection_in_use_stays_until_the_controller_has_answered_over_the_next()
     let mut world = aged();
     // The next one cannot be opened.
     world.port = PORT + 1;
-    pass(&mut world, 50, |world| assert_eq!(world.status(1), ClientStatus::Online));
+    pass(&mut world, 50, |world| {
+        assert_eq!(world.status(1), ClientStatus::Online);
+        assert_eq!(world.map(0).version(), world.map(1).version());
+    });
     assert_eq!((losses(&world), world.connections(1)), (2, 1));
     pass(&mut world, 10, |_| {});
     assert_eq!(losses(&world), 3, "it reached its age");
@@ -68,6 +71,21 @@ fn the_connection_in_use_stays_until_the_controller_has_answered_over_the_next()
     world.is_held = false;
     world.settle();
     assert_eq!((losses(&world), world.connections(1)), (3, 1));
+    assert_eq!(world.map(0).version(), world.map(1).version());
+}
+
+#[test]
+fn both_connections_may_end_between_the_hello_and_its_answer() {
+    let mut world = aged();
+    world.is_held = true;
+    while world.connections(1) == 1 {
+        world.pass(SECOND);
+    }
+    world.cut(1);
+    world.is_held = false;
+    assert_eq!(world.connections(1), 0);
+    pass(&mut world, 10, |_| {});
+    assert_eq!((losses(&world), world.status(1)), (3, ClientStatus::Online));
     assert_eq!(world.map(0).version(), world.map(1).version());
 }
 

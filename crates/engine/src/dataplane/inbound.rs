@@ -176,14 +176,12 @@ impl Run<'_> {
     /// Notes that messages arrived; answers what the engine must be told of it.
     fn record(&self, opened: &[(u64, &mut [u8])], now: Instant) -> Option<Notice> {
         let bytes = opened.iter().map(|(_, message)| message.len() as u64).sum();
-        let has_content = |(_, message): &&(u64, &mut [u8])| message.len() > TRANSPORT_OVERHEAD;
-        let with_content = opened.iter().filter(has_content).count() as u64;
-        let data = with_content > 0;
+        let data = opened.iter().any(|(_, message)| message.len() > TRANSPORT_OVERHEAD);
         let wake = self.session.record_received(bytes, data, now);
         self.peer.counters.received_straight.fetch_add(opened.len() as u64, Relaxed);
         let moved = self.peer.direct.as_ref().is_none_or(|(_, route)| route.path != self.from);
-        if !moved {
-            self.peer.counters.received_on_chosen.fetch_add(with_content, Relaxed);
+        if data && !moved {
+            self.peer.counters.received_on_chosen.fetch_add(opened.len() as u64, Relaxed);
         }
         let from = moved.then_some(self.from);
         (wake || moved).then_some(Notice { peer: self.peer.key, from, data })

@@ -80,7 +80,7 @@ impl PathAgent {
 
     /// Moves to the best path, if that is another one than the chosen.
     pub(super) fn choose_best(&mut self, reason: Reason, now: Instant) {
-        let path = match (self.remotes.best(self.chosen, now), self.frames.path()) {
+        let path = match (self.best(now), self.frames.path()) {
             (Some(address), _) => Path::Direct(address),
             (None, Path::None) => self.chosen,
             (None, frames) => frames,
@@ -103,7 +103,7 @@ impl PathAgent {
     pub(super) fn choose_again(&mut self, reason: Reason, now: Instant) {
         let is_there =
             |address: &SocketAddr| Alias::of(*address).is_none_or(|way| self.remotes.has(way));
-        let path = match (self.remotes.best(self.chosen, now), self.frames.path(), self.chosen) {
+        let path = match (self.best(now), self.frames.path(), self.chosen) {
             (Some(address), ..) => Path::Direct(address),
             (None, Path::None, Path::Direct(address)) if is_there(&address) => {
                 Path::Direct(address)
@@ -115,11 +115,19 @@ impl PathAgent {
         }
     }
 
+    /// The best direct path, where frames are better than one that was left for them.
+    fn best(&self, now: Instant) -> Option<SocketAddr> {
+        self.remotes.best(self.chosen, self.has_frames(), now)
+    }
+
     pub(super) fn choose(&mut self, path: Path, reason: Reason, now: Instant) {
         let decision = Decision { at: now, path, reason };
         self.chosen = path;
         self.unanswered = None;
         self.delivery = Delivery::default();
+        if let Path::Direct(address) = path {
+            self.loss.handle_chosen(address);
+        }
         if self.decisions.len() == DECISIONS {
             self.decisions.pop_front();
         }

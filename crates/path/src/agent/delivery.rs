@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use super::PathAgent;
 use crate::io::{Counts, PathEvent};
-use crate::remote::Answer;
 use crate::why::{Path, Reason};
 
 /// Packets that must have been sent before it means anything that none came: some get lost anywhere.
@@ -34,20 +33,19 @@ pub(super) struct Delivery {
 
 impl Delivery {
     /// Takes what the peer says has come by the time of a ping; true if the path is found to carry no packets.
-    fn judge(&mut self, answer: &Answer, arrived: u32) -> bool {
-        let counts = Counts { sent: answer.sent, arrived };
+    fn judge(&mut self, at: Instant, counts: Counts) -> bool {
         let Some(mark) = self.mark else {
             self.mark = Some(counts);
             return false;
         };
-        let sent = answer.sent.wrapping_sub(mark.sent);
-        if arrived != mark.arrived {
+        let sent = counts.sent.wrapping_sub(mark.sent);
+        if counts.arrived != mark.arrived {
             // Fewer than before have come to a peer that was started anew.
-            let has_grown = arrived.wrapping_sub(mark.arrived) < u32::MAX / 2;
+            let has_grown = counts.arrived.wrapping_sub(mark.arrived) < u32::MAX / 2;
             (self.mark, self.void_since, self.is_confirmed) = (Some(counts), None, has_grown);
         } else if sent >= FEW {
-            let since = *self.void_since.get_or_insert(answer.at);
-            return answer.at >= since + AGAIN;
+            let since = *self.void_since.get_or_insert(at);
+            return at >= since + AGAIN;
         }
         false
     }
@@ -103,13 +101,13 @@ impl PathAgent {
     }
 
     /// Takes what a pong on the chosen path says of the packets that have come. Leaves the path if none do.
-    pub(super) fn check_delivery(&mut self, answer: &Answer, arrived: Option<u32>, now: Instant) {
-        let Some(arrived) = arrived.filter(|_| self.counts.is_some()) else {
+    pub(super) fn check_delivery(&mut self, at: Instant, counts: Option<Counts>, now: Instant) {
+        let Some(counts) = counts else {
             self.delivery = Delivery::default();
             return;
         };
         let is_first = self.delivery.mark.is_none();
-        if !self.delivery.judge(answer, arrived) {
+        if !self.delivery.judge(at, counts) {
             if is_first {
                 self.watch_delivery(now);
             }
@@ -120,7 +118,7 @@ impl PathAgent {
             && self.has_frames()
             && let Some(remote) = self.remotes.get_mut(address)
         {
-            remote.find_void(arrived, now);
+            remote.find_void(counts.arrived, now);
             self.choose_again(Reason::Void, now);
         }
     }

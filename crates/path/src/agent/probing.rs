@@ -97,7 +97,7 @@ impl PathAgent {
             // Whether it is a path at all comes before how large packets it carries.
             let is_in_use = path == chosen && remote.is_proven();
             let mtu = if is_in_use { remote.mtu.carried() } else { BASE_MTU };
-            let sent = self.counts.map_or(0, |counts| counts.sent);
+            let sent = self.counts.map(|counts| counts.sent);
             remote.handle_probe_sent((transaction, sent), retry, now);
             self.transmits.push_back(Transmit::probe(path, transaction, mtu));
             if uses_frames && remote.is_void(now) {

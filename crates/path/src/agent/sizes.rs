@@ -9,14 +9,14 @@ use super::PathAgent;
 use crate::disco::TransactionId;
 use crate::io::{PathEvent, Transmit};
 use crate::mtu::BASE_MTU;
-use crate::remote::Remote;
+use crate::remote::{KEEP_ALIVE_BUSY, Remote};
 use crate::why::{Path, Reason};
 
 impl PathAgent {
     /// Large packets are being sent. Should the path cease to carry them, that is found out sooner.
     pub fn handle_large_sent(&mut self, now: Instant) {
         if let Some(remote) = self.chosen_remote_mut() {
-            remote.hasten_keep_alive(now);
+            remote.hasten_probe(KEEP_ALIVE_BUSY, now);
         }
     }
 
@@ -40,14 +40,14 @@ impl PathAgent {
         self.chosen_remote().is_some_and(|remote| remote.mtu.is_trying_most())
     }
 
-    fn chosen_remote(&self) -> Option<&Remote> {
+    pub(super) fn chosen_remote(&self) -> Option<&Remote> {
         match self.chosen {
             Path::Direct(address) => self.remotes.get(address),
             Path::Relay | Path::Stream | Path::None => None,
         }
     }
 
-    fn chosen_remote_mut(&mut self) -> Option<&mut Remote> {
+    pub(super) fn chosen_remote_mut(&mut self) -> Option<&mut Remote> {
         match self.chosen {
             Path::Direct(address) => self.remotes.get_mut(address),
             Path::Relay | Path::Stream | Path::None => None,

@@ -75,7 +75,7 @@ pub(super) const FAULTS: &[Fault] = &[
             package: "path",
             target: "agents",
             tests: &[
-                "a_path_that_is_the_only_one_carries_smaller_packets_soon_after_it_ceases_to_carry_large_ones",
+                "sizes::a_path_that_is_the_only_one_carries_smaller_packets_soon_after_it_ceases_to_carry_large_ones",
             ],
         }],
     },
@@ -113,7 +113,7 @@ pub(super) const FAULTS: &[Fault] = &[
             package: "path",
             target: "agents",
             tests: &[
-                "a_path_that_becomes_too_narrow_for_full_packets_is_left_though_small_ones_pass",
+                "sizes::a_path_that_becomes_too_narrow_for_full_packets_is_left_though_small_ones_pass",
             ],
         }],
     },

@@ -1,0 +1,99 @@
+//! Whether the chosen path is worse than the way for frames, by what gets lost on it and by how long it takes.
+//!
+//! A relay is the detour, so a direct path is left only where it loses much, or takes far longer, and only for some time: then it is used
+//! again, if pings do not tell that it is as bad as before. The next time is longer.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use rand_core::CryptoRng;
+
+use super::PathAgent;
+use crate::io::Counts;
+use crate::loss::ENOUGH;
+use crate::remote::{Answer, KEEP_ALIVE_BUSY, Remote};
+use crate::why::{Path, Reason};
+
+/// Between two pings over the way for frames, which tell how long it takes.
+const FRAME_PING: Duration = Duration::from_secs(15);
+/// Between two pings over a path that may lose much.
+const URGENT: Duration = Duration::from_secs(1);
+/// A direct path takes far longer than frames if it takes twice as long and this.
+const FAR_LONGER: Duration = Duration::from_millis(50);
+
+impl PathAgent {
+    /// Looks sooner for what gets lost where many packets go, and now and then for how long frames take where that may be less.
+    pub(super) fn watch_quality(&mut self, rng: &mut dyn CryptoRng, now: Instant) {
+        if !self.is_active(now) {
+            return;
+        }
+        if let Some(counts) = self.counts
+            && let Some(remote) = self.chosen_remote_mut()
+            && remote.packets_since_probe(counts.sent) >= ENOUGH
+        {
+            remote.hasten_probe(KEEP_ALIVE_BUSY, now);
+        }
+        let is_long = |remote: &Remote| remote.least_latency().is_some_and(|it| it > FAR_LONGER);
+        let shunned = self.remotes.all().filter(|remote| remote.shunning.is_on());
+        let is_due = self.frames.pinged().is_none_or(|last| now >= last + FRAME_PING);
+        if is_due && self.chosen_remote().into_iter().chain(shunned).any(is_long) {
+            self.transmits.extend(self.frames.ping(rng, now));
+        }
+    }
+
+    /// A pong has come: leaves the path that it took, if that is the chosen one and found to be worse than another.
+    pub(super) fn judge(
+        &mut self,
+        path: Path,
+        answer: &Answer,
+        arrived: Option<u32>,
+        now: Instant,
+    ) {
+        let counts = answer.sent.zip(arrived).map(|(sent, arrived)| Counts { sent, arrived });
+        let counts = counts.filter(|_| self.counts.is_some());
+        if path == self.chosen {
+            self.check_delivery(answer.at, counts, now);
+        }
+        if path == self.chosen {
+            self.check_quality(answer.at, counts, now);
+        }
+    }
+
+    /// Leaves the chosen path if the way for frames is far better.
+    fn check_quality(&mut self, at: Instant, counts: Option<Counts>, now: Instant) {
+        let lost = counts.and_then(|counts| self.loss.take(at, counts));
+        if self.loss.is_urgent()
+            && let Some(remote) = self.chosen_remote_mut()
+        {
+            remote.hasten_probe(URGENT, now);
+        }
+        let reason = match (lost, self.faster_frames(self.chosen_remote())) {
+            (Some(percent), _) => Reason::Lossy { percent },
+            (None, Some((frames, latency))) => Reason::Slow { latency, frames },
+            (None, None) => return,
+        };
+        if self.has_frames()
+            && let Some(remote) = self.chosen_remote_mut()
+        {
+            remote.shun(now);
+            self.choose_again(reason, now);
+        }
+    }
+
+    /// A path that is not used has answered: perhaps it may be used again.
+    pub(super) fn reconsider_shunned(&mut self, address: SocketAddr, now: Instant) {
+        let is_slow = self.faster_frames(self.remotes.get(address)).is_some();
+        if let Some(remote) = self.remotes.get_mut(address)
+            && !is_slow
+            && remote.is_steady(now)
+        {
+            remote.shunning.end(now);
+        }
+    }
+
+    /// How long frames take and how long a path, if that is far longer however little waits in queues.
+    fn faster_frames(&self, remote: Option<&Remote>) -> Option<(Duration, Duration)> {
+        let (frames, path) = (self.frames.latency()?, remote?.least_latency()?);
+        (path > frames * 2 + FAR_LONGER).then_some((frames, path))
+    }
+}

@@ -1,0 +1,72 @@
+//! For how long a path is left alone after another turned out to be better.
+
+use std::time::{Duration, Instant};
+
+/// For how long a path is not used the first time ...
+const FIRST: Duration = Duration::from_secs(60);
+/// ... and at most, since each time it is twice as long as the time before ...
+const LONGEST: Duration = Duration::from_secs(16 * 60);
+/// ... unless the path has served for this long meanwhile.
+const FORGIVEN: Duration = Duration::from_secs(10 * 60);
+
+/// Whether one path is left alone, and since when it is not any more.
+#[derive(Debug, Default)]
+pub(crate) enum Shunning {
+    /// It was never left.
+    #[default]
+    Never,
+    /// It is not used until then at least.
+    On { until: Instant, pause: Duration },
+    /// It may be used, after it was not for so long.
+    Over { since: Instant, pause: Duration },
+}
+
+impl Shunning {
+    /// The path is left.
+    pub(crate) fn begin(&mut self, now: Instant) {
+        let pause = match *self {
+            Self::Over { since, pause } if now < since + FORGIVEN => (pause * 2).min(LONGEST),
+            Self::Over { .. } | Self::Never => FIRST,
+            Self::On { .. } => return,
+        };
+        *self = Self::On { until: now + pause, pause };
+    }
+
+    /// Nothing speaks against the path now: it may be used again, if it was left for long enough. True if it may from now on.
+    pub(crate) fn end(&mut self, now: Instant) -> bool {
+        match *self {
+            Self::On { until, pause } if until <= now => {
+                *self = Self::Over { since: now, pause };
+                true
+            }
+            Self::On { .. } | Self::Over { .. } | Self::Never => false,
+        }
+    }
+
+    /// Whether the path is not used.
+    pub(crate) fn is_on(&self) -> bool {
+        matches!(self, Self::On { .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_time_is_twice_as_long_unless_the_path_has_served_well_meanwhile() {
+        let (mut shunning, mut now) = (Shunning::default(), Instant::now());
+        for pause in [60, 120, 240, 480, 960, 960] {
+            assert!(!shunning.is_on());
+            shunning.begin(now);
+            now += Duration::from_secs(pause) - Duration::from_millis(1);
+            assert!(!shunning.end(now) && shunning.is_on());
+            now += Duration::from_millis(1);
+            assert!(shunning.end(now) && !shunning.is_on());
+            now += FORGIVEN - Duration::from_millis(1);
+        }
+        now += Duration::from_millis(1);
+        shunning.begin(now);
+        assert!(shunning.end(now + FIRST));
+    }
+}
