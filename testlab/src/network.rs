@@ -471,6 +471,13 @@ impl Device {
         self.namespace.attempt(&shadowmesh().to_string_lossy(), &all)
     }
 
+    /// What `why` says of the paths to another device.
+    #[must_use]
+    pub fn why(&self, peer: &Self) -> Value {
+        let output = self.ask(&["why", &peer.full_name()]);
+        serde_json::from_slice(&output.stdout).expect("why is JSON")
+    }
+
     /// What `status` says, if the node answers.
     #[must_use]
     pub fn status(&self) -> Option<Value> {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use control_proto::NetworkMap;
 use identity::{DeviceId, RelayEntry, RevocationTarget, Scope, TunnelPublicKey, UnixTime};
 use noise_channel::{ClockOffset, Now, limits::CLOCK_TOLERANCE};
-use path::{Alias, CandidateKind, Path, RemoteStatus};
+use path::{Alias, CandidateKind, Hindrance, Path, RemoteStatus};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
@@ -147,8 +147,10 @@ pub struct WhyStatus {
     pub decisions: Vec<DecisionStatus>,
     /// The addresses of the peer that are tried.
     pub candidates: Vec<CandidateStatus>,
-    /// The relays through which it is reached.
-    pub relays: Vec<String>,
+    /// The relays through which it is reached, and whether frames go that way now.
+    pub relays: Vec<(String, bool)>,
+    /// Why there is no direct path on which nobody passes packets on, if there is none.
+    pub hindrance: Option<String>,
 }
 
 /// One decision about a path.
@@ -176,6 +178,8 @@ pub struct CandidateStatus {
     pub latency_ms: Option<f64>,
     /// Probes lost, in percent.
     pub loss_percent: u8,
+    /// What it lacks; none if it is in use.
+    pub lacks: Option<String>,
 }
 
 impl Engine {
@@ -283,6 +287,9 @@ impl Engine {
         });
         let remotes = peer.agent.remotes(now.instant).into_iter();
         let candidates = remotes.map(|remote| self.candidate_status(&remote));
+        let route = self.relays.route(peer.relays.relays());
+        let route = route.filter(|_| peer.agent.chosen() == Path::Relay);
+        let relays = peer.relays.relays().iter();
         Some(WhyStatus {
             name: peer.member.name.to_string(),
             device_id: peer.device().to_string(),
@@ -290,8 +297,19 @@ impl Engine {
             mtu: peer.agent.mtu(),
             decisions: decisions.collect(),
             candidates: candidates.collect(),
-            relays: peer.relays.relays().iter().map(DeviceId::to_string).collect(),
+            relays: relays.map(|relay| (relay.to_string(), route == Some(*relay))).collect(),
+            hindrance: peer.agent.hindrance(now.instant).map(|it| self.hindrance_text(it)),
         })
+    }
+
+    fn hindrance_text(&self, hindrance: Hindrance) -> String {
+        let is_asked = self.relays.stun_servers().iter().any(|servers| !servers.is_empty());
+        let is_blocked = is_asked && self.stun.reflexive().is_empty();
+        if hindrance == Hindrance::NoAnswer && is_blocked {
+            return "UDP seems to be blocked where this device is: no STUN server answers it either"
+                .to_owned();
+        }
+        hindrance.to_string()
     }
 
     fn candidate_status(&self, remote: &RemoteStatus) -> CandidateStatus {
@@ -311,6 +329,7 @@ impl Engine {
             proven: remote.proven,
             latency_ms: remote.latency.map(millis),
             loss_percent: remote.loss_percent,
+            lacks: remote.lacks.map(|lack| lack.to_string()),
         }
     }
 

@@ -407,7 +407,7 @@ impl PathAgent {
 
     /// What is known about each address of the peer.
     pub fn remotes(&self, now: Instant) -> Vec<RemoteStatus> {
-        self.remotes.statuses(now)
+        self.remotes.statuses(self.chosen, now)
     }
 
     fn handle_ping(&mut self, path: Path, transaction: TransactionId, now: Instant) {

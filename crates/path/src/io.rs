@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::candidate::{Candidate, CandidateFilter};
 use crate::disco::{Message, TransactionId};
 use crate::mtu::BASE_MTU;
-use crate::why::{Decision, Path};
+use crate::why::{Decision, Lack, Path};
 
 /// What an agent needs to know about this device.
 #[derive(Clone, Debug, Default)]
@@ -102,4 +102,6 @@ pub struct RemoteStatus {
     pub loss_percent: u8,
     /// When something authenticated came from there last.
     pub heard: Option<Instant>,
+    /// What it lacks; none if it is in use.
+    pub lacks: Option<Lack>,
 }

@@ -16,6 +16,8 @@
 //!   [`BASE_MTU`] bytes becomes; a path that ceases to carry those is left, whatever else comes over it.
 //! - **Packets, not only pings.** A path that carries pings and drops the tunnel's packets is left within seconds: each pong
 //!   says how many have come ([`Counts`]). Some are sent there now and then, and it is used again once they arrive.
+//! - **Quality decides.** A path that loses many of these packets, or takes far longer than the way for frames, gives way to
+//!   that for a minute, for twice as long each time; among direct paths the fastest goes first, with hysteresis ([`Rank`]).
 //! - **Larger packets where they pass.** On the chosen path pings of other lengths find out how large packets it carries, up to
 //!   what the tunnel is meant for; where they cease to pass, smaller ones do (RFC 8899, [`PathAgent::mtu`]).
 //! - **Both ends at once.** Probing starts with a call-me-maybe through the relay. It carries our
@@ -87,4 +89,4 @@ pub use scatter::{SOCKETS, SOCKETS_KEPT};
 pub use stun_client::StunClient;
 pub use survey::FreshSocket;
 pub use translator::{Mapping, PortSequence};
-pub use why::{Decision, Path, Reason};
+pub use why::{Decision, Hindrance, Lack, Path, Reason};

@@ -10,6 +10,7 @@ use crate::disco::TransactionId;
 use crate::loss::HEAVY;
 use crate::mtu::MtuSearch;
 use crate::shunning::Shunning;
+use crate::why::{Lack, Reason};
 
 /// Gaps between the probes of a burst. Both ends start at about the same time; the last probe
 /// leaves 1.5 s after the first, so slow call-me-maybes still find the hole open.
@@ -207,6 +208,17 @@ impl Remote {
         self.was_narrow || self.is_void(now) || self.shunning.is_on()
     }
 
+    /// What it lacks, if another is in use.
+    pub(crate) fn lacks(&self, now: Instant) -> Lack {
+        match self.shunning.reason() {
+            _ if self.is_void(now) => Lack::Packets,
+            Some(reason) => Lack::Quality(reason),
+            None if self.proven => Lack::Precedence,
+            None if self.was_narrow => Lack::FullPackets,
+            None => Lack::Answer,
+        }
+    }
+
     /// Full packets have not passed since; true if smaller ones have.
     pub(crate) fn find_mute(&mut self, since: Instant, now: Instant) -> bool {
         let is_narrow = self.heard.is_some_and(|heard| heard > since);
@@ -255,8 +267,8 @@ impl Remote {
     }
 
     /// Another way is better: it is not used for a while, in which its pings tell how it does.
-    pub(crate) fn shun(&mut self, now: Instant) {
-        self.shunning.begin(now);
+    pub(crate) fn shun(&mut self, reason: Reason, now: Instant) {
+        self.shunning.begin(reason, now);
         self.probes.clear();
         self.next = Some(now + KEEP_ALIVE_BUSY);
     }

@@ -253,15 +253,16 @@ impl Remotes {
     }
 
     /// What is known about each, for display.
-    pub(crate) fn statuses(&self, now: Instant) -> Vec<RemoteStatus> {
-        let status = |remote: &Remote| RemoteStatus {
+    pub(crate) fn statuses(&self, chosen: Path, now: Instant) -> Vec<RemoteStatus> {
+        let status = |(address, remote): (&SocketAddr, &Remote)| RemoteStatus {
             candidate: remote.candidate,
             proven: remote.is_proven(),
             latency: remote.latency(),
             loss_percent: remote.loss_percent(now),
             heard: remote.heard(),
+            lacks: (chosen != Path::Direct(*address)).then(|| remote.lacks(now)),
         };
-        self.known.values().map(status).collect()
+        self.known.iter().map(status).collect()
     }
 }
 

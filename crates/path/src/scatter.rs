@@ -36,6 +36,8 @@ pub(crate) struct Scatter {
     again: Option<Instant>,
     /// Whether an answer of the peer is waited for.
     asked: bool,
+    /// Whether the peer's translator gives each destination another port too, by its latest answer.
+    is_peer_unsteady: bool,
     /// Questions since the latest answer.
     unanswered: u32,
     /// When the latest attempt began.
@@ -77,9 +79,15 @@ impl Scatter {
         self.unanswered = self.unanswered.saturating_sub(1);
     }
 
-    /// Whether an answer was waited for.
-    pub(crate) fn take_answer(&mut self, now: Instant) -> bool {
+    /// Whether the peer's translator is known to give each destination another port, as this device's does.
+    pub(crate) fn is_peer_unsteady(&self) -> bool {
+        self.is_peer_unsteady
+    }
+
+    /// Whether an answer was waited for; it says whether the peer's translator keeps one port.
+    pub(crate) fn take_answer(&mut self, is_steady: bool, now: Instant) -> bool {
         if self.asked {
+            self.is_peer_unsteady = !is_steady;
             (self.again, self.begun, self.unanswered) = (Some(now + AGAIN), Some(now), 0);
         }
         std::mem::take(&mut self.asked)

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::why::Reason;
+
 /// For how long a path is not used the first time ...
 const FIRST: Duration = Duration::from_secs(60);
 /// ... and at most, since each time it is twice as long as the time before ...
@@ -16,26 +18,26 @@ pub(crate) enum Shunning {
     #[default]
     Never,
     /// It is not used until then at least.
-    On { until: Instant, pause: Duration },
+    On { reason: Reason, until: Instant, pause: Duration },
     /// It may be used, after it was not for so long.
     Over { since: Instant, pause: Duration },
 }
 
 impl Shunning {
     /// The path is left.
-    pub(crate) fn begin(&mut self, now: Instant) {
+    pub(crate) fn begin(&mut self, reason: Reason, now: Instant) {
         let pause = match *self {
             Self::Over { since, pause } if now < since + FORGIVEN => (pause * 2).min(LONGEST),
             Self::Over { .. } | Self::Never => FIRST,
             Self::On { .. } => return,
         };
-        *self = Self::On { until: now + pause, pause };
+        *self = Self::On { reason, until: now + pause, pause };
     }
 
     /// Nothing speaks against the path now: it may be used again, if it was left for long enough. True if it may from now on.
     pub(crate) fn end(&mut self, now: Instant) -> bool {
         match *self {
-            Self::On { until, pause } if until <= now => {
+            Self::On { until, pause, .. } if until <= now => {
                 *self = Self::Over { since: now, pause };
                 true
             }
@@ -45,7 +47,15 @@ impl Shunning {
 
     /// Whether the path is not used.
     pub(crate) fn is_on(&self) -> bool {
-        matches!(self, Self::On { .. })
+        self.reason().is_some()
+    }
+
+    /// Why it is not used, if it is not.
+    pub(crate) fn reason(&self) -> Option<Reason> {
+        match self {
+            Self::On { reason, .. } => Some(*reason),
+            Self::Over { .. } | Self::Never => None,
+        }
     }
 }
 
@@ -53,12 +63,14 @@ impl Shunning {
 mod tests {
     use super::*;
 
+    const LOSSY: Reason = Reason::Lossy { percent: 40 };
+
     #[test]
     fn each_time_is_twice_as_long_unless_the_path_has_served_well_meanwhile() {
         let (mut shunning, mut now) = (Shunning::default(), Instant::now());
         for pause in [60, 120, 240, 480, 960, 960] {
             assert!(!shunning.is_on());
-            shunning.begin(now);
+            shunning.begin(LOSSY, now);
             now += Duration::from_secs(pause) - Duration::from_millis(1);
             assert!(!shunning.end(now) && shunning.is_on());
             now += Duration::from_millis(1);
@@ -66,7 +78,7 @@ mod tests {
             now += FORGIVEN - Duration::from_millis(1);
         }
         now += Duration::from_millis(1);
-        shunning.begin(now);
+        shunning.begin(LOSSY, now);
         assert!(shunning.end(now + FIRST));
     }
 }

@@ -144,6 +144,74 @@ impl fmt::Display for Reason {
     }
 }
 
+/// What a direct path lacks that is not in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// An answer to pings.
+    Answer,
+    /// Packets of full size did not pass when they were tried last.
+    FullPackets,
+    /// It carries pings, and none of the tunnel's packets.
+    Packets,
+    /// It was left for what got lost on it, or for how long it took, and has not proved to be better since.
+    Quality(Reason),
+    /// Nothing; another one is better.
+    Precedence,
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Answer => f.write_str("does not answer"),
+            Self::FullPackets => f.write_str("loses packets of full size"),
+            Self::Packets => f.write_str("drops the tunnel's packets"),
+            Self::Quality(reason) => write!(f, "was left for another: {reason}"),
+            Self::Precedence => f.write_str("another is better"),
+        }
+    }
+}
+
+/// Why there is no direct path to a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hindrance {
+    /// There is no traffic, so none is looked for.
+    Idle,
+    /// This device sends no datagrams.
+    NoUdp,
+    /// The peer has announced no address that may be dialled.
+    NoAddress,
+    /// Neither translator gives ports that can be foreseen.
+    BothAtRandom,
+    /// This device's translator gives ports that cannot be foreseen, and the peer is not found by chance either, so far.
+    AtRandom,
+    /// No address of the peer answers.
+    NoAnswer,
+    /// Addresses answer, but none is of use.
+    Unusable,
+}
+
+impl fmt::Display for Hindrance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Idle => "there is no traffic, so no direct path is looked for",
+            Self::NoUdp => "this device sends no datagrams",
+            Self::NoAddress => "the peer announces no address for datagrams",
+            Self::BothAtRandom => {
+                "the translators in front of both devices give ports at random; a port mapping at either (PCP, NAT-PMP, UPnP), \
+                 IPv6, a TURN server or a peer relay helps"
+            }
+            Self::AtRandom => {
+                "the translator in front of this device gives ports at random, and the peer has not been met by chance yet"
+            }
+            Self::NoAnswer => {
+                "no address of the peer answers; a firewall that lets UDP through only for answers to itself, or not at \
+                 all, may be in front of either device"
+            }
+            Self::Unusable => "addresses answer, and none of them is of use",
+        })
+    }
+}
+
 /// One change of path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {

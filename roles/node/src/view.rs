@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use crate::{
     api::{
         Membership, Netcheck, NetworkStatus, PathKind, PathView, PeerStatus, RelayCheck, TurnCheck,
-        Why, WhyEntry,
+        Why, WhyEntry, WhyPath,
     },
     fault::Fault,
     host::Host,
@@ -120,22 +120,26 @@ pub(crate) fn netcheck(engine: EngineStatus, state: Membership) -> Netcheck {
 
 /// The answer to `why`.
 pub(crate) fn why(why: WhyStatus) -> Why {
-    let candidates = why.candidates.iter().map(|candidate| {
-        let proven = if candidate.proven { "answers" } else { "does not answer" };
-        let latency =
-            candidate.latency_ms.map_or_else(String::new, |latency| format!(", {latency:.1} ms"));
-        let loss = candidate.loss_percent;
-        let path = match candidate.kind.as_str() {
-            "relayed" => "turn",
-            "peer-relay" => "through",
-            _ => "direct",
+    let candidates = why.candidates.into_iter().map(|candidate| {
+        let kind = match candidate.kind.as_str() {
+            "relayed" => PathKind::Turn,
+            "peer-relay" => PathKind::PeerRelay,
+            _ => PathKind::Direct,
         };
-        format!(
-            "{path} {} ({}): {proven}{latency}, {loss} % lost",
-            candidate.address, candidate.kind
-        )
+        let (via, latency_ms) = (candidate.address.to_string(), candidate.latency_ms);
+        WhyPath {
+            path: PathView { kind, via, latency_ms },
+            source: Some(candidate.kind),
+            loss_percent: Some(candidate.loss_percent),
+            lacks: candidate.lacks,
+        }
     });
-    let relays = why.relays.iter().map(|relay| format!("relay {relay}"));
+    let relays = why.relays.into_iter().map(|(via, in_use)| WhyPath {
+        path: PathView { kind: PathKind::Relay, via, latency_ms: None },
+        source: None,
+        loss_percent: None,
+        lacks: (!in_use).then(|| "another goes before it".to_owned()),
+    });
     let decisions = why.decisions.into_iter().map(|decision| WhyEntry {
         seconds_ago: decision.age as u64,
         text: format!("{}: {}", decision.path, decision.reason),
@@ -144,8 +148,9 @@ pub(crate) fn why(why: WhyStatus) -> Why {
         peer: why.name,
         path: path(&why.path, None),
         mtu: why.mtu,
-        candidates: candidates.chain(relays).collect(),
         decisions: decisions.collect(),
+        hindrance: why.hindrance,
+        candidates: candidates.chain(relays).collect(),
     }
 }
 

@@ -551,13 +551,16 @@ impl World {
 
     /// The largest packets that a node's path to another is known to carry; none if it carries any.
     pub fn packet_size(&self, from: usize, to: usize) -> Option<usize> {
-        self.nodes[from].engine.as_ref()?.why(self.nodes[to].device, self.now)?.mtu
+        self.why(from, to)?.mtu
     }
 
     /// The path from one node to another, as `status` shows it.
     pub fn path(&self, from: usize, to: usize) -> String {
-        let Some(engine) = &self.nodes[from].engine else { return "none".to_owned() };
-        let why = engine.why(self.nodes[to].device, self.now);
-        why.map_or_else(|| "none".to_owned(), |why| why.path)
+        self.why(from, to).map_or_else(|| "none".to_owned(), |why| why.path)
+    }
+
+    /// What one node knows of the paths to another, if it runs and knows the other.
+    pub fn why(&self, from: usize, to: usize) -> Option<engine::WhyStatus> {
+        self.nodes[from].engine.as_ref()?.why(self.nodes[to].device, self.now)
     }
 }

@@ -35,8 +35,8 @@ fn where_datagrams_are_throttled_traffic_takes_the_relay_until_they_are_not() {
     alice.namespace().run("curl", &["-sS", "--max-time", SOON, "-o", &file, &url]);
     assert_eq!(digest(&arrived), sent);
     assert_eq!(bob.path_kind(&alice).as_deref(), Some("relay"));
-    let why = String::from_utf8_lossy(&bob.ask(&["why", &alice.full_name()]).stdout).into_owned();
-    assert!(why.contains("% of the tunnel's packets"), "{why}");
+    let why = bob.why(&alice);
+    assert!(why.to_string().contains("% of the tunnel's packets"), "{why}");
 
     for device in [&alice, &bob] {
         device.namespace().run("nft", &["delete", "table", "inet", "throttle"]);

@@ -55,11 +55,6 @@ fn allocation(device: &Device) -> Value {
     netcheck(device)["turn"][0].clone()
 }
 
-fn why(device: &Device, peer: &Device) -> Value {
-    let output = device.ask(&["why", &peer.full_name()]);
-    serde_json::from_slice(&output.stdout).expect("why is JSON")
-}
-
 fn between_random_ports_files_arrive_over_turn(users: TurnUsers) {
     let mut lab = Lab::new();
     let mut turn = lab.turn(users);
@@ -70,7 +65,7 @@ fn between_random_ports_files_arrive_over_turn(users: TurnUsers) {
     files_arrive_whole(&pair.alice, &pair.bob);
     // Both ends show it, and that the server stands in between.
     for (one, other) in [(&pair.alice, &pair.bob), (&pair.bob, &pair.alice)] {
-        let why = why(one, other);
+        let why = one.why(other);
         assert_eq!(why["path"]["kind"], "turn", "{why}");
         let decision = why["decisions"][0]["text"].as_str().unwrap_or_default();
         assert!(decision.starts_with("turn "), "{why}");

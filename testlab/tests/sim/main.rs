@@ -14,6 +14,7 @@ mod packet_sizes;
 mod paths;
 mod plain;
 mod quality;
+mod reasons;
 mod records;
 mod scatter;
 mod surroundings;

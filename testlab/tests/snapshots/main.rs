@@ -83,6 +83,16 @@ fn the_times_to_the_first_answer_and_to_a_direct_path_over_all_pairs_of_places_a
     compare("time_to_direct.txt", &table);
 }
 
+#[test]
+fn four_of_five_pairs_of_places_with_udp_over_ipv4_meet_directly() {
+    let times = Times::committed();
+    let is_counted = |place: &&Place| !matches!(place, Place::NoUdp | Place::Ipv6Only);
+    let places: Vec<_> = Place::ALL.iter().filter(is_counted).collect();
+    let pairs = places.iter().flat_map(|one| places.iter().map(move |other| (**one, **other)));
+    let direct = pairs.filter(|(one, other)| times.to_direct(*one, *other).is_some()).count();
+    assert!(direct * 5 >= places.len().pow(2) * 4, "{direct} of {}", places.len().pow(2));
+}
+
 /// Kinds of surroundings as the README names them, with the places that are of this kind.
 const KINDS: [(&str, &[Place]); 5] = [
     (

@@ -7,7 +7,8 @@ use super::delivery::Delivery;
 use super::{DECISIONS, PathAgent};
 use crate::alias::Alias;
 use crate::io::PathEvent;
-use crate::why::{Decision, Path, Reason};
+use crate::remote::Remote;
+use crate::why::{Decision, Hindrance, Path, Reason};
 
 impl PathAgent {
     /// Whether there is traffic for the peer and no direct path on which nobody passes it on, nor a stream.
@@ -28,6 +29,29 @@ impl PathAgent {
     /// Whether an address of the peer has answered lately.
     pub fn is_proven(&self, address: SocketAddr) -> bool {
         self.remotes.is_proven(address)
+    }
+
+    /// Why there is no direct path on which nobody passes packets on, if there is none.
+    pub fn hindrance(&self, now: Instant) -> Option<Hindrance> {
+        let straight = || self.remotes.all().filter(|remote| !remote.is_relayed());
+        let hindrance = if self.is_straight() {
+            return None;
+        } else if !self.config.udp {
+            Hindrance::NoUdp
+        } else if !self.is_active(now) {
+            Hindrance::Idle
+        } else if straight().any(Remote::is_proven) {
+            Hindrance::Unusable
+        } else if straight().next().is_none() {
+            Hindrance::NoAddress
+        } else if !self.calls.is_random() {
+            Hindrance::NoAnswer
+        } else if self.scatter.is_peer_unsteady() {
+            Hindrance::BothAtRandom
+        } else {
+            Hindrance::AtRandom
+        };
+        Some(hindrance)
     }
 
     /// Round trip of the chosen path, if it is a direct one.

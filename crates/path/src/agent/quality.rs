@@ -75,7 +75,7 @@ impl PathAgent {
         if self.has_frames()
             && let Some(remote) = self.chosen_remote_mut()
         {
-            remote.shun(now);
+            remote.shun(reason, now);
             self.choose_again(reason, now);
         }
     }

@@ -79,7 +79,7 @@ impl PathAgent {
     }
 
     pub(super) fn handle_steady(&mut self, steady: Option<SocketAddr>, now: Instant) {
-        let is_awaited = self.scatter.take_answer(now);
+        let is_awaited = self.scatter.take_answer(steady.is_some(), now);
         let Some(SocketAddr::V4(to)) = steady.filter(|_| is_awaited) else { return };
         let is_of_use = self.config.filter.permits(to.into()) && !is_private(*to.ip());
         if is_of_use && self.remotes.is_announced_straight(*to.ip()) {

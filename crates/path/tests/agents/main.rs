@@ -3,6 +3,7 @@
 mod delivery;
 mod net;
 mod quality;
+mod reasons;
 mod sizes;
 
 use std::time::Duration;

@@ -23,5 +23,5 @@ pub(crate) use server::{Command, Reply, serve};
 pub use types::{
     ApiError, Event, JoinRequest, Joined, LeaveRequest, Membership, Netcheck, NetworkStatus,
     PathKind, PathView, PeerStatus, PingReply, PingRequest, Problem, RelayCheck, Running, Status,
-    TurnCheck, Why, WhyEntry,
+    TurnCheck, Why, WhyEntry, WhyPath,
 };

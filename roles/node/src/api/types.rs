@@ -166,8 +166,26 @@ pub struct Why {
     pub mtu: Option<usize>,
     /// The decisions that led to it, the latest first.
     pub decisions: Vec<WhyEntry>,
-    /// Every path that is known, with its standing.
-    pub candidates: Vec<String>,
+    /// Why there is no direct path, if there is none.
+    #[serde(default)]
+    pub hindrance: Option<String>,
+    /// Every path that is known.
+    pub candidates: Vec<WhyPath>,
+}
+
+/// A path that is known, with its standing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WhyPath {
+    /// The path, with its smoothed round trip.
+    #[serde(flatten)]
+    pub path: PathView,
+    /// How the address became known: `local`, `mapped`, `reflexive`, `peer-reflexive`, `relayed` (a TURN server's) or
+    /// `peer-relay`; none for a relay.
+    pub source: Option<String>,
+    /// Share of its latest pings without an answer, in percent; none for a relay.
+    pub loss_percent: Option<u8>,
+    /// What it lacks; none if it is in use.
+    pub lacks: Option<String>,
 }
 
 /// A decision about a path.

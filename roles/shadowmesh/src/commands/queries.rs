@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use node::api::{
     Client, Membership, NetworkStatus, PathKind, PathView, PeerStatus, Running, Status, TurnCheck,
+    WhyPath,
 };
 use platform::journal::Journal;
 
@@ -81,6 +82,9 @@ pub(crate) async fn why(client: &Client, peer: &str, as_json: bool) -> Result<()
     if let Some(mtu) = why.mtu {
         line(format_args!("  packets of up to {mtu} bytes"));
     }
+    if let Some(hindrance) = &why.hindrance {
+        line(format_args!("  no direct path: {hindrance}"));
+    }
     for decision in &why.decisions {
         let ago = rough(Duration::from_secs(decision.seconds_ago));
         line(format_args!("  {} {}", styled(DIM, format_args!("{ago} ago")), decision.text));
@@ -88,7 +92,9 @@ pub(crate) async fn why(client: &Client, peer: &str, as_json: bool) -> Result<()
     if !why.candidates.is_empty() {
         line("Known paths:");
         for candidate in &why.candidates {
-            line(format_args!("  {candidate}"));
+            let lacks = candidate.lacks.as_deref();
+            let standing = lacks.map_or_else(|| styled(GOOD, "in use"), |lacks| styled(DIM, lacks));
+            line(format_args!("  {}: {standing}", known(candidate)));
         }
     }
     Ok(())
@@ -261,6 +267,13 @@ fn peer_row(peer: &PeerStatus) -> Vec<String> {
         bytes(peer.received),
         bytes(peer.sent),
     ]
+}
+
+/// A path that is known, with how it became known and what gets lost.
+fn known(candidate: &WhyPath) -> String {
+    let source = candidate.source.iter().map(|source| format!(" ({source})"));
+    let loss = candidate.loss_percent.iter().map(|percent| format!(", {percent} % lost"));
+    std::iter::once(path(&candidate.path)).chain(source).chain(loss).collect()
 }
 
 fn path(path: &PathView) -> String {
