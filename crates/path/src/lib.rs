@@ -17,7 +17,7 @@
 //! - **Packets, not only pings.** A path that carries pings and drops the tunnel's packets is left within seconds: each pong
 //!   says how many have come ([`Counts`]). Some are sent there now and then, and it is used again once they arrive.
 //! - **Quality decides.** A path that loses many of these packets, or takes far longer than the way for frames, gives way to
-//!   that for a minute, for twice as long each time; among direct paths the fastest goes first, with hysteresis ([`Rank`]).
+//!   that for half a minute, for twice as long each time; among direct paths the fastest goes first, with hysteresis ([`Rank`]).
 //! - **Larger packets where they pass.** On the chosen path pings of other lengths find out how large packets it carries, up to
 //!   what the tunnel is meant for; where they cease to pass, smaller ones do (RFC 8899, [`PathAgent::mtu`]).
 //! - **Both ends at once.** Probing starts with a call-me-maybe through the relay. It carries our

@@ -22,8 +22,10 @@ pub(crate) const BURST: [Duration; 4] = [
 ];
 /// Between probes of a proven path: below the 30 s after which the strictest NATs forget a mapping.
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(20);
-/// The same while large packets are sent or many, and where a path is to prove itself better than it was.
+/// The same while large packets are sent or many.
 pub(crate) const KEEP_ALIVE_BUSY: Duration = Duration::from_secs(5);
+/// The same where a path is to prove itself better than it was.
+const KEEP_WATCHED: Duration = Duration::from_secs(3);
 /// Between probes of an unproven path while there is traffic.
 const RETRY: Duration = Duration::from_secs(30);
 /// The same while nothing comes from the peer at all: at least this ...
@@ -270,7 +272,7 @@ impl Remote {
     pub(crate) fn shun(&mut self, reason: Reason, now: Instant) {
         self.shunning.begin(reason, now);
         self.probes.clear();
-        self.next = Some(now + KEEP_ALIVE_BUSY);
+        self.next = Some(now + KEEP_WATCHED);
     }
 
     pub(crate) fn stop_probing(&mut self) {
@@ -332,7 +334,7 @@ impl Remote {
         self.was_narrow = false;
         self.heard = Some(now);
         self.burst = None;
-        let pause = if self.shunning.is_on() { KEEP_ALIVE_BUSY } else { KEEP_ALIVE };
+        let pause = if self.shunning.is_on() { KEEP_WATCHED } else { KEEP_ALIVE };
         self.next = Some(now + pause);
         Some(answer)
     }

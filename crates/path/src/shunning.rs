@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::why::Reason;
 
 /// For how long a path is not used the first time ...
-const FIRST: Duration = Duration::from_secs(60);
+const FIRST: Duration = Duration::from_secs(30);
 /// ... and at most, since each time it is twice as long as the time before ...
 const LONGEST: Duration = Duration::from_secs(16 * 60);
 /// ... unless the path has served for this long meanwhile.
@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn each_time_is_twice_as_long_unless_the_path_has_served_well_meanwhile() {
         let (mut shunning, mut now) = (Shunning::default(), Instant::now());
-        for pause in [60, 120, 240, 480, 960, 960] {
+        for pause in [30, 60, 120, 240, 480, 960, 960] {
             assert!(!shunning.is_on());
             shunning.begin(LOSSY, now);
             now += Duration::from_secs(pause) - Duration::from_millis(1);

@@ -14,7 +14,7 @@ const THROTTLE: &str = "table inet throttle {
 }";
 /// In seconds; by datagrams it would take ten times as long.
 const SOON: &str = "60";
-/// After a minute the path is tried again, if ten pings, 5 s apart, say that it is well.
+/// After half a minute the path is tried again, if ten pings, 3 s apart, say that it is well; after a whole one the next time.
 const AGAIN: Duration = Duration::from_secs(120);
 
 #[test]

@@ -5,6 +5,7 @@ mod censors;
 mod circuits;
 mod clocks;
 mod counting;
+mod crossing;
 mod fronts;
 mod homes;
 mod hostile;
