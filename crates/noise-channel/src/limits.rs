@@ -51,7 +51,7 @@ pub const HOLD_BACK_BYTES: usize = 16 * 1024 * 1024;
 
 /// An idle channel sends something by then: content delivery networks cut idle connections after
 /// 60 to 100 seconds.
-pub const HEARTBEAT_AFTER: Duration = Duration::from_secs(25);
+pub const HEARTBEAT_AFTER: Duration = Duration::from_secs(24);
 
 /// A channel on which nothing arrived for three heartbeats is dead.
 pub const SILENCE_DEADLINE: Duration = Duration::from_secs(80);

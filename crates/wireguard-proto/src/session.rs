@@ -15,7 +15,7 @@ use crate::primitives::{Secret, TAG_LEN, nonce, seal};
 use crate::replay::ReplayWindow;
 use crate::timers::{
     REJECT_AFTER_MESSAGES, REJECT_AFTER_TIME, REKEY_AFTER_MESSAGES, REKEY_AFTER_TIME,
-    REKEY_ON_RECEIVE,
+    REKEY_ON_RECEIVE, REKEY_TIMEOUT,
 };
 
 /// One pair of transport keys, shared by any number of data threads.
@@ -46,6 +46,8 @@ struct SessionState {
     /// Bytes in both directions.
     bytes: AtomicU64,
     rekey_after_bytes: u64,
+    /// By so much it is renewed later than is usual; none where age is for the peer to look at.
+    renewed_later: Option<Duration>,
     rekey_wanted: AtomicBool,
     confirmed: AtomicBool,
     closed: AtomicBool,
@@ -58,6 +60,8 @@ pub(crate) struct SessionParts {
     pub(crate) local_index: u32,
     pub(crate) remote_index: u32,
     pub(crate) rekey_after_bytes: Option<u64>,
+    /// Whether the peer has begun a handshake at the same time, and renews the session before this end does.
+    pub(crate) yields: bool,
     pub(crate) activity: Arc<Activity>,
 }
 
@@ -136,6 +140,11 @@ impl Session {
             state: SessionState {
                 bytes: AtomicU64::new(0),
                 rekey_after_bytes: parts.rekey_after_bytes.map_or(u64::MAX, slack),
+                renewed_later: (parts.role == Role::Initiator).then_some(if parts.yields {
+                    2 * REKEY_TIMEOUT
+                } else {
+                    Duration::ZERO
+                }),
                 rekey_wanted: AtomicBool::new(false),
                 confirmed: AtomicBool::new(parts.role == Role::Initiator),
                 closed: AtomicBool::new(false),
@@ -334,7 +343,7 @@ impl Session {
         let total = self.state.bytes.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
         let due = total >= self.state.rekey_after_bytes
             || self.counter.load(Ordering::Relaxed) >= REKEY_AFTER_MESSAGES
-            || (self.role == Role::Initiator && self.age(now) >= max_age);
+            || self.state.renewed_later.is_some_and(|later| self.age(now) >= max_age + later);
         due && !self.wants_rekey() && !self.state.rekey_wanted.swap(true, Ordering::Relaxed)
     }
 }

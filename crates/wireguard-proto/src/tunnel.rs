@@ -266,8 +266,8 @@ impl<E: Clone> Tunnel<E> {
         self.inbound = Inbound { greatest: initiation.timestamp, taken: Some(now) };
         let session =
             self.make_session(local, &keys, (Role::Responder, index, initiation.sender_index), now);
-        let displaced = [self.sessions.next.replace(session), self.sessions.previous.take()];
-        for old in displaced.into_iter().flatten() {
+        // The one before the current one stays until the new one is used: if both ends began at once, the peer still sends over it.
+        if let Some(old) = self.sessions.next.replace(session) {
             local.remove_session(&old);
         }
         self.endpoint = Some(from);
@@ -469,8 +469,12 @@ impl<E: Clone> Tunnel<E> {
         (role, local_index, remote_index): (Role, u32, u32),
         now: Instant,
     ) -> Arc<Session> {
+        // Where both ends began at once, each sends over the session that it began. If both renewed at once too, what is under way over the
+        // sessions before would be lost each time.
+        let yields = self.sessions.next.is_some() && local.identity.public < self.peer;
         let parts = SessionParts {
             peer: self.peer,
+            yields,
             role,
             local_index,
             remote_index,
