@@ -27,7 +27,7 @@ use crate::peer::{Lacking, Peer};
 pub(crate) use wire::{HEAD_LEN, Head};
 
 /// Traffic has to lack a direct path for so long before peer relays are asked: most paths are found sooner.
-const LACKING: Duration = Duration::from_secs(2);
+const LACKING: Duration = Duration::from_millis(500);
 /// Peer relays that are asked at a time for one peer.
 const ASKED: usize = 2;
 /// Those that pass on are asked again after this, ...

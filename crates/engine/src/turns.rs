@@ -19,7 +19,7 @@ use crate::sockets::Sockets;
 use crate::status::TurnStatus;
 
 /// Traffic has to lack a direct path for so long before servers are asked: most paths are found sooner.
-const LACKING: Duration = Duration::from_secs(5);
+const LACKING: Duration = Duration::from_secs(1);
 /// Allocations are given back when no traffic has lacked a direct path for so long.
 const KEPT: Duration = Duration::from_secs(60);
 /// Traffic for a peer with which there is no session counts for so long ...

@@ -56,6 +56,15 @@ pub struct Detour {
     pub addresses: Vec<SocketAddr>,
 }
 
+/// By which way a server was reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Where the TCP connection went.
+    address: SocketAddr,
+    /// What a proxy there was asked for.
+    asked: Option<String>,
+}
+
 /// Connects to the first address that answers as it should.
 ///
 /// Addresses are tried in order, those of a proxy first; the next one starts as soon as one fails or
@@ -65,6 +74,17 @@ pub struct Detour {
 /// # Errors
 /// When no address led to an upgraded connection; the error has the reason of each.
 pub async fn dial(endpoint: &Endpoint) -> Result<WebSocket, DialError> {
+    dial_by(endpoint, None).await.map(|(socket, _)| socket)
+}
+
+/// The same, where one way goes before all others if it is among them; says by which way the server was reached.
+///
+/// # Errors
+/// As for [`dial`].
+pub async fn dial_by(
+    endpoint: &Endpoint,
+    first: Option<&Route>,
+) -> Result<(WebSocket, Route), DialError> {
     let authority: Authority =
         endpoint.host.parse().map_err(|_| DialError::Host(endpoint.host.clone()))?;
     let name = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
@@ -73,7 +93,8 @@ pub async fn dial(endpoint: &Endpoint) -> Result<WebSocket, DialError> {
         return Err(DialError::Path);
     }
     let attempt = Attempt { endpoint, name, tls: client_config(endpoint.tls) };
-    let ways = ways(endpoint, &authority);
+    let mut ways = ways(endpoint, &authority);
+    ways.sort_by_key(|way| first != Some(&way.route()));
     let mut waiting = ways.iter().take(MAX_ADDRESSES);
     let mut running = FuturesUnordered::new();
     let mut failures = Vec::new();
@@ -83,9 +104,9 @@ pub async fn dial(endpoint: &Endpoint) -> Result<WebSocket, DialError> {
             return Err(DialError::Failed(failures));
         }
         tokio::select! {
-            Some((address, result)) = running.next() => match result {
-                Ok(connection) => return Ok(connection),
-                Err(error) => failures.push((address, error)),
+            Some((way, result)) = running.next() => match result {
+                Ok(connection) => return Ok((connection, way.route())),
+                Err(error) => failures.push((way.address, error)),
             },
             () = sleep(STAGGER), if more => {}
         }
@@ -100,6 +121,13 @@ fn is_path(path: &str) -> bool {
 struct Way<'a> {
     address: SocketAddr,
     tunnel: Option<(&'a Proxy, String)>,
+}
+
+impl Way<'_> {
+    fn route(&self) -> Route {
+        let asked = self.tunnel.as_ref().map(|(_, target)| target.clone());
+        Route { address: self.address, asked }
+    }
 }
 
 /// All ways, the best first.
@@ -128,9 +156,9 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    async fn run(&self, way: &Way<'_>) -> (SocketAddr, Result<WebSocket, AttemptError>) {
+    async fn run<'w>(&self, way: &'w Way<'w>) -> (&'w Way<'w>, Result<WebSocket, AttemptError>) {
         let result = timeout(ATTEMPT_TIMEOUT, self.connect(way)).await;
-        (way.address, result.unwrap_or(Err(AttemptError::Timeout)))
+        (way, result.unwrap_or(Err(AttemptError::Timeout)))
     }
 
     async fn connect(&self, way: &Way<'_>) -> Result<WebSocket, AttemptError> {

@@ -36,7 +36,7 @@ mod tls;
 mod transport;
 pub mod upgrade;
 
-pub use dial::{AttemptError, Detour, DialError, Endpoint, dial};
+pub use dial::{AttemptError, Detour, DialError, Endpoint, Route, dial, dial_by};
 pub use front::{Front, MAX_PAGE, PageTooLong};
 pub use listen::{Listener, Upgrade};
 pub use message::{Receiver, Sender, WebSocket, WebSocketError};

@@ -1,6 +1,9 @@
 //! Dialling and listening on the loopback interface.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use tokio::{
@@ -11,7 +14,7 @@ use tokio::{
 };
 use websocket::{
     AttemptError, CertificateError, DialError, Endpoint, Listener, MAX_MESSAGE, ServerCertificate,
-    SpkiPin, Tls, WebSocketError, dial, generate_key,
+    SpkiPin, Tls, WebSocketError, dial, dial_by, generate_key,
 };
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -216,6 +219,21 @@ async fn the_next_address_is_tried_when_the_first_is_silent() {
     let mut endpoint = endpoint(address, Tls::Plain);
     endpoint.addresses.insert(0, silent.local_addr().unwrap());
     timeout(DEADLINE, round_trip(&endpoint)).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_way_that_won_goes_first_the_next_time_and_no_other_than_those_that_are_known() {
+    let (address, _server) = echo_server(None).await;
+    let silent = TcpListener::bind(HERE).await.unwrap();
+    let mut endpoint = endpoint(address, Tls::Plain);
+    endpoint.addresses.insert(0, silent.local_addr().unwrap());
+    let (_, won) = dial_by(&endpoint, None).await.unwrap();
+    let begun = Instant::now();
+    let (_, again) = dial_by(&endpoint, Some(&won)).await.unwrap();
+    assert!(begun.elapsed() < Duration::from_millis(250), "{:?}", begun.elapsed());
+    assert_eq!(again, won);
+    endpoint.addresses.pop();
+    assert!(timeout(Duration::from_secs(1), dial_by(&endpoint, Some(&won))).await.is_err());
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@
 //! | `node` | starting, joining, leaving, stopping |
 //! | `join` | waiting for a network's answer |
 //! | `network` | the event loop of one network |
-//! | `streams`, `door`, `detour`, `udp`, `survey`, `mapping`, `sockets`, `mark`, `underlay`, `ready` | the underlay |
+//! | `streams`, `door`, `detour`, `udp`, `survey`, `mapping`, `sockets`, `mark`, `underlay`, `winners`, `ready` | the underlay |
 //! | `fault`, `error` | why connections fail and a node does not start, and what to do |
 //! | `host`, `interface`, `data`, `userspace` | where packets go on this host |
 //! | `directory`, `names` | by which names, and making them the system's |
@@ -56,6 +56,7 @@ mod udp;
 mod underlay;
 mod userspace;
 mod view;
+mod winners;
 
 pub use clock::Clock;
 pub use door::Listening;

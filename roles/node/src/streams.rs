@@ -10,11 +10,17 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::debug;
-use websocket::{Endpoint, Receiver, Sender, Upgrade, WebSocket, dial};
+use websocket::{Endpoint, Receiver, Route, Sender, Upgrade, WebSocket, dial_by};
 
-use crate::{directory::Directory, dns::lookup, fault::Fault};
+use crate::{
+    directory::Directory,
+    dns::lookup,
+    fault::Fault,
+    underlay::Surroundings,
+    winners::{Errand, Winners},
+};
 
 /// A connection takes messages while fewer bytes than this wait for the network: one super-packet more
 /// than is being written. Beyond it they stay with the engine, whose queue drops what is late.
@@ -27,6 +33,8 @@ const AT_ONCE: usize = 48 * 1024;
 pub(crate) struct Streams {
     open: BTreeMap<u64, Stream>,
     directory: Directory,
+    surroundings: watch::Receiver<Surroundings>,
+    winners: Winners,
     events: mpsc::Sender<(u64, StreamEvent)>,
 }
 
@@ -57,18 +65,27 @@ struct Backlog {
 impl Streams {
     /// No connections yet; events of all of them go to `events`. They never lead into a network of
     /// `directory`.
-    pub(crate) fn new(directory: Directory, events: mpsc::Sender<(u64, StreamEvent)>) -> Self {
-        Self { open: BTreeMap::new(), directory, events }
+    pub(crate) fn new(
+        directory: Directory,
+        surroundings: watch::Receiver<Surroundings>,
+        events: mpsc::Sender<(u64, StreamEvent)>,
+    ) -> Self {
+        let (open, winners) = (BTreeMap::new(), Winners::default());
+        Self { open, directory, surroundings, winners, events }
     }
 
     /// Connects, perhaps by the proxy; [`StreamEvent::Opened`] or [`StreamEvent::Closed`] follows.
     pub(crate) fn dial(&mut self, stream: u64, mut endpoint: Endpoint, may_detour: bool) {
         endpoint.mark = self.directory.mark().number();
         let (connection, waiting) = self.insert(stream);
-        let directory = self.directory.clone();
+        let (directory, winners) = (self.directory.clone(), self.winners.clone());
+        let routers = self.surroundings.borrow().routers();
         tokio::spawn(async move {
-            let fault = match connect(endpoint, &directory, may_detour).await {
-                Ok(socket) => {
+            let errand = Errand { routers, host: endpoint.host.clone() };
+            let fault = match connect(endpoint, &directory, may_detour, winners.get(&errand)).await
+            {
+                Ok((socket, route)) => {
+                    winners.note(errand, route);
                     connection.report(StreamEvent::Opened).await;
                     connection.serve(socket, waiting).await
                 }
@@ -200,7 +217,8 @@ async fn connect(
     mut endpoint: Endpoint,
     directory: &Directory,
     may_detour: bool,
-) -> Result<WebSocket, Fault> {
+    first: Option<Route>,
+) -> Result<(WebSocket, Route), Fault> {
     let is_underneath = |address: &SocketAddr| !directory.is_overlay(address.ip());
     if let Some(rule) = directory.proxy().filter(|_| may_detour) {
         endpoint.detour = rule.detour(&endpoint.host, &directory.dns()).await.map(|mut detour| {
@@ -220,7 +238,7 @@ async fn connect(
     if endpoint.addresses.is_empty() && !goes_around {
         return Err(Fault::overlay(&endpoint.host));
     }
-    Ok(dial(&endpoint).await?)
+    Ok(dial_by(&endpoint, first.as_ref()).await?)
 }
 
 /// The addresses of a host with a port; none when it cannot be found.

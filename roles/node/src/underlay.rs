@@ -44,6 +44,11 @@ impl Surroundings {
         all.map(|address| SocketAddr::new(address, port)).collect()
     }
 
+    /// The routers on the ways to what is far away: by these one network is told from another.
+    pub(crate) fn routers(&self) -> Vec<IpAddr> {
+        self.ways.iter().filter_map(|way| way.gateway).collect()
+    }
+
     /// The router on the way to what is far away over IPv4.
     pub(crate) fn router(&self) -> Option<Ipv4Addr> {
         self.ways.iter().find_map(|way| match way.gateway {

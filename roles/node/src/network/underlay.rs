@@ -95,7 +95,7 @@ impl Underlay {
         let mapping = mapping.map(|port| Mapping::start(port, surroundings.clone()));
         Self {
             sockets: ConnectedSockets::new(directory.clone()),
-            streams: Streams::new(directory, sender),
+            streams: Streams::new(directory, surroundings.clone(), sender),
             events,
             awake: BTreeSet::new(),
             controller: None,
