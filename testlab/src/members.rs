@@ -112,7 +112,7 @@ impl Network {
 }
 
 /// A device of a network.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Member {
     key: DeviceKey,
     channel: ChannelKey,

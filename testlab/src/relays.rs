@@ -123,14 +123,29 @@ impl Relays {
     pub fn device_at(&mut self, relay: usize) -> usize {
         let (device, serial) = (self.devices.len(), 1_000 + self.devices.len() as u64);
         let member = self.network.member(serial, &mut self.rng);
-        let (wire, nonce) = self.wire(End::Device(device), None, relay);
-        let config = member.config_for(&self.network, &self.hosts[relay].member, 1, nonce);
-        let client = RelayClient::new(config, &mut self.rng, self.now).expect("the key is usable");
+        let (client, wire) = self.link(device, &member, relay);
         let (received, unreachable) = (Vec::new(), Vec::new());
         self.devices.push(Device { member, client, wire, received, unreachable });
-        self.push(Duration::ZERO, Delivery::Open(wire));
         self.drain(End::Device(device));
         device
+    }
+
+    /// Has a device attach to another relay.
+    pub fn move_device(&mut self, device: usize, relay: usize) {
+        let member = self.devices[device].member.clone();
+        let (client, wire) = self.link(device, &member, relay);
+        (self.devices[device].client, self.devices[device].wire) = (client, wire);
+        self.drain(End::Device(device));
+    }
+
+    /// A device's end of a new link to a relay, which it dials. Of two attachments the later one counts.
+    fn link(&mut self, device: usize, member: &Member, relay: usize) -> (RelayClient, u64) {
+        let (wire, nonce) = self.wire(End::Device(device), None, relay);
+        let number = self.now.wall.0;
+        let config = member.config_for(&self.network, &self.hosts[relay].member, number, nonce);
+        let client = RelayClient::new(config, &mut self.rng, self.now).expect("the key is usable");
+        self.push(Duration::ZERO, Delivery::Open(wire));
+        (client, wire)
     }
 
     /// The id of a device.

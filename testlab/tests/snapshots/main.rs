@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use testlab::places::{Place, Times};
-use testlab::sim::{Setup, World};
+use testlab::sim::{Quality, Setup, World};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// Traffic flows for this long in the hope of a direct path.
@@ -44,8 +44,8 @@ fn is_direct(world: &World) -> bool {
 
 /// How long it takes from the first packet until its answer is there, and until both ends use a direct path,
 /// if they ever do.
-fn times(one: Place, other: Place) -> (Duration, Option<Duration>) {
-    let mut world = World::new(Setup { nodes: 0, ..Setup::default() });
+fn times(setup: Setup, one: Place, other: Place) -> (Duration, Option<Duration>) {
+    let mut world = World::new(Setup { nodes: 0, ..setup });
     for place in [one, other] {
         let site = place.site(&mut world);
         world.add_node_at(site);
@@ -74,7 +74,7 @@ fn the_times_to_the_first_answer_and_to_a_direct_path_over_all_pairs_of_places_a
     for one in Place::ALL {
         let _ = write!(table, "\n{:18}", format!("{one:?}"));
         for other in Place::ALL {
-            let (answered, direct) = times(one, other);
+            let (answered, direct) = times(Setup::default(), one, other);
             let direct = direct.map_or_else(|| "relay".to_owned(), |at| at.as_millis().to_string());
             let _ = write!(table, " {:>17}", format!("{}/{direct}", answered.as_millis()));
         }
@@ -91,6 +91,30 @@ fn four_of_five_pairs_of_places_with_udp_over_ipv4_meet_directly() {
     let pairs = places.iter().flat_map(|one| places.iter().map(move |other| (**one, **other)));
     let direct = pairs.filter(|(one, other)| times.to_direct(*one, *other).is_some()).count();
     assert!(direct * 5 >= places.len().pow(2) * 4, "{direct} of {}", places.len().pow(2));
+}
+
+#[test]
+fn over_links_of_50_ms_half_of_all_pairs_that_meet_do_so_within_3_s_and_each_is_answered_in_two_round_trips()
+ {
+    /// A round trip between any two hosts. Through a relay it takes twice as long.
+    const ROUND_TRIP: Duration = Duration::from_millis(50);
+    let committed = Times::committed();
+    let quality = Quality { latency: ROUND_TRIP / 2, ..Quality::GOOD };
+    let setup = Setup { quality, streams: quality, ..Setup::default() };
+    let pairs = Place::ALL.into_iter().flat_map(|one| Place::ALL.map(|other| (one, other)));
+    let meet =
+        |(one, other): &(Place, Place)| one <= other && committed.to_direct(*one, *other).is_some();
+    let mut times: Vec<_> = pairs
+        .filter(meet)
+        .map(|(one, other)| {
+            let (answered, direct) = times(setup, one, other);
+            assert!(answered <= 2 * 2 * ROUND_TRIP, "{one:?} to {other:?}: {answered:?}");
+            direct.unwrap_or(Duration::MAX)
+        })
+        .collect();
+    times.sort_unstable();
+    let median = times[times.len() / 2];
+    assert!(median <= 3 * SECOND, "{median:?} of {}", times.len());
 }
 
 /// Kinds of surroundings as the README names them, with the places that are of this kind.
@@ -144,11 +168,19 @@ fn the_table_of_the_readme_says_what_the_committed_times_say() {
     assert!(committed == table, "the README has\n{committed}and should have\n{table}");
 }
 
-/// A table of what each node sends and receives over streams.
-fn control_bytes(sizes: &[usize]) -> String {
-    let mut table = format!("{:>6} {:>14} {:>20}\n", "nodes", "joining, B", "idle, B per minute");
-    for nodes in sizes.iter().copied() {
-        let mut world = World::new(Setup { nodes, ..Setup::default() });
+/// A table of what each node sends and receives over streams, where so many nodes run and so many members besides never do.
+fn control_bytes(sizes: &[(usize, usize)]) -> String {
+    let mut table = format!("{:>8} {:>14} {:>20}\n", "members", "joining, B", "idle, B per minute");
+    for (nodes, silent) in sizes.iter().copied() {
+        let mut world = World::new(Setup { nodes: 0, ..Setup::default() });
+        if silent > 0 {
+            world.enrol_silent(silent);
+            world.run_for(10 * SECOND);
+        }
+        for _ in 0..nodes {
+            world.add_node();
+        }
+        let members = nodes + silent;
         assert!(world.run_until(60 * SECOND, all_have_addresses), "every node joins");
         world.run_for(10 * SECOND);
         let bytes = |world: &World| {
@@ -158,12 +190,12 @@ fn control_bytes(sizes: &[usize]) -> String {
         world.run_for(COUNTED);
         let minutes = COUNTED.as_secs() / 60;
         let idle = (bytes(&world) - joining) / minutes;
-        let _ = writeln!(table, "{nodes:>6} {joining:>14} {idle:>20}");
+        let _ = writeln!(table, "{members:>8} {joining:>14} {idle:>20}");
     }
     table
 }
 
 #[test]
 fn the_control_traffic_of_a_node_over_the_size_of_the_mesh_is_as_committed() {
-    compare("control_bytes.txt", &control_bytes(&[10, 50, 200]));
+    compare("control_bytes.txt", &control_bytes(&[(10, 0), (50, 0), (200, 0), (4, 9_996)]));
 }

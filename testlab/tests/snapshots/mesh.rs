@@ -64,6 +64,21 @@ fn the_cost_and_speed_of_a_mesh_of_100_relays_and_10_000_devices_are_as_committe
     for device in [1, 39, 41, 99] {
         assert!(relays.reaches(devices[0], devices[device], SECOND), "the others go on");
     }
+
+    // As devices do that have lost a connection: each goes to one of the relays next to it.
+    let sent = relays.sent_between_relays();
+    let strays = (dead..DEVICES).step_by(RELAYS);
+    for (count, device) in strays.clone().enumerate() {
+        relays.move_device(devices[device], if count % 2 == 0 { dead - 1 } else { dead + 1 });
+    }
+    let crowded = DEVICES / RELAYS + DEVICES / RELAYS / 2;
+    let back = settled(&mut relays, Some(dead), RELAYS - 2, DEVICES - crowded);
+    let _ = writeln!(table, "until its 100 devices are known, ms     {:>8}", back.as_millis());
+    let bytes = (relays.sent_between_relays() - sent) / DEVICES as u64;
+    let _ = writeln!(table, "bytes for that, per device              {bytes:>8}");
+    for device in strays {
+        assert!(relays.reaches(devices[0], devices[device], SECOND / 5), "{device} is back");
+    }
     let moved = relays.device_at(60);
     let begin = relays.elapsed();
     while !relays.reaches(devices[0], moved, SECOND / 10) {

@@ -65,7 +65,7 @@ struct Column {
     pick: fn(&Figures) -> f64,
 }
 
-const COLUMNS: [Column; 8] = [
+const COLUMNS: [Column; 12] = [
     Column {
         title: "Frames of 1,400 bytes, 100 pairs",
         method: "Highest rate, in thousands a second, at which less than 1 % of the frames are lost or are not there \
@@ -89,6 +89,20 @@ const COLUMNS: [Column; 8] = [
         pick: |figures| figures.of_load(0, "slowest"),
     },
     Column {
+        title: "Latency at 50,000 frames a second, median",
+        method: "From sender to receiver, 100 pairs, frames of 1,400 bytes.",
+        unit: "ms",
+        digits: 2,
+        pick: |figures| figures.of_load(0, "equal_median"),
+    },
+    Column {
+        title: "Latency at 50,000 frames a second, 99th percentile",
+        method: "The same.",
+        unit: "ms",
+        digits: 2,
+        pick: |figures| figures.of_load(0, "equal_slowest"),
+    },
+    Column {
         title: "Processor time",
         method: "Of the relay's process, for a GB of payload, 100 pairs, at its highest rate.",
         unit: "s/GB",
@@ -110,6 +124,20 @@ const COLUMNS: [Column; 8] = [
         pick: |figures| figures.of_load(2, "gigabits"),
     },
     Column {
+        title: "Processor time, frames of 64,000 bytes, one pair",
+        method: "Of the relay's process, for a GB of payload.",
+        unit: "s/GB",
+        digits: 2,
+        pick: |figures| figures.of_load(1, "processor"),
+    },
+    Column {
+        title: "Processor time, frames of 64,000 bytes, 10 pairs",
+        method: "The same.",
+        unit: "s/GB",
+        digits: 2,
+        pick: |figures| figures.of_load(2, "processor"),
+    },
+    Column {
         title: "Memory of each of 1,000 idle connections",
         method: "By how much the resident memory of the relay's process has grown.",
         unit: "kB",
@@ -125,7 +153,7 @@ const COLUMNS: [Column; 8] = [
     },
 ];
 /// The column in which the other relay stands too.
-const PROCESSOR: usize = 3;
+const PROCESSOR: usize = 5;
 
 /// All tables, in each the variants without TLS and those with it.
 pub(crate) fn beside_others() -> Vec<Table> {
