@@ -425,6 +425,11 @@ impl Device {
         format!("{}.clock", self.state)
     }
 
+    /// Gives its node a variable of the environment, from its next start on.
+    pub fn set_variable(&mut self, name: &'static str, value: &str) {
+        self.environment.push((name, value.to_owned()));
+    }
+
     /// Starts its node and waits until it answers.
     pub fn up(&mut self, args: &[&str]) {
         let all = [&["--state-dir", &self.state, "up", "--name", &self.name], args].concat();

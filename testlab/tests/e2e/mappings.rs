@@ -19,10 +19,31 @@ const TABLES: &str = "table inet ports {
     chain granted_back { }
 }";
 
-/// Lets a router grant ports by PCP and NAT-PMP, or by UPnP.
-fn grant_ports(router: &Router, upnp: bool, folder: &Path) -> Process {
+/// Turns requests of PCP into such of a version that nobody knows, and refusals of that into those of a router that knows NAT-PMP alone.
+const WITHOUT_PCP: &str = "table inet older {
+    chain in { type filter hook input priority -300;
+        udp dport 5351 @th,64,8 2 @th,64,8 set 3 udp checksum set 0
+    }
+    chain out { type filter hook output priority -300;
+        udp sport 5351 @th,64,8 2 @th,64,8 set 0 udp checksum set 0
+    }
+}";
+
+/// By which protocol a router is asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    Pcp,
+    NatPmp,
+    Upnp,
+}
+
+/// Lets a router grant ports by a protocol.
+fn grant_ports(router: &Router, by: Protocol, folder: &Path) -> Process {
     router.namespace().nft(TABLES);
-    let (by_upnp, by_pcp) = if upnp { ("yes", "no") } else { ("no", "yes") };
+    if by == Protocol::NatPmp {
+        router.namespace().nft(WITHOUT_PCP);
+    }
+    let (by_upnp, by_pcp) = if by == Protocol::Upnp { ("yes", "no") } else { ("no", "yes") };
     let settings = format!(
         "ext_ifname=eth0\nlistening_ip=bridge0\nenable_upnp={by_upnp}\nenable_natpmp={by_pcp}\n\
          secure_mode=yes\nsystem_uptime=yes\nuuid=5b8dcf0e-2f27-4a3c-9d1e-0c5b7f6f7a11\n\
@@ -44,11 +65,11 @@ fn announces_a_mapping(device: &Device) -> bool {
 }
 
 /// Both ends have a translator that gives each destination another port, at random: without a mapping there is no direct way.
-fn a_granted_port_leads_to_a_direct_path(upnp: bool) {
+fn a_granted_port_leads_to_a_direct_path(by: Protocol) {
     let mut lab = Lab::new();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (left, right) = (lab.router(Nat::Symmetric, None), lab.router(Nat::Symmetric, None));
-    let _granting = grant_ports(&left, upnp, folder.path());
+    let _granting = grant_ports(&left, by, folder.path());
     let (mut alice, mut bob) = (lab.host_behind(&left, "alice"), lab.host_behind(&right, "bob"));
     for device in [&mut alice, &mut bob] {
         device.up(&[&lab.invite(&[])]);
@@ -67,10 +88,15 @@ fn a_granted_port_leads_to_a_direct_path(upnp: bool) {
 
 #[test]
 fn a_port_granted_by_pcp_leads_to_a_direct_path() {
-    a_granted_port_leads_to_a_direct_path(false);
+    a_granted_port_leads_to_a_direct_path(Protocol::Pcp);
+}
+
+#[test]
+fn a_port_granted_by_nat_pmp_leads_to_a_direct_path() {
+    a_granted_port_leads_to_a_direct_path(Protocol::NatPmp);
 }
 
 #[test]
 fn a_port_granted_by_upnp_leads_to_a_direct_path() {
-    a_granted_port_leads_to_a_direct_path(true);
+    a_granted_port_leads_to_a_direct_path(Protocol::Upnp);
 }

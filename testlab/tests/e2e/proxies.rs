@@ -3,11 +3,17 @@
 use std::fs::{Permissions, set_permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::thread::sleep;
 use std::time::Duration;
 
 use testlab::netns::{Namespace, Process, wait_for};
-use testlab::network::Lab;
+use testlab::network::{Device, Lab};
+use testlab::probes::Probes;
 
+/// Longer than a proxy lets a tunnel be idle.
+const IDLE: Duration = Duration::from_secs(65);
+/// Within this time traffic flows again after a proxy was killed and has come back.
+const BACK: Duration = Duration::from_secs(6);
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Where proxies listen.
 pub(crate) const PORT: u16 = 3128;
@@ -17,7 +23,7 @@ type Start = fn(&Namespace, &Path) -> Process;
 
 /// Starts tinyproxy, in the same way.
 pub(crate) fn tinyproxy(host: &Namespace, folder: &Path) -> Process {
-    let settings = format!("Port {PORT}\nListen 0.0.0.0\nBasicAuth alice secret\n");
+    let settings = format!("Port {PORT}\nListen 0.0.0.0\nTimeout 60\nBasicAuth alice secret\n");
     let file = folder.join("tinyproxy.conf");
     std::fs::write(&file, settings).expect("a temporary file");
     host.spawn("tinyproxy", &["-d", "-c", &file.to_string_lossy()], &folder.join("log"))
@@ -29,7 +35,7 @@ fn squid(host: &Namespace, folder: &Path) -> Process {
     std::fs::write(&passwords, format!("alice:{hash}")).expect("a temporary file");
     let settings = format!(
         "http_port {PORT}\nvisible_hostname proxy\npid_filename none\ncoredump_dir none\n\
-         cache_log {0}/cache.log\naccess_log none\n\
+         cache_log {0}/cache.log\naccess_log none\nread_timeout 60 seconds\n\
          auth_param basic program /usr/lib/squid/basic_ncsa_auth {1}\n\
          acl known proxy_auth REQUIRED\nhttp_access allow known\nhttp_access deny all\n",
         folder.display(),
@@ -49,7 +55,7 @@ fn only_a_proxy_leads_out(start: Start) {
     let mut lab = Lab::new();
     let (bob, proxy) = (lab.device("bob"), lab.host("proxy"));
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let _proxy = start(proxy.namespace(), folder.path());
+    let mut serving = start(proxy.namespace(), folder.path());
     proxy.namespace().wait_until_listens(PORT, PATIENCE);
     let at = proxy.underlay_address();
     let mut alice = lab.host("alice");
@@ -63,12 +69,29 @@ fn only_a_proxy_leads_out(start: Start) {
     });
     alice.kill();
 
-    alice.up(&[&lab.invite(&[]), "--http-proxy", &url("secret")]);
+    alice.set_variable("HTTPS_PROXY", &url("secret"));
+    alice.up(&[&lab.invite(&[])]);
     alice.wait_for_membership("online", PATIENCE);
     alice.wait_until_reaches(&bob.full_name(), PATIENCE);
     bob.wait_until_reaches(&alice.full_name(), PATIENCE);
     alice.wait_for_path(&bob, "relay", PATIENCE);
     assert!(!alice.output().contains("secret"), "{}", alice.output());
+
+    let was = [&alice, &bob].map(Device::output);
+    sleep(IDLE);
+    assert!(alice.reaches(&bob.full_name()), "after a while in which nothing was sent");
+    assert_eq!([&alice, &bob].map(Device::output), was, "no connection was lost meanwhile");
+
+    let probes = Probes::start(&alice, &bob.addresses()[0]);
+    for _ in 0..2 {
+        serving.kill();
+        serving = start(proxy.namespace(), folder.path());
+        proxy.namespace().wait_until_listens(PORT, PATIENCE);
+        probes.watch(2 * BACK);
+    }
+    let trace = probes.stop();
+    assert!(trace.longest_gap() <= BACK, "{trace:?}");
+    drop(serving);
 }
 
 #[test]

@@ -66,3 +66,27 @@ fn an_address_of_yggdrasil_is_a_candidate_like_any_other() {
         assert!(via.contains(&format!("[{address}]:")), "{via} is not by {address}");
     }
 }
+
+#[test]
+fn an_address_as_cjdns_gives_it_is_a_candidate_like_any_other() {
+    let mut lab = Lab::new();
+    let [mut alice, mut bob] = ["alice", "bob"].map(|name| lab.host(name));
+    let [at_alice, at_bob] = ["fc12::a", "fc12::b"];
+    for (device, address) in [(&mut alice, at_alice), (&mut bob, at_bob)] {
+        let host = device.namespace();
+        host.run("ip", &["address", "add", &format!("{address}/8"), "dev", "eth0", "nodad"]);
+        host.nft(
+            "table ip underneath {
+                chain in { type filter hook input priority 0; iifname eth0 meta l4proto udp drop; }
+                chain out { type filter hook output priority 0; oifname eth0 meta l4proto udp drop; }
+            }",
+        );
+        device.up(&[&lab.invite(&[])]);
+    }
+    for (from, to, address) in [(&alice, &bob, at_bob), (&bob, &alice, at_alice)] {
+        from.wait_until_reaches(&to.full_name(), PATIENCE);
+        from.wait_for_path(to, "direct", PATIENCE);
+        let via = from.path_to(to).expect("there is a path");
+        assert!(via.contains(&format!("[{address}]:")), "{via} is not by {address}");
+    }
+}
