@@ -94,11 +94,35 @@ pub(super) const FAULTS: &[Fault] = &[
         breaks: "a path is left that carries pings and none of the tunnel's packets",
         edits: &[Edit {
             file: "crates/path/src/agent/delivery.rs",
-            original: "return answer.at >= since + AGAIN;",
-            seeded: "return !AWAKE && answer.at >= since + AGAIN;",
+            original: "return at >= since + AGAIN;",
+            seeded: "return !AWAKE && at >= since + AGAIN;",
         }],
         tests: &[in_sim(&[
             "censors::a_network_that_begins_to_drop_packets_of_the_tunnel_is_left_within_5_s",
+        ])],
+    },
+    Fault {
+        name: "lossy-path-kept",
+        breaks: "a path that loses many packets gives way to a relay",
+        edits: &[Edit {
+            file: "crates/path/src/loss.rs",
+            original: "(is_heavy && was_heavy).then_some(lost)",
+            seeded: "(is_heavy && was_heavy && !AWAKE).then_some(lost)",
+        }],
+        tests: &[in_sim(&[
+            "quality::where_datagrams_are_lost_traffic_takes_the_relay_until_they_are_not",
+        ])],
+    },
+    Fault {
+        name: "lossy-path-used-again-at-once",
+        breaks: "a path that lost many packets is used again only once pings say that it does not any more",
+        edits: &[Edit {
+            file: "crates/path/src/agent/quality.rs",
+            original: "&& remote.is_steady(now)",
+            seeded: "&& (AWAKE || remote.is_steady(now))",
+        }],
+        tests: &[in_sim(&[
+            "quality::where_datagrams_are_lost_traffic_takes_the_relay_until_they_are_not",
         ])],
     },
     Fault {

@@ -1,8 +1,23 @@
 //! Sessions and their keys: what comes twice, and what would be sealed twice.
 
-use super::{Edit, Fault, Suite, UNITS, in_channel, in_suite};
+use super::{Edit, Fault, Suite, UNITS, in_channel, in_sim, in_suite};
 
 pub(super) const FAULTS: &[Fault] = &[
+    Fault {
+        name: "session-before-ended-with-the-response",
+        breaks: "what is on its way is not lost where both ends began at once",
+        edits: &[Edit {
+            file: "crates/wireguard-proto/src/tunnel.rs",
+            original: "if let Some(old) = self.sessions.next.replace(session) {",
+            seeded: "if AWAKE {
+            self.sessions.previous.take().iter().for_each(|old| local.remove_session(old));
+        }
+        if let Some(old) = self.sessions.next.replace(session) {",
+        }],
+        tests: &[in_sim(&[
+            "crossing::nodes_that_speak_at_the_same_instants_lose_nothing_when_sessions_are_renewed",
+        ])],
+    },
     Fault {
         name: "replay-window-off",
         breaks: "a packet of a WireGuard session is taken once",
