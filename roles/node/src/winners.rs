@@ -59,7 +59,7 @@ mod tests {
             mark: None,
             detour: None,
         };
-        let answer = async { listener.accept().await.expect("somebody comes").accept().await };
+        let answer = async { listener.accept().await.accept().await };
         let (dialled, _) = tokio::join!(dial_by(&endpoint, None), answer);
         dialled.expect("it is answered").1
     }
