@@ -103,7 +103,7 @@ impl Engine {
         self.peers.plain.get(key)?;
         match self.wireguard.tunnel(key)?.endpoint()? {
             Via::Direct(to) => Some(*to).filter(|to| self.settings.path.filter.permits(*to)),
-            Via::Relay(_) => None,
+            Via::Relay { .. } => None,
         }
     }
 

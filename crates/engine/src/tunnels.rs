@@ -321,7 +321,7 @@ impl Engine {
             FrameType::Handshake => {
                 let via = match arrival {
                     Arrival::Direct(from) => Via::Direct(from),
-                    Arrival::Relay(_) => Via::Relay(device),
+                    Arrival::Relay(through) => Via::Relay { peer: device, through },
                 };
                 peer.agent.handle_received(arrival.path(device), cx.instant());
                 self.receive_wireguard(via, payload, cx);
@@ -356,7 +356,7 @@ impl Engine {
                     peer.agent.handle_received(Path::Direct(from), now);
                 }
             }
-            (Some(_), Via::Relay(_)) => {}
+            (Some(_), Via::Relay { .. }) => {}
             // It may have been heard from elsewhere than before.
             (None, _) => self.schedule.publish(),
         }
@@ -389,7 +389,7 @@ impl Engine {
             | Dropped::TooManyInitiations => return,
         };
         let device = match via {
-            Via::Relay(device) => Some(device),
+            Via::Relay { peer, .. } => Some(peer),
             Via::Direct(_) => None,
         };
         self.alarms.tally(device, what, 1, now);
@@ -462,7 +462,8 @@ impl Engine {
         self.peers.get_mut(device)
     }
 
-    /// Sends a WireGuard message: answers the way the question came, all else over the best path.
+    /// Sends a WireGuard message: answers the way the question came, through the same relay, since the peer may be at no other yet; all
+    /// else over the best path.
     fn send_wireguard(
         &mut self,
         key: &PublicKey,
@@ -470,28 +471,29 @@ impl Engine {
         message: &[u8],
         cx: &mut Context<'_>,
     ) {
-        let via = match (MessageKind::of(message), endpoint) {
-            (Some(MessageKind::Response | MessageKind::CookieReply), Some(via)) => Some(via),
-            _ => match self.peers.device_of(key) {
-                Some(device) => match self.peers.get(device).map(|peer| peer.agent.chosen()) {
-                    Some(Path::Direct(to)) => Some(Via::Direct(to)),
-                    Some(Path::Relay | Path::Stream) => Some(Via::Relay(device)),
-                    Some(Path::None) | None => None,
-                },
-                None => self.plain_endpoint(key).map(Via::Direct),
-            },
-        };
-        match via {
+        let kind = MessageKind::of(message);
+        let is_answer = matches!(kind, Some(MessageKind::Response | MessageKind::CookieReply));
+        match endpoint.filter(|_| is_answer) {
             Some(Via::Direct(to)) => {
+                return self.output.send(Transmit::new(to, message.to_vec()));
+            }
+            Some(Via::Relay { peer, through }) => {
+                return self.send_hello_through(through, peer, (FrameType::Handshake, message), cx);
+            }
+            None => {}
+        }
+        let member = self.peers.by_key(key).map(|peer| (peer.device(), peer.agent.chosen()));
+        match (member, self.plain_endpoint(key)) {
+            (Some((_, Path::Direct(to))), _) | (None, Some(to)) => {
                 self.output.send(Transmit::new(to, message.to_vec()));
-                if MessageKind::of(message) == Some(MessageKind::Initiation) {
+                if kind == Some(MessageKind::Initiation) {
                     self.send_copy(key, message, cx);
                 }
             }
-            Some(Via::Relay(device)) => {
+            (Some((device, Path::Relay | Path::Stream)), _) => {
                 self.send_hello(device, FrameType::Handshake, message, cx);
             }
-            None => {}
+            (Some((_, Path::None)), _) | (None, None) => {}
         }
     }
 
@@ -517,11 +519,6 @@ impl Engine {
     ) {
         let Some(peer) = self.peers.get(device) else { return };
         let Some(relay) = self.relays.route(peer.relays.relays()) else { return };
-        if kind == FrameType::Handshake
-            && let Some(peer) = self.peers.touch(device)
-        {
-            peer.relays.handle_sent(relay, cx.instant());
-        }
         self.send_hello_through(relay, device, (kind, payload), cx);
     }
 
@@ -533,6 +530,11 @@ impl Engine {
         (kind, payload): (FrameType, &[u8]),
         cx: &mut Context<'_>,
     ) {
+        if kind == FrameType::Handshake
+            && let Some(peer) = self.peers.touch(device)
+        {
+            peer.relays.handle_sent(relay, cx.instant());
+        }
         let Some(peer) = self.peers.get(device) else { return };
         let Some(frame) = peer.frames.seal_hello(kind, payload, cx.rng) else { return };
         self.relays.send(relay, (NO_FLOW, frame), &mut self.streams, cx.instant());

@@ -11,8 +11,13 @@ use wireguard_proto::{Endpoint, Source};
 pub(crate) enum Via {
     /// Straight over UDP.
     Direct(SocketAddr),
-    /// In a frame through whichever relay the peer is attached to.
-    Relay(DeviceId),
+    /// In a frame of this peer, through this relay, which is the peer itself on a stream straight to it.
+    Relay {
+        /// The peer.
+        peer: DeviceId,
+        /// The relay.
+        through: DeviceId,
+    },
 }
 
 /// How a frame with a peer's name came in.
@@ -39,7 +44,7 @@ impl Via {
     pub(crate) fn path(self) -> Path {
         match self {
             Self::Direct(address) => Path::Direct(address),
-            Self::Relay(_) => Path::Relay,
+            Self::Relay { .. } => Path::Relay,
         }
     }
 }
@@ -49,10 +54,10 @@ impl Endpoint for Via {
     fn source(&self) -> Source {
         match self {
             Self::Direct(address) => Source::from(Alias::reached(*address)),
-            Self::Relay(device) => {
+            Self::Relay { peer, .. } => {
                 let mut prefix = [0; 16];
-                prefix.copy_from_slice(&device.as_bytes()[..16]);
-                Source { identity: *device.as_bytes(), prefix }
+                prefix.copy_from_slice(&peer.as_bytes()[..16]);
+                Source { identity: *peer.as_bytes(), prefix }
             }
         }
     }

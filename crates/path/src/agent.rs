@@ -36,6 +36,8 @@ use crate::why::{Decision, Path, Reason};
 pub const PROBE_AFTER: Duration = Duration::from_millis(500);
 /// A direct path that answered nothing for this long is given up.
 pub const DEMOTE_AFTER: Duration = Duration::from_secs(2);
+/// What was suspected of a path, and found untrue, is suspected again after this at the soonest.
+const SETTLED: Duration = Duration::from_secs(5);
 /// Paths are probed and kept alive for this long after the last traffic.
 const ACTIVE_FOR: Duration = Duration::from_secs(120);
 /// Decisions kept for `why`.
@@ -53,6 +55,8 @@ pub struct PathAgent {
     /// The same for traffic of this device and for it, without what the peer asks for.
     wanted_until: Option<Instant>,
     unanswered: Option<Unanswered>,
+    /// When the chosen path was suspected to be dead because of what came by another.
+    suspected: Option<Instant>,
     /// Since when traffic leaves to which nothing at all has come back, by whatever path.
     silent_since: Option<Instant>,
     calls: Calls,
@@ -94,6 +98,7 @@ impl PathAgent {
             active_until: None,
             wanted_until: None,
             unanswered: None,
+            suspected: None,
             silent_since: None,
             calls: Calls::default(),
             guesses: Guesses::default(),
@@ -307,7 +312,9 @@ impl PathAgent {
         self.remotes.all_mut().for_each(|(_, remote)| remote.reset());
         self.calls.forget_ports();
         self.scatter.forget();
-        self.unanswered = None;
+        self.frames.handle_change();
+        self.loss = LossMeter::default();
+        (self.unanswered, self.suspected) = (None, None);
         if self.is_direct() {
             self.choose_again(Reason::NetworkChanged, now);
             self.begin_search(now);
@@ -490,23 +497,6 @@ impl PathAgent {
         }
     }
 
-    /// The peer uses another path than the direct one that we use: perhaps it has found that path
-    /// dead already, or has moved. A probe that stays unanswered for [`PROBE_AFTER`], or two round trips, settles it.
-    fn suspect(&mut self, now: Instant) {
-        let Path::Direct(address) = self.chosen else { return };
-        let Some(remote) = self.remotes.get_mut(address) else { return };
-        let patience = PROBE_AFTER.max(remote.latency().unwrap_or_default() * 2);
-        if remote.heard().is_some_and(|heard| now < heard + patience) {
-            return;
-        }
-        let demote_at = now + patience;
-        if self.unanswered.is_none_or(|unanswered| demote_at < unanswered.demote_at) {
-            let since = self.unanswered.map_or(now, |unanswered| unanswered.since);
-            self.unanswered = Some(Unanswered { since, demote_at, probed: true });
-            remote.start_burst(now);
-        }
-    }
-
     /// Whether packets for the peer may be sent there: an address that may be dialled, by itself or through an
     /// allocation that there is, or a circuit that there is.
     fn permits(&self, address: SocketAddr) -> bool {
@@ -550,7 +540,7 @@ impl PathAgent {
 
     fn discover(&mut self, now: Instant) {
         self.remotes.start_bursts(now);
-        if !self.is_straight() {
+        if !self.has_straight() {
             self.call(now);
         }
     }

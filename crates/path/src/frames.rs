@@ -7,11 +7,16 @@ use rand_core::CryptoRng;
 
 use crate::disco::{Message, TransactionId};
 use crate::io::Transmit;
-use crate::remote::smoothed;
 use crate::why::Path;
 
 /// Pings of the user that may wait for their pongs.
 const PINGS: usize = 8;
+/// Answers that are remembered.
+const REMEMBERED: usize = 4;
+/// An answer says for so long that frames get to the peer and back.
+const FRESH: Duration = Duration::from_secs(20);
+/// A ping without an answer for so long says that they do not.
+pub(crate) const SILENT: Duration = Duration::from_secs(2);
 
 /// How frames can get to the peer.
 #[derive(Debug, Default)]
@@ -20,7 +25,8 @@ pub(crate) struct Frames {
     pub(crate) stream: bool,
     pings: VecDeque<(TransactionId, Instant)>,
     pinged: Option<Instant>,
-    latency: Option<Duration>,
+    /// When the latest pings with an answer were sent, and how long that took.
+    answered: VecDeque<(Instant, Duration)>,
 }
 
 impl Frames {
@@ -35,7 +41,8 @@ impl Frames {
 
     /// There is one more way or one less, or frames go through another relay.
     pub(crate) fn handle_change(&mut self) {
-        self.latency = None;
+        self.answered.clear();
+        self.pings.clear();
     }
 
     /// When a ping was sent over this way last.
@@ -43,9 +50,23 @@ impl Frames {
         self.pinged
     }
 
-    /// Its smoothed round trip, if it has been measured.
-    pub(crate) fn latency(&self) -> Option<Duration> {
-        self.latency
+    /// The least round trip of pings that were sent since then.
+    pub(crate) fn latency_since(&self, since: Instant) -> Option<Duration> {
+        let recent = self.answered.iter().filter(|(sent, _)| *sent >= since);
+        recent.map(|(_, latency)| *latency).min()
+    }
+
+    /// Whether a ping was answered lately, and the latest ones are not overdue.
+    pub(crate) fn answers(&self, now: Instant) -> bool {
+        let is_recent = |(sent, _): &(Instant, Duration)| now < *sent + FRESH;
+        self.answered.back().is_some_and(is_recent) && !self.is_silent(now)
+    }
+
+    /// Whether a ping has been without an answer for too long, and none that was sent later has one.
+    pub(crate) fn is_silent(&self, now: Instant) -> bool {
+        let is_overdue = |sent: Instant| now >= sent + SILENT;
+        let is_later = |sent: Instant| self.answered.back().is_none_or(|(last, _)| *last < sent);
+        self.pings.iter().any(|(_, sent)| is_overdue(*sent) && is_later(*sent))
     }
 
     /// A message over this way.
@@ -74,8 +95,11 @@ impl Frames {
     ) -> Option<Duration> {
         let index = self.pings.iter().position(|(sent, _)| *sent == transaction)?;
         let (_, sent) = self.pings.remove(index)?;
-        let sample = now.saturating_duration_since(sent);
-        self.latency = Some(smoothed(self.latency, sample));
-        Some(sample)
+        let latency = now.saturating_duration_since(sent);
+        if self.answered.len() == REMEMBERED {
+            self.answered.pop_front();
+        }
+        self.answered.push_back((sent, latency));
+        Some(latency)
     }
 }

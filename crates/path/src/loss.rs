@@ -27,11 +27,16 @@ pub(crate) struct LossMeter {
 }
 
 impl LossMeter {
-    /// This path is used from now on. If it is the one that was used last, other than for frames, the interval goes on.
+    /// This path is used from now on. What was found out about it counts if no other but frames has been used since; the interval begins
+    /// anew.
     pub(crate) fn handle_chosen(&mut self, path: SocketAddr) {
-        if self.path != Some(path) {
-            *self = Self { path: Some(path), ..Self::default() };
-        }
+        let was_heavy = self.was_heavy && self.path == Some(path);
+        *self = Self { path: Some(path), was_heavy, ..Self::default() };
+    }
+
+    /// Whether much was lost in the interval before.
+    pub(crate) fn is_suspicious(&self) -> bool {
+        self.was_heavy
     }
 
     /// Takes the counts of an answered ping; the share in percent that was lost lately, if much was lost in two intervals in a row.

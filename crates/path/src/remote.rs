@@ -168,10 +168,18 @@ impl Remote {
         self.latency
     }
 
-    /// The least round trip of its last pings, so without what waits in queues now and then; none after too few.
-    pub(crate) fn least_latency(&self) -> Option<Duration> {
-        let latest = || self.probes.iter().rev().filter_map(|probe| probe.latency).take(RECENT);
-        latest().min().filter(|_| latest().count() == RECENT)
+    /// The least round trip of its last pings, so without what waits in queues now and then, and when the first of these was sent;
+    /// none after too few.
+    pub(crate) fn least_latency(&self) -> Option<(Duration, Instant)> {
+        let answered = self.probes.iter().rev().filter(|probe| probe.latency.is_some());
+        let latest: Vec<_> = answered.take(RECENT).collect();
+        let first = latest.last().filter(|_| latest.len() == RECENT)?;
+        Some((latest.iter().filter_map(|probe| probe.latency).min()?, first.sent))
+    }
+
+    /// The round trip of its latest ping with an answer.
+    pub(crate) fn latest_latency(&self) -> Option<Duration> {
+        self.probes.iter().rev().find_map(|probe| probe.latency)
     }
 
     /// The mean over all pings that are remembered, which jitter changes little.
@@ -214,10 +222,10 @@ impl Remote {
     pub(crate) fn lacks(&self, now: Instant) -> Lack {
         match self.shunning.reason() {
             _ if self.is_void(now) => Lack::Packets,
-            Some(reason) => Lack::Quality(reason),
+            Some(reason) if self.proven => Lack::Quality(reason),
             None if self.proven => Lack::Precedence,
-            None if self.was_narrow => Lack::FullPackets,
-            None => Lack::Answer,
+            Some(_) | None if self.was_narrow => Lack::FullPackets,
+            Some(_) | None => Lack::Answer,
         }
     }
 

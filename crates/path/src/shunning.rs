@@ -8,7 +8,7 @@ use crate::why::Reason;
 const FIRST: Duration = Duration::from_secs(30);
 /// ... and at most, since each time it is twice as long as the time before ...
 const LONGEST: Duration = Duration::from_secs(16 * 60);
-/// ... unless the path has served for this long meanwhile.
+/// ... unless the path has been free to be used for this long meanwhile.
 const FORGIVEN: Duration = Duration::from_secs(10 * 60);
 
 /// Whether one path is left alone, and since when it is not any more.

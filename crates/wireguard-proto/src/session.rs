@@ -122,8 +122,8 @@ impl Session {
     pub(crate) fn new(keys: &SessionKeys, parts: SessionParts, now: Instant) -> Self {
         // The responder waits a little longer, so that one end asks and not both.
         let slack = |limit: u64| match parts.role {
-            Role::Initiator => limit,
-            Role::Responder => limit.saturating_add(limit / 16),
+            Role::Initiator if !parts.yields => limit,
+            Role::Initiator | Role::Responder => limit.saturating_add(limit / 16),
         };
         Self {
             peer: parts.peer,

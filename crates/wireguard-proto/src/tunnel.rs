@@ -83,6 +83,21 @@ struct Sessions {
     current: Option<Arc<Session>>,
     /// A responder's session that the initiator has not used yet.
     next: Option<Arc<Session>>,
+    /// Whether both ends began at once: the peer sends over the previous one, which it began, as long as neither has renewed its own.
+    crossed: bool,
+}
+
+impl Sessions {
+    /// Sends over a new one from now on; what is ended by that. What the peer still sends over stays.
+    fn replace_current(&mut self, session: Arc<Session>) -> Option<Arc<Session>> {
+        let before = self.current.replace(session);
+        let is_used = self.previous.as_ref().is_some_and(|previous| previous.is_confirmed());
+        if std::mem::take(&mut self.crossed) && is_used {
+            before
+        } else {
+            std::mem::replace(&mut self.previous, before)
+        }
+    }
 }
 
 impl<E: Clone> Tunnel<E> {
@@ -189,7 +204,7 @@ impl<E: Clone> Tunnel<E> {
     /// Ends all sessions and attempts, as for a removed peer or a new private key.
     pub(crate) fn reset(&mut self, local: &mut Local<E>) {
         self.cancel_attempt(local);
-        let Sessions { previous, current, next } = std::mem::take(&mut self.sessions);
+        let Sessions { previous, current, next, .. } = std::mem::take(&mut self.sessions);
         for session in [previous, current, next].into_iter().flatten() {
             local.remove_session(&session);
         }
@@ -298,12 +313,11 @@ impl<E: Clone> Tunnel<E> {
         let displaced = match self.sessions.next.take() {
             Some(next) => {
                 let previous = self.sessions.previous.replace(next);
-                [previous, self.sessions.current.replace(Arc::clone(&session))]
-            }
-            None => {
                 let current = self.sessions.current.replace(Arc::clone(&session));
-                [std::mem::replace(&mut self.sessions.previous, current), None]
+                self.sessions.crossed = true;
+                [previous, current]
             }
+            None => [self.sessions.replace_current(Arc::clone(&session)), None],
         };
         for old in displaced.into_iter().flatten() {
             local.remove_session(&old);
@@ -379,8 +393,7 @@ impl<E: Clone> Tunnel<E> {
     /// Makes a responder's session current once the initiator used it.
     fn promote_confirmed(&mut self, local: &mut Local<E>, now: Instant) {
         let Some(next) = self.sessions.next.take_if(|next| next.is_confirmed()) else { return };
-        let current = self.sessions.current.replace(Arc::clone(&next));
-        if let Some(old) = std::mem::replace(&mut self.sessions.previous, current) {
+        if let Some(old) = self.sessions.replace_current(Arc::clone(&next)) {
             local.remove_session(&old);
         }
         self.cancel_attempt(local);
@@ -389,7 +402,7 @@ impl<E: Clone> Tunnel<E> {
     }
 
     fn expire_sessions(&mut self, local: &mut Local<E>, now: Instant) {
-        let Sessions { previous, current, next } = &mut self.sessions;
+        let Sessions { previous, current, next, .. } = &mut self.sessions;
         for slot in [previous, current, next] {
             if let Some(session) = slot.take_if(|session| session.expires() <= now) {
                 local.remove_session(&session);

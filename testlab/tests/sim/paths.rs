@@ -151,3 +151,31 @@ fn a_run_is_the_same_every_time() {
     };
     assert_eq!(run(), run());
 }
+
+#[test]
+fn after_hours_over_the_relay_and_after_sleep_there_the_direct_path_is_found_within_half_a_minute()
+{
+    for asleep in [false, true] {
+        let mut world = joined(Setup::default());
+        world.nodes[1].udp_blocked = true;
+        let hours = Duration::from_secs(3 * 3_600);
+        let end = world.elapsed() + hours;
+        while world.elapsed() < end {
+            assert!(world.ping_until_answered(0, 1, SECOND));
+            world.run_for(20 * SECOND);
+        }
+        assert_eq!(world.path(0, 1), "relay");
+        if asleep {
+            world.put_to_sleep(1);
+            world.run_for(hours);
+            world.wake_up(1);
+        }
+        world.nodes[1].udp_blocked = false;
+        let begin = world.elapsed();
+        while !world.path(0, 1).starts_with("direct") || !world.path(1, 0).starts_with("direct") {
+            assert!(world.elapsed() < begin + 31 * SECOND, "{}", world.path(0, 1));
+            world.ping(0, 1);
+            world.run_for(SECOND);
+        }
+    }
+}

@@ -13,7 +13,7 @@ use crate::why::{Decision, Hindrance, Path, Reason};
 impl PathAgent {
     /// Whether there is traffic for the peer and no direct path on which nobody passes it on, nor a stream.
     pub fn lacks_direct(&self, now: Instant) -> bool {
-        self.is_active(now) && self.chosen != Path::Stream && !self.is_straight()
+        self.is_active(now) && self.chosen != Path::Stream && !self.has_straight()
     }
 
     /// The chosen path's address, if it is a direct one from the device's own UDP socket, on which nobody passes packets on.
@@ -31,10 +31,10 @@ impl PathAgent {
         self.remotes.is_proven(address)
     }
 
-    /// Why there is no direct path on which nobody passes packets on, if there is none.
+    /// Why there is no direct path on which nobody passes packets on, if there is none, and no stream straight to the peer.
     pub fn hindrance(&self, now: Instant) -> Option<Hindrance> {
         let straight = || self.remotes.all().filter(|remote| !remote.is_relayed());
-        let hindrance = if self.is_straight() {
+        let hindrance = if self.is_straight() || self.chosen == Path::Stream {
             return None;
         } else if !self.config.udp {
             Hindrance::NoUdp
@@ -82,6 +82,12 @@ impl PathAgent {
         matches!(self.chosen, Path::Direct(_)) && !self.is_relayed(self.chosen)
     }
 
+    /// The same, or there is one that was left for frames: no other is looked for.
+    pub(super) fn has_straight(&self) -> bool {
+        let mut straight = self.remotes.all().filter(|remote| !remote.is_relayed());
+        self.is_straight() || straight.any(|it| it.is_proven() && it.shunning.is_on())
+    }
+
     /// Leaves the chosen path if it led over what is gone.
     pub(super) fn leave_lost_way(&mut self, now: Instant) {
         let Path::Direct(address) = self.chosen else { return };
@@ -112,12 +118,14 @@ impl PathAgent {
         if path == self.chosen {
             return;
         }
+        let left = self.chosen_remote().and_then(|remote| remote.shunning.reason());
         let reason = match (self.remotes.latency(path), self.remotes.latency(self.chosen)) {
+            (None, _) => left.unwrap_or(reason),
             (Some(latency), Some(_)) if self.is_relayed(self.chosen) && !self.is_relayed(path) => {
                 Reason::Straighter { latency }
             }
             (Some(latency), Some(than)) => Reason::Better { latency, than },
-            (Some(_) | None, _) => reason,
+            (Some(_), None) => reason,
         };
         self.choose(path, reason, now);
     }
@@ -139,15 +147,16 @@ impl PathAgent {
         }
     }
 
-    /// The best direct path, where frames are better than one that was left for them.
+    /// The best direct path, where frames are better than one that was left for them, unless they do not get to the peer.
     fn best(&self, now: Instant) -> Option<SocketAddr> {
-        self.remotes.best(self.chosen, self.has_frames(), now)
+        let trusted = self.has_frames() && !self.frames.is_silent(now);
+        self.remotes.best(self.chosen, trusted, now)
     }
 
     pub(super) fn choose(&mut self, path: Path, reason: Reason, now: Instant) {
         let decision = Decision { at: now, path, reason };
         self.chosen = path;
-        self.unanswered = None;
+        (self.unanswered, self.suspected) = (None, None);
         self.delivery = Delivery::default();
         if let Path::Direct(address) = path {
             self.loss.handle_chosen(address);

@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::PathAgent;
+use super::{PathAgent, SETTLED};
 use crate::io::{Counts, PathEvent};
 use crate::why::{Path, Reason};
 
@@ -15,8 +15,6 @@ use crate::why::{Path, Reason};
 const FEW: u32 = 3;
 /// Between two pings that are to tell whether packets come.
 const AGAIN: Duration = Duration::from_millis(500);
-/// What was found out is in question again after this at the soonest.
-const SETTLED: Duration = Duration::from_secs(5);
 
 /// What is known of the chosen path.
 #[derive(Debug, Default)]

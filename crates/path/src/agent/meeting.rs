@@ -28,7 +28,7 @@ impl PathAgent {
     /// Begins, goes on with or ends the rendezvous with the peer.
     pub(super) fn meet(&mut self, budget: &mut ProbeBudget, rng: &mut dyn CryptoRng, now: Instant) {
         let told = self.rendezvous.take_told();
-        let lacks = self.config.udp && self.is_active(now) && !self.is_straight();
+        let lacks = self.config.udp && self.is_active(now) && !self.has_straight();
         if !lacks || !self.calls.is_dependent() {
             self.rendezvous.release(budget);
             return self.rendezvous.forget();

@@ -27,7 +27,7 @@ impl PathAgent {
     }
 
     pub(super) fn send_call(&mut self, now: Instant) {
-        if self.is_straight() || !self.is_active(now) {
+        if self.has_straight() || !self.is_active(now) {
             self.calls.stop();
         }
         if !self.calls.take(self.is_wanted(now), now) || self.local.is_empty() {
@@ -47,7 +47,7 @@ impl PathAgent {
         rng: &mut dyn CryptoRng,
         now: Instant,
     ) {
-        if self.is_straight() || !self.is_active(now) || !self.config.udp {
+        if self.has_straight() || !self.is_active(now) || !self.config.udp {
             return self.guesses.stop();
         }
         let guess = self.guesses.next(self.calls.ports(), budget, now);

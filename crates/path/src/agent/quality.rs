@@ -8,15 +8,18 @@ use std::time::{Duration, Instant};
 
 use rand_core::CryptoRng;
 
-use super::PathAgent;
+use super::{PROBE_AFTER, PathAgent, SETTLED, Unanswered};
+use crate::frames::SILENT;
 use crate::io::Counts;
-use crate::loss::ENOUGH;
+use crate::loss::{ENOUGH, LossMeter};
 use crate::remote::{Answer, KEEP_ALIVE_BUSY, Remote};
 use crate::why::{Path, Reason};
 
-/// Between two pings over the way for frames, which tell how long it takes.
+/// Between two pings over the way for frames, which tell how long it takes, ...
 const FRAME_PING: Duration = Duration::from_secs(15);
-/// Between two pings over a path that may lose much.
+/// ... while they are used though there is a direct path, ...
+const FRAME_PING_IN_USE: Duration = Duration::from_secs(5);
+/// ... and while the path may lose much, on which pings follow each other as soon.
 const URGENT: Duration = Duration::from_secs(1);
 /// A direct path takes far longer than frames if it takes twice as long and this.
 const FAR_LONGER: Duration = Duration::from_millis(50);
@@ -33,11 +36,41 @@ impl PathAgent {
         {
             remote.hasten_probe(KEEP_ALIVE_BUSY, now);
         }
-        let is_long = |remote: &Remote| remote.least_latency().is_some_and(|it| it > FAR_LONGER);
-        let shunned = self.remotes.all().filter(|remote| remote.shunning.is_on());
-        let is_due = self.frames.pinged().is_none_or(|last| now >= last + FRAME_PING);
-        if is_due && self.chosen_remote().into_iter().chain(shunned).any(is_long) {
+        let is_shunned = |remote: &Remote| remote.shunning.is_on() && remote.is_proven();
+        let is_long = |it: &Remote| it.latest_latency().is_some_and(|took| took > FAR_LONGER);
+        let pause = if self.remotes.all().any(is_shunned) {
+            FRAME_PING_IN_USE
+        } else if self.loss.is_suspicious() {
+            URGENT
+        } else if self.chosen_remote().is_some_and(is_long) {
+            FRAME_PING
+        } else {
+            return;
+        };
+        if self.frames.pinged().is_none_or(|last| now >= last + pause) {
             self.transmits.extend(self.frames.ping(rng, now));
+        }
+        if !self.is_direct() && self.frames.is_silent(now) {
+            self.choose_again(Reason::Unanswered { since: SILENT }, now);
+        }
+    }
+
+    /// The peer uses another path than the direct one that we use: perhaps it has found that path
+    /// dead already, or has moved. A probe that stays unanswered for [`PROBE_AFTER`], or two round trips, settles it.
+    pub(super) fn suspect(&mut self, now: Instant) {
+        let Path::Direct(address) = self.chosen else { return };
+        let Some(remote) = self.remotes.get_mut(address) else { return };
+        let patience = PROBE_AFTER.max(remote.latency().unwrap_or_default() * 2);
+        let is_settled = self.suspected.is_some_and(|before| now < before + SETTLED);
+        if is_settled || remote.heard().is_some_and(|heard| now < heard + patience) {
+            return;
+        }
+        self.suspected = Some(now);
+        let demote_at = now + patience;
+        if self.unanswered.is_none_or(|unanswered| demote_at < unanswered.demote_at) {
+            let since = self.unanswered.map_or(now, |unanswered| unanswered.since);
+            self.unanswered = Some(Unanswered { since, demote_at, probed: true });
+            remote.start_burst(now);
         }
     }
 
@@ -67,15 +100,15 @@ impl PathAgent {
         {
             remote.hasten_probe(URGENT, now);
         }
+        let lost = lost.filter(|_| self.frames.answers(now));
         let reason = match (lost, self.faster_frames(self.chosen_remote())) {
             (Some(percent), _) => Reason::Lossy { percent },
             (None, Some((frames, latency))) => Reason::Slow { latency, frames },
             (None, None) => return,
         };
-        if self.has_frames()
-            && let Some(remote) = self.chosen_remote_mut()
-        {
+        if let Some(remote) = self.chosen_remote_mut() {
             remote.shun(reason, now);
+            self.loss = LossMeter::default();
             self.choose_again(reason, now);
         }
     }
@@ -91,9 +124,10 @@ impl PathAgent {
         }
     }
 
-    /// How long frames take and how long a path, if that is far longer however little waits in queues.
+    /// How long frames take and how long a path took meanwhile, if that is far longer however little waits in queues.
     fn faster_frames(&self, remote: Option<&Remote>) -> Option<(Duration, Duration)> {
-        let (frames, path) = (self.frames.latency()?, remote?.least_latency()?);
+        let (path, since) = remote?.least_latency()?;
+        let frames = self.frames.latency_since(since)?;
         (path > frames * 2 + FAR_LONGER).then_some((frames, path))
     }
 }

@@ -44,8 +44,10 @@ pub struct Route {
     pub delay: Duration,
     /// What it takes longer at most, by chance.
     pub jitter: Duration,
-    /// How many of a hundred datagrams are lost each way.
+    /// How many of a hundred datagrams are lost each way, ...
     pub loss: u32,
+    /// ... if not others on the way to the first end.
+    pub loss_back: Option<u32>,
 }
 
 pub struct Net {
@@ -57,6 +59,7 @@ pub struct Net {
     pub sent: u64,
     pub routes: Vec<Route>,
     pub direct_works: bool,
+    pub relay_works: bool,
     /// The largest packets that the direct path carries.
     pub widest: usize,
     /// Whether the direct path carries packets of the tunnel, beside pings.
@@ -68,11 +71,12 @@ pub struct Net {
 impl Route {
     pub fn new(one: &str, other: &str) -> Self {
         let ends = [address(one), address(other)];
-        Self { ends, delay: DIRECT_DELAY, jitter: Duration::ZERO, loss: 0 }
+        Self { ends, delay: DIRECT_DELAY, jitter: Duration::ZERO, loss: 0, loss_back: None }
     }
 
-    fn loses(&self, rng: &mut ChaCha20Rng) -> bool {
-        rng.next_u32() % 100 < self.loss
+    fn loses(&self, sender: usize, rng: &mut ChaCha20Rng) -> bool {
+        let loss = self.loss_back.filter(|_| sender == 1).unwrap_or(self.loss);
+        rng.next_u32() % 100 < loss
     }
 }
 
@@ -99,6 +103,7 @@ impl Net {
             sent: 0,
             routes: vec![Route::new(A, B)],
             direct_works: true,
+            relay_works: true,
             widest: 9_000,
             carries_tunnel: true,
             has_session: true,
@@ -118,6 +123,7 @@ impl Net {
             side.agent.handle_timeout(&mut side.budget, &mut self.rng, self.now);
             while let Some(transmit) = side.agent.poll_transmit() {
                 let (path, delay) = match transmit.path {
+                    Path::Relay | Path::Stream if !self.relay_works => continue,
                     Path::Relay | Path::Stream => (transmit.path, RELAY_DELAY),
                     Path::Direct(to) => {
                         *self.probes.entry(to).or_default() += 1;
@@ -126,7 +132,7 @@ impl Net {
                         let Some(route) = route.filter(|_| self.direct_works && passes) else {
                             continue;
                         };
-                        let is_lost = route.loses(&mut self.rng);
+                        let is_lost = route.loses(index, &mut self.rng);
                         let jitter =
                             route.jitter.mul_f64(self.rng.next_u32() as f64 / u32::MAX as f64);
                         if is_lost {
@@ -158,7 +164,7 @@ impl Net {
         let chosen = self.sides[index].agent.chosen();
         let route = self.routes.iter().find(|route| chosen == Path::Direct(route.ends[1 - index]));
         if let Some(route) = route.filter(|_| self.direct_works && self.carries_tunnel) {
-            let arrived = (0..packets).filter(|_| !route.loses(&mut self.rng)).count();
+            let arrived = (0..packets).filter(|_| !route.loses(index, &mut self.rng)).count();
             let counts = &mut self.sides[1 - index].counts;
             counts.arrived = counts.arrived.wrapping_add(arrived as u32);
         }
@@ -210,8 +216,8 @@ impl Net {
                     let route = self.routes.iter().find(|route| route.ends[1 - index] == to);
                     Path::Direct(route.expect("it came that way").ends[index])
                 }
-                Path::Relay | Path::Stream => path,
-                Path::Direct(_) | Path::None => continue,
+                Path::Relay | Path::Stream if self.relay_works => path,
+                Path::Direct(_) | Path::Relay | Path::Stream | Path::None => continue,
             };
             self.sides[1 - index].agent.handle_received(arrival, self.now);
         }

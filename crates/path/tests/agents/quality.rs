@@ -130,3 +130,68 @@ fn two_direct_paths_that_are_about_as_good_do_not_alternate() {
         assert!(changed <= 3, "{changed} changes in an hour with {loss} % lost");
     }
 }
+
+#[test]
+fn a_path_that_loses_much_is_not_left_for_a_relay_that_reaches_nobody() {
+    let mut net = connected();
+    (net.routes[0].loss, net.relay_works) = (25, false);
+    traffic(&mut net, 120 * SECOND);
+    assert_eq!(net.agent(0).chosen(), Path::Direct(address(B)));
+
+    net.relay_works = true;
+    traffic(&mut net, 60 * SECOND);
+    assert_eq!(net.agent(0).chosen(), Path::Relay);
+    net.relay_works = false;
+    traffic(&mut net, 12 * SECOND);
+    assert_eq!(net.agent(0).chosen(), Path::Direct(address(B)), "it is better than nothing");
+}
+
+#[test]
+fn a_fast_path_that_lost_much_and_does_not_any_more_is_back_after_half_a_minute_and_stays() {
+    let mut net = connected();
+    (net.routes[0].loss, net.routes[0].delay) = (40, 5 * DIRECT_DELAY);
+    let fast = |net: &mut Net, time: Duration| {
+        for _ in 0..time.as_millis() / 100 {
+            for index in 0..2 {
+                if net.agent(index).chosen() != Path::Relay {
+                    net.count_straight(index, 200);
+                }
+            }
+            net.exchange_traffic();
+            net.run(SECOND / 10);
+        }
+    };
+    fast(&mut net, 15 * SECOND);
+    assert_eq!(net.agent(0).chosen(), Path::Relay);
+    net.routes[0].loss = 0;
+    fast(&mut net, 45 * SECOND);
+    assert_eq!(net.agent(0).chosen(), Path::Direct(address(B)));
+    let before = net.sides[0].chosen.len();
+    fast(&mut net, 60 * SECOND);
+    assert_eq!(net.sides[0].chosen.len(), before);
+}
+
+#[test]
+fn loss_in_one_direction_hardly_moves_who_loses_nothing() {
+    let mut net = connected();
+    (net.routes[0].loss, net.routes[0].loss_back) = (40, Some(0));
+    traffic(&mut net, 60 * SECOND);
+    assert_eq!(net.agent(0).chosen(), Path::Relay);
+    let before = net.sides[1].chosen.len();
+    traffic(&mut net, 300 * SECOND);
+    let changes = net.sides[1].chosen.len() - before;
+    assert!(changes <= 20, "{changes} changes in five minutes");
+}
+
+#[test]
+fn what_was_found_out_in_another_network_does_not_count() {
+    let mut net = connected();
+    net.routes[0].loss = 60;
+    traffic(&mut net, 8 * SECOND);
+    net.routes[0].loss = 0;
+    let now = net.now;
+    net.sides[0].agent.handle_network_change(now);
+    traffic(&mut net, 5 * SECOND);
+    assert_eq!(net.agent(0).chosen(), Path::Direct(address(B)));
+    assert_eq!(changes(&mut net, 120 * SECOND), 0);
+}

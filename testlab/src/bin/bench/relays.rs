@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
-use testlab::netns::{Namespace, Process, processor_seconds, tool, wait_for};
+use testlab::netns::{Namespace, Process, tool, wait_for};
 
 use crate::report::{Row, Table, runs};
 
@@ -22,10 +22,10 @@ const LOADS: [[&str; 3]; 3] =
     [["rate", "100", "1400"], ["bulk", "1", "64000"], ["bulk", "10", "64000"]];
 const IDLE: [&str; 2] = ["1000", "10000"];
 
-/// How all of it is measured but coturn, whose own client is its load.
-const HOW: &str = "On loopback, relay and load on the same cores, relays in turns, over WebSocket as it is and over TLS 1.3. The load is \
-    one program with the same TCP, TLS and WebSocket code for either relay; a sender makes each frame by itself and writes 32 at once, or \
-    one of 64,000 bytes.";
+/// How all of it is measured.
+const HOW: &str = "On loopback, relay and load on the same cores, relays in turns, over WebSocket as it is and over TLS 1.3, for coturn over TCP \
+    with an allocation for each end. The load is one program with the same TCP, TLS and WebSocket code for all; a sender makes each frame by \
+    itself and writes 32 at once, or one of 64,000 bytes.";
 
 /// What one run says of a relay.
 struct Figures {
@@ -36,24 +36,24 @@ struct Figures {
 
 /// A program that is a relay.
 struct Variant {
-    /// Its name, without and with TLS.
-    names: [&'static str; 2],
+    name: &'static str,
     /// What the load calls it.
     kind: &'static str,
+    tls: bool,
     start: fn(&Lab, tls: bool) -> Process,
 }
 
-const VARIANTS: [Variant; 2] = [
-    Variant {
-        names: ["shadowmesh relay", "TLS: shadowmesh relay"],
-        kind: "ours",
-        start: Lab::ours,
-    },
-    Variant {
-        names: ["iroh-relay 1.4.1", "TLS: iroh-relay 1.4.1"],
-        kind: "iroh",
-        start: Lab::iroh,
-    },
+/// Those without TLS, and those with it; the last of each is what the others are compared with.
+const GROUPS: [&[Variant]; 2] = [
+    &[
+        Variant { name: "shadowmesh relay", kind: "ours", tls: false, start: Lab::ours },
+        Variant { name: "coturn 4.6.1, TURN", kind: "turn", tls: false, start: Lab::coturn },
+        Variant { name: "iroh-relay 1.4.1", kind: "iroh", tls: false, start: Lab::iroh },
+    ],
+    &[
+        Variant { name: "TLS: shadowmesh relay", kind: "ours", tls: true, start: Lab::ours },
+        Variant { name: "TLS: iroh-relay 1.4.1", kind: "iroh", tls: true, start: Lab::iroh },
+    ],
 ];
 
 /// One figure of all relays.
@@ -152,28 +152,21 @@ const COLUMNS: [Column; 12] = [
         pick: |figures| figures.idle[1],
     },
 ];
-/// The column in which the other relay stands too.
-const PROCESSOR: usize = 5;
+/// What the runs of each variant say, by group.
+type Seen = [Vec<Vec<Figures>>; 2];
 
 /// All tables, in each the variants without TLS and those with it.
 pub(crate) fn beside_others() -> Vec<Table> {
     let lab = Lab::new();
-    let runs = runs(RUNS);
-    let mut figures: [[Vec<Figures>; 2]; 2] = Default::default();
-    let mut coturn = Vec::new();
-    for _ in 0..runs {
-        for (of_transport, tls) in figures.iter_mut().zip([false, true]) {
-            for (of_variant, variant) in of_transport.iter_mut().zip(&VARIANTS) {
-                of_variant.push(lab.measure(variant, tls));
+    let mut seen: Seen = GROUPS.map(|group| group.iter().map(|_| Vec::new()).collect());
+    for _ in 0..runs(RUNS) {
+        for (group, seen) in GROUPS.iter().zip(&mut seen) {
+            for (variant, seen) in group.iter().zip(seen) {
+                seen.push(lab.measure(variant));
             }
         }
-        coturn.push(lab.coturn());
     }
-    let mut tables: Vec<Table> = COLUMNS.iter().map(|column| column.table(&figures)).collect();
-    // What it carries says nothing: its client is the limit.
-    tables[PROCESSOR].groups[0]
-        .insert(1, Row { name: "coturn 4.6.1, TURN over TCP", runs: coturn });
-    tables
+    COLUMNS.iter().map(|column| column.table(&seen)).collect()
 }
 
 impl Figures {
@@ -183,20 +176,18 @@ impl Figures {
 }
 
 impl Column {
-    fn table(&self, figures: &[[Vec<Figures>; 2]; 2]) -> Table {
-        let group = |(transport, of_transport): (usize, &[Vec<Figures>; 2])| {
-            let row = |(variant, runs): (&Variant, &Vec<Figures>)| Row {
-                name: variant.names[transport],
-                runs: runs.iter().map(self.pick).collect(),
-            };
-            VARIANTS.iter().zip(of_transport).map(row).collect()
+    fn table(&self, seen: &Seen) -> Table {
+        let row = |(variant, runs): (&Variant, &Vec<Figures>)| Row {
+            name: variant.name,
+            runs: runs.iter().map(self.pick).collect(),
         };
+        let groups = GROUPS.iter().zip(seen);
         Table {
             title: self.title,
             method: format!("{} {HOW}", self.method),
             unit: self.unit,
             digits: self.digits,
-            groups: figures.iter().enumerate().map(group).collect(),
+            groups: groups.map(|(group, seen)| group.iter().zip(seen).map(row).collect()).collect(),
         }
     }
 }
@@ -233,6 +224,17 @@ impl Lab {
         self.spawn(&beside("relay_load"), &["serve", ADDRESS, scheme(tls)], "ours")
     }
 
+    /// As many threads as the others have.
+    fn coturn(&self, _tls: bool) -> Process {
+        let (database, pid) = (self.path("turn.sqlite"), self.path("turn.pid"));
+        let (address, port) = ADDRESS.split_once(':').expect("an address has a port");
+        let listen = ["-n", "-m", "2", "-L", address, "-p", port, "-E", address, "--no-cli"];
+        let user = ["--lt-cred-mech", "-u", "bench:bench", "-r", "bench"];
+        let open = ["--allow-loopback-peers", "--log-file=stdout", "--userdb", &database];
+        let args = [&listen[..], &user, &open, &["--pidfile", &pid]].concat();
+        self.spawn(&tool("turnserver"), &args, "turnserver")
+    }
+
     fn iroh(&self, tls: bool) -> Process {
         let (key, certificate) = (self.path("key.pem"), self.path("certificate.pem"));
         let address = if tls {
@@ -250,14 +252,14 @@ impl Lab {
     }
 
     /// All figures of a relay; each load meets a fresh one.
-    fn measure(&self, variant: &Variant, tls: bool) -> Figures {
-        let loads = LOADS.map(|load| self.load(variant, tls, load));
-        let idle = IDLE.map(|count| self.idle(variant, tls, count));
+    fn measure(&self, variant: &Variant) -> Figures {
+        let loads = LOADS.map(|load| self.load(variant, load));
+        let idle = IDLE.map(|count| self.idle(variant, count));
         Figures { loads: loads.into(), idle: idle.into() }
     }
 
-    fn start(&self, variant: &Variant, tls: bool) -> Process {
-        let relay = (variant.start)(self, tls);
+    fn start(&self, variant: &Variant) -> Process {
+        let relay = (variant.start)(self, variant.tls);
         wait_for("the relay to listen", PATIENCE, || {
             let connect = format!("exec 3<>/dev/tcp/{}", ADDRESS.replace(':', "/"));
             self.host.attempt("bash", &["-c", &connect]).status.success().then_some(())
@@ -265,47 +267,24 @@ impl Lab {
         relay
     }
 
-    fn load(&self, variant: &Variant, tls: bool, [how, pairs, bytes]: [&str; 3]) -> Value {
-        let relay = self.start(variant, tls);
+    fn load(&self, variant: &Variant, [how, pairs, bytes]: [&str; 3]) -> Value {
+        let relay = self.start(variant);
         let process = relay.id().to_string();
-        let args = [how, variant.kind, ADDRESS, scheme(tls), &process, pairs, bytes];
+        let args = [how, variant.kind, ADDRESS, scheme(variant.tls), &process, pairs, bytes];
         let mut load = self.spawn(&beside("relay_load"), &args, "load");
         let line = load.wait_for_output("}", PATIENCE);
         serde_json::from_str(line.trim()).unwrap_or_else(|error| panic!("{error}: {line}"))
     }
 
-    fn idle(&self, variant: &Variant, tls: bool, count: &str) -> f64 {
-        let relay = self.start(variant, tls);
+    fn idle(&self, variant: &Variant, count: &str) -> f64 {
+        let relay = self.start(variant);
         let before = relay.resident_memory();
-        let args = ["idle", variant.kind, ADDRESS, scheme(tls), count];
+        let args = ["idle", variant.kind, ADDRESS, scheme(variant.tls), count];
         let mut load = self.spawn(&beside("relay_load"), &args, "idle");
         load.wait_for_output("connected", PATIENCE);
         std::thread::sleep(SETTLED);
         let grown = relay.resident_memory().saturating_sub(before);
         grown as f64 / 1e3 / count.parse::<f64>().expect("a number")
-    }
-
-    /// Processor seconds of coturn's server for a GB that it relays.
-    fn coturn(&self) -> f64 {
-        let (database, pid) = (self.path("turn.sqlite"), self.path("turn.pid"));
-        let listen = ["-n", "-m", "2", "-L", "127.0.0.1", "-E", "127.0.0.1", "--no-cli"];
-        let user = ["--lt-cred-mech", "-u", "bench:bench", "-r", "bench"];
-        let open = ["--allow-loopback-peers", "--log-file=stdout", "--userdb", &database];
-        let args = [&listen[..], &user, &open, &["--pidfile", &pid]].concat();
-        let server = self.spawn(&tool("turnserver"), &args, "turnserver");
-        let _peer = self.spawn(&tool("turnutils_peer"), &["-L", "127.0.0.1"], "peer");
-        wait_for("coturn to listen", PATIENCE, || {
-            let connect = "exec 3<>/dev/tcp/127.0.0.1/3478";
-            self.host.attempt("bash", &["-c", connect]).status.success().then_some(())
-        });
-        let before = processor_seconds(&server.id().to_string());
-        let user = ["-t", "-c", "-u", "bench", "-w", "bench", "-e", "127.0.0.1"];
-        let load = ["-m", "10", "-n", "3000", "-l", "1400", "-z", "0", "127.0.0.1"];
-        let output = self.host.run("turnutils_uclient", &[&user[..], &load].concat());
-        let used = processor_seconds(&server.id().to_string()) - before;
-        // To the peer, which answers, and back.
-        let bytes = total(&output, "tot_send_bytes ~ ") + total(&output, "tot_recv_bytes ~ ");
-        used / (bytes / 1e9)
     }
 }
 
@@ -320,11 +299,4 @@ fn scheme(tls: bool) -> &'static str {
 /// A program that was built with this one.
 fn beside(name: &str) -> PathBuf {
     std::env::current_exe().expect("a program knows its path").with_file_name(name)
-}
-
-/// The last number that stands behind a text.
-fn total(output: &str, text: &str) -> f64 {
-    let rest = output.rsplit_once(text).map_or("", |(_, rest)| rest);
-    let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-    rest[..end].parse().expect("the client says how much it sent")
 }

@@ -1,15 +1,16 @@
-//! Load for a relay, ours or iroh's, and what is seen of it at the ends.
+//! Load for a relay, ours, iroh's or a TURN server, and what is seen of it at the ends.
 //!
-//! Both kinds get the same load by the same code: one connection that sends and one that receives for each pair, the same TCP, TLS and
-//! WebSocket library with the same settings, frames made one by one and written in batches of the same size, and one runtime on whatever
+//! All kinds get the same load by the same code: one connection that sends and one that receives for each pair, the same TCP, TLS and
+//! WebSocket library with the same settings where they speak it, frames made one by one and written in batches of the same size, and one runtime on whatever
 //! processors this process may use. They differ in the handshake and in what is around a payload: `member` speaks as the program's own
-//! client does, by its own machine; `iroh` is as much of iroh-relay's protocol as sending and receiving takes.
+//! client does, by its own machine; `iroh` is as much of iroh-relay's protocol as sending and receiving takes;
+//! `turn` is the program's own client of TURN servers, with an allocation over TCP at each end.
 //!
 //! - `relay_load serve ADDRESS ws|wss` is the relay role with one network and its limits as shipped.
-//! - `relay_load rate ours|iroh ADDRESS ws|wss PROCESS PAIRS BYTES` looks for the highest rate at which hardly a frame is lost, and prints
+//! - `relay_load rate ours|iroh|turn ADDRESS ws|wss PROCESS PAIRS BYTES` looks for the highest rate at which hardly a frame is lost, and prints
 //!   what it saw of it as JSON; `PROCESS` is the relay, of which processor time is read.
 //! - `relay_load bulk`, with the same, prints what the relay carries when each sender has so much under way as a TCP flow may have.
-//! - `relay_load idle ours|iroh ADDRESS ws|wss COUNT` connects so often, says `connected` and stays.
+//! - `relay_load idle ours|iroh|turn ADDRESS ws|wss COUNT` connects so often, says `connected` and stays.
 //!
 //! `make bench TABLES=relay` runs all of them.
 
@@ -20,6 +21,8 @@ mod iroh;
 mod member;
 mod peer;
 mod rate;
+mod turn;
+mod web;
 mod wire;
 
 use std::io::Write;

@@ -1,25 +1,23 @@
-//! One connection to a relay, of either kind.
+//! One connection to a relay, of whatever kind.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::{FutureExt, SinkExt, StreamExt};
 use identity::DeviceId;
-use tokio::time::{Interval, MissedTickBehavior, interval};
-use tokio_websockets::Message;
 
-use crate::iroh::{self, Endpoint};
-use crate::member::Member;
-use crate::wire::{Stream, Target};
+use crate::turn::Turn;
+use crate::web::Web;
+use crate::wire::Target;
 
 /// How often a link is asked whether something is due.
-const TICK: Duration = Duration::from_secs(1);
+pub(crate) const TICK: Duration = Duration::from_secs(1);
 
 /// Whose relay it is.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Kind {
     Ours,
     Iroh,
+    Turn,
 }
 
 impl From<&str> for Kind {
@@ -27,6 +25,7 @@ impl From<&str> for Kind {
         match text {
             "ours" => Self::Ours,
             "iroh" => Self::Iroh,
+            "turn" => Self::Turn,
             other => panic!("{other} is no kind of relay"),
         }
     }
@@ -37,54 +36,28 @@ impl From<&str> for Kind {
 pub(crate) enum Id {
     Ours(DeviceId),
     Iroh([u8; 32]),
-}
-
-enum Speaker {
-    Ours(Box<Member>),
-    Iroh(Box<Endpoint>),
+    Turn(SocketAddr),
 }
 
 /// A connection that is attached.
-pub(crate) struct Peer {
-    speaker: Speaker,
-    stream: Stream,
-    tick: Interval,
+pub(crate) enum Peer {
+    Web(Box<Web>),
+    Turn(Box<Turn>),
 }
 
 impl Peer {
     pub(crate) async fn connect(kind: Kind, target: &Target, number: usize) -> Self {
-        let (speaker, stream) = match kind {
-            Kind::Ours => {
-                let member = Box::new(Member::new(number));
-                let stream = target.open(&member.path, None).await;
-                (Speaker::Ours(member), stream)
-            }
-            Kind::Iroh => {
-                let stream = target.open(iroh::PATH, Some(iroh::PROTOCOL)).await;
-                (Speaker::Iroh(Box::new(Endpoint::new(number))), stream)
-            }
-        };
-        let mut tick = interval(TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut peer = Self { speaker, stream, tick };
-        peer.flush().await;
-        while !peer.is_attached() {
-            peer.receive(&mut |_| {}).await;
+        match kind {
+            Kind::Ours => Self::Web(Box::new(Web::to_ours(target, number).await)),
+            Kind::Iroh => Self::Web(Box::new(Web::to_iroh(target, number).await)),
+            Kind::Turn => Self::Turn(Box::new(Turn::connect(target, number).await)),
         }
-        peer
     }
 
     pub(crate) fn id(&self) -> Id {
-        match &self.speaker {
-            Speaker::Ours(member) => Id::Ours(member.device),
-            Speaker::Iroh(endpoint) => Id::Iroh(endpoint.id()),
-        }
-    }
-
-    fn is_attached(&self) -> bool {
-        match &self.speaker {
-            Speaker::Ours(member) => member.is_attached(),
-            Speaker::Iroh(endpoint) => endpoint.is_attached(),
+        match self {
+            Self::Web(web) => web.id(),
+            Self::Turn(turn) => Id::Turn(turn.relayed()),
         }
     }
 
@@ -95,75 +68,27 @@ impl Peer {
         }
     }
 
-    /// Takes what has arrived, at least one message, and hands payloads on; does what is due. Can be abandoned while it waits.
-    pub(crate) async fn receive(&mut self, take: &mut (dyn FnMut(&[u8]) + Send)) {
-        let mut message = tokio::select! {
-            message = self.stream.next() => message,
-            _ = self.tick.tick() => {
-                if let Speaker::Ours(member) = &mut self.speaker {
-                    member.handle_timeout();
-                }
-                return self.flush().await;
-            }
-        };
-        let mut is_answer = false;
-        loop {
-            let bytes = message.expect("the relay goes on").expect("the relay speaks WebSocket");
-            if bytes.is_binary() {
-                is_answer |= self.handle(bytes.into_payload().into(), take);
-            }
-            match self.stream.next().now_or_never() {
-                Some(next) => message = next,
-                None => break,
-            }
-        }
-        if is_answer {
-            self.flush().await;
+    /// Lets another one send here, where that takes permission.
+    pub(crate) async fn admit(&mut self, from: Id) {
+        if let (Self::Turn(turn), Id::Turn(from)) = (self, from) {
+            turn.send(from, 0, 1, &[]).await;
         }
     }
 
-    /// Answers whether something may have to go back.
-    fn handle(&mut self, message: Bytes, take: &mut (dyn FnMut(&[u8]) + Send)) -> bool {
-        let (answers, payload) = match &mut self.speaker {
-            Speaker::Ours(member) => {
-                let payload = member.handle_message(message);
-                (payload.is_none(), payload)
-            }
-            Speaker::Iroh(endpoint) => {
-                let (answer, payload) = endpoint.handle_message(&message);
-                let answers = answer.is_some();
-                if let Some(answer) = answer {
-                    self.stream.start_send_unpin(Message::binary(answer)).expect("it is open");
-                }
-                (answers, payload)
-            }
-        };
-        payload.iter().for_each(|payload| take(payload));
-        answers
+    /// Takes what has arrived, at least one message, and hands payloads on; does what is due. Can be abandoned while it waits.
+    pub(crate) async fn receive(&mut self, take: &mut (dyn FnMut(&[u8]) + Send)) {
+        match self {
+            Self::Web(web) => web.receive(take).await,
+            Self::Turn(turn) => turn.receive(take).await,
+        }
     }
 
     /// Writes a batch of frames of `length` bytes at once.
     pub(crate) async fn send(&mut self, to: Id, length: usize, count: usize, head: &[u8]) {
-        let write = |payload: &mut [u8]| payload[..head.len()].copy_from_slice(head);
-        for _ in 0..count {
-            match (&mut self.speaker, to) {
-                (Speaker::Ours(member), Id::Ours(to)) => member.send(to, length, write),
-                (Speaker::Iroh(_), Id::Iroh(to)) => {
-                    let message = Message::binary(iroh::datagram(&to, length, write));
-                    self.stream.feed(message).await.expect("the relay takes messages");
-                }
-                (Speaker::Ours(_) | Speaker::Iroh(_), _) => panic!("peers are of one kind"),
-            }
+        match (self, to) {
+            (Self::Web(web), to) => web.send(to, length, count, head).await,
+            (Self::Turn(turn), Id::Turn(to)) => turn.send(to, length, count, head).await,
+            (Self::Turn(_), Id::Ours(_) | Id::Iroh(_)) => panic!("peers are of one kind"),
         }
-        self.flush().await;
-    }
-
-    async fn flush(&mut self) {
-        if let Speaker::Ours(member) = &mut self.speaker {
-            while let Some(message) = member.poll_message() {
-                self.stream.feed(Message::binary(message)).await.expect("the relay takes messages");
-            }
-        }
-        self.stream.flush().await.expect("the relay takes messages");
     }
 }

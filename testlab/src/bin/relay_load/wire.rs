@@ -35,10 +35,16 @@ impl Target {
         Self { address, tls: tls.then(|| Arc::new(any_certificate())) }
     }
 
-    /// A WebSocket at a path; `protocol` is what the request names as its subprotocol.
-    pub(crate) async fn open(&self, path: &str, protocol: Option<&'static str>) -> Stream {
+    /// A TCP connection.
+    pub(crate) async fn connect(&self) -> TcpStream {
         let tcp = TcpStream::connect(self.address).await.expect("the relay listens");
         tcp.set_nodelay(true).expect("it is connected");
+        tcp
+    }
+
+    /// A WebSocket at a path; `protocol` is what the request names as its subprotocol.
+    pub(crate) async fn open(&self, path: &str, protocol: Option<&'static str>) -> Stream {
+        let tcp = self.connect().await;
         let io: Box<dyn Io> = match &self.tls {
             None => Box::new(tcp),
             Some(config) => {
