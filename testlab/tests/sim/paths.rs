@@ -157,6 +157,7 @@ fn after_hours_over_the_relay_and_after_sleep_there_the_direct_path_is_found_wit
 {
     for asleep in [false, true] {
         let mut world = joined(Setup::default());
+        world.run_for(10 * SECOND);
         world.nodes[1].udp_blocked = true;
         let hours = Duration::from_secs(3 * 3_600);
         let end = world.elapsed() + hours;
