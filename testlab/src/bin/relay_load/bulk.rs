@@ -29,8 +29,9 @@ struct Flow {
 pub(crate) async fn carried(peers: Vec<Peer>, bytes: usize, process: &str) -> Value {
     let window = (WINDOW / bytes).max(1);
     let (mut peers, mut flows) = (peers.into_iter(), Vec::new());
-    while let (Some(sender), Some(mut receiver)) = (peers.next(), peers.next()) {
+    while let (Some(mut sender), Some(mut receiver)) = (peers.next(), peers.next()) {
         receiver.admit(sender.id()).await;
+        sender.admit(receiver.id()).await;
         let (room, arrived) = (Semaphore::new(window), AtomicU64::new(0));
         let flow = Arc::new(Flow { room, window, arrived });
         let to = receiver.id();

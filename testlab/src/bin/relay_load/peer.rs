@@ -68,10 +68,11 @@ impl Peer {
         }
     }
 
-    /// Lets another one send here, where that takes permission.
-    pub(crate) async fn admit(&mut self, from: Id) {
-        if let (Self::Turn(turn), Id::Turn(from)) = (self, from) {
-            turn.send(from, 0, 1, &[]).await;
+    /// Lets another one send here, and this one there, where that takes permission.
+    pub(crate) async fn admit(&mut self, other: Id) {
+        if let (Self::Turn(turn), Id::Turn(other)) = (self, other) {
+            turn.send(other, 0, 1, &[]).await;
+            turn.receive(&mut |_| {}).await;
         }
     }
 

@@ -74,8 +74,9 @@ pub(crate) async fn highest(peers: Vec<Peer>, bytes: usize, process: &str) -> Va
     });
     let (plans, planned) = watch::channel(None);
     let (mut peers, mut index) = (peers.into_iter(), 0);
-    while let (Some(sender), Some(mut receiver)) = (peers.next(), peers.next()) {
+    while let (Some(mut sender), Some(mut receiver)) = (peers.next(), peers.next()) {
         receiver.admit(sender.id()).await;
+        sender.admit(receiver.id()).await;
         let to = receiver.id();
         tokio::spawn(receive(receiver, Arc::clone(&counts)));
         let share = f64::from(index) / pairs as f64;

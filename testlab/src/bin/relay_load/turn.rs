@@ -74,8 +74,11 @@ impl Turn {
         loop {
             assert!(length > 0, "the server ended a connection");
             self.client.handle_bytes(&self.read[..length], &mut self.rng, Instant::now());
+            // What has no content only gives permission.
             while let Some((_, payload)) = self.client.poll_data() {
-                take(&payload);
+                if !payload.is_empty() {
+                    take(&payload);
+                }
             }
             match self.tcp.try_read(&mut self.read) {
                 Ok(more) => length = more,
