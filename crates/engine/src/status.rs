@@ -147,8 +147,8 @@ pub struct WhyStatus {
     pub decisions: Vec<DecisionStatus>,
     /// The addresses of the peer that are tried.
     pub candidates: Vec<CandidateStatus>,
-    /// The relays through which it is reached, and whether frames go that way now.
-    pub relays: Vec<(String, bool)>,
+    /// The ways for frames, as paths are written (`stream`, `relay RELAY`), and whether frames go that way now.
+    pub frames: Vec<(String, bool)>,
     /// Why there is no direct path on which nobody passes packets on, if there is none.
     pub hindrance: Option<String>,
 }
@@ -287,17 +287,23 @@ impl Engine {
         });
         let remotes = peer.agent.remotes(now.instant).into_iter();
         let candidates = remotes.map(|remote| self.candidate_status(&remote));
+        let (device, chosen) = (peer.device(), peer.agent.chosen());
         let route = self.relays.route(peer.relays.relays());
-        let route = route.filter(|_| peer.agent.chosen() == Path::Relay);
-        let relays = peer.relays.relays().iter();
+        let frames = peer.relays.relays().iter().map(|relay| {
+            if *relay == device {
+                ("stream".to_owned(), chosen == Path::Stream)
+            } else {
+                (format!("relay {relay}"), chosen == Path::Relay && route == Some(*relay))
+            }
+        });
         Some(WhyStatus {
             name: peer.member.name.to_string(),
-            device_id: peer.device().to_string(),
-            path: self.path_text(peer, peer.agent.chosen()),
+            device_id: device.to_string(),
+            path: self.path_text(peer, chosen),
             mtu: peer.agent.mtu(),
             decisions: decisions.collect(),
             candidates: candidates.collect(),
-            relays: relays.map(|relay| (relay.to_string(), route == Some(*relay))).collect(),
+            frames: frames.collect(),
             hindrance: peer.agent.hindrance(now.instant).map(|it| self.hindrance_text(it)),
         })
     }

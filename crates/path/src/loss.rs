@@ -34,11 +34,6 @@ impl LossMeter {
         *self = Self { path: Some(path), was_heavy, ..Self::default() };
     }
 
-    /// Whether much was lost in the interval before.
-    pub(crate) fn is_suspicious(&self) -> bool {
-        self.was_heavy
-    }
-
     /// Takes the counts of an answered ping; the share in percent that was lost lately, if much was lost in two intervals in a row.
     pub(crate) fn take(&mut self, at: Instant, counts: Counts) -> Option<u8> {
         let Some((since, mark)) = self.mark else {

@@ -218,6 +218,11 @@ impl Remote {
         self.was_narrow || self.is_void(now) || self.shunning.is_on()
     }
 
+    /// Whether it answers and is not used all the same, since another way was better.
+    pub(crate) fn is_shunned(&self) -> bool {
+        self.proven && self.shunning.is_on()
+    }
+
     /// What it lacks, if another is in use.
     pub(crate) fn lacks(&self, now: Instant) -> Lack {
         match self.shunning.reason() {

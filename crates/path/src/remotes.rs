@@ -207,6 +207,11 @@ impl Remotes {
         self.known.values()
     }
 
+    /// Those at which nobody passes on.
+    pub(crate) fn straight(&self) -> impl Iterator<Item = &Remote> {
+        self.all().filter(|remote| !remote.is_relayed())
+    }
+
     pub(crate) fn all_mut(&mut self) -> impl Iterator<Item = (SocketAddr, &mut Remote)> {
         self.known.iter_mut().map(|(address, remote)| (*address, remote))
     }

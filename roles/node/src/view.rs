@@ -134,11 +134,13 @@ pub(crate) fn why(why: WhyStatus) -> Why {
             lacks: candidate.lacks,
         }
     });
-    let relays = why.relays.into_iter().map(|(via, in_use)| WhyPath {
-        path: PathView { kind: PathKind::Relay, via, latency_ms: None },
-        source: None,
-        loss_percent: None,
-        lacks: (!in_use).then(|| "another goes before it".to_owned()),
+    let frames = why.frames.into_iter().filter_map(|(text, in_use)| {
+        Some(WhyPath {
+            path: path(&text, None)?,
+            source: None,
+            loss_percent: None,
+            lacks: (!in_use).then(|| "another goes before it".to_owned()),
+        })
     });
     let decisions = why.decisions.into_iter().map(|decision| WhyEntry {
         seconds_ago: decision.age as u64,
@@ -150,7 +152,7 @@ pub(crate) fn why(why: WhyStatus) -> Why {
         mtu: why.mtu,
         decisions: decisions.collect(),
         hindrance: why.hindrance,
-        candidates: candidates.chain(relays).collect(),
+        candidates: candidates.chain(frames).collect(),
     }
 }
 

@@ -37,8 +37,8 @@ fn a_transfer_survives_when_its_path_stops_carrying_full_packets() {
         }",
     );
     bob.wait_for_path(&alice, "relay", LEFT);
-    let why = String::from_utf8_lossy(&bob.ask(&["why", "alice"]).stdout).into_owned();
-    assert!(why.contains("loses packets of full size"), "{why}");
+    let why = bob.why(&alice);
+    assert!(why.to_string().contains("loses packets of full size"), "{why}");
     fetching.resume(RESUMED);
     fetching.advance(10 * MEGABYTE);
 
@@ -50,9 +50,7 @@ fn a_transfer_survives_when_its_path_stops_carrying_full_packets() {
 /// The largest packets that a device sends directly to another.
 fn packet_size(from: &Device, to: &Device) -> Option<u64> {
     let _ = from.ping(&to.full_name());
-    let why = from.ask(&["why", &to.full_name()]);
-    let why: serde_json::Value = serde_json::from_slice(&why.stdout).ok()?;
-    why["mtu"].as_u64()
+    from.why(to)["mtu"].as_u64()
 }
 
 #[test]

@@ -21,6 +21,9 @@ fn alice_and_bob(lab: &mut Lab, listen: &[&str]) -> (Device, Device) {
     alice.up(&[&lab.invite(&[])]);
     alice.wait_for_path(&bob, "stream", PATIENCE);
     bob.wait_for_path(&alice, "stream", PATIENCE);
+    let why = alice.why(&bob);
+    let used = why["candidates"].as_array().into_iter().flatten().find(|it| it["lacks"].is_null());
+    assert_eq!(used.map(|it| &it["kind"]), Some(&"stream".into()), "{why}");
     (alice, bob)
 }
 

@@ -26,7 +26,7 @@ fn each_end_says_why_there_is_no_direct_path() {
             let hindrance = why.hindrance.unwrap_or_default();
             assert!(hindrance.starts_with(expected), "{places:?} {from}: {hindrance}");
             assert!(why.candidates.iter().all(|candidate| candidate.lacks.is_some()));
-            assert!(why.relays.iter().any(|(_, in_use)| *in_use));
+            assert!(why.frames.iter().any(|(_, in_use)| *in_use));
         }
     }
 }

@@ -33,16 +33,15 @@ impl PathAgent {
 
     /// Why there is no direct path on which nobody passes packets on, if there is none, and no stream straight to the peer.
     pub fn hindrance(&self, now: Instant) -> Option<Hindrance> {
-        let straight = || self.remotes.all().filter(|remote| !remote.is_relayed());
         let hindrance = if self.is_straight() || self.chosen == Path::Stream {
             return None;
         } else if !self.config.udp {
             Hindrance::NoUdp
         } else if !self.is_active(now) {
             Hindrance::Idle
-        } else if straight().any(Remote::is_proven) {
+        } else if self.remotes.straight().any(Remote::is_proven) {
             Hindrance::Unusable
-        } else if straight().next().is_none() {
+        } else if self.remotes.straight().next().is_none() {
             Hindrance::NoAddress
         } else if !self.calls.is_random() {
             Hindrance::NoAnswer
@@ -61,9 +60,8 @@ impl PathAgent {
 
     /// The addresses of the peer that have answered lately, other than where somebody passes on.
     pub fn proven(&self) -> impl Iterator<Item = SocketAddr> {
-        let straight =
-            self.remotes.all().filter(|remote| remote.is_proven() && !remote.is_relayed());
-        let addresses = straight.map(|remote| remote.candidate.address);
+        let proven = self.remotes.straight().filter(|remote| remote.is_proven());
+        let addresses = proven.map(|remote| remote.candidate.address);
         addresses.filter(|address| Alias::of(*address).is_none())
     }
 
@@ -84,8 +82,7 @@ impl PathAgent {
 
     /// The same, or there is one that was left for frames: no other is looked for.
     pub(super) fn has_straight(&self) -> bool {
-        let mut straight = self.remotes.all().filter(|remote| !remote.is_relayed());
-        self.is_straight() || straight.any(|it| it.is_proven() && it.shunning.is_on())
+        self.is_straight() || self.remotes.straight().any(Remote::is_shunned)
     }
 
     /// Leaves the chosen path if it led over what is gone.

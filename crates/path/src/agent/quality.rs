@@ -36,11 +36,10 @@ impl PathAgent {
         {
             remote.hasten_probe(KEEP_ALIVE_BUSY, now);
         }
-        let is_shunned = |remote: &Remote| remote.shunning.is_on() && remote.is_proven();
         let is_long = |it: &Remote| it.latest_latency().is_some_and(|took| took > FAR_LONGER);
-        let pause = if self.remotes.all().any(is_shunned) {
+        let pause = if self.remotes.all().any(Remote::is_shunned) {
             FRAME_PING_IN_USE
-        } else if self.loss.is_suspicious() {
+        } else if self.is_direct() && self.loss.is_urgent() {
             URGENT
         } else if self.chosen_remote().is_some_and(is_long) {
             FRAME_PING
@@ -115,10 +114,10 @@ impl PathAgent {
 
     /// A path that is not used has answered: perhaps it may be used again.
     pub(super) fn reconsider_shunned(&mut self, address: SocketAddr, now: Instant) {
-        let is_slow = self.faster_frames(self.remotes.get(address)).is_some();
-        if let Some(remote) = self.remotes.get_mut(address)
-            && !is_slow
-            && remote.is_steady(now)
+        let remote = self.remotes.get(address).filter(|remote| remote.shunning.is_on());
+        if remote.is_some_and(|remote| remote.is_steady(now))
+            && self.faster_frames(remote).is_none()
+            && let Some(remote) = self.remotes.get_mut(address)
         {
             remote.shunning.end(now);
         }

@@ -195,3 +195,16 @@ fn what_was_found_out_in_another_network_does_not_count() {
     assert_eq!(net.agent(0).chosen(), Path::Direct(address(B)));
     assert_eq!(changes(&mut net, 120 * SECOND), 0);
 }
+
+#[test]
+fn a_peer_whose_lossy_path_died_is_not_pinged_over_the_relay() {
+    let mut net = connected();
+    net.routes[0].loss = 60;
+    traffic(&mut net, 8 * SECOND);
+    net.direct_works = false;
+    traffic(&mut net, 60 * SECOND);
+    let before = net.sent;
+    traffic(&mut net, 120 * SECOND);
+    let sent = net.sent - before;
+    assert!(sent <= 30, "{sent} messages over the relay in two minutes");
+}

@@ -166,7 +166,7 @@ pub struct Why {
     pub mtu: Option<usize>,
     /// The decisions that led to it, the latest first.
     pub decisions: Vec<WhyEntry>,
-    /// Why there is no direct path, if there is none.
+    /// Why there is no direct path, if there is none, nor a stream straight to the peer.
     #[serde(default)]
     pub hindrance: Option<String>,
     /// Every path that is known.
@@ -180,9 +180,9 @@ pub struct WhyPath {
     #[serde(flatten)]
     pub path: PathView,
     /// How the address became known: `local`, `mapped`, `reflexive`, `peer-reflexive`, `relayed` (a TURN server's) or
-    /// `peer-relay`; none for a relay.
+    /// `peer-relay`; none for a relay or a stream.
     pub source: Option<String>,
-    /// Share of its latest pings without an answer, in percent; none for a relay.
+    /// Share of its latest pings without an answer, in percent; none for a relay or a stream.
     pub loss_percent: Option<u8>,
     /// What it lacks; none if it is in use.
     pub lacks: Option<String>,
