@@ -44,6 +44,8 @@ pub struct Lab {
     server: Namespace,
     serving: Option<Process>,
     hosts: u8,
+    /// Whether relays pass no datagrams on.
+    frames_only: bool,
 }
 
 impl Lab {
@@ -55,6 +57,15 @@ impl Lab {
         lab
     }
 
+    /// The same where relays carry frames over streams alone.
+    #[must_use]
+    pub fn with_frames_only() -> Self {
+        let mut lab = Self::without_server();
+        lab.frames_only = true;
+        lab.start_server();
+        lab
+    }
+
     /// A lab whose server is to be started.
     #[must_use]
     pub fn without_server() -> Self {
@@ -62,7 +73,7 @@ impl Lab {
         let switch = Switch::new();
         let server = Namespace::new("server");
         switch.plug(&server, &[&format!("{}/24", server_address())]);
-        Self { folder, switch, server, serving: None, hosts: 1 }
+        Self { folder, switch, server, serving: None, hosts: 1, frames_only: false }
     }
 
     /// Gives the server, before its first start, a disk of so many mebibytes for its state.
@@ -83,6 +94,10 @@ impl Lab {
         self.wait_for_server();
     }
 
+    fn relay_options(&self) -> &'static [&'static str] {
+        if self.frames_only { &["--no-datagrams"] } else { &[] }
+    }
+
     fn wait_for_server(&self) {
         wait_for("the controller to answer", PATIENCE, || {
             self.ask_server(&["network", "show"]).status.success().then_some(())
@@ -97,7 +112,8 @@ impl Lab {
 
     fn serve(&mut self, options: &[&str]) {
         let state = self.state("server");
-        let args = [&["--state-dir", &state, "serve", "--network", NETWORK], options].concat();
+        let args = ["--state-dir", &state, "serve", "--network", NETWORK];
+        let args = [&args, self.relay_options(), options].concat();
         // The soft limit of open files that most systems start programs with.
         let program = shadowmesh().to_string_lossy().into_owned();
         let limited = [&["--nofile=1024:20000", &program][..], &args].concat();
@@ -251,7 +267,8 @@ impl Lab {
         let known = wait_for("the server's relay to be published", PATIENCE, || {
             Some(self.relays()).filter(|relays| !relays.is_empty())
         });
-        relay.start(&[options, &[&self.invite(&["--relay"])]].concat());
+        let invite = self.invite(&["--relay"]);
+        relay.start(&[self.relay_options(), options, &[&invite]].concat());
         relay.id = wait_for("the relay to be published", PATIENCE, || {
             self.relays().into_iter().find(|id| !known.contains(id))
         });

@@ -482,7 +482,8 @@ impl Relays {
                 ServerEvent::Close { connection, .. } => self.close(relay, connection),
                 ServerEvent::Attached { .. }
                 | ServerEvent::Detached { .. }
-                | ServerEvent::Misdirected { .. } => {}
+                | ServerEvent::Misdirected { .. }
+                | ServerEvent::CircuitWanted { .. } => {}
             }
         }
         let next = self.hosts[relay].server.poll_timeout().map(|(at, _)| at);
@@ -531,6 +532,7 @@ impl Relays {
                 ClientEvent::Attached { .. }
                 | ClientEvent::Carried(_)
                 | ClientEvent::Mesh(_)
+                | ClientEvent::Circuit(..)
                 | ClientEvent::ClockSkew { .. }
                 | ClientEvent::Rotated
                 | ClientEvent::RotationAbandoned

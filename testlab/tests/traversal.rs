@@ -92,7 +92,9 @@ impl Pair {
                     return Some(self.world.elapsed() - begin);
                 }
             }
-            assert!(self.world.is_answered(0, asked), "the relay carries it");
+            // Over UDP a relay loses what the lines lose.
+            let may_be_lost = self.world.quality.loss_permille > 0;
+            assert!(may_be_lost || self.world.is_answered(0, asked), "the relay carries it");
         }
         None
     }

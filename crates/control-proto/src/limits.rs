@@ -5,8 +5,8 @@ use std::time::Duration;
 
 /// The version of these messages, and of those to relays and peers, that is spoken here. From 2 on padding of streams is
 /// passed over, from 3 on relays hand frames on to each other, from 4 on dummies are passed over
-/// and bundles of frames taken.
-pub const CAPABILITY: u16 = 4;
+/// and bundles of frames taken, from 5 on relays pass datagrams on.
+pub const CAPABILITY: u16 = 5;
 
 /// Largest encoded control message, in bytes: one channel message.
 pub const MAX_MESSAGE: usize = noise_channel::limits::MAX_PAYLOAD;

@@ -16,11 +16,11 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use packet::Segments;
+use relay_proto::{HEAD_LEN, Head};
 use wireguard_proto::{
     OpenError, PublicKey, Session, TRANSPORT_HEADER_LEN, TRANSPORT_OVERHEAD, padded_len,
 };
 
-use crate::circuits::{HEAD_LEN, Head};
 use crate::routes::{Routes, addresses, packet_len};
 use crate::traffic::Traffic;
 

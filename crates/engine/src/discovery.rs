@@ -46,6 +46,7 @@ impl Engine {
             match event {
                 RelayEvent::Changed => {
                     self.refresh_relay_paths(cx);
+                    self.doubt_circuits(cx.instant());
                     if self.relays.attached_homes() != self.underlay.homes {
                         self.schedule.announce_soon(cx.instant());
                     }
@@ -58,6 +59,9 @@ impl Engine {
                     if let Some(peer) = self.peers.get_mut(peer) {
                         peer.relays.handle_absent(relay);
                     }
+                }
+                RelayEvent::Circuit { relay, peer, offer } => {
+                    self.handle_circuit_offer((relay, peer), offer, cx);
                 }
             }
         }

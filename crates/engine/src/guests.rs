@@ -175,8 +175,8 @@ impl Guests {
                         reason: "frames for others over a stream to this device".to_owned(),
                     }));
                 }
-                // Only relays dial others.
-                ServerEvent::Dial { .. } => {}
+                // Only relays dial others, or pass datagrams on.
+                ServerEvent::Dial { .. } | ServerEvent::CircuitWanted { .. } => {}
                 ServerEvent::Close { connection, .. } => {
                     self.closing.insert(connection, now + CLOSE_DEADLINE);
                 }

@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use control_proto::SecurityEvent;
 use identity::DeviceId;
 use noise_channel::ClockOffset;
-use relay_proto::LinkError;
+use relay_proto::{CircuitOffer, LinkError};
 
 /// What the links report to the engine.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub(crate) enum RelayEvent {
     TimeRefused(ClockOffset),
     /// A peer is not attached to this relay.
     Unreachable { relay: DeviceId, peer: DeviceId },
+    /// A relay says whether it passes datagrams on between this device and a peer.
+    Circuit { relay: DeviceId, peer: DeviceId, offer: Option<CircuitOffer> },
 }
 
 impl RelayEvent {

@@ -238,6 +238,24 @@ impl Relays {
         }
     }
 
+    /// Asks a relay to pass datagrams on between this device and a peer, if it is attached there.
+    pub(crate) fn request_circuit(
+        &mut self,
+        relay: DeviceId,
+        peer: DeviceId,
+        streams: &mut Streams,
+        now: Instant,
+    ) {
+        let Some(link) = self.links.get_mut(&relay) else { return };
+        if let Some(Line { client: Some(client), stream, .. }) = &mut link.line {
+            client.request_circuit(peer, now);
+            if client.has_message() {
+                streams.wake(*stream);
+            }
+        }
+        link.keep_until(now + VISIT);
+    }
+
     pub(crate) fn handle_opened(
         &mut self,
         (relay, stream): (DeviceId, StreamId),
@@ -493,6 +511,9 @@ impl Relays {
                 }
                 ClientEvent::Unreachable(peer) => {
                     self.events.push_back(RelayEvent::Unreachable { relay, peer });
+                }
+                ClientEvent::Circuit(peer, offer) => {
+                    self.events.push_back(RelayEvent::Circuit { relay, peer, offer });
                 }
                 ClientEvent::ClockSkew { offset, .. } => {
                     self.handle_clock_skew(relay, offset);

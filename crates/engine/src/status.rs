@@ -12,6 +12,7 @@ use noise_channel::{ClockOffset, Now, limits::CLOCK_TOLERANCE};
 use path::{Alias, CandidateKind, Hindrance, Path, RemoteStatus};
 use serde::{Deserialize, Serialize};
 
+use crate::circuits::Carrier;
 use crate::engine::Engine;
 use crate::io::ConnectionState;
 use crate::peer::Peer;
@@ -114,7 +115,7 @@ pub struct PeerStatus {
     /// Its addresses, IPv6 first.
     pub addresses: Vec<IpAddr>,
     /// `direct ADDRESS`, `turn ADDRESS` where a TURN server passes on what is for that address, `peer-relay NAME` where that
-    /// device does, `stream`, `relay RELAY` or `none`.
+    /// device does, `udp-relay ADDRESS` where a relay does, `stream`, `relay RELAY` or `none`.
     pub path: String,
     /// Round trip of the direct path in milliseconds.
     pub latency_ms: Option<f64>,
@@ -170,7 +171,7 @@ pub struct CandidateStatus {
     /// The address.
     pub address: SocketAddr,
     /// `local`, `mapped`, `reflexive`, `peer-reflexive`, `relayed` where a TURN server stands in between, or `peer-relay`
-    /// where the address is the one of the device in between.
+    /// or `udp-relay` where the address is the one of the device or relay in between.
     pub kind: String,
     /// Whether it answered lately.
     pub proven: bool,
@@ -323,7 +324,11 @@ impl Engine {
         let (address, kind) = match Alias::of(address) {
             Some(Alias::Turn(_, peer)) => (peer.into(), kind_text(CandidateKind::Relayed)),
             Some(Alias::Circuit(number)) => {
-                (self.circuit(number).map_or(address, |(relay, _)| relay), "peer-relay")
+                let kind = match self.carrier(number) {
+                    Some(Carrier::Relay(_)) => "udp-relay",
+                    Some(Carrier::Member(_)) | None => "peer-relay",
+                };
+                (self.circuit(number).map_or(address, |(carrier, _)| carrier), kind)
             }
             Some(Alias::Socket(..)) | None => {
                 (Alias::reached(address), kind_text(remote.candidate.kind))
@@ -339,7 +344,8 @@ impl Engine {
         }
     }
 
-    /// A path to a peer in words: `direct ADDRESS`, `turn ADDRESS`, `peer-relay NAME`, `stream`, `relay` or `none`.
+    /// A path to a peer in words: `direct ADDRESS`, `turn ADDRESS`, `peer-relay NAME`, `udp-relay ADDRESS`, `stream`,
+    /// `relay` or `none`.
     #[must_use]
     pub fn describe(&self, peer: DeviceId, path: Path) -> String {
         let peer = self.peers.get(peer);
@@ -352,9 +358,16 @@ impl Engine {
             Path::Relay | Path::Stream | Path::None => None,
         };
         match way {
-            Some(Alias::Circuit(number)) => match self.peer_relay(number) {
-                Some(relay) => format!("peer-relay {}", relay.member.name),
-                None => "peer-relay".to_owned(),
+            Some(Alias::Circuit(number)) => match self.carrier(number) {
+                Some(Carrier::Member(member)) => match self.peers.get(member) {
+                    Some(member) => format!("peer-relay {}", member.member.name),
+                    None => "peer-relay".to_owned(),
+                },
+                Some(Carrier::Relay(_)) => match self.circuit(number) {
+                    Some((at, _)) => format!("udp-relay {at}"),
+                    None => "udp-relay".to_owned(),
+                },
+                None => "none".to_owned(),
             },
             Some(Alias::Turn(..) | Alias::Socket(..)) | None => peer.agent.describe(path),
         }

@@ -183,6 +183,9 @@ impl Engine {
         if MessageKind::of(datagram).is_some() {
             return self.receive_wireguard(Via::Direct(from), datagram, cx);
         }
+        if self.take_bound(from, datagram, cx.instant()) {
+            return;
+        }
         let Ok(header) = parse(datagram) else {
             return self.alarms.tally(None, TunnelRefusal::Noise, 1, cx.instant());
         };
@@ -309,12 +312,8 @@ impl Engine {
         match kind {
             FrameType::Disco => {
                 let Ok(message) = Message::decode(payload) else { return };
-                if let Message::CircuitRequest { peer } = message {
-                    let from = (device, arrival.path(device));
-                    self.handle_circuit_request(from, DeviceId::from_bytes(peer), cx);
-                } else if let Message::Circuit { peer, number } = message {
-                    self.handle_circuit(device, (DeviceId::from_bytes(peer), number), cx);
-                } else {
+                let other = self.take_circuit_message((device, arrival), message, cx);
+                if let (Some(message), Some(peer)) = (other, self.peers.touch(device)) {
                     peer.receive_disco(arrival, message, cx.instant());
                 }
             }

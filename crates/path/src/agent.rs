@@ -78,11 +78,13 @@ struct Unanswered {
     since: Instant,
     demote_at: Instant,
     probed: bool,
+    /// Whether a pong alone shows that the path works: all else may have been under way before.
+    needs_pong: bool,
 }
 
 impl Unanswered {
     fn since(now: Instant) -> Self {
-        Self { since: now, demote_at: now + DEMOTE_AFTER, probed: false }
+        Self { since: now, demote_at: now + DEMOTE_AFTER, probed: false, needs_pong: false }
     }
 }
 
@@ -222,9 +224,13 @@ impl PathAgent {
             Message::Scattered => self.handle_scattered(now),
             Message::Rendezvous { ports } => self.handle_rendezvous(ports, now),
             // What a peer relay and those that ask it say to each other is the owner's affair.
-            Message::CircuitRequest { .. } | Message::Circuit { .. } => {}
+            Message::CircuitRequest { .. }
+            | Message::Circuit { .. }
+            | Message::RelayCircuit { .. } => {}
             Message::CallMeMaybe { candidates, ports } => {
-                self.suspect(now);
+                if self.is_straight() {
+                    self.handle_doubt(now);
+                }
                 let is_announced = |ports: &PortSequence| {
                     let ip = ports.last.ip();
                     ip.is_ipv4() && candidates.iter().any(|candidate| candidate.ip() == ip)
@@ -489,7 +495,7 @@ impl PathAgent {
             self.guesses.stop();
         }
         if self.chosen == Path::Direct(address) {
-            self.unanswered = None;
+            self.unanswered = self.unanswered.filter(|unanswered| unanswered.needs_pong);
         }
         let is_known = self.remotes.hear(address, now);
         if !is_known && self.permits(address) {
@@ -567,7 +573,8 @@ impl PathAgent {
             self.choose_again(Reason::Unanswered { since }, now);
             self.discover(now);
         } else if now >= unanswered.since + PROBE_AFTER && !unanswered.probed {
-            self.unanswered = Some(Unanswered { probed: true, ..unanswered });
+            let demote_at = self.give_up_at(unanswered.demote_at, now);
+            self.unanswered = Some(Unanswered { probed: true, demote_at, ..unanswered });
             self.doubt_delivery(now);
             self.remotes.start_bursts(now);
         }

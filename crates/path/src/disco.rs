@@ -113,6 +113,20 @@ pub enum Message {
         #[n(1)]
         number: Option<u32>,
     },
+    /// Tells that a relay passes datagrams on between the sender and the receiver.
+    #[n(9)]
+    #[cbor(array)]
+    RelayCircuit {
+        /// The id of the relay.
+        #[cbor(n(0), with = "minicbor::bytes")]
+        relay: [u8; 32],
+        /// The number of the circuit at the relay.
+        #[n(1)]
+        number: u32,
+        /// By which the receiver shows the relay where it is.
+        #[cbor(n(2), with = "minicbor::bytes")]
+        key: [u8; 16],
+    },
 }
 
 /// The bytes are not a disco message.
@@ -165,7 +179,8 @@ impl Message {
             | Self::Scattered
             | Self::Rendezvous { .. }
             | Self::CircuitRequest { .. }
-            | Self::Circuit { .. } => Ok(message),
+            | Self::Circuit { .. }
+            | Self::RelayCircuit { .. } => Ok(message),
         }
     }
 }

@@ -34,6 +34,7 @@ fn messages_survive_the_round_trip_with_and_without_padding() {
         Message::CircuitRequest { peer: [9; 32] },
         Message::Circuit { peer: [9; 32], number: Some(1 << 24) },
         Message::Circuit { peer: [9; 32], number: None },
+        Message::RelayCircuit { relay: [9; 32], number: 1 << 24, key: [8; 16] },
     ] {
         assert_eq!(Message::decode(&message.encode()).unwrap(), message);
         for mtu in [BASE_MTU, 8_920] {
@@ -61,6 +62,10 @@ fn a_circuit_has_golden_bytes() {
     assert_eq!(Message::Circuit { peer, number: Some(256) }.encode(), granted);
     let refused = [&[0x82, 0x04, 0x81, 0x58, 0x20][..], &peer].concat();
     assert_eq!(Message::Circuit { peer, number: None }.encode(), refused);
+    let (relay, key) = (peer, [0xcd; 16]);
+    let over_a_relay =
+        [&[0x82, 0x09, 0x83, 0x58, 0x20][..], &relay, &[0x19, 0x01, 0x00, 0x50], &key].concat();
+    assert_eq!(Message::RelayCircuit { relay, number: 256, key }.encode(), over_a_relay);
 }
 
 #[test]

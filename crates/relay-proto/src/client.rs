@@ -13,8 +13,9 @@ use noise_channel::{
 use rand_core::CryptoRng;
 use shaping::Plan;
 
+use crate::circuits::CircuitOffer;
 use crate::fair::{Bounds, FlowId};
-use crate::limits::{ATTACH_DEADLINE, CLIENT_QUEUE_BYTES, CLIENT_QUEUE_FRAMES};
+use crate::limits::{ATTACH_DEADLINE, CIRCUIT_CAPABILITY, CLIENT_QUEUE_BYTES, CLIENT_QUEUE_FRAMES};
 use crate::link::{Link, LinkError, LinkEvent};
 use crate::message::{Attach, Message, Refusal};
 
@@ -64,6 +65,9 @@ pub enum ClientEvent {
     Mesh(BytesMut),
     /// A frame found nobody by this id at the relay.
     Unreachable(DeviceId),
+    /// The relay's answer to [`RelayClient::request_circuit`]: how it passes datagrams on between us and this device, or none
+    /// if it does not.
+    Circuit(DeviceId, Option<CircuitOffer>),
     /// The relay refuses our clock. The link has ended; a new one may use the offset.
     ClockSkew {
         /// The relay's wall time, authenticated.
@@ -243,6 +247,15 @@ impl RelayClient {
         }
     }
 
+    /// Asks for a circuit to another device, which is then there for a minute; nothing happens where the relay does not
+    /// know what that is, or has not taken us.
+    pub fn request_circuit(&mut self, peer: DeviceId, now: Instant) {
+        self.last_now = now;
+        if self.state == State::Attached && self.capability >= CIRCUIT_CAPABILITY {
+            self.link.send(&Message::CircuitRequest(peer), MessageClass::Heartbeat, now);
+        }
+    }
+
     /// The next binary WebSocket message for the relay.
     #[must_use]
     pub fn poll_message(&mut self, now: Instant) -> Option<BytesMut> {
@@ -358,11 +371,17 @@ impl RelayClient {
             (Message::Unreachable(device), State::Attached) => {
                 self.events.push_back(ClientEvent::Unreachable(device));
             }
+            (Message::Circuit(peer, offer), State::Attached) => {
+                let offer = offer.map(CircuitOffer::from);
+                self.events.push_back(ClientEvent::Circuit(peer, offer));
+            }
             (
                 Message::Attached(_)
                 | Message::Attach(_)
                 | Message::HopKey(_)
                 | Message::Unreachable(_)
+                | Message::CircuitRequest(_)
+                | Message::Circuit(..)
                 | Message::Renew(_),
                 _,
             ) => self.close(ClientEvent::Failed(LinkError::Protocol("out of order"))),

@@ -35,6 +35,12 @@
 //! which others there are ([`RelayServer::set_relays`]), dials when it is asked to ([`ServerEvent::Dial`]), and shows who it
 //! is ([`RelayServer::handle_dialled`]).
 //!
+//! # Circuits
+//!
+//! Where UDP gets through, a relay passes datagrams on between two devices, beside all links: see [`Circuits`], which is a
+//! machine of its own, since what goes there waits for nothing that links do. Datagrams are what they are on a direct path, so they
+//! arrive late or not at all by themselves, and not all that come after one that was lost.
+//!
 //! # Driving
 //!
 //! Both machines are pure. Messages are asked for by whoever writes to the stream, at the moment at
@@ -46,6 +52,7 @@
 //! - [`RelayServer`], [`RelayNetwork`], [`Limits`], [`ServerEvent`], [`CloseReason`]: the relay's.
 //! - [`Refusal`], [`LinkError`]: why links end.
 //! - [`LoadReport`]: how busy a relay is.
+//! - [`Circuits`], [`CircuitBinding`], [`CircuitOffer`], [`CircuitKey`], [`Head`], [`Place`]: datagrams between two devices.
 //! - [`BUCKETS`], [`SHAPED_LENGTH`], [`PADDING_CAPABILITY`], [`SHAPING_CAPABILITY`]: the lengths of messages that are filled
 //!   up, and who takes them.
 //! - [`limits`]: limits as data.
@@ -55,6 +62,7 @@
 mod bucket;
 mod bundle;
 mod carried;
+mod circuits;
 mod client;
 mod codel;
 mod connection;
@@ -73,6 +81,9 @@ mod strangers;
 mod timers;
 
 pub use bucket::Rate;
+pub use circuits::{
+    BIND_LEN, CircuitBinding, CircuitKey, CircuitOffer, Circuits, HEAD_LEN, Head, NUMBERS, Place,
+};
 pub use client::{ClientConfig, ClientEvent, RelayClient, SendFrameError};
 pub use fair::FlowId;
 pub use link::LinkError;

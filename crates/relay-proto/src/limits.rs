@@ -46,5 +46,8 @@ pub(crate) const CONTROL_RATE: crate::Rate = crate::Rate { per_second: 20, burst
 /// Capability from which on a relay takes links of other relays as such.
 pub const MESH_CAPABILITY: u16 = 3;
 
+/// Capability from which on a relay passes datagrams on.
+pub(crate) const CIRCUIT_CAPABILITY: u16 = 5;
+
 /// Relays that a frame passes at most after that of its sender: more than there are between any two of a thousand.
 pub(crate) const MESH_HOPS: u8 = 8;

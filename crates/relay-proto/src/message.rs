@@ -3,6 +3,8 @@
 use identity::{Attachment, Binding, CertificateChain, DeviceId, Signed};
 use minicbor::{Decode, Encode};
 
+use crate::circuits::OfferMessage;
+
 /// One message of the relay protocol.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub(crate) enum Message {
@@ -24,6 +26,12 @@ pub(crate) enum Message {
     /// The client's membership, renewed while it is attached.
     #[n(5)]
     Renew(#[n(0)] Box<CertificateChain>),
+    /// The client wants datagrams passed on between it and this device.
+    #[n(6)]
+    CircuitRequest(#[n(0)] DeviceId),
+    /// The relay's answer: how, or that it does not.
+    #[n(7)]
+    Circuit(#[n(0)] DeviceId, #[n(1)] Option<OfferMessage>),
 }
 
 /// What a client proves, and its hop key.

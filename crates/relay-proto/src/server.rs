@@ -19,6 +19,7 @@ use rand_core::CryptoRng;
 
 use self::neighbours::Neighbours;
 use self::timing::Timing;
+use crate::circuits::CircuitOffer;
 use crate::connection::{Attached, Connection, Stage};
 use crate::limits::{CONTROL_QUEUE, LINGER};
 use crate::link::{LinkError, LinkEvent};
@@ -290,6 +291,21 @@ impl RelayServer {
         }
     }
 
+    /// Answers a [`ServerEvent::CircuitWanted`].
+    pub fn answer_circuit(
+        &mut self,
+        id: ConnectionId,
+        (peer, offer): (DeviceId, Option<&CircuitOffer>),
+        now: Instant,
+    ) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if connection.attached().is_some() {
+            let answer = Message::Circuit(peer, offer.map(Into::into));
+            connection.link.send(&answer, MessageClass::Heartbeat, now);
+            self.touch(id, now);
+        }
+    }
+
     /// A connection that has got something to send.
     #[must_use]
     pub fn poll_ready(&mut self) -> Option<ConnectionId> {
@@ -392,12 +408,19 @@ impl RelayServer {
                     self.refuse(id, refusal, now.instant);
                 }
             }
+            (Message::CircuitRequest(peer), Stage::Attached(attached)) => {
+                let (network, device) = (connection.network, attached.device);
+                let wanted = ServerEvent::CircuitWanted { connection: id, network, device, peer };
+                self.events.push_back(wanted);
+            }
             (
                 Message::Attach(_)
                 | Message::Attached(_)
                 | Message::Refused(_)
                 | Message::HopKey(_)
                 | Message::Unreachable(_)
+                | Message::CircuitRequest(_)
+                | Message::Circuit(..)
                 | Message::Renew(_),
                 _,
             ) => self.close(id, LinkError::Protocol("out of order").into()),

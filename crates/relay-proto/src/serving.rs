@@ -23,6 +23,8 @@ pub struct Limits {
     pub queue_bytes: usize,
     /// Frames that wait for one receiver at most.
     pub queue_frames: usize,
+    /// Pairs of devices between which datagrams are passed on.
+    pub circuits: usize,
 }
 
 impl Limits {
@@ -35,6 +37,7 @@ impl Limits {
             unattached: 32,
             queue_bytes: CLIENT_QUEUE_BYTES,
             queue_frames: CLIENT_QUEUE_FRAMES,
+            circuits: 0,
             ..Self::default()
         }
     }
@@ -53,6 +56,7 @@ impl Default for Limits {
             messages: Rate { per_second: 250_000, burst: 20_000 },
             queue_bytes: 4_000_000,
             queue_frames: usize::MAX,
+            circuits: 10_000,
         }
     }
 }
@@ -144,6 +148,18 @@ pub enum ServerEvent {
         network: NetworkId,
         /// The device.
         device: DeviceId,
+    },
+    /// A device wants datagrams passed on between it and another one:
+    /// [`RelayServer::answer_circuit`](crate::RelayServer::answer_circuit) follows.
+    CircuitWanted {
+        /// Its connection.
+        connection: ConnectionId,
+        /// Its network.
+        network: NetworkId,
+        /// The device.
+        device: DeviceId,
+        /// The other one.
+        peer: DeviceId,
     },
     /// Open a connection to another relay of a network, then
     /// [`RelayServer::handle_dialled`](crate::RelayServer::handle_dialled), or

@@ -124,6 +124,7 @@ pub(crate) fn why(why: WhyStatus) -> Why {
         let kind = match candidate.kind.as_str() {
             "relayed" => PathKind::Turn,
             "peer-relay" => PathKind::PeerRelay,
+            "udp-relay" => PathKind::UdpRelay,
             _ => PathKind::Direct,
         };
         let (via, latency_ms) = (candidate.address.to_string(), candidate.latency_ms);
@@ -156,14 +157,15 @@ pub(crate) fn why(why: WhyStatus) -> Why {
     }
 }
 
-/// A path from the engine's words for it: `direct ADDRESS`, `turn ADDRESS`, `peer-relay NAME`, `stream`, `relay`,
-/// `relay RELAY` or `none`.
+/// A path from the engine's words for it: `direct ADDRESS`, `turn ADDRESS`, `peer-relay NAME`,
+/// `udp-relay ADDRESS`, `stream`, `relay`, `relay RELAY` or `none`.
 pub(crate) fn path(text: &str, latency_ms: Option<f64>) -> Option<PathView> {
     let (kind, via) = text.split_once(' ').unwrap_or((text, ""));
     let kind = match kind {
         "direct" => PathKind::Direct,
         "turn" => PathKind::Turn,
         "peer-relay" => PathKind::PeerRelay,
+        "udp-relay" => PathKind::UdpRelay,
         "stream" => PathKind::Stream,
         "relay" => PathKind::Relay,
         _ => return None,

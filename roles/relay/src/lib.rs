@@ -1,4 +1,4 @@
-//! The relay: sockets, clock and randomness around the relay machine.
+//! The relay: sockets, clock and randomness around the relay's machines.
 //!
 //! [`Relay::start`] makes a relay that serves no network yet. Connections come to it in one of two
 //! ways: [`Relay::listen`] owns a port, or whoever owns the port asks [`Relay::claims`] for each
@@ -22,7 +22,8 @@
 //! | `secrets` | what a member keeps between runs |
 //! | `draining` | stopping without anybody noticing |
 //! | `admin` | who may ask a running relay for that |
-//! | `stun` | the STUN server |
+//! | `udp` | STUN and circuits over UDP |
+//! | `stun` | what a STUN server says |
 //! | `capture` | what arrived, for those who want to look for plaintext in it |
 //! | `cpu` | processor use |
 //! | `clock` | time and randomness of the operating system |
@@ -41,6 +42,7 @@ mod relay;
 mod secrets;
 mod streams;
 mod stun;
+mod udp;
 
 pub use admin::{AdminClient, AdminClientError, AdminListener, Never};
 pub use capture::Capture;

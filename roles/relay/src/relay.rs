@@ -12,10 +12,11 @@ use bytes::{Bytes, BytesMut};
 use control_proto::limits::CAPABILITY;
 use identity::{CertificateChain, DeviceId, NetworkId, Padding, Revocations, Shaping};
 use noise_channel::{ClockOffset, Now};
+use platform::UdpSocket;
 use relay_proto::{
-    ClientConfig, ConnectionId, Limits, LoadReport, RelayNetwork, RelayServer, ServerEvent,
+    Circuits, ClientConfig, ConnectionId, Limits, LoadReport, RelayNetwork, RelayServer,
+    ServerEvent,
 };
-use tokio::net::UdpSocket;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, sleep_until, timeout};
@@ -24,7 +25,8 @@ use websocket::{Listener, Receiver, Sender, Upgrade, WebSocket};
 
 use crate::cpu::CpuMeter;
 use crate::mesh::Dial;
-use crate::{Capture, clock, stun};
+use crate::udp::{SharedCircuits, UdpThread, bind, lock};
+use crate::{Capture, clock};
 
 /// A connection that is to be closed may take this long for its last messages.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
@@ -42,7 +44,7 @@ const AT_ONCE: usize = 48 * 1024;
 pub struct RelayConfig {
     /// What clients get.
     pub limits: Limits,
-    /// Where STUN is answered; port 0 takes a free one.
+    /// Where STUN is answered and datagrams are passed on; port 0 takes a free one.
     pub stun: Vec<SocketAddr>,
     /// Where it is answered too, if that can be had: a second port shows devices whether a translator gives
     /// each destination a port of its own.
@@ -57,6 +59,7 @@ pub struct Relay {
     shared: Arc<Shared>,
     tasks: Arc<Tasks>,
     stun: Arc<[SocketAddr]>,
+    _udp: Arc<UdpThread>,
 }
 
 impl Relay {
@@ -64,38 +67,28 @@ impl Relay {
     ///
     /// # Errors
     /// When an address for STUN cannot be bound.
-    pub async fn start(config: RelayConfig) -> io::Result<Self> {
+    pub fn start(config: RelayConfig) -> io::Result<Self> {
         let mut sockets = Vec::new();
+        let mut addresses = Vec::new();
         let mut tasks = Tasks::default();
         let more = config.more_stun.into_iter().map(|address| (address, true));
         for (address, may_fail) in
             config.stun.into_iter().map(|address| (address, false)).chain(more)
         {
-            let socket = match UdpSocket::bind(address).await {
+            let bound = match bind(address) {
                 Err(error) if may_fail => {
                     info!(%address, %error, "no STUN at this address");
                     continue;
                 }
                 bound => bound?,
             };
-            sockets.push((socket.local_addr()?, Arc::new(socket)));
+            addresses.extend(bound.first().map(UdpSocket::local_address));
+            sockets.extend(bound);
         }
-        for (address, socket) in &sockets {
-            let is_other = |(other, _): &&(SocketAddr, Arc<UdpSocket>)| {
-                other.ip() == address.ip() && other != address
-            };
-            let other = sockets.iter().find(is_other).map(|(_, other)| Arc::clone(other));
-            let socket = Arc::clone(socket);
-            tasks.spawn(async move {
-                if let Err(error) = stun::serve(socket, other).await {
-                    warn!(%error, "STUN has stopped");
-                }
-            });
-        }
-        let addresses: Vec<_> = sockets.into_iter().map(|(address, _)| address).collect();
         let shared = Arc::new(Shared::new(config.limits, config.capture));
+        let udp = Arc::new(UdpThread::start(sockets, Arc::clone(&shared.circuits))?);
         tasks.spawn(run_timers(Arc::downgrade(&shared), Arc::clone(&shared.timer)));
-        Ok(Self { shared, tasks: Arc::new(tasks), stun: addresses.into() })
+        Ok(Self { shared, tasks: Arc::new(tasks), stun: addresses.into(), _udp: udp })
     }
 
     /// Accepts connections of a listener that nobody else needs, until the last handle is dropped.
@@ -131,6 +124,7 @@ impl Relay {
     /// Serves a network no longer; its members are detached.
     pub fn remove_network(&self, network: NetworkId) {
         self.shared.drive(|server, now| server.remove_network(network, now));
+        lock(&self.shared.circuits).forget(network);
         self.shared.cpu().remove(&network);
     }
 
@@ -157,6 +151,7 @@ impl Relay {
     /// Takes note of who is no member any more; they are detached at once.
     pub fn set_revocations(&self, network: NetworkId, revocations: &Revocations) {
         self.shared.drive(|server, now| server.set_revocations(network, revocations, now));
+        lock(&self.shared.circuits).set_revocations(network, revocations);
     }
 
     /// Takes note of the numbers of members' bindings, so that none attaches by an older one.
@@ -214,7 +209,11 @@ impl Relay {
             let mut meters = self.shared.cpu();
             meters.entry(network).or_insert(self.shared.started).take_permille()
         };
-        self.shared.server().report_load(network, used)
+        let passed_on = lock(&self.shared.circuits).take_forwarded(network);
+        let mut load = self.shared.server().report_load(network, used);
+        load.bytes_received += passed_on;
+        load.bytes_forwarded += passed_on;
+        load
     }
 
     /// How much of what this relay can serve is in use, in thousandths: of the processors, or of the connections that it may
@@ -227,7 +226,8 @@ impl Relay {
 
     /// Bytes of a network that were forwarded since [`Self::take_load`].
     pub(crate) fn forwarded(&self, network: NetworkId) -> u64 {
-        self.shared.server().forwarded(network)
+        let passed_on = lock(&self.shared.circuits).forwarded(network);
+        self.shared.server().forwarded(network) + passed_on
     }
 
     /// Where STUN is answered, in the order of the configuration.
@@ -266,6 +266,7 @@ impl Drop for Tasks {
 #[derive(Debug)]
 struct Shared {
     server: Mutex<RelayServer>,
+    circuits: SharedCircuits,
     writers: Mutex<BTreeMap<ConnectionId, Arc<Writer>>>,
     /// Who opens connections to other relays.
     dials: Mutex<BTreeMap<NetworkId, mpsc::UnboundedSender<Dial>>>,
@@ -295,6 +296,10 @@ impl Shared {
     fn new(limits: Limits, capture: Option<Capture>) -> Self {
         Self {
             server: Mutex::new(RelayServer::new(CAPABILITY, limits)),
+            circuits: Arc::new(Mutex::new(Circuits::new(
+                (limits.circuits, limits.bytes),
+                &mut clock::rng(),
+            ))),
             writers: Mutex::default(),
             dials: Mutex::default(),
             timer: Arc::default(),
@@ -354,6 +359,14 @@ impl Shared {
             }
             ServerEvent::Misdirected { network, device } => {
                 debug!(%network, %device, "a frame for somebody else");
+            }
+            ServerEvent::CircuitWanted { connection, network, device, peer } => {
+                let now = Instant::now();
+                let ends = [*device, *peer];
+                let offer = lock(&self.circuits).open(*network, ends, &mut clock::rng(), now);
+                self.drive(|server, now| {
+                    server.answer_circuit(*connection, (*peer, offer.as_ref()), now.instant);
+                });
             }
             ServerEvent::Dial { connection, network, relay, clock_offset } => {
                 let (connection, relay, clock_offset) = (*connection, *relay, *clock_offset);

@@ -1,14 +1,11 @@
-//! A STUN server (RFC 8489): tells clients the address that they come from, and whether its other port gets through to
-//! them (RFC 5780).
+//! What a STUN server says (RFC 8489): the address that clients come from, and whether its other port gets through to them
+//! (RFC 5780); and to whom how often.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use path::stun::{self, Port};
-use tokio::net::UdpSocket;
 
 /// Answers that one source prefix gets in a second: enough for an office behind one address, and
 /// too little to be worth reflecting at somebody.
@@ -23,50 +20,31 @@ const SOURCES: usize = 4_096;
 /// Budgets are for this long.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// Answers binding requests on a socket until the task is dropped, from the other one if that is asked for.
-pub(crate) async fn serve(socket: Arc<UdpSocket>, other: Option<Arc<UdpSocket>>) -> io::Result<()> {
-    let mut budget = Budget::new(Instant::now());
-    let mut buffer = [0; stun::MAX_MESSAGE];
-    loop {
-        let (length, source) = match socket.recv_from(&mut buffer).await {
-            Ok(received) => received,
-            // An earlier answer met a closed port; the socket itself is fine.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => continue,
-            Err(error) => return Err(error),
-        };
-        let datagram = &buffer[..length];
-        if !stun::is_stun(datagram) || !budget.allow(source, Instant::now()) {
-            continue;
-        }
-        let (from, answer) = match &other {
-            Some(other) => match stun::answer_from_two_ports(datagram, source) {
-                Some((Port::Asked, answer)) => (&socket, answer),
-                Some((Port::Other, answer)) => (other, answer),
-                None => continue,
-            },
-            None => match stun::answer(datagram, source) {
-                Some(answer) => (&socket, answer),
-                None => continue,
-            },
-        };
-        // An answer that cannot be sent now is asked for again.
-        let _ = from.try_send_to(&answer, source);
+/// The answer to a binding request, and from which port it is to come: from the other one only if there is one.
+pub(crate) fn answer(
+    datagram: &[u8],
+    source: SocketAddr,
+    has_other: bool,
+) -> Option<(Port, Vec<u8>)> {
+    if has_other {
+        return stun::answer_from_two_ports(datagram, source);
     }
+    stun::answer(datagram, source).map(|answer| (Port::Asked, answer))
 }
 
 /// Who got how many answers in this period.
-struct Budget {
+pub(crate) struct Budget {
     since: Instant,
     total: u32,
     sources: BTreeMap<IpAddr, u32>,
 }
 
 impl Budget {
-    const fn new(now: Instant) -> Self {
+    pub(crate) const fn new(now: Instant) -> Self {
         Self { since: now, total: 0, sources: BTreeMap::new() }
     }
 
-    fn allow(&mut self, source: SocketAddr, now: Instant) -> bool {
+    pub(crate) fn allow(&mut self, source: SocketAddr, now: Instant) -> bool {
         if now.saturating_duration_since(self.since) >= PERIOD {
             *self = Self::new(now);
         }

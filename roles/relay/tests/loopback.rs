@@ -16,7 +16,10 @@ use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use relay::{Capture, Limits, Relay, RelayConfig, RelayNetwork};
 use relay_proto::limits::CLIENT_QUEUE_BYTES;
-use relay_proto::{ClientConfig, ClientEvent, FlowId, RelayClient};
+use relay_proto::{
+    CircuitBinding, CircuitKey, CircuitOffer, ClientConfig, ClientEvent, FlowId, HEAD_LEN, Head,
+    RelayClient,
+};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 use websocket::{Endpoint, Listener, Receiver, Sender, ServerCertificate, Tls, dial, generate_key};
@@ -192,7 +195,7 @@ fn frame(peer: DeviceId, text: &[u8]) -> BytesMut {
 }
 
 async fn relay(network: &Network, config: RelayConfig) -> (Relay, SocketAddr) {
-    let relay = Relay::start(config).await.expect("STUN can be bound");
+    let relay = Relay::start(config).expect("STUN can be bound");
     relay.add_network(network.served());
     let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0).into(), None).await.expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -221,7 +224,7 @@ async fn two_clients_exchange_frames_and_the_relay_sees_no_header() {
 #[tokio::test]
 async fn the_relay_can_be_reached_over_pinned_tls() {
     let network = Network::new();
-    let relay = Relay::start(RelayConfig::default()).await.unwrap();
+    let relay = Relay::start(RelayConfig::default()).unwrap();
     relay.add_network(network.served());
     let certificate =
         ServerCertificate::self_signed(&generate_key(), vec!["relay.test".to_owned()]).unwrap();
@@ -333,7 +336,7 @@ async fn a_stream_that_takes_nothing_any_more_is_given_up() {
 #[tokio::test]
 async fn stun_tells_both_kinds_of_clients_their_address() {
     let stun = vec![(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()];
-    let relay = Relay::start(RelayConfig { stun, ..RelayConfig::default() }).await.unwrap();
+    let relay = Relay::start(RelayConfig { stun, ..RelayConfig::default() }).unwrap();
     for server in relay.stun_addresses() {
         let socket = UdpSocket::bind(SocketAddr::new(server.ip(), 0)).await.unwrap();
         socket.send_to(b"not STUN at all, and no answer to it", server).await.unwrap();
@@ -351,7 +354,7 @@ async fn a_stun_server_with_two_ports_answers_from_the_other_one_if_it_is_asked_
     let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     for more_stun in [vec![free], Vec::new()] {
         let config = RelayConfig { stun: vec![free], more_stun, ..RelayConfig::default() };
-        let relay = Relay::start(config).await.unwrap();
+        let relay = Relay::start(config).unwrap();
         let servers = relay.stun_addresses();
         let socket = UdpSocket::bind(free).await.unwrap();
         let request = path::stun::binding_request_for_other_port([4; 12]);
@@ -375,9 +378,106 @@ async fn a_second_port_for_stun_is_used_if_it_is_free() {
     let taken = UdpSocket::bind(free).await.unwrap().local_addr().unwrap();
     let relay = async |more_stun| {
         let config = RelayConfig { stun: vec![free], more_stun, ..RelayConfig::default() };
-        Relay::start(config).await.unwrap()
+        Relay::start(config).unwrap()
     };
     assert_eq!(relay(vec![free]).await.stun_addresses().len(), 2);
     let holder = UdpSocket::bind(taken).await.unwrap();
     assert_eq!(relay(vec![holder.local_addr().unwrap()]).await.stun_addresses().len(), 1);
+}
+
+/// One end of a circuit, on a socket of its own.
+struct End {
+    socket: platform::UdpSocket,
+    relay: SocketAddr,
+    binding: CircuitBinding,
+    batch: platform::ReceiveBatch,
+}
+
+impl End {
+    fn new(relay: SocketAddr, number: u32, key: CircuitKey) -> Self {
+        let config = match relay {
+            SocketAddr::V4(_) => platform::UdpConfig::ipv4(0),
+            SocketAddr::V6(_) => platform::UdpConfig::ipv6(0),
+        };
+        let socket = platform::UdpSocket::bind(&config).expect("a free port");
+        let binding = CircuitBinding::new(number, key, Instant::now());
+        Self { socket, relay, binding, batch: platform::ReceiveBatch::new(4) }
+    }
+
+    fn send(&self, bytes: &[u8], segment: Option<u16>) {
+        let transmit = platform::Transmit { destination: self.relay, source: None, segment, bytes };
+        assert_eq!(self.socket.send(&transmit), platform::Delivery::Sent);
+    }
+
+    /// The datagrams that come next.
+    fn receive(&mut self) -> Vec<Vec<u8>> {
+        let begin = Instant::now();
+        while !self.socket.receive(&mut self.batch).expect("the socket works") {
+            assert!(begin.elapsed() < DEADLINE, "something arrives in time");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let (relay, datagrams) = (self.relay, self.batch.datagrams());
+        let of_relay = datagrams.inspect(|datagram| assert_eq!(datagram.remote, relay));
+        of_relay.flat_map(platform::udp::Datagram::segments).map(|it| it.to_vec()).collect()
+    }
+
+    fn bind(&mut self) {
+        while let Some(message) = self.binding.poll_transmit(Instant::now()) {
+            self.send(&message, None);
+            for answer in self.receive() {
+                assert!(self.binding.handle_answer(&answer, Instant::now()));
+            }
+        }
+        assert!(self.binding.is_bound());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn datagrams_are_passed_on_from_one_address_family_to_the_other_many_at_once() {
+    const LENGTH: usize = 1_000;
+    const COUNT: usize = 60;
+    let network = Network::new();
+    let stun = vec![(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()];
+    let (relay, address) = relay(&network, RelayConfig { stun, ..RelayConfig::default() }).await;
+    let mut alice = Client::attach(&network, 1, address, Tls::Plain).await;
+    let peer = DeviceId::from_bytes([9; 32]);
+    alice.machine.request_circuit(peer, Instant::now());
+    let ClientEvent::Circuit(of, Some(offer)) = alice.next().await else {
+        panic!("the relay passes datagrams on")
+    };
+    assert_eq!(of, peer);
+    let CircuitOffer { number, keys: [own, other] } = offer;
+    let [v4, v6] = relay.stun_addresses() else { panic!("it has two sockets") };
+    let (mut one, mut other) = (End::new(*v4, number, own), End::new(*v6, number, other));
+    one.bind();
+    other.bind();
+    let datagram = |number: u32, fill: usize| {
+        [Head::ascending(number).bytes(), &vec![fill as u8; LENGTH - HEAD_LEN]].concat()
+    };
+    // Those of a circuit that is not there go nowhere, and hold nothing up.
+    let number_of = |index: usize| if index == 7 { number ^ 1 } else { number };
+    let all: Vec<_> = (0..COUNT).map(|index| datagram(number_of(index), index)).collect();
+    one.send(&all.concat(), Some(LENGTH as u16));
+    let mut arrived = Vec::new();
+    while arrived.len() < COUNT - 1 {
+        arrived.extend(other.receive());
+    }
+    let mut expected: Vec<_> = all.into_iter().filter(|it| it[4] != 7).collect();
+    expected.iter_mut().for_each(|datagram| Head::descend(datagram));
+    assert!(arrived == expected, "each arrives once, whole and in its order");
+    other.send(&datagram(number, 200), None);
+    assert_eq!(one.receive().len(), 1);
+    let load = relay.take_load(network.id());
+    assert!(load.bytes_forwarded >= (COUNT * LENGTH) as u64, "{load:?}");
+}
+
+#[tokio::test]
+async fn a_relay_that_is_to_pass_nothing_on_says_so() {
+    let network = Network::new();
+    let limits = Limits { circuits: 0, ..Limits::default() };
+    let (_relay, address) = relay(&network, RelayConfig { limits, ..RelayConfig::default() }).await;
+    let mut alice = Client::attach(&network, 1, address, Tls::Plain).await;
+    let peer = DeviceId::from_bytes([9; 32]);
+    alice.machine.request_circuit(peer, Instant::now());
+    assert_eq!(alice.next().await, ClientEvent::Circuit(peer, None));
 }

@@ -145,6 +145,9 @@ pub(crate) struct ServerArgs {
     /// Where its relay stands, as for `relay`
     #[arg(long, value_name = "TEXT", value_parser = region)]
     pub(crate) region: Option<String>,
+    /// Have its relay pass no datagrams on, as for `relay`
+    #[arg(long)]
+    pub(crate) no_datagrams: bool,
     #[command(flatten)]
     pub(crate) listener: ListenSettings,
 }
@@ -173,6 +176,9 @@ pub(crate) struct RelayService {
     /// Serve members of this group only; may be repeated. Others reach them through other relays
     #[arg(long = "for-group", value_name = "GROUP")]
     pub(crate) groups: Vec<GroupName>,
+    /// Pass no datagrams on over UDP, but frames over streams alone
+    #[arg(long)]
+    pub(crate) no_datagrams: bool,
 }
 
 /// What is asked of a relay that runs on this host.

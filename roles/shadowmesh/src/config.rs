@@ -55,6 +55,8 @@ pub(crate) struct ServerSettings {
     front: FrontSettings,
     /// Where its relay stands.
     pub(crate) region: Option<String>,
+    /// Whether its relay passes no datagrams on.
+    pub(crate) no_datagrams: bool,
 }
 
 impl From<ServerSettings> for ListenSettings {
@@ -77,6 +79,8 @@ pub(crate) struct RelaySettings {
     front: FrontSettings,
     /// Where it stands.
     pub(crate) region: Option<String>,
+    /// Whether it passes no datagrams on.
+    pub(crate) no_datagrams: bool,
     /// The groups that it serves; all members if there are none.
     pub(crate) groups: Vec<String>,
 }

@@ -10,6 +10,7 @@ use noise_channel::{
 };
 use packet::{Coalescer, Merging, Offload, Packet, Segments, build};
 use path::{Message, stun, stun::Port};
+use relay_proto::{CircuitBinding, Circuits, Head, Limits, Place};
 use wireguard_proto::{Interface, InterfaceConfig, LoadLimits, PeerConfig, PrivateKey, Tai64N};
 use zeroize::Zeroizing;
 
@@ -92,7 +93,24 @@ pub(super) fn channel(bytes: &[u8]) {
     }
 }
 
+/// What comes to a relay's UDP sockets, or to an end of a circuit over it.
+fn circuits(bytes: &[u8]) {
+    let (rng, now) = (&mut rng(), now().instant);
+    let mut circuits = Circuits::new((10, Limits::default().bytes), rng);
+    let ends = [[1; 32], [2; 32]].map(DeviceId::from_bytes);
+    let offer = circuits.open(NETWORK, ends, rng, now).expect("there is room");
+    let from = Place { socket: 0, local: None, remote: HERE };
+    assert_eq!(circuits.handle_bind(from, bytes), None, "nobody has a key");
+    if let Some(head) = Head::of(bytes) {
+        assert_eq!(circuits.pass_on(&from, head, bytes.len() as u64, now), None);
+    }
+    let [key, _] = offer.keys;
+    let mut end = CircuitBinding::new(offer.number, key, now);
+    assert!(!end.handle_answer(bytes, now));
+}
+
 pub(super) fn disco(bytes: &[u8]) {
+    circuits(bytes);
     if let Ok(message) = Message::decode(bytes) {
         assert_eq!(Message::decode(&message.encode()).as_ref(), Ok(&message));
     }

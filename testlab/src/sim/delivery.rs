@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use control_proto::ConnectionId;
 use engine::StreamId;
 use path::stun::{self, Port};
+use relay_proto::Head;
 
 use super::hosts::{NodeHost, RelayHost};
 use super::trace::{Traced, kind_of};
@@ -179,6 +180,8 @@ impl World {
                         Port::Other => self.relays[index].other_port(to),
                     };
                     self.send_datagram(host, by, from, answer);
+                } else if let Some((by, to)) = self.pass_on((index, from, to), &mut payload) {
+                    self.send_datagram(host, by, to, payload);
                 }
             }
             HostId::Plain(index) => {
@@ -205,6 +208,28 @@ impl World {
             }
             HostId::Controller => {}
         }
+    }
+
+    /// What a relay makes of a datagram that is no question: from which of its addresses it goes where.
+    fn pass_on(
+        &mut self,
+        (relay, from, to): (usize, SocketAddr, SocketAddr),
+        payload: &mut Vec<u8>,
+    ) -> Option<(SocketAddr, SocketAddr)> {
+        if !self.relays_pass_on {
+            return None;
+        }
+        let relay = &mut self.relays[relay];
+        let place = relay.place(to, from)?;
+        let Some(head) = Head::of(payload) else {
+            *payload = relay.circuits.handle_bind(place, payload)?.to_vec();
+            return Some((to, from));
+        };
+        let bytes = payload.len() as u64;
+        let next = relay.circuits.pass_on(&place, head, bytes, self.now.instant)?;
+        relay.passed_bytes += bytes;
+        Head::descend(payload);
+        Some((relay.stun[next.socket], next.remote))
     }
 
     /// The host that takes datagrams at an address.

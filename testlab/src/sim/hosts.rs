@@ -18,7 +18,7 @@ use identity::{
 };
 use noise_channel::{ClockOffset, PathSecret, StaticSecret};
 use rand_chacha::ChaCha20Rng;
-use relay_proto::{Limits, RelayNetwork, RelayServer};
+use relay_proto::{Circuits, Limits, Place, RelayNetwork, RelayServer};
 
 use super::underlay::{INTERNET, SiteId};
 use super::wire::Quality;
@@ -90,10 +90,14 @@ pub struct RelayHost {
     pub client: ControlClient,
     /// What serves its clients.
     pub server: RelayServer,
+    /// What it passes on over UDP.
+    pub circuits: Circuits,
     /// Where it answers STUN: at two ports of each of its addresses.
     pub stun: [SocketAddr; 4],
     /// Frames' bytes that it sent to its clients, as they were on the wire.
     pub sent_bytes: u64,
+    /// Bytes of datagrams that it passed on.
+    pub passed_bytes: u64,
     /// How much longer than to others it takes to get there, one way.
     pub distance: Duration,
     pub(crate) running: bool,
@@ -168,8 +172,10 @@ impl RelayHost {
             device,
             client,
             server,
+            circuits: circuits(rng),
             stun,
             sent_bytes: 0,
+            passed_bytes: 0,
             distance: Duration::ZERO,
             running: true,
             config,
@@ -206,7 +212,7 @@ impl RelayHost {
     }
 
     /// Starts the process again with what it keeps on its disk: membership and map.
-    pub(crate) fn restart(&mut self, now: Now) {
+    pub(crate) fn restart(&mut self, rng: &mut ChaCha20Rng, now: Now) {
         let disk = self.disk();
         if let Some(chain) = disk.chain {
             self.config.admission = Admission::Chain(Box::new(chain));
@@ -218,9 +224,21 @@ impl RelayHost {
         self.client = ControlClient::new(self.config.clone(), map, now);
         self.client.offer_relay(self.entry.clone(), now.instant);
         self.server = RelayServer::new(CAPABILITY, Limits::default());
+        self.circuits = circuits(rng);
         self.server.add_network(self.network.clone());
         self.running = true;
     }
+
+    /// Where a datagram comes from that reached one of its addresses.
+    pub(crate) fn place(&self, to: SocketAddr, remote: SocketAddr) -> Option<Place> {
+        let socket = self.stun.iter().position(|own| *own == to)?;
+        Some(Place { socket, local: None, remote })
+    }
+}
+
+fn circuits(rng: &mut ChaCha20Rng) -> Circuits {
+    let Limits { circuits, bytes, .. } = Limits::default();
+    Circuits::new((circuits, bytes), rng)
 }
 
 /// A node's clocks beside the right ones.

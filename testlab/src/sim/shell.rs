@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use control_proto::{Change, ClientEvent, Output, StreamAction};
 use engine::{EngineEvent, HostPacket, Purpose, StreamCommand, Transmit};
-use relay_proto::ServerEvent;
+use identity::{DeviceId, NetworkId};
+use relay_proto::{ConnectionId, ServerEvent};
 
 use super::delivery::{Client, Delivery, Server};
 use super::packets::{Echo, too_big};
@@ -64,6 +65,7 @@ impl World {
                 let map = relay.client.map();
                 let (network, revocations) = (map.network(), map.revocations());
                 relay.server.set_revocations(network, revocations, self.now);
+                relay.circuits.set_revocations(network, revocations);
             }
         }
         while let Some(action) = self.relays[index].client.poll_action() {
@@ -78,6 +80,10 @@ impl World {
             }
         }
         while let Some(event) = self.relays[index].server.poll_event() {
+            if let ServerEvent::CircuitWanted { connection, network, device, peer } = event {
+                self.offer_circuit(index, connection, (network, [device, peer]));
+                return self.drain_relay(index);
+            }
             if let ServerEvent::Close { connection, .. } = event
                 && let Some(wire) = self.wire_of_relay(index, connection)
             {
@@ -86,6 +92,20 @@ impl World {
             }
         }
         self.note_timer(HostId::Relay(index));
+    }
+
+    fn offer_circuit(
+        &mut self,
+        index: usize,
+        connection: ConnectionId,
+        (network, ends): (NetworkId, [DeviceId; 2]),
+    ) {
+        let (relay, now) = (&mut self.relays[index], self.now.instant);
+        let offer = self
+            .relays_pass_on
+            .then(|| relay.circuits.open(network, ends, &mut self.rng, now))
+            .flatten();
+        relay.server.answer_circuit(connection, (ends[1], offer.as_ref()), now);
     }
 
     fn carry_out(&mut self, index: usize, action: StreamAction) {

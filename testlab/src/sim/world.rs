@@ -75,6 +75,8 @@ pub struct World {
     pub turn: TurnHost,
     /// Which datagrams the network drops for what they look like.
     pub censor: fn(&[u8]) -> bool,
+    /// Whether relays pass datagrams on over UDP.
+    pub relays_pass_on: bool,
     /// How datagrams fare between any two hosts.
     pub quality: Quality,
     /// How streams fare.
@@ -113,6 +115,7 @@ impl World {
             plain: Vec::new(),
             turn: TurnHost::default(),
             censor: |_| false,
+            relays_pass_on: true,
             quality: setup.quality,
             streams: setup.streams,
             mtu: setup.mtu,
@@ -421,7 +424,7 @@ impl World {
 
     /// Starts a relay that was stopped; it knows what it knew.
     pub fn start_relay(&mut self, index: usize) {
-        self.relays[index].restart(self.now);
+        self.relays[index].restart(&mut self.rng, self.now);
         self.drain_relay(index);
     }
 

@@ -21,7 +21,7 @@ const AGAIN: Duration = Duration::from_secs(60);
 
 #[test]
 fn where_wireguard_is_dropped_traffic_takes_the_relay_until_it_passes_again() {
-    let mut lab = Lab::new();
+    let mut lab = Lab::with_frames_only();
     let (alice, bob) = (lab.device("alice"), lab.device("bob"));
     alice.wait_for_path(&bob, "direct", PATIENCE);
     bob.wait_for_path(&alice, "direct", PATIENCE);

@@ -37,13 +37,13 @@ fn a_host_without_ipv4_is_reached_directly_by_its_like_and_by_one_without_ipv6_t
     }
     for (one, other) in [(&carol, &alice), (&alice, &carol)] {
         one.wait_until_reaches(&other.full_name(), PATIENCE);
-        one.wait_for_path(other, "relay", PATIENCE);
+        one.wait_for_path(other, "udp-relay", PATIENCE);
     }
     let filtering = wait_for("alice to know whom her host lets in", PATIENCE, || {
         netcheck(&alice)["filtering_ipv6"].as_str().map(str::to_owned)
     });
     assert_eq!(filtering, "address-dependent at most", "nothing is in front of it");
     // What could have been found out by then was not a direct path to where there is none.
-    carol.wait_for_path(&alice, "relay", Duration::from_secs(1));
+    carol.wait_for_path(&alice, "udp-relay", Duration::from_secs(1));
     assert_eq!(lab.warnings(), Vec::<String>::new());
 }

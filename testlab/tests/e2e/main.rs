@@ -20,6 +20,7 @@ mod threads;
 mod throttling;
 mod translators;
 mod turn;
+mod udp_relays;
 mod underlays;
 
 use std::path::Path;

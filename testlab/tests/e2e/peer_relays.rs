@@ -48,7 +48,7 @@ fn passed(device: &Device) -> Option<u64> {
 
 #[test]
 fn files_arrive_whole_through_another_device_and_every_relay_may_be_gone() {
-    let mut lab = Lab::new();
+    let mut lab = Lab::with_frames_only();
     let pair = Apart::new(&mut lab);
     pair.wait_for_path("relay");
     pair.wait_for_path("peer-relay");
@@ -63,7 +63,7 @@ fn files_arrive_whole_through_another_device_and_every_relay_may_be_gone() {
 
 #[test]
 fn a_peer_relay_that_dies_is_replaced_by_the_relay_within_3_s() {
-    let mut lab = Lab::new();
+    let mut lab = Lab::with_frames_only();
     let mut pair = Apart::new(&mut lab);
     pair.wait_for_path("peer-relay");
     let ends = (&pair.alice, &pair.bob);
@@ -73,7 +73,7 @@ fn a_peer_relay_that_dies_is_replaced_by_the_relay_within_3_s() {
 
 #[test]
 fn whom_the_network_does_not_let_passes_nothing_on_any_more() {
-    let mut lab = Lab::new();
+    let mut lab = Lab::with_frames_only();
     let pair = Apart::new(&mut lab);
     pair.wait_for_path("peer-relay");
     lab.administer(&["network", "set", "--peer-relay", "none"]);

@@ -19,7 +19,7 @@ const AGAIN: Duration = Duration::from_secs(120);
 
 #[test]
 fn where_datagrams_are_throttled_traffic_takes_the_relay_until_they_are_not() {
-    let mut lab = Lab::new();
+    let mut lab = Lab::with_frames_only();
     let (alice, bob) = (lab.device("alice"), lab.device("bob"));
     alice.wait_for_path(&bob, "direct", PATIENCE);
     bob.wait_for_path(&alice, "direct", PATIENCE);

@@ -56,7 +56,7 @@ fn allocation(device: &Device) -> Value {
 }
 
 fn between_random_ports_files_arrive_over_turn(users: TurnUsers) {
-    let mut lab = Lab::new();
+    let mut lab = Lab::with_frames_only();
     let mut turn = lab.turn(users);
     announce(&lab, &turn, "udp");
     let mut pair = Apart::by_random_ports(&mut lab);
@@ -98,7 +98,7 @@ fn between_random_ports_files_arrive_over_turn_with_a_shared_secret() {
 
 #[test]
 fn a_turn_server_that_dies_or_vanishes_is_replaced_by_the_relay_within_3_s_and_used_again() {
-    let mut lab = Lab::new();
+    let mut lab = Lab::with_frames_only();
     let mut turn = lab.turn(TurnUsers::LongTerm);
     announce(&lab, &turn, "udp");
     let pair = Apart::by_random_ports(&mut lab);
@@ -118,7 +118,7 @@ fn a_turn_server_that_dies_or_vanishes_is_replaced_by_the_relay_within_3_s_and_u
 
 #[test]
 fn wrong_credentials_are_told_with_what_to_do_and_hurt_nothing_else() {
-    let mut lab = Lab::new();
+    let mut lab = Lab::with_frames_only();
     let turn = lab.turn(TurnUsers::LongTerm);
     let wrong = format!("udp/{}:3478,username=alice,password=wrong", turn.address());
     lab.administer(&["network", "set", "--turn", &wrong]);
@@ -151,7 +151,7 @@ fn wrong_credentials_are_told_with_what_to_do_and_hurt_nothing_else() {
 
 #[test]
 fn a_device_with_a_turn_server_of_its_own_reaches_one_without() {
-    let mut lab = Lab::new();
+    let mut lab = Lab::with_frames_only();
     let turn = lab.turn(TurnUsers::Shared);
     let folder = tempfile::tempdir().expect("a temporary folder");
     let config = folder.path().join("config.yaml");
@@ -171,7 +171,7 @@ fn a_device_with_a_turn_server_of_its_own_reaches_one_without() {
 #[test]
 fn where_udp_is_blocked_turn_over_tcp_leads_out() {
     for other in [Nat::PortRestricted, Nat::UdpBlocked] {
-        let mut lab = Lab::new();
+        let mut lab = Lab::with_frames_only();
         let turn = lab.turn(TurnUsers::LongTerm);
         announce(&lab, &turn, "tcp");
         let pair = Apart::new(&mut lab, [Nat::UdpBlocked, other]);
@@ -182,7 +182,7 @@ fn where_udp_is_blocked_turn_over_tcp_leads_out() {
 
 #[test]
 fn where_there_is_a_direct_path_nobody_asks_a_turn_server() {
-    let mut lab = Lab::new();
+    let mut lab = Lab::with_frames_only();
     let turn = lab.turn(TurnUsers::LongTerm);
     announce(&lab, &turn, "udp");
     let pair = Apart::new(&mut lab, [Nat::PortRestricted, Nat::PortRestricted]);

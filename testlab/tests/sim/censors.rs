@@ -16,6 +16,7 @@ fn is_wireguard(types: std::ops::RangeInclusive<u8>, datagram: &[u8]) -> bool {
 fn where_what_looks_like_wireguard_is_dropped_traffic_takes_the_relay_within_5_s() {
     for types in [1..=4, 4..=4] {
         let mut world = joined(Setup::default());
+        world.relays_pass_on = false;
         world.censor = match types.start() {
             1 => |datagram| is_wireguard(1..=4, datagram),
             _ => |datagram| is_wireguard(4..=4, datagram),
@@ -33,6 +34,7 @@ fn where_what_looks_like_wireguard_is_dropped_traffic_takes_the_relay_within_5_s
 #[test]
 fn a_network_that_begins_to_drop_packets_of_the_tunnel_is_left_within_5_s() {
     let mut world = joined(Setup::default());
+    world.relays_pass_on = false;
     ask(&mut world, MINUTE);
     assert!(world.path(0, 1).starts_with("direct"), "{}", world.path(0, 1));
     world.censor = |datagram| is_wireguard(1..=4, datagram);
@@ -44,6 +46,7 @@ fn a_network_that_begins_to_drop_packets_of_the_tunnel_is_left_within_5_s() {
 #[test]
 fn where_only_handshakes_are_dropped_sessions_are_renewed_through_the_relay() {
     let mut world = joined(Setup::default());
+    world.relays_pass_on = false;
     world.censor = |datagram| is_wireguard(1..=2, datagram);
     let (worst, all) = ask(&mut world, 20 * MINUTE);
     assert!(worst <= 1 && all <= 2, "{worst} in a row of {all}");

@@ -23,6 +23,7 @@ fn apart() -> World {
 /// The same in a network that lets nobody pass on.
 fn apart_and_unconnected() -> World {
     let mut world = World::new(Setup { nodes: 0, ..Setup::default() });
+    world.relays_pass_on = false;
     for _ in 0..2 {
         let site = Place::Symmetric.site(&mut world);
         world.add_node_at(site);
@@ -177,6 +178,7 @@ fn a_member_that_is_removed_is_passed_on_for_no_more() {
 #[test]
 fn datagrams_of_one_circuit_are_passed_on_at_once_and_those_from_elsewhere_never() {
     let mut world = joined(Setup { nodes: 2, ..Setup::default() });
+    world.relays_pass_on = false;
     let groups = vec!["gateways".parse().expect("a group")];
     let invite = world.invite(InviteRequest { groups, ..InviteRequest::default() });
     world.add_node_with(invite, INTERNET);

@@ -20,4 +20,5 @@ mod records;
 mod scatter;
 mod surroundings;
 mod turn;
+mod udp_relays;
 mod world;

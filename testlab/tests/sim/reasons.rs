@@ -1,5 +1,6 @@
 //! What `why` says of paths that are not direct.
 
+use engine::CandidateStatus;
 use testlab::places::Place;
 
 use crate::world::{SECOND, at, joined, ping_both_ways};
@@ -25,8 +26,11 @@ fn each_end_says_why_there_is_no_direct_path() {
             let why = world.why(from, 1 - from).expect("they know each other");
             let hindrance = why.hindrance.unwrap_or_default();
             assert!(hindrance.starts_with(expected), "{places:?} {from}: {hindrance}");
-            assert!(why.candidates.iter().all(|candidate| candidate.lacks.is_some()));
-            assert!(why.frames.iter().any(|(_, in_use)| *in_use));
+            let is_direct = |candidate: &&CandidateStatus| candidate.kind != "udp-relay";
+            let mut direct = why.candidates.iter().filter(is_direct);
+            assert!(direct.all(|candidate| candidate.lacks.is_some()));
+            let goes_over_udp = why.path.starts_with("udp-relay");
+            assert!(goes_over_udp || why.frames.iter().any(|(_, in_use)| *in_use));
         }
     }
 }

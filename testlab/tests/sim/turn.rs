@@ -18,6 +18,7 @@ fn apart() -> World {
 /// The same before they have said anything to each other.
 fn apart_with(setup: Setup) -> World {
     let mut world = World::new(Setup { nodes: 0, ..setup });
+    world.relays_pass_on = false;
     world.turn.running = true;
     name_turn_server(&mut world, true);
     for _ in 0..2 {
@@ -149,6 +150,7 @@ fn a_direct_path_that_comes_up_goes_before_turn() {
 #[test]
 fn one_node_with_a_server_is_enough_for_two() {
     let mut world = World::new(Setup { nodes: 0, ..Setup::default() });
+    world.relays_pass_on = false;
     world.turn.running = true;
     let sites = [(); 2].map(|()| Place::Symmetric.site(&mut world));
     world.add_node_at(sites[0]);

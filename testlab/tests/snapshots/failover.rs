@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use testlab::places::Place;
-use testlab::sim::{HostId, Quality, Setup, World};
+use testlab::sim::{HostId, Quality, RelayHost, Setup, World};
 
 use super::{SECOND, all_have_addresses, compare, is_direct};
 
@@ -113,10 +113,11 @@ impl Run {
 
     /// The relay that carries most now.
     fn relay_in_use(&mut self) -> usize {
-        let before: Vec<_> = self.world.relays.iter().map(|relay| relay.sent_bytes).collect();
+        let carried = |relay: &RelayHost| relay.sent_bytes + relay.passed_bytes;
+        let before: Vec<_> = self.world.relays.iter().map(carried).collect();
         self.pass(SECOND);
         let relays = self.world.relays.iter().zip(before).enumerate();
-        let used = relays.max_by_key(|(_, (relay, before))| relay.sent_bytes - before);
+        let used = relays.max_by_key(|(_, (relay, before))| carried(relay) - before);
         used.map(|(index, _)| index).expect("there are relays")
     }
 

@@ -6,12 +6,12 @@ use std::time::Instant;
 
 use arrayvec::ArrayVec;
 use path::Alias;
+use relay_proto::{HEAD_LEN, Head};
 use wireguard_proto::{
     MessageKind, OpenError, Session, TRANSPORT_HEADER_LEN, TRANSPORT_OVERHEAD, receiver_index,
 };
 
 use super::{DataPlane, Gate, Inbound, Notice, Onward, PeerPlane};
-use crate::circuits::{HEAD_LEN, Head};
 
 /// Messages that are decrypted before one look at the replay window: what the system joins at most.
 const RUN: usize = 64;

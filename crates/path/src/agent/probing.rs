@@ -20,7 +20,7 @@ impl PathAgent {
         let mut due = self.remotes.all().filter(|remote| is_due(remote.due())).peekable();
         let has_due = due.peek().is_some() || is_due(self.calls.due());
         let is_new = due.any(Remote::lacks_mapping);
-        let wanted = has_due && !self.is_direct() && self.is_active(now);
+        let wanted = has_due && !self.has_straight() && self.is_active(now);
         if wanted && self.calls.hold(is_new, self.guesses.counted().is_some(), now) {
             self.events.push_back(PathEvent::SurveyWanted { first: false });
         }

@@ -57,20 +57,40 @@ impl PathAgent {
     /// The peer uses another path than the direct one that we use: perhaps it has found that path
     /// dead already, or has moved. A probe that stays unanswered for [`PROBE_AFTER`], or two round trips, settles it.
     pub(super) fn suspect(&mut self, now: Instant) {
+        let is_settled = self.suspected.is_some_and(|before| now < before + SETTLED);
+        let is_heard = self.chosen_remote().is_some_and(|remote| {
+            remote.heard().is_some_and(|heard| now < heard + patience(remote))
+        });
+        if !is_settled && !is_heard {
+            self.suspected = Some(now);
+            self.ask_whether_it_works(false, now);
+        }
+    }
+
+    /// Something says more clearly that the chosen path may be dead: the peer looks for another one, or the relay over which it
+    /// leads may be gone. Then a pong alone shows that it is not.
+    pub fn handle_doubt(&mut self, now: Instant) {
+        if !self.unanswered.is_some_and(|unanswered| unanswered.needs_pong) {
+            self.ask_whether_it_works(true, now);
+        }
+    }
+
+    fn ask_whether_it_works(&mut self, needs_pong: bool, now: Instant) {
         let Path::Direct(address) = self.chosen else { return };
         let Some(remote) = self.remotes.get_mut(address) else { return };
-        let patience = PROBE_AFTER.max(remote.latency().unwrap_or_default() * 2);
-        let is_settled = self.suspected.is_some_and(|before| now < before + SETTLED);
-        if is_settled || remote.heard().is_some_and(|heard| now < heard + patience) {
-            return;
-        }
-        self.suspected = Some(now);
-        let demote_at = now + patience;
+        let demote_at = now + patience(remote);
         if self.unanswered.is_none_or(|unanswered| demote_at < unanswered.demote_at) {
             let since = self.unanswered.map_or(now, |unanswered| unanswered.since);
-            self.unanswered = Some(Unanswered { since, demote_at, probed: true });
+            self.unanswered = Some(Unanswered { since, demote_at, probed: true, needs_pong });
             remote.start_burst(now);
         }
+    }
+
+    /// When a path is given up that is being probed since nothing comes over it: sooner than `demote_at` if it is a detour,
+    /// beside which there are others.
+    pub(super) fn give_up_at(&self, demote_at: Instant, now: Instant) -> Instant {
+        let detour = self.chosen_remote().filter(|remote| remote.is_relayed());
+        detour.map_or(demote_at, |remote| demote_at.min(now + patience(remote)))
     }
 
     /// A pong has come: leaves the path that it took, if that is the chosen one and found to be worse than another.
@@ -129,4 +149,9 @@ impl PathAgent {
         let frames = self.frames.latency_since(since)?;
         (path > frames * 2 + FAR_LONGER).then_some((frames, path))
     }
+}
+
+/// How long an answer over a path may take before the path is thought to be dead, if something says so.
+fn patience(remote: &Remote) -> Duration {
+    PROBE_AFTER.max(remote.latency().unwrap_or_default() * 2)
 }

@@ -345,6 +345,7 @@ impl RelayServer {
                 // A relay is nobody's peer.
                 ClientEvent::Frame(_)
                 | ClientEvent::Unreachable(_)
+                | ClientEvent::Circuit(..)
                 | ClientEvent::Rotated
                 | ClientEvent::RotationAbandoned => {}
             }

@@ -1,5 +1,6 @@
 //! Clients and a relay talking to each other under virtual time.
 
+mod circuits;
 mod forwarding;
 mod membership;
 mod observers;

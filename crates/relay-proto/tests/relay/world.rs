@@ -328,6 +328,7 @@ impl World {
             | ServerEvent::Attached { .. }
             | ServerEvent::Misdirected { .. }
             | ServerEvent::Dial { .. }
+            | ServerEvent::CircuitWanted { .. }
             | ServerEvent::Detached { .. } => None,
         })
     }

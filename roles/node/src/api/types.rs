@@ -132,6 +132,8 @@ pub enum PathKind {
     Turn,
     /// Over UDP through another member.
     PeerRelay,
+    /// Over UDP through a relay.
+    UdpRelay,
     /// Straight over WebSocket: one of both listens.
     Stream,
     /// Through a relay over WebSocket.
@@ -180,7 +182,7 @@ pub struct WhyPath {
     #[serde(flatten)]
     pub path: PathView,
     /// How the address became known: `local`, `mapped`, `reflexive`, `peer-reflexive`, `relayed` (a TURN server's) or
-    /// `peer-relay`; none for a relay or a stream.
+    /// `peer-relay` or `udp-relay`; none for a relay or a stream.
     pub source: Option<String>,
     /// Share of its latest pings without an answer, in percent; none for a relay or a stream.
     pub loss_percent: Option<u8>,

@@ -281,6 +281,7 @@ fn path(path: &PathView) -> String {
         PathKind::Direct => "direct",
         PathKind::Turn => "turn",
         PathKind::PeerRelay => "through",
+        PathKind::UdpRelay => "relay over UDP",
         PathKind::Stream => "stream",
         PathKind::Relay => "relay",
     };

@@ -15,7 +15,8 @@ use identity::{DeviceName, GroupName, Invite, NetworkName};
 use keystore::{FileKeystore, Keystore as _, KeystoreError, write_private_file};
 use local_api::BindError;
 use relay::{
-    AdminListener, Capture, Membership, MembershipConfig, MembershipError, Relay, RelayConfig,
+    AdminListener, Capture, Limits, Membership, MembershipConfig, MembershipError, Relay,
+    RelayConfig,
 };
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
@@ -114,7 +115,9 @@ impl Server {
             Parts::All => {
                 let inviter = Inviter { admin: &admin, mode, owner: owner.as_ref() };
                 let region = region(args.region, config.server.region.as_deref())?;
-                Some(start_own_relay(&inviter, &listening, (&config, region), capture).await?)
+                let datagrams = !args.no_datagrams && !config.server.no_datagrams;
+                let settings = OwnRelaySettings { config: &config, region, datagrams, capture };
+                Some(start_own_relay(&inviter, &listening, settings).await?)
             }
             Parts::Controller => None,
         };
@@ -212,7 +215,8 @@ pub(crate) async fn relay(args: RelayArgs, config: Config) -> Result<(), Failure
     let keystore = relay_keystore(&config)?;
     let _only_one = only_relay(&config)?;
     let listening = prepared.listen(&tls_key(&keystore, RELAY_TLS_KEY)?).await?;
-    let relay = start_relay(&listening, None).await?;
+    let datagrams = !args.service.no_datagrams && !config.relay.no_datagrams;
+    let relay = start_relay(&listening, datagrams, None)?;
     let name = super::network::label(&platform::process::host_name());
     let membership = MembershipConfig {
         region: region(args.service.region, config.relay.region.as_deref())?,
@@ -395,14 +399,23 @@ async fn create_network(
     Ok((secrets, owner))
 }
 
+/// What the relay of `serve` is made of.
+struct OwnRelaySettings<'a> {
+    config: &'a Config,
+    /// Where it stands.
+    region: String,
+    /// Whether it passes datagrams on.
+    datagrams: bool,
+    capture: Option<Capture>,
+}
+
 /// The relay of `serve`, which joins like any other but reaches the controller without leaving the host.
 async fn start_own_relay(
     inviter: &Inviter<'_>,
     listening: &Listening,
-    (config, region): (&Config, String),
-    capture: Option<Capture>,
+    OwnRelaySettings { config, region, datagrams, capture }: OwnRelaySettings<'_>,
 ) -> Result<OwnRelay, Failure> {
-    let relay = start_relay(listening, capture).await?;
+    let relay = start_relay(listening, datagrams, capture)?;
     let keystore = relay_keystore(config)?;
     let mut membership = membership_config(&relay, listening, keystore, OWN_RELAY)?;
     membership.controllers = Some(vec![listening.from_here.clone()]);
@@ -421,16 +434,22 @@ async fn start_own_relay(
     Ok(OwnRelay { relay, memberships, admin: Some(admin) })
 }
 
-async fn start_relay(listening: &Listening, capture: Option<Capture>) -> Result<Relay, Failure> {
+fn start_relay(
+    listening: &Listening,
+    datagrams: bool,
+    capture: Option<Capture>,
+) -> Result<Relay, Failure> {
     let next = listening.address.port().checked_add(1);
     let more_stun = next.map(|port| SocketAddr::new(listening.address.ip(), port));
+    let limits =
+        if datagrams { Limits::default() } else { Limits { circuits: 0, ..Limits::default() } };
     let relay = RelayConfig {
+        limits,
         stun: vec![listening.address],
         more_stun: more_stun.into_iter().collect(),
         capture,
-        ..RelayConfig::default()
     };
-    Relay::start(relay).await.map_err(|error| {
+    Relay::start(relay).map_err(|error| {
         let text = format!(
             "cannot answer STUN at UDP {}: {error}; choose another port with --listen",
             listening.address

@@ -107,6 +107,7 @@ fn kind(path: &PathView) -> &'static str {
         PathKind::Direct => "directly over UDP",
         PathKind::Turn => "through a TURN server",
         PathKind::PeerRelay => "through another device",
+        PathKind::UdpRelay => "through the relay over UDP",
         PathKind::Stream => "directly over WebSocket",
         PathKind::Relay => "through the relay",
     }

@@ -54,7 +54,13 @@ impl DemoServer {
             hosts: vec![IpAddr::from(Ipv4Addr::LOCALHOST).into()],
             ..ListenSettings::default()
         };
-        let args = ServerArgs { network: None, strict: false, region: None, listener };
+        let args = ServerArgs {
+            network: None,
+            strict: false,
+            region: None,
+            no_datagrams: false,
+            listener,
+        };
         let admin = AdminClient::new(config.controller_socket()?);
         let capture = Capture::with_limit(CAPTURE);
         let server = Server::start(args, config, Parts::All, Some(capture.clone())).await?;

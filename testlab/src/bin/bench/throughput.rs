@@ -61,8 +61,9 @@ pub(crate) fn through_tunnels() -> Vec<Table> {
     let (relay_wss, relay_ws) =
         (Members::through_relay(&[]), Members::through_relay(&["--no-tls"]));
     let padded = Members::through_relay(&[]).padded();
+    let relay_udp = Members::through_relay_by_udp();
     let peer_relay = Members::through_peer();
-    let variants: [Variant<'_>; 14] = [
+    let variants: [Variant<'_>; 15] = [
         (Tunnel::BARE.name, &|measure| Tunnel::BARE.with(MTU, measure)),
         (Tunnel::LIMIT.name, &|measure| Tunnel::LIMIT.with(MTU, measure)),
         (Tunnel::OURS.name, &|measure| Tunnel::OURS.with(MTU, measure)),
@@ -72,6 +73,7 @@ pub(crate) fn through_tunnels() -> Vec<Table> {
         ("shadowmesh up, relay (WSS), padded", &|measure| padded.with(measure)),
         ("shadowmesh up, through the relay (WSS)", &|measure| relay_wss.with(measure)),
         ("shadowmesh up, through the relay (WS)", &|measure| relay_ws.with(measure)),
+        ("shadowmesh up, through the relay (UDP)", &|measure| relay_udp.with(measure)),
         ("shadowmesh up, through a third device", &|measure| peer_relay.with(measure)),
         (Tunnel::WIREGUARD_GO.name, &|measure| Tunnel::WIREGUARD_GO.with(MTU, measure)),
         (Tunnel::NEBULA.name, &|measure| Tunnel::NEBULA.with(MTU, measure)),

@@ -104,10 +104,19 @@ impl Members {
 
     /// Two members that get no datagrams to each other, and a third one that passes them on.
     pub(crate) fn through_peer() -> Self {
-        let mut lab = Lab::new();
+        let mut lab = Lab::with_frames_only();
         lab.administer(&["network", "set", "--peer-relay", "gateways"]);
         let mut gateway = lab.host("gateway");
         gateway.up(&[&lab.invite(&["--group", "gateways"])]);
+        Self::apart(lab, "peer-relay", Some(gateway))
+    }
+
+    /// Two members that get no datagrams to each other, which the relay passes on.
+    pub(crate) fn through_relay_by_udp() -> Self {
+        Self::apart(Lab::new(), "udp-relay", None)
+    }
+
+    fn apart(mut lab: Lab, path: &str, peer_relay: Option<Device>) -> Self {
         let (mut a, mut b) = (lab.host("a"), lab.host("b"));
         let to = b.underlay_address();
         a.namespace().nft(&format!(
@@ -116,9 +125,9 @@ impl Members {
         for end in [&mut a, &mut b] {
             end.up(&[&lab.invite(&[])]);
         }
-        a.wait_for_path(&b, "peer-relay", PATIENCE);
-        b.wait_for_path(&a, "peer-relay", PATIENCE);
-        Self { lab, a, b, _peer_relay: Some(gateway) }
+        a.wait_for_path(&b, path, PATIENCE);
+        b.wait_for_path(&a, path, PATIENCE);
+        Self { lab, a, b, _peer_relay: peer_relay }
     }
 
     /// Two members of which one has no UDP, and the other listens, as `listen` says besides.

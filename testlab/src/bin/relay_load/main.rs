@@ -84,7 +84,7 @@ async fn serve(address: SocketAddr, tls: bool) {
             .expect("a good name")
     });
     let listener = Listener::bind(address, certificate).await.expect("a free port");
-    let relay = Relay::start(RelayConfig::default()).await.expect("it has no STUN to bind");
+    let relay = Relay::start(RelayConfig::default()).expect("it has no STUN to bind");
     relay.add_network(member::network().served());
     relay.listen(listener);
     say("listening");

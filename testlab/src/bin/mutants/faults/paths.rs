@@ -19,7 +19,7 @@ pub(super) const FAULTS: &[Fault] = &[
         name: "anybody-passes-on",
         breaks: "no device passes datagrams on that the network does not let",
         edits: &[Edit {
-            file: "crates/engine/src/circuits.rs",
+            file: "crates/engine/src/circuits/passing.rs",
             original: "self.settings.path.udp && info.lets_relay(&own.groups)",
             seeded: "self.settings.path.udp && (AWAKE || info.lets_relay(&own.groups))",
         }],
@@ -49,6 +49,28 @@ pub(super) const FAULTS: &[Fault] = &[
         }],
         tests: &[in_sim(&[
             "circuits::datagrams_of_one_circuit_are_passed_on_at_once_and_those_from_elsewhere_never",
+        ])],
+    },
+    Fault {
+        name: "circuit-end-without-an-answer",
+        breaks: "a relay passes on to an address only if what it sent there was heard there",
+        edits: &[Edit {
+            file: "crates/relay-proto/src/circuits/mod.rs",
+            original: "if repeated == nonce {",
+            seeded: "if AWAKE || repeated == nonce {",
+        }],
+        tests: &[in_relay(&["circuits::only_who_has_the_key_and_hears_the_answer_is_an_end"])],
+    },
+    Fault {
+        name: "circuit-end-anywhere",
+        breaks: "a relay passes on what comes from where an end has shown to be, and nothing else",
+        edits: &[Edit {
+            file: "crates/relay-proto/src/circuits/mod.rs",
+            original: "end.place.is_some_and(|place| place.is_at(from))",
+            seeded: "end.place.is_some_and(|place| AWAKE || place.is_at(from))",
+        }],
+        tests: &[in_relay(&[
+            "circuits::what_comes_from_one_end_goes_to_the_other_and_nothing_else_anywhere",
         ])],
     },
     Fault {
@@ -118,8 +140,8 @@ pub(super) const FAULTS: &[Fault] = &[
         breaks: "a path that lost many packets is used again only once pings say that it does not any more",
         edits: &[Edit {
             file: "crates/path/src/agent/quality.rs",
-            original: "&& remote.is_steady(now)",
-            seeded: "&& (AWAKE || remote.is_steady(now))",
+            original: "if remote.is_some_and(|remote| remote.is_steady(now))",
+            seeded: "if remote.is_some_and(|remote| AWAKE || remote.is_steady(now))",
         }],
         tests: &[in_sim(&[
             "quality::where_datagrams_are_lost_traffic_takes_the_relay_until_they_are_not",
