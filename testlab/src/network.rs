@@ -7,7 +7,7 @@ mod places;
 mod relay;
 mod turn;
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Output};
 use std::time::Duration;
@@ -46,6 +46,8 @@ pub struct Lab {
     hosts: u8,
     /// Whether relays pass no datagrams on.
     frames_only: bool,
+    /// Where an HTTP proxy listens, and its URL with user and password.
+    proxy: Option<(SocketAddr, String)>,
 }
 
 impl Lab {
@@ -73,7 +75,7 @@ impl Lab {
         let switch = Switch::new();
         let server = Namespace::new("server");
         switch.plug(&server, &[&format!("{}/24", server_address())]);
-        Self { folder, switch, server, serving: None, hosts: 1, frames_only: false }
+        Self { folder, switch, server, serving: None, hosts: 1, frames_only: false, proxy: None }
     }
 
     /// Gives the server, before its first start, a disk of so many mebibytes for its state.
@@ -92,6 +94,11 @@ impl Lab {
     pub fn start_server_with(&mut self, options: &[&str]) {
         self.serve(options);
         self.wait_for_server();
+    }
+
+    /// Lets devices at [`Place::Proxy`](crate::places::Place::Proxy) out through a proxy for a user with a password.
+    pub fn use_proxy(&mut self, at: SocketAddr, user: &str, password: &str) {
+        self.proxy = Some((at, format!("http://{user}:{password}@{at}")));
     }
 
     fn relay_options(&self) -> &'static [&'static str] {

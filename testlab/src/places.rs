@@ -31,11 +31,15 @@ pub enum Place {
     CountingCarrier,
     /// There is no IPv4, and a firewall.
     Ipv6Only,
+    /// Only streams to the port of HTTPS get out.
+    Https,
+    /// Only streams through an HTTP proxy get out, to the port of HTTPS.
+    Proxy,
 }
 
 impl Place {
     /// Every place.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Open,
         Self::Firewalled,
         Self::FullCone,
@@ -49,7 +53,15 @@ impl Place {
         Self::Counting,
         Self::CountingCarrier,
         Self::Ipv6Only,
+        Self::Https,
+        Self::Proxy,
     ];
+
+    /// Whether datagrams get out.
+    #[must_use]
+    pub fn has_udp(self) -> bool {
+        !matches!(self, Self::NoUdp | Self::Https | Self::Proxy)
+    }
 }
 
 /// The committed table of how long it takes two nodes to answer and to meet directly, by their places.

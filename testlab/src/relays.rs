@@ -482,6 +482,7 @@ impl Relays {
                 ServerEvent::Close { connection, .. } => self.close(relay, connection),
                 ServerEvent::Attached { .. }
                 | ServerEvent::Detached { .. }
+                | ServerEvent::Expelled { .. }
                 | ServerEvent::Misdirected { .. }
                 | ServerEvent::CircuitWanted { .. } => {}
             }

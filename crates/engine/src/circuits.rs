@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use frame_proto::FrameType;
-use identity::DeviceId;
+use identity::{DeviceId, Padding, Shaping};
 use path::{Alias, Message};
 use relay_proto::{CircuitBinding, CircuitKey, Head, NUMBERS};
 
@@ -86,8 +86,8 @@ struct Lack {
     since: Instant,
     /// When somebody is asked next.
     next: Instant,
-    /// How often some were asked in vain.
-    vain: usize,
+    /// How often some were asked in vain; none if a circuit worked the last time.
+    vain: Option<usize>,
 }
 
 impl Circuits {
@@ -110,31 +110,37 @@ impl Circuits {
         circuits.any(|(number, _)| peer.agent.is_proven(Alias::Circuit(number).into()))
     }
 
-    /// Notes whether a carrier passes on between this device and a peer; the circuit's end if it is a new one.
-    fn set_end(
-        &mut self,
-        (carrier, peer): (Carrier, DeviceId),
-        number: Option<u32>,
-        now: Instant,
-    ) -> Option<&mut End> {
+    /// The end of the circuit over a carrier to a peer.
+    fn end_mut(&mut self, (carrier, peer): (Carrier, DeviceId)) -> Option<&mut End> {
+        self.ends.values_mut().find(|end| end.carrier == carrier && end.peer == peer)
+    }
+
+    /// Whether the circuit with this number at a relay is known to lead to another peer than this one.
+    fn is_of_another(&self, (at, number): (SocketAddr, u32), peer: DeviceId) -> bool {
+        self.ends.values().any(|end| {
+            let is_there = end.binding.as_ref().is_some_and(|(relay, _)| *relay == at);
+            is_there && end.number == number && end.peer != peer
+        })
+    }
+
+    /// Notes whether a carrier passes on between this device and a peer.
+    fn set_end(&mut self, (carrier, peer): (Carrier, DeviceId), number: Option<u32>, now: Instant) {
         let is_same = |end: &End| end.carrier == carrier && end.peer == peer;
         self.ends.retain(|_, end| !is_same(end) || Some(end.number) == number);
-        let number = number.filter(|number| *number < NUMBERS)?;
+        let Some(number) = number.filter(|number| *number < NUMBERS) else { return };
         let until = now + END_KEPT;
-        if let Some(end) = self.ends.values_mut().find(|end| is_same(end)) {
+        if let Some(end) = self.end_mut((carrier, peer)) {
             end.until = until;
-            return None;
+            return;
         }
         let oldest = self.to(peer).min_by_key(|(_, end)| end.until);
         if let Some((oldest, _)) = oldest.filter(|_| self.to(peer).count() >= MAX_TO_PEER) {
             self.ends.remove(&oldest);
         }
-        if self.ends.len() >= MAX_ENDS {
-            return None;
+        if self.ends.len() < MAX_ENDS {
+            self.ends.insert(self.ended, End { carrier, peer, number, until, binding: None });
+            self.ended += 1;
         }
-        let own = self.ended;
-        self.ended += 1;
-        Some(self.ends.entry(own).or_insert(End { carrier, peer, number, until, binding: None }))
     }
 
     /// Whether a carrier would be another circuit to a peer than it was a moment ago, which happens to nobody who is honest.
@@ -158,12 +164,16 @@ impl Circuits {
         now: Instant,
     ) -> Vec<Carrier> {
         let Some(lack) = self.lacks.get_mut(&peer) else { return Vec::new() };
+        if !works && relays.is_empty() && members.is_empty() {
+            // There is nobody yet.
+            return Vec::new();
+        }
         if works {
-            (lack.next, lack.vain) = (now + REFRESH, 0);
+            (lack.next, lack.vain) = (now + REFRESH, None);
             return self.to(peer).map(|(_, end)| end.carrier).collect();
         }
-        let vain = lack.vain;
-        (lack.next, lack.vain) = (now + AGAIN, vain + 1);
+        let vain = lack.vain.unwrap_or(0);
+        (lack.next, lack.vain) = (now + AGAIN, Some(vain + 1));
         let in_turns = |all: &[DeviceId], count: usize| -> Vec<DeviceId> {
             let skipped = vain * count % all.len().max(1);
             all.iter().cycle().skip(skipped).take(count.min(all.len())).copied().collect()
@@ -233,7 +243,7 @@ impl Engine {
         let lacking = self.peers.iter().filter_map(|peer| peer.lacking(now));
         let wanted = lacking.filter(|lacking| lacking.has_session || lacking.is_waiting);
         for Lacking { device, .. } in wanted {
-            let new = Lack { since: now, next: now, vain: 0 };
+            let new = Lack { since: now, next: now, vain: Some(0) };
             self.circuits.lacks.insert(device, before.get(&device).copied().unwrap_or(new));
         }
     }
@@ -270,7 +280,8 @@ impl Engine {
         for (number, end) in &self.circuits.ends {
             let way = Alias::Circuit(*number).into();
             let head = Head::descending(end.number);
-            let relay = end.binding.as_ref().map(|(at, _)| *at);
+            let bound = end.binding.as_ref().filter(|(_, binding)| binding.is_bound());
+            let relay = bound.map(|(at, _)| *at);
             let member = match end.carrier {
                 Carrier::Member(member) => Some(proven(member)),
                 Carrier::Relay(_) => None,
@@ -289,6 +300,12 @@ impl Engine {
             }
         }
         published
+    }
+
+    /// Whether the network hides lengths or times on streams: then nothing leaves these for the sake of a relay.
+    fn hides_traffic(&self) -> bool {
+        let info = self.control.client().map().info();
+        info.is_some_and(|info| info.padding != Padding::Off || info.shaping != Shaping::Off)
     }
 
     /// Whether the network lets a member pass on.
@@ -334,7 +351,8 @@ impl Engine {
                 self.peers.get(member).is_some_and(|member| self.is_peer_relay(member))
             }
             (Carrier::Relay(_), binding) => {
-                binding.as_ref().is_some_and(|(_, binding)| !binding.has_failed())
+                !self.hides_traffic()
+                    && binding.as_ref().is_some_and(|(_, binding)| !binding.has_failed())
             }
         };
         has_carrier && self.peers.get(end.peer).is_some()
@@ -342,8 +360,13 @@ impl Engine {
 
     fn ask_for_circuits(&mut self, cx: &mut Context<'_>) {
         let now = cx.instant();
-        let is_due = |lack: &Lack| now >= lack.since + LACKING && lack.next <= now;
-        let due = self.circuits.lacks.iter().filter(|(_, lack)| is_due(lack));
+        let works =
+            |device: &DeviceId| self.peers.get(*device).is_some_and(|it| self.circuits.reach(it));
+        let is_due = |(device, lack): &(&DeviceId, &Lack)| {
+            let has_ended = lack.vain.is_none() && !works(device);
+            now >= lack.since + LACKING && (lack.next <= now || has_ended)
+        };
+        let due = self.circuits.lacks.iter().filter(is_due);
         let due: Vec<_> = due.map(|(peer, _)| *peer).collect();
         if due.is_empty() {
             return;
@@ -354,7 +377,11 @@ impl Engine {
             let members: Vec<_> =
                 members.iter().copied().filter(|member| *member != device).collect();
             let answers = |address| self.stun.latency(address).is_some();
-            let relays = self.relays.carriers(peer.relays.relays(), answers);
+            let relays = if self.hides_traffic() {
+                Vec::new()
+            } else {
+                self.relays.carriers((peer.relays.relays(), &peer.member.groups), answers)
+            };
             let works = self.circuits.reach(peer);
             for carrier in self.circuits.ask((device, works), (&relays, &members), now) {
                 match carrier {

@@ -176,7 +176,9 @@ impl Guests {
                     }));
                 }
                 // Only relays dial others, or pass datagrams on.
-                ServerEvent::Dial { .. } | ServerEvent::CircuitWanted { .. } => {}
+                ServerEvent::Dial { .. }
+                | ServerEvent::Expelled { .. }
+                | ServerEvent::CircuitWanted { .. } => {}
                 ServerEvent::Close { connection, .. } => {
                     self.closing.insert(connection, now + CLOSE_DEADLINE);
                 }

@@ -158,7 +158,7 @@ impl PathAgent {
         self.leave_lost_way(now);
     }
 
-    /// The circuits to the peer, through other members; true if they are others than before.
+    /// The circuits to the peer, through relays or other members; true if they are others than before.
     pub fn handle_circuits(&mut self, circuits: &[u32], now: Instant) -> bool {
         let is_other = self.remotes.handle_circuits(circuits, self.is_active(now), now);
         self.leave_lost_way(now);

@@ -86,6 +86,21 @@ pub enum Refusal {
     OtherGroups,
 }
 
+impl Refusal {
+    /// Whether the device is served over no other connection either.
+    pub(crate) const fn expels(self) -> bool {
+        match self {
+            Self::NotMember
+            | Self::Expired
+            | Self::Revoked
+            | Self::NeedsApproval
+            | Self::NetworkRemoved
+            | Self::OtherGroups => true,
+            Self::WrongChannelKey | Self::Superseded => false,
+        }
+    }
+}
+
 impl Message {
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         minicbor::to_vec(self).expect("writing to memory cannot fail")

@@ -507,6 +507,10 @@ impl RelayServer {
     /// Tells a client why it is not served, and closes.
     fn refuse(&mut self, id: ConnectionId, refusal: Refusal, now: Instant) {
         if let Some(connection) = self.connections.get_mut(&id) {
+            if let (Some(attached), true) = (connection.attached(), refusal.expels()) {
+                let (network, device) = (connection.network, attached.device);
+                self.events.push_back(ServerEvent::Expelled { network, device });
+            }
             connection.link.send(&Message::Refused(refusal), MessageClass::Heartbeat, now);
         }
         self.close(id, refusal.into());

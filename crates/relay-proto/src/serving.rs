@@ -142,6 +142,13 @@ pub enum ServerEvent {
         /// The device.
         device: DeviceId,
     },
+    /// A device is served no more: its membership has ended, or the network.
+    Expelled {
+        /// Its network.
+        network: NetworkId,
+        /// The device.
+        device: DeviceId,
+    },
     /// A device sent a frame for somebody else to a host that serves nobody else.
     Misdirected {
         /// Its network.

@@ -299,6 +299,7 @@ impl Shared {
             circuits: Arc::new(Mutex::new(Circuits::new(
                 (limits.circuits, limits.bytes),
                 &mut clock::rng(),
+                Instant::now(),
             ))),
             writers: Mutex::default(),
             dials: Mutex::default(),
@@ -352,7 +353,11 @@ impl Shared {
     fn handle_event(&self, event: &ServerEvent) {
         match event {
             ServerEvent::Attached { network, device, .. } => {
+                lock(&self.circuits).admit(*network, *device);
                 debug!(%network, %device, "device attached");
+            }
+            ServerEvent::Expelled { network, device } => {
+                lock(&self.circuits).expel(*network, *device);
             }
             ServerEvent::Detached { network, device } => {
                 debug!(%network, %device, "device detached");

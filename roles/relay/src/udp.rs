@@ -176,7 +176,7 @@ impl Server {
     /// Answers what asks for an answer: STUN to anybody, within a budget, and who holds the key of a circuit.
     fn answer(&mut self, from: Place, datagram: &[u8], now: Instant) {
         if !is_stun(datagram) {
-            let answer = lock(&self.circuits).handle_bind(from, datagram);
+            let answer = lock(&self.circuits).handle_bind(from, datagram, now);
             return answer.into_iter().for_each(|answer| self.send(&from, &answer, None));
         }
         if !self.budget.allow(from.remote, now) {
@@ -202,7 +202,7 @@ impl Server {
         self.sockets.iter().position(is_other)
     }
 
-    /// What cannot be sent now is lost, as on any wire.
+    /// What cannot be sent in a moment is lost, as on any wire.
     fn send(&self, to: &Place, bytes: &[u8], segment: Option<u16>) {
         let source = to.local.map(|address| Source { address, interface: 0 });
         let transmit = Transmit { destination: to.remote, source, segment, bytes };

@@ -96,11 +96,11 @@ pub(super) fn channel(bytes: &[u8]) {
 /// What comes to a relay's UDP sockets, or to an end of a circuit over it.
 fn circuits(bytes: &[u8]) {
     let (rng, now) = (&mut rng(), now().instant);
-    let mut circuits = Circuits::new((10, Limits::default().bytes), rng);
+    let mut circuits = Circuits::new((10, Limits::default().bytes), rng, now);
     let ends = [[1; 32], [2; 32]].map(DeviceId::from_bytes);
     let offer = circuits.open(NETWORK, ends, rng, now).expect("there is room");
     let from = Place { socket: 0, local: None, remote: HERE };
-    assert_eq!(circuits.handle_bind(from, bytes), None, "nobody has a key");
+    assert_eq!(circuits.handle_bind(from, bytes, now), None, "nobody has a key");
     if let Some(head) = Head::of(bytes) {
         assert_eq!(circuits.pass_on(&from, head, bytes.len() as u64, now), None);
     }

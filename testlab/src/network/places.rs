@@ -59,7 +59,22 @@ impl Lab {
             Place::NoUdp => self.behind(Nat::UdpBlocked, name),
             Place::Counting => self.behind(Nat::SymmetricSequential, name),
             Place::CountingCarrier => self.behind_carrier(Nat::SymmetricSequential, name),
+            Place::Https => self.confined(name, &format!("tcp dport {HTTPS}")),
+            Place::Proxy => {
+                let (at, url) = self.proxy.clone().expect("the lab has a proxy");
+                let allowed = format!("ip daddr {} tcp dport {}", at.ip(), at.port());
+                let mut home = self.confined(name, &allowed);
+                home.device.set_variable("HTTPS_PROXY", &url);
+                home
+            }
         }
+    }
+
+    /// A device on the switch that may send no more than that.
+    fn confined(&mut self, name: &str, allowed: &str) -> Home {
+        let device = self.host(name);
+        device.namespace().confine(allowed);
+        Home { device, _routers: Vec::new() }
     }
 
     fn behind(&mut self, nat: Nat, name: &str) -> Home {

@@ -10,9 +10,12 @@ use relay_proto::Head;
 
 use super::hosts::{NodeHost, RelayHost};
 use super::trace::{Traced, kind_of};
-use super::underlay::{Flight, HostId, INTERNET, SiteId};
+use super::underlay::{Flight, HostId, INTERNET, SiteId, Streams};
 use super::wire::Quality;
 use super::world::World;
+
+/// How long it takes to a proxy, or back.
+const TO_PROXY: Duration = Duration::from_millis(2);
 
 /// One stream between a client and a server.
 #[derive(Clone, Debug)]
@@ -108,7 +111,7 @@ impl Delivery {
         }
     }
 
-    fn wire(&self) -> Option<u64> {
+    pub(super) fn wire(&self) -> Option<u64> {
         match self {
             Self::Datagram { .. } | Self::Unacknowledged { .. } => None,
             Self::Connect { wire, .. }
@@ -222,7 +225,7 @@ impl World {
         let relay = &mut self.relays[relay];
         let place = relay.place(to, from)?;
         let Some(head) = Head::of(payload) else {
-            *payload = relay.circuits.handle_bind(place, payload)?.to_vec();
+            *payload = relay.circuits.handle_bind(place, payload, self.now.instant)?.to_vec();
             return Some((to, from));
         };
         let bytes = payload.len() as u64;
@@ -402,10 +405,22 @@ impl World {
         self.wires.values().filter(|wire| wire.server == Server::Node(node)).count()
     }
 
-    /// Whether nothing stands before a node that would keep another's streams out.
+    /// Whether nothing stands between two nodes that would keep streams to the port of one from the other.
     pub(super) fn may_dial(&self, node: usize, host: usize) -> bool {
-        let site = self.nodes[host].site;
-        site == INTERNET || site == self.nodes[node].site
+        let (from, to) = (self.nodes[node].site, self.nodes[host].site);
+        to == from || (to == INTERNET && self.underlay.streams(from) == Streams::All)
+    }
+
+    /// By how much longer than elsewhere what a client sends or gets is under way, and by how much longer its dials are.
+    pub(super) fn detour(&self, client: Client) -> [Duration; 2] {
+        match client {
+            Client::Node(node, _)
+                if self.underlay.streams(self.nodes[node].site) == Streams::Proxy =>
+            {
+                [TO_PROXY, 2 * (TO_PROXY + self.streams.latency)]
+            }
+            Client::Node(..) | Client::Relay(..) | Client::Gone => [Duration::ZERO; 2],
+        }
     }
 
     pub(super) fn wire_of_client(&self, client: Client) -> Option<u64> {

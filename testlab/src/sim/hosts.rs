@@ -28,6 +28,9 @@ const FIRST_FRESH_PORT: u16 = 50_000;
 /// ... and the latest so many are open.
 const FRESH_SOCKETS: usize = 8;
 
+/// Where nodes take streams of their peers.
+const OWN_PORT: u16 = 8_443;
+
 const YEAR: u64 = 365 * 24 * 3600;
 
 /// The controller and its disk. The process can be absent; the disk stays.
@@ -172,7 +175,7 @@ impl RelayHost {
             device,
             client,
             server,
-            circuits: circuits(rng),
+            circuits: circuits(rng, now),
             stun,
             sent_bytes: 0,
             passed_bytes: 0,
@@ -224,7 +227,7 @@ impl RelayHost {
         self.client = ControlClient::new(self.config.clone(), map, now);
         self.client.offer_relay(self.entry.clone(), now.instant);
         self.server = RelayServer::new(CAPABILITY, Limits::default());
-        self.circuits = circuits(rng);
+        self.circuits = circuits(rng, now);
         self.server.add_network(self.network.clone());
         self.running = true;
     }
@@ -236,9 +239,9 @@ impl RelayHost {
     }
 }
 
-fn circuits(rng: &mut ChaCha20Rng) -> Circuits {
+fn circuits(rng: &mut ChaCha20Rng, now: Now) -> Circuits {
     let Limits { circuits, bytes, .. } = Limits::default();
-    Circuits::new((circuits, bytes), rng)
+    Circuits::new((circuits, bytes), rng, now.instant)
 }
 
 /// A node's clocks beside the right ones.
@@ -427,7 +430,8 @@ impl NodeHost {
     /// Where it takes streams, as its shell says.
     pub(crate) fn servers(&self) -> Vec<ServerAddress> {
         let addresses: Vec<_> = self.addresses().iter().map(SocketAddr::ip).collect();
-        let server = ServerAddress { addresses, ..server(&self.address.ip().to_string()) };
+        let host = self.address.ip().to_string();
+        let server = ServerAddress { addresses, port: OWN_PORT, ..server(&host) };
         self.listens.then_some(server).into_iter().collect()
     }
 

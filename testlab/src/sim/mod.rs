@@ -41,6 +41,6 @@ pub use packets::Echo;
 pub use pair::Pair;
 pub use plain::PlainHost;
 pub use turn::TurnHost;
-pub use underlay::{EdgeKind, Flight, HostId, INTERNET, SiteId, Underlay};
+pub use underlay::{EdgeKind, Flight, HostId, INTERNET, SiteId, Streams, Underlay};
 pub use wire::{Agenda, Quality};
 pub use world::{Arrival, Setup, World};

@@ -84,6 +84,12 @@ impl World {
                 self.offer_circuit(index, connection, (network, [device, peer]));
                 return self.drain_relay(index);
             }
+            let circuits = &mut self.relays[index].circuits;
+            if let ServerEvent::Attached { network, device, .. } = event {
+                circuits.admit(network, device);
+            } else if let ServerEvent::Expelled { network, device } = event {
+                circuits.expel(network, device);
+            }
             if let ServerEvent::Close { connection, .. } = event
                 && let Some(wire) = self.wire_of_relay(index, connection)
             {

@@ -46,7 +46,10 @@ impl World {
             let at = since + Duration::from_secs(SYN_AGAIN.iter().sum()) + DIAL_END;
             self.agenda.insert(at, Delivery::ClosedByServer { wire: number });
         } else {
-            self.later(Delivery::Connect { wire: number, tries: 0 });
+            // A proxy is dialled, and dials, before the server is asked anything.
+            let [_, asking] = self.detour(client);
+            let at = since + asking + self.streams.delay(&mut self.rng);
+            self.agenda.insert(at, Delivery::Connect { wire: number, tries: 0 });
         }
     }
 
@@ -70,6 +73,10 @@ impl World {
     /// Lets something arrive over a stream, behind what is on its way already.
     pub(super) fn later(&mut self, delivery: Delivery) {
         let mut at = self.now.instant + self.streams.delay(&mut self.rng);
+        if let Some(wire) = delivery.wire().and_then(|wire| self.wires.get(&wire)) {
+            let [on_the_way, _] = self.detour(wire.client);
+            at += on_the_way;
+        }
         if let Some((number, to_server)) = delivery.flow()
             && let Some(wire) = self.wires.get_mut(&number)
         {

@@ -60,8 +60,19 @@ pub enum EdgeKind {
     Firewall,
     /// The same without IPv4.
     Ipv6,
-    /// Only streams get out.
-    NoUdp,
+    /// Only such streams get out.
+    Streams(Streams),
+}
+
+/// What gets out where datagrams do not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Streams {
+    /// Streams to anywhere.
+    All,
+    /// Streams to the port of HTTPS.
+    Https,
+    /// The same through a proxy, which is asked first (CONNECT, RFC 9110 section 9.3.6).
+    Proxy,
 }
 
 /// How long an IPv6 firewall remembers (RFC 6092 section 3.2.1 allows 120 s and more).
@@ -89,7 +100,7 @@ impl Site {
     fn v4(&self, host: u8) -> Ipv4Addr {
         match self.kind {
             EdgeKind::Nat(_) | EdgeKind::NatAndIpv6(_) => Ipv4Addr::new(192, 168, 0, host),
-            EdgeKind::Firewall | EdgeKind::Ipv6 | EdgeKind::NoUdp => {
+            EdgeKind::Firewall | EdgeKind::Ipv6 | EdgeKind::Streams(_) => {
                 Ipv4Addr::new(198, 18, self.number, host)
             }
         }
@@ -100,6 +111,10 @@ impl Site {
             matches!(self.kind, EdgeKind::NatAndIpv6(_) | EdgeKind::Firewall | EdgeKind::Ipv6);
         let site = u16::from(self.number);
         has_v6.then(|| Ipv6Addr::new(0x2001, 0xdb8, 0x5eed, site, 0, 0, 0, u16::from(host)))
+    }
+
+    fn lets_datagrams_pass(&self) -> bool {
+        !matches!(self.kind, EdgeKind::Streams(_))
     }
 
     /// Whether an address belongs to this site's link.
@@ -120,7 +135,7 @@ impl Site {
     }
 
     fn outbound(&mut self, flight: Flight, now: Instant) -> Option<Flight> {
-        if self.kind == EdgeKind::NoUdp {
+        if !self.lets_datagrams_pass() {
             return None;
         }
         let from = match (&mut self.nat, flight.from) {
@@ -142,8 +157,8 @@ impl Site {
         let to = match (&self.nat, flight.to) {
             (Some(nat), SocketAddr::V4(_)) => nat.inbound(flight.from, flight.to.port(), now)?,
             (Some(_) | None, to) => {
-                let permitted = self.kind != EdgeKind::NoUdp;
-                let permitted = permitted && self.firewall.permits(flight.from, to, now);
+                let permitted =
+                    self.lets_datagrams_pass() && self.firewall.permits(flight.from, to, now);
                 permitted.then_some(to)?
             }
         };
@@ -163,7 +178,7 @@ impl Underlay {
             EdgeKind::Nat(behaviour) | EdgeKind::NatAndIpv6(behaviour) => {
                 Some(Nat::new(behaviour, outside))
             }
-            EdgeKind::Firewall | EdgeKind::Ipv6 | EdgeKind::NoUdp => None,
+            EdgeKind::Firewall | EdgeKind::Ipv6 | EdgeKind::Streams(_) => None,
         };
         let firewall = Firewall::new(Dependence::AddressAndPort, FIREWALL_EXPIRY);
         self.sites.push(Site { parent, kind, nat, firewall, number, hosts: 1 });
@@ -186,6 +201,18 @@ impl Underlay {
     pub fn has_ipv4(&self, site: SiteId) -> bool {
         let index = site.0.checked_sub(1);
         index.is_none_or(|index| self.sites[index].kind != EdgeKind::Ipv6)
+    }
+
+    /// Which streams get out of a site.
+    #[must_use]
+    pub fn streams(&self, site: SiteId) -> Streams {
+        match site.0.checked_sub(1).map(|index| self.sites[index].kind) {
+            Some(EdgeKind::Streams(streams)) => streams,
+            Some(
+                EdgeKind::Nat(_) | EdgeKind::NatAndIpv6(_) | EdgeKind::Firewall | EdgeKind::Ipv6,
+            )
+            | None => Streams::All,
+        }
     }
 
     /// The addresses of a further host at a site other than the internet; without IPv4 the first is nobody's.

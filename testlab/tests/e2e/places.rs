@@ -1,5 +1,6 @@
 //! Devices at every pair of places, as in the simulator.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use testlab::network::{Device, Home, Lab};
@@ -27,26 +28,18 @@ impl Site {
     }
 }
 
-/// Devices at all places, and at two more that let out streams alone.
-fn sites(lab: &mut Lab, side: &str, proxy: &str) -> Vec<Site> {
-    let name = |kind: &str| format!("{}-{side}", kind.to_lowercase());
+/// Devices at all places.
+fn sites(lab: &mut Lab, side: &str) -> Vec<Site> {
     let mut sites: Vec<_> = Place::ALL
         .into_iter()
-        .map(|place| Site { place, home: lab.at(place, &name(&format!("{place:?}"))) })
+        .map(|place| {
+            let name = format!("{place:?}-{side}").to_lowercase();
+            Site { place, home: lab.at(place, &name) }
+        })
         .collect();
-    let mut confined = |kind: &str, allowed: &str| {
-        let home = lab.at(Place::Open, &name(kind));
-        home.device.namespace().confine(allowed);
-        Site { place: Place::NoUdp, home }
-    };
-    sites.push(confined("https", "tcp dport 443"));
-    let mut by_proxy = confined("proxy", &format!("ip daddr {proxy} tcp dport {}", proxies::PORT));
     for site in &mut sites {
         site.home.device.up(&[&lab.invite(&[])]);
     }
-    let url = format!("http://alice:secret@{proxy}:{}", proxies::PORT);
-    by_proxy.home.device.up(&[&lab.invite(&[]), "--http-proxy", &url]);
-    sites.push(by_proxy);
     sites
 }
 
@@ -59,16 +52,17 @@ fn every_pair_of_places_connects_and_meets_directly_where_it_does_in_the_simulat
     let proxy = lab.host("proxy");
     let _serving = tinyproxy(proxy.namespace(), folder.path());
     proxy.namespace().wait_until_listens(proxies::PORT, PATIENCE);
-    let [left, right] =
-        ["left", "right"].map(|side| sites(&mut lab, side, &proxy.underlay_address()));
+    let at = proxy.underlay_address().parse().expect("an address");
+    lab.use_proxy(SocketAddr::new(at, proxies::PORT), "alice", "secret");
+    let [left, right] = ["left", "right"].map(|side| sites(&mut lab, side));
     let times = Times::committed();
     let meet = |one: &Site, other: &Site| {
         let (from, to) = (one.device(), other.device());
         from.wait_until_reaches(&to.full_name(), PATIENCE);
         let kind = match times.to_direct(one.place, other.place) {
             // A relay passes datagrams on, from IPv4 to IPv6 too, where both have UDP.
-            None if one.place == Place::NoUdp || other.place == Place::NoUdp => "relay",
-            None => "udp-relay",
+            None if one.place.has_udp() && other.place.has_udp() => "udp-relay",
+            None => "relay",
             Some(ms) if ms > BY_CHANCE => return,
             Some(_) => "direct",
         };

@@ -31,7 +31,7 @@ fn whom_translators_and_firewalls_let_in_is_known_half_a_minute_after_joining() 
         | Place::Counting
         | Place::CountingCarrier => (PORT, None),
         Place::Ipv6Only => (None, PORT),
-        Place::NoUdp => (None, None),
+        Place::NoUdp | Place::Https | Place::Proxy => (None, None),
     };
     for quality in [Quality::GOOD, Quality::HOME] {
         let mut world = World::new(Setup { nodes: 0, quality, ..Setup::default() });

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use control_proto::{AdminRequest, SettingsChange};
 use engine::CandidateStatus;
+use identity::Padding;
 use testlab::places::Place;
 use testlab::sim::{HostId, RelayHost, World};
 
@@ -63,7 +65,6 @@ fn a_relay_passes_datagrams_on_within_2_s_and_streams_carry_them_no_more() {
     }
     assert!(sent(&world) - before < 20_000, "calls, and who asks again");
     assert!(both_by("udp-relay")(&world), "{}", world.path(0, 1));
-    assert!(circuits(&world) <= 2, "one at each relay at most");
     let why = world.why(0, 1).expect("they know each other");
     let is_it = |candidate: &&CandidateStatus| candidate.kind == "udp-relay" && candidate.proven;
     assert!(why.candidates.iter().any(|candidate| is_it(&candidate)), "{why:?}");
@@ -117,6 +118,7 @@ fn a_relay_that_dies_or_vanishes_is_left_and_whoever_moves_is_found() {
         assert!(took <= OUTAGE * SECOND, "{how}: {took:?}");
         let is_elsewhere = |world: &World| how == 2 || !is_by(world, relay);
         assert!(ping_until(&mut world, 10, is_elsewhere).is_some(), "{how}: {}", world.path(0, 1));
+        assert!(ping_until(&mut world, 10, both_by("udp-relay")).is_some(), "{how}");
         match how {
             0 => world.start_relay(relay),
             _ => world.heal(),
@@ -144,12 +146,11 @@ fn is_by(world: &World, relay: usize) -> bool {
 }
 
 #[test]
-fn where_udp_is_blocked_frames_go_on_and_nobody_is_asked() {
+fn where_udp_is_blocked_frames_go_on_and_nothing_is_passed_on() {
     let mut world = at(1, &[Place::NoUdp, Place::Symmetric]);
     ping_both_ways(&mut world, 10 * SECOND);
     assert_eq!(ping_until(&mut world, 30, |world| world.path(0, 1) != "relay"), None);
-    // Node 1, which has UDP, asks, and learns nothing from it.
-    assert!(circuits(&world) <= 2);
+    assert!(world.relays.iter().all(|relay| relay.passed_bytes == 0));
     assert!(both_by("relay")(&world));
 }
 
@@ -190,4 +191,25 @@ fn what_looks_like_wireguard_may_be_dropped() {
     ping_both_ways(&mut world, 20 * SECOND);
     // With a number before it, it does not look so.
     assert!(ping_until(&mut world, 30, both_by("udp-relay")).is_some(), "{}", world.path(0, 1));
+}
+
+#[test]
+fn where_lengths_or_times_are_hidden_nothing_leaves_the_streams() {
+    let mut world = apart();
+    assert!(ping_until(&mut world, 10, both_by("udp-relay")).is_some());
+    let change = SettingsChange { padding: Some(Padding::Buckets), ..SettingsChange::default() };
+    world.admin(AdminRequest::ChangeSettings(change));
+    assert!(ping_until(&mut world, 5, both_by("relay")).is_some(), "{}", world.path(0, 1));
+    assert_eq!(ping_until(&mut world, 30, |world| !both_by("relay")(world)), None);
+}
+
+#[test]
+fn who_gets_another_kind_of_address_shows_itself_from_there() {
+    let mut world = at(1, &[Place::Ipv6Only, Place::Symmetric]);
+    ping_both_ways(&mut world, 10 * SECOND);
+    assert!(ping_until(&mut world, 10, both_by("udp-relay")).is_some(), "{}", world.path(0, 1));
+    let site = Place::Symmetric.site(&mut world);
+    world.move_node_to_site(0, site);
+    let is_by_ipv4 = |world: &World| both_by("udp-relay")(world) && !world.path(0, 1).contains('[');
+    assert!(ping_until(&mut world, 10, is_by_ipv4).is_some(), "{}", world.path(0, 1));
 }

@@ -7,7 +7,7 @@ use identity::DeviceId;
 use path::{Alias, Message, Path};
 use relay_proto::{CircuitBinding, CircuitKey, CircuitOffer};
 
-use super::Carrier;
+use super::{Carrier, END_KEPT};
 use crate::context::Context;
 use crate::engine::Engine;
 use crate::io::Transmit;
@@ -40,7 +40,7 @@ impl Engine {
         (number, key): (u32, CircuitKey),
         now: Instant,
     ) {
-        if self.settings.path.udp {
+        if self.settings.path.udp && !self.hides_traffic() {
             self.join_circuit((relay, peer), (number, key), now);
         }
     }
@@ -54,14 +54,22 @@ impl Engine {
     ) {
         let Some(at) = self.relay_address(relay) else { return };
         let place = (Carrier::Relay(relay), peer);
-        if self.circuits.changes_too_soon(place, number, now) {
+        if self.circuits.changes_too_soon(place, number, now)
+            || self.circuits.is_of_another((at, number), peer)
+        {
             return;
         }
-        if let Some(end) = self.circuits.set_end(place, Some(number), now) {
-            end.binding = Some((at, CircuitBinding::new(number, key, now)));
-            self.announce_circuits(peer, now);
-            self.schedule.publish();
+        let works = self.peers.get(peer).is_some_and(|peer| self.circuits.reach(peer));
+        self.circuits.set_end(place, Some(number), now);
+        let Some(end) = self.circuits.end_mut(place) else { return };
+        match &mut end.binding {
+            Some(_) if works => {}
+            // To the relay this device may be elsewhere, as behind a translator that has forgotten.
+            Some((before, binding)) if *before == at => binding.handle_network_change(now),
+            binding => *binding = Some((at, CircuitBinding::new(number, key, now))),
         }
+        self.announce_circuits(peer, now);
+        self.schedule.publish();
         self.show_places(now);
     }
 
@@ -77,15 +85,17 @@ impl Engine {
 
     /// Takes a datagram if it is a relay's answer to such a message.
     pub(crate) fn take_bound(&mut self, from: SocketAddr, datagram: &[u8], now: Instant) -> bool {
-        let ends = self.circuits.ends.values_mut();
-        let answered = ends
-            .filter_map(|end| end.binding.as_mut().map(|binding| (end.peer, binding)))
-            .find_map(|(peer, (at, binding))| {
-                (*at == from && binding.handle_answer(datagram, now)).then_some(peer)
-            });
-        let Some(peer) = answered else { return false };
+        let answered = self.circuits.ends.values_mut().find_map(|end| {
+            let (at, binding) = end.binding.as_mut()?;
+            (*at == from && binding.handle_answer(datagram, now)).then_some(end)
+        });
+        let Some(end) = answered else { return false };
+        // The relay forgets it where nobody asks any more, and does not answer then.
+        end.until = now + END_KEPT;
+        let peer = end.peer;
         self.show_places(now);
         self.announce_circuits(peer, now);
+        self.schedule.publish();
         true
     }
 

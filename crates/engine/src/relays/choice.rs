@@ -103,11 +103,11 @@ impl Relays {
             .or_else(|| relays().find(|relay| self.serves(*relay)))
     }
 
-    /// The relays that may pass datagrams on to somebody who said to be at `relays`: the one that frames take, then those where
-    /// this device is at home, as far as one of their addresses is known to answer.
+    /// The relays that may pass datagrams on to somebody of these groups who said to be at `relays`: the one that frames take,
+    /// then those where this device is at home, as far as one of their addresses is known to answer.
     pub(crate) fn carriers(
         &self,
-        relays: &[DeviceId],
+        (relays, groups): (&[DeviceId], &[GroupName]),
         answers: impl Fn(SocketAddr) -> bool,
     ) -> Vec<DeviceId> {
         let route = self.route(relays);
@@ -116,14 +116,16 @@ impl Relays {
         let is_ready = |relay: &DeviceId| {
             let mut addresses = self.datagram_addresses(*relay).iter();
             let takes_datagrams = addresses.any(|address| answers(*address));
-            takes_datagrams && self.is_attached(*relay) && self.is_well(*relay)
+            let serves = self.entries.get(relay).is_some_and(|entry| entry.serves(groups));
+            takes_datagrams && serves && self.is_attached(*relay) && self.is_well(*relay)
         };
         all.filter(is_ready).collect()
     }
 
-    /// Where a relay takes datagrams.
+    /// Where a relay takes datagrams, if it serves this device.
     pub(crate) fn datagram_addresses(&self, relay: DeviceId) -> &[SocketAddr] {
-        self.entries.get(&relay).map_or(&[], |entry| &entry.stun)
+        let entry = self.entries.get(&relay).filter(|entry| entry.serves(&self.groups));
+        entry.map_or(&[], |entry| &entry.stun)
     }
 
     /// Whether this device may attach there.

@@ -21,7 +21,7 @@ const REFRESH: Duration = Duration::from_secs(20);
 pub struct CircuitBinding {
     number: u32,
     key: CircuitKey,
-    /// What the relay wants to have repeated: it depends on where this end is.
+    /// What the relay wants to have repeated: it depends on where this end is, and on the time.
     nonce: Nonce,
     is_bound: bool,
     /// Messages that got no answer so far.
@@ -56,16 +56,18 @@ impl CircuitBinding {
 
     /// Takes a datagram from the relay's address; true if it is an answer.
     pub fn handle_answer(&mut self, datagram: &[u8], now: Instant) -> bool {
-        let Some((_, message)) =
-            about(Kind::Bound, datagram).filter(|(number, _)| *number == self.number)
-        else {
-            return false;
+        let read = |kind| {
+            let (number, message) = about(kind, datagram)?;
+            self.key.read(message).filter(|_| number == self.number)
         };
-        let Some(nonce) = self.key.read(message) else { return false };
-        let is_expected = nonce == self.nonce;
-        (self.nonce, self.vain) = (nonce, 0);
-        self.is_bound = is_expected;
-        self.next = if is_expected { now + REFRESH } else { now };
+        match (read(Kind::Repeat), read(Kind::Bound)) {
+            (Some(nonce), _) => (self.nonce, self.next) = (nonce, now),
+            (None, Some(nonce)) if nonce == self.nonce => {
+                (self.is_bound, self.next) = (true, now + REFRESH);
+            }
+            (None, _) => return false,
+        }
+        self.vain = 0;
         true
     }
 

@@ -3,14 +3,14 @@
 //! Over its link a member asks for a circuit to another ([`RelayClient::request_circuit`](crate::RelayClient::request_circuit)).
 //! The relay gives it a number and a key for each end ([`CircuitOffer`]), and the member hands the other end its own, sealed from end to
 //! end. Each then shows the relay where it is ([`CircuitBinding`]): it says so under its key, the relay answers with a nonce that
-//! depends on the address from which that came, and what repeats it counts. From then on the relay passes on what comes from
+//! depends on the time and on the address from which that came, and what repeats it counts. From then on the relay passes on what comes from
 //! one end's address with the circuit's number before it ([`Head`]) to the other's, and nothing else. Both ways no more leaves
 //! than came.
 
 mod end;
 mod wire;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,12 @@ use wire::{Kind, Nonce, about, mac};
 const KEPT: Duration = Duration::from_secs(60);
 /// Circuits of one network that one member asked for.
 const MAX_ASKED: usize = 64;
+/// What an end has to repeat counts for so long, and once more: an observer has no longer to pretend that it moved back.
+const SLOT: Duration = Duration::from_secs(60);
+/// Where there is no room, what has ended is looked for so often.
+const REVIEW: Duration = Duration::from_secs(1);
+/// Devices of which it is remembered that they are served no more.
+const MAX_EXPELLED: usize = 4_096;
 
 /// What a member that asked for a circuit gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,6 +103,10 @@ pub struct Circuits {
     asked: HashMap<(NetworkId, DeviceId), usize>,
     /// Bytes that were passed on for each network and not taken yet.
     forwarded: BTreeMap<NetworkId, u64>,
+    /// Devices that are served no more.
+    expelled: BTreeSet<(NetworkId, DeviceId)>,
+    started: Instant,
+    reviewed: Instant,
 }
 
 /// A network, and two of its devices in their order.
@@ -120,7 +130,7 @@ struct End {
 impl Circuits {
     /// No circuit yet; so many may be, and each end may send so much.
     #[must_use]
-    pub fn new((limit, rate): (usize, Rate), rng: &mut dyn CryptoRng) -> Self {
+    pub fn new((limit, rate): (usize, Rate), rng: &mut dyn CryptoRng, now: Instant) -> Self {
         let mut secret = Zeroizing::new([0; 32]);
         rng.fill_bytes(&mut *secret);
         Self {
@@ -131,6 +141,9 @@ impl Circuits {
             numbers: BTreeMap::new(),
             asked: HashMap::new(),
             forwarded: BTreeMap::new(),
+            expelled: BTreeSet::new(),
+            started: now,
+            reviewed: now,
         }
     }
 
@@ -142,6 +155,9 @@ impl Circuits {
         rng: &mut dyn CryptoRng,
         now: Instant,
     ) -> Option<CircuitOffer> {
+        if [from, to].iter().any(|end| self.expelled.contains(&(network, *end))) {
+            return None;
+        }
         let pair = (network, [from.min(to), from.max(to)]);
         let number = match self.numbers.get(&pair) {
             Some(number) => *number,
@@ -164,7 +180,7 @@ impl Circuits {
         now: Instant,
     ) -> Option<u32> {
         let (network, [one, other]) = pair;
-        if self.circuits.len() >= self.limit {
+        if self.circuits.len() >= self.limit && now >= self.reviewed + REVIEW {
             self.expire(now);
         }
         let asked = self.asked.get(&(network, from)).copied().unwrap_or(0);
@@ -189,16 +205,23 @@ impl Circuits {
     }
 
     /// Takes a datagram by which an end shows where it is; what to answer to there, which is not longer.
-    pub fn handle_bind(&mut self, from: Place, datagram: &[u8]) -> Option<[u8; BIND_LEN]> {
+    pub fn handle_bind(
+        &mut self,
+        from: Place,
+        datagram: &[u8],
+        now: Instant,
+    ) -> Option<[u8; BIND_LEN]> {
         let (number, message) = about(Kind::Bind, datagram)?;
+        let slot = now.saturating_duration_since(self.started).as_secs() / SLOT.as_secs();
         let circuit = self.circuits.get_mut(&number)?;
         let (repeated, end) =
             circuit.ends.iter_mut().find_map(|end| Some((end.key.read(message)?, end)))?;
-        let nonce = nonce(&self.secret, number, &from);
-        if repeated == nonce {
+        let nonce = |slot| nonce(&self.secret, (number, slot), &from);
+        if repeated == nonce(slot) || repeated == nonce(slot.saturating_sub(1)) {
             end.place = Some(from);
+            return Some(end.key.write(Kind::Bound, number, repeated));
         }
-        Some(end.key.write(Kind::Bound, number, nonce))
+        Some(end.key.write(Kind::Repeat, number, nonce(slot)))
     }
 
     /// Where datagrams go that came from there with this before them, `bytes` of them together.
@@ -221,6 +244,7 @@ impl Circuits {
 
     /// Forgets what nobody asks for any more.
     pub fn expire(&mut self, now: Instant) {
+        self.reviewed = now;
         self.retain(|circuit| circuit.until > now);
     }
 
@@ -233,10 +257,25 @@ impl Circuits {
         });
     }
 
+    /// Passes nothing on any more for a device that a network serves no more, until it is [admitted](Self::admit) again.
+    pub fn expel(&mut self, network: NetworkId, device: DeviceId) {
+        if self.expelled.len() >= MAX_EXPELLED {
+            self.expelled.pop_first();
+        }
+        self.expelled.insert((network, device));
+        self.retain(|circuit| circuit.pair.0 != network || !circuit.pair.1.contains(&device));
+    }
+
+    /// A device is served.
+    pub fn admit(&mut self, network: NetworkId, device: DeviceId) {
+        self.expelled.remove(&(network, device));
+    }
+
     /// Passes nothing on any more for a network.
     pub fn forget(&mut self, network: NetworkId) {
         self.retain(|circuit| circuit.pair.0 != network);
         self.forwarded.remove(&network);
+        self.expelled.retain(|(of, _)| *of != network);
     }
 
     /// Bytes of a network that were passed on since [`Self::take_forwarded`].
@@ -281,14 +320,15 @@ impl Circuits {
     }
 }
 
-/// What an end at this place has to repeat.
-fn nonce(secret: &[u8; 32], number: u32, place: &Place) -> Nonce {
+/// What an end at this place has to repeat at this time.
+fn nonce(secret: &[u8; 32], (number, slot): (u32, u64), place: &Place) -> Nonce {
     let ip = match place.remote.ip() {
         IpAddr::V4(ip) => ip.to_ipv6_mapped(),
         IpAddr::V6(ip) => ip,
     };
     let port = place.remote.port().to_be_bytes();
     let socket = (place.socket as u64).to_be_bytes();
-    let whole = mac(secret, &[&number.to_be_bytes(), &socket, &ip.octets(), &port]);
+    let (number, slot) = (number.to_be_bytes(), slot.to_be_bytes());
+    let whole = mac(secret, &[&number, &slot, &socket, &ip.octets(), &port]);
     *whole.first_chunk().expect("a tag is longer")
 }

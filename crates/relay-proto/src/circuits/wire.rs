@@ -81,13 +81,15 @@ fn number([_, a, b, c]: [u8; HEAD_LEN]) -> u32 {
 /// What an end repeats to show that it is where it says.
 pub(crate) type Nonce = [u8; NONCE_LEN];
 
-/// Which of the two messages.
+/// Which of the messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// An end says that it is here.
     Bind = 7,
-    /// The relay says what to repeat; that is enough once it was repeated.
-    Bound = 8,
+    /// The relay says what to repeat.
+    Repeat = 8,
+    /// That was repeated: the end is where it says.
+    Bound = 9,
 }
 
 /// Proves one end of a circuit to the relay, and the relay to that end.

@@ -30,8 +30,9 @@ struct Relay {
 impl Relay {
     fn new(limit: usize, rate: Rate) -> Self {
         let mut rng = ChaCha20Rng::seed_from_u64(1);
-        let circuits = Circuits::new((limit, rate), &mut rng);
-        Self { circuits, rng, now: Instant::now() }
+        let now = Instant::now();
+        let circuits = Circuits::new((limit, rate), &mut rng, now);
+        Self { circuits, rng, now }
     }
 
     fn open(&mut self, ends: [DeviceId; 2]) -> Option<CircuitOffer> {
@@ -43,7 +44,8 @@ impl Relay {
         let mut sent = 0;
         while let Some(message) = binding.poll_transmit(self.now) {
             sent += 1;
-            let answer = self.circuits.handle_bind(at, &message).expect("the relay answers");
+            let answer =
+                self.circuits.handle_bind(at, &message, self.now).expect("the relay answers");
             assert!(binding.handle_answer(&answer, self.now));
         }
         sent
@@ -130,16 +132,16 @@ fn only_who_has_the_key_and_hears_the_answer_is_an_end() {
     let (home, victim) = (place(0, "192.0.2.1:1000"), place(0, "192.0.2.66:6"));
     let mut end = CircuitBinding::new(number, alice, relay.now);
     let first = end.poll_transmit(relay.now).expect("it shows where it is");
-    let answer = relay.circuits.handle_bind(home, &first).expect("the relay answers");
+    let answer = relay.circuits.handle_bind(home, &first, relay.now).expect("the relay answers");
     assert_eq!((first.len(), answer.len()), (BIND_LEN, BIND_LEN), "nobody is flooded by answers");
     assert!(end.handle_answer(&answer, relay.now));
     let second = end.poll_transmit(relay.now).expect("it repeats what the relay said");
-    assert!(relay.circuits.handle_bind(home, &second).is_some());
+    assert!(relay.circuits.handle_bind(home, &second, relay.now).is_some());
     let mut bobs = CircuitBinding::new(number, bob, relay.now);
     let away = place(0, "192.0.2.2:2");
     relay.bind(&mut bobs, away);
     // From elsewhere, as an eavesdropper would send it, it only leads to another question.
-    let other = relay.circuits.handle_bind(victim, &second).expect("the relay answers");
+    let other = relay.circuits.handle_bind(victim, &second, relay.now).expect("the relay answers");
     assert_ne!(answer, other);
     assert_eq!(relay.pass_on(home, number, 1), Some(away));
     assert_eq!(relay.pass_on(victim, number, 1), None);
@@ -147,7 +149,7 @@ fn only_who_has_the_key_and_hears_the_answer_is_an_end() {
     let foreign = CircuitKey::from_bytes([9; 16]);
     let mut stranger = CircuitBinding::new(number, foreign, relay.now);
     let asked = stranger.poll_transmit(relay.now).expect("it shows where it is");
-    assert_eq!(relay.circuits.handle_bind(victim, &asked), None);
+    assert_eq!(relay.circuits.handle_bind(victim, &asked, relay.now), None);
     assert!(!stranger.handle_answer(&answer, relay.now), "it is no answer to this end");
     assert!(!end.handle_answer(&second, relay.now), "a question is no answer");
 }
@@ -197,8 +199,58 @@ fn what_nobody_asks_for_is_forgotten_as_is_what_the_revoked_have() {
     let revocations = network.revocations_of(RevocationTarget::Device(alice));
     circuits.set_revocations(network.id(), &revocations);
     assert_eq!(circuits.len(), 2, "that of others, and that of another network");
+    // Who is served no more for another reason, as when its invite was revoked, is nobody's end until it is served again.
+    circuits.expel(network.id(), carol);
+    assert_eq!(circuits.len(), 1);
+    assert!(circuits.open(network.id(), [bob, carol], &mut relay.rng, relay.now).is_none());
+    circuits.admit(network.id(), carol);
+    assert!(circuits.open(network.id(), [bob, carol], &mut relay.rng, relay.now).is_some());
     circuits.forget(network.id());
     assert_eq!(circuits.len(), 1);
+}
+
+#[test]
+fn whose_membership_is_revoked_is_served_no_more_and_who_is_replaced_goes_on() {
+    let network = Network::new(1);
+    let mut world = World::new(&[&network], Limits::default());
+    let (alice, bob) = (network.member(1), network.member(2));
+    let id = world.join(&network, &alice);
+    world.open(&network, network.config(&bob, 1));
+    world.open(&network, network.config(&bob, 2));
+    world.settle();
+    let expelled = |world: &World, device| {
+        let expelled = ServerEvent::Expelled { network: network.id(), device };
+        world.events.contains(&expelled)
+    };
+    let mut targets = alice.chain.targets().into_iter();
+    let target = targets.find(|target| matches!(target, RevocationTarget::Serial(_)));
+    let revocations = network.revocations_of(target.expect("its membership has a serial"));
+    world.server.set_revocations(network.id(), &revocations, world.now);
+    world.settle();
+    assert!(world.closed(id).is_some() && expelled(&world, alice.key.id()));
+    assert!(!expelled(&world, bob.key.id()), "another connection of it counts");
+}
+
+#[test]
+fn what_an_end_repeats_counts_for_two_minutes_at_most() {
+    let (mut relay, number, [one, _], _) = joined();
+    let CircuitOffer { keys: [key, _], .. } = relay.open([ALICE, BOB]).expect("it is there");
+    let mut end = CircuitBinding::new(number, key, relay.now);
+    let asked = end.poll_transmit(relay.now).expect("it is due");
+    let answer = relay.circuits.handle_bind(one, &asked, relay.now).expect("an answer");
+    assert!(end.handle_answer(&answer, relay.now));
+    let repeated = end.poll_transmit(relay.now).expect("it repeats");
+    let moved = place(0, "198.51.100.7:7");
+    let is_moved_back = |relay: &mut Relay, after| {
+        relay.now += Duration::from_secs(after);
+        relay.open([ALICE, BOB]).expect("somebody asks");
+        let CircuitOffer { keys: [key, _], .. } = relay.open([ALICE, BOB]).expect("it is there");
+        relay.bind(&mut CircuitBinding::new(number, key, relay.now), moved);
+        let _ = relay.circuits.handle_bind(one, &repeated, relay.now);
+        relay.pass_on(one, number, 1).is_some()
+    };
+    assert!(is_moved_back(&mut relay, 30), "who is there may say so");
+    assert!(!is_moved_back(&mut relay, 120));
 }
 
 #[test]
@@ -264,7 +316,7 @@ proptest! {
         let [_, a, b, c] = number.to_be_bytes();
         let aimed = [&[kind, a, b, c][..], &bytes].concat();
         for datagram in [&bytes, &aimed] {
-            prop_assert_eq!(relay.circuits.handle_bind(from, datagram), None);
+            prop_assert_eq!(relay.circuits.handle_bind(from, datagram, relay.now), None);
             prop_assert!(!alice.handle_answer(datagram, relay.now));
             if let Some(head) = Head::of(datagram) {
                 let passed = relay.circuits.pass_on(&from, head, 1, relay.now);

@@ -328,6 +328,7 @@ impl World {
             | ServerEvent::Attached { .. }
             | ServerEvent::Misdirected { .. }
             | ServerEvent::Dial { .. }
+            | ServerEvent::Expelled { .. }
             | ServerEvent::CircuitWanted { .. }
             | ServerEvent::Detached { .. } => None,
         })

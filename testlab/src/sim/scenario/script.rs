@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::places::Place;
 use crate::sim::{
-    Dependence, EdgeKind, INTERNET, NatBehaviour, Ports, Quality, SiteId, Underlay, World,
+    Dependence, EdgeKind, INTERNET, NatBehaviour, Ports, Quality, SiteId, Streams, Underlay, World,
 };
 
 /// Actions of one script; what comes after them is passed over.
@@ -60,7 +60,9 @@ impl Place {
             Self::CountingCarrier => return behind_carrier(home, counting, underlay),
             Self::Counting => EdgeKind::Nat(counting),
             Self::Ipv6Only => EdgeKind::Ipv6,
-            Self::NoUdp => EdgeKind::NoUdp,
+            Self::NoUdp => EdgeKind::Streams(Streams::All),
+            Self::Https => EdgeKind::Streams(Streams::Https),
+            Self::Proxy => EdgeKind::Streams(Streams::Proxy),
         };
         underlay.add_site(INTERNET, kind)
     }
@@ -204,9 +206,12 @@ impl Reader<'_> {
 
     fn place(&mut self) -> Place {
         // What was added later has numbers of its own, so that committed scripts keep their meaning.
-        let byte = usize::from(self.byte());
-        let (first, later) = Place::ALL.split_at(10);
-        byte.checked_sub(240).map_or(first[byte % first.len()], |index| later[index % later.len()])
+        match usize::from(self.byte()) {
+            byte @ ..240 => Place::ALL[byte % 10],
+            byte @ 240..254 => Place::ALL[10 + (byte - 240) % 3],
+            254 => Place::Https,
+            _ => Place::Proxy,
+        }
     }
 
     fn quality(&mut self) -> Quality {
