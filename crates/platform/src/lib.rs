@@ -20,6 +20,7 @@
 //! | `queues` | [`Queues`]: those of a TUN, one for each flow, read in turns |
 //! | [`udp`] | [`UdpSocket`]: batches with segmentation offload and sticky source addresses |
 //! | [`poll`] | [`Poller`], [`Waker`], [`Timer`] for threads without a runtime |
+//! | `worker` | [`Worker`]: such a thread, which ends when it is dropped |
 //! | [`links`] | addresses, routes, MTU, and what changes about them |
 //! | [`journal`] | what was changed and has to be undone |
 //! | [`resolver`] | making a stub the system's resolver |
@@ -45,11 +46,13 @@ mod queues;
 pub mod resolver;
 pub mod tun;
 pub mod udp;
+mod worker;
 
 pub use poll::{Interest, Poller, Timer, Waker};
 pub use queues::Queues;
 pub use tun::{Tun, TunConfig, TunError};
 pub use udp::{ReceiveBatch, Transmit, UdpConfig, UdpSocket};
+pub use worker::{Stop, Worker};
 
 /// What became of a packet that was handed to the system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

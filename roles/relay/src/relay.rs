@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use control_proto::limits::CAPABILITY;
 use identity::{CertificateChain, DeviceId, NetworkId, Padding, Revocations, Shaping};
 use noise_channel::{ClockOffset, Now};
-use platform::UdpSocket;
+use platform::{UdpSocket, Worker};
 use relay_proto::{
     Circuits, ClientConfig, ConnectionId, Limits, LoadReport, RelayNetwork, RelayServer,
     ServerEvent,
@@ -25,7 +25,7 @@ use websocket::{Listener, Receiver, Sender, Upgrade, WebSocket};
 
 use crate::cpu::CpuMeter;
 use crate::mesh::Dial;
-use crate::udp::{SharedCircuits, UdpThread, bind, lock};
+use crate::udp::{SharedCircuits, bind, lock, serve};
 use crate::{Capture, clock};
 
 /// A connection that is to be closed may take this long for its last messages.
@@ -59,7 +59,7 @@ pub struct Relay {
     shared: Arc<Shared>,
     tasks: Arc<Tasks>,
     stun: Arc<[SocketAddr]>,
-    _udp: Arc<UdpThread>,
+    _udp: Arc<Worker>,
 }
 
 impl Relay {
@@ -86,7 +86,7 @@ impl Relay {
             sockets.extend(bound);
         }
         let shared = Arc::new(Shared::new(config.limits, config.capture));
-        let udp = Arc::new(UdpThread::start(sockets, Arc::clone(&shared.circuits))?);
+        let udp = Arc::new(serve(sockets, Arc::clone(&shared.circuits))?);
         tasks.spawn(run_timers(Arc::downgrade(&shared), Arc::clone(&shared.timer)));
         Ok(Self { shared, tasks: Arc::new(tasks), stun: addresses.into(), _udp: udp })
     }

@@ -4,15 +4,13 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use path::stun::{Port, is_stun};
 use platform::poll::ReadySet;
 use platform::udp::{Datagram, Source};
-use platform::{Interest, Poller, ReceiveBatch, Transmit, UdpConfig, UdpSocket, Waker};
+use platform::{Interest, Poller, ReceiveBatch, Stop, Transmit, UdpConfig, UdpSocket, Worker};
 use relay_proto::{Circuits, Head, Place};
 use tracing::warn;
 
@@ -52,66 +50,40 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<Vec<UdpSocket>> {
     Ok(sockets)
 }
 
-/// The running thread; dropping it ends it.
-#[derive(Debug)]
-pub(crate) struct UdpThread {
-    shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    waker: Waker,
-    stop: AtomicBool,
-}
-
-impl UdpThread {
-    pub(crate) fn start(sockets: Vec<UdpSocket>, circuits: SharedCircuits) -> io::Result<Self> {
-        let shared = Arc::new(Shared { waker: Waker::new()?, stop: AtomicBool::new(false) });
-        let poller = Poller::new()?;
-        poller.add(&shared.waker, WAKE, Interest::Read)?;
-        for (token, socket) in (SOCKETS..).zip(&sockets) {
-            poller.add(socket, token, Interest::Read)?;
-        }
-        let server = Server { sockets, circuits, budget: Budget::new(Instant::now()) };
-        let seen = Arc::clone(&shared);
-        let run = move || {
-            if let Err(error) = server.run(poller, &seen) {
-                warn!(%error, "nothing is answered or passed on over UDP any more");
-            }
-        };
-        let thread = std::thread::Builder::new().name("udp".to_owned()).spawn(run)?;
-        Ok(Self { shared, thread: Some(thread) })
+/// Answers and passes on at these sockets until the thread is dropped.
+pub(crate) fn serve(sockets: Vec<UdpSocket>, circuits: SharedCircuits) -> io::Result<Worker> {
+    let stop = Arc::new(Stop::new()?);
+    let poller = Poller::new()?;
+    poller.add(stop.waker(), WAKE, Interest::Read)?;
+    for (token, socket) in (SOCKETS..).zip(&sockets) {
+        poller.add(socket, token, Interest::Read)?;
     }
-}
-
-impl Drop for UdpThread {
-    fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Release);
-        self.shared.waker.wake();
-        if let Some(thread) = self.thread.take() {
-            // A thread that panicked has told so already.
-            let _ = thread.join();
+    let budget = Budget::new(Instant::now());
+    let server = Server { sockets, circuits, budget, stop: Arc::clone(&stop) };
+    Worker::start("udp", stop, || {
+        if let Err(error) = server.run(poller) {
+            warn!(%error, "nothing is answered or passed on over UDP any more");
         }
-    }
+    })
 }
 
 struct Server {
     sockets: Vec<UdpSocket>,
     circuits: SharedCircuits,
     budget: Budget,
+    stop: Arc<Stop>,
 }
 
 impl Server {
-    fn run(mut self, mut poller: Poller, shared: &Shared) -> io::Result<()> {
+    fn run(mut self, mut poller: Poller) -> io::Result<()> {
         let mut batch = ReceiveBatch::new(RECEIVE_SLOTS);
         let mut review = Instant::now() + REVIEW;
-        while !shared.stop.load(Ordering::Acquire) {
+        while !self.stop.is_wanted() {
             let mut sockets = ReadySet::default();
             let patience = review.saturating_duration_since(Instant::now());
             for ready in poller.wait(Some(patience))? {
                 match ready.token {
-                    WAKE => shared.waker.reset(),
+                    WAKE => self.stop.waker().reset(),
                     token => sockets.insert(token - SOCKETS),
                 }
             }

@@ -7,7 +7,7 @@ use engine::Outbound;
 use testlab::places::Place;
 use testlab::sim::{HostId, INTERNET, Setup, World};
 
-use crate::world::{MINUTE, SECOND, joined, ping_both_ways, sealed_to_node_1};
+use crate::world::{MINUTE, SECOND, both_by, joined, ping_both_ways, ping_until, sealed_to_node_1};
 
 /// The node that may pass on.
 const GATEWAY: usize = 2;
@@ -40,24 +40,6 @@ fn let_pass(world: &mut World, group: &str) {
     let peer_relays = Some(vec![group.to_owned()]);
     let change = SettingsChange { peer_relays, ..SettingsChange::default() };
     world.admin(AdminRequest::ChangeSettings(change));
-}
-
-/// Lets a node ping the other four times a second until something holds; how many seconds that took.
-fn ping_until(world: &mut World, seconds: u32, holds: impl Fn(&World) -> bool) -> Option<u32> {
-    for passed in 0..=seconds {
-        if holds(world) {
-            return Some(passed);
-        }
-        for _ in 0..4 {
-            world.ping(0, 1);
-            world.run_for(SECOND / 4);
-        }
-    }
-    None
-}
-
-fn both_by(kind: &'static str) -> impl Fn(&World) -> bool {
-    move |world| world.path(0, 1).starts_with(kind) && world.path(1, 0).starts_with(kind)
 }
 
 fn relayed_bytes(world: &World) -> u64 {

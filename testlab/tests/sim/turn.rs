@@ -4,7 +4,7 @@ use control_proto::{AdminRequest, SettingsChange, TurnText};
 use testlab::places::Place;
 use testlab::sim::{Setup, TurnHost, World};
 
-use crate::world::{MINUTE, SECOND, ping_both_ways};
+use crate::world::{MINUTE, SECOND, both_by, ping_both_ways};
 
 /// Two nodes behind translators with ports at random, in a network that has a TURN server.
 fn apart() -> World {
@@ -46,10 +46,6 @@ fn ping_until(world: &mut World, seconds: u32, holds: impl Fn(&World) -> bool) -
         world.run_for(SECOND);
     }
     holds(world)
-}
-
-fn both_by(kind: &'static str) -> impl Fn(&World) -> bool {
-    move |world| world.path(0, 1).starts_with(kind) && world.path(1, 0).starts_with(kind)
 }
 
 #[test]

@@ -8,7 +8,7 @@ use identity::Padding;
 use testlab::places::Place;
 use testlab::sim::{HostId, RelayHost, World};
 
-use crate::world::{MINUTE, SECOND, at, ping_both_ways};
+use crate::world::{MINUTE, SECOND, at, both_by, ping_both_ways, ping_until};
 
 /// Traffic is lost for so many seconds at most when a relay is gone.
 const OUTAGE: u32 = 3;
@@ -18,24 +18,6 @@ fn apart() -> World {
     let mut world = at(1, &[Place::Symmetric; 2]);
     ping_both_ways(&mut world, 10 * SECOND);
     world
-}
-
-/// Lets a node ping the other four times a second until something holds; how many seconds that took.
-fn ping_until(world: &mut World, seconds: u32, holds: impl Fn(&World) -> bool) -> Option<u32> {
-    for passed in 0..=seconds {
-        if holds(world) {
-            return Some(passed);
-        }
-        for _ in 0..4 {
-            world.ping(0, 1);
-            world.run_for(SECOND / 4);
-        }
-    }
-    None
-}
-
-fn both_by(kind: &'static str) -> impl Fn(&World) -> bool {
-    move |world| world.path(0, 1).starts_with(kind) && world.path(1, 0).starts_with(kind)
 }
 
 /// The relay that passes datagrams on from node 0.

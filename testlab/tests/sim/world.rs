@@ -40,6 +40,29 @@ pub(crate) fn ping_both_ways(world: &mut World, patience: Duration) {
     assert!(world.ping_until_answered(1, 0, patience), "1 reaches 0");
 }
 
+/// Lets node 0 ping node 1 four times a second until something holds; how many seconds that took.
+pub(crate) fn ping_until(
+    world: &mut World,
+    seconds: u32,
+    holds: impl Fn(&World) -> bool,
+) -> Option<u32> {
+    for passed in 0..=seconds {
+        if holds(world) {
+            return Some(passed);
+        }
+        for _ in 0..4 {
+            world.ping(0, 1);
+            world.run_for(SECOND / 4);
+        }
+    }
+    None
+}
+
+/// Whether nodes 0 and 1 reach each other by paths of this kind.
+pub(crate) fn both_by(kind: &'static str) -> impl Fn(&World) -> bool {
+    move |world| world.path(0, 1).starts_with(kind) && world.path(1, 0).starts_with(kind)
+}
+
 /// A world in which node 0 sends directly to node 1.
 pub(crate) fn with_direct_path() -> World {
     let mut world = joined(Setup::default());

@@ -15,19 +15,12 @@ mod outlet;
 mod pool;
 mod worker;
 
-use std::{
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::JoinHandle,
-};
+use std::{io, sync::Arc};
 
 use bytes::BytesMut;
 use engine::{HostPacket, Notice};
 use packet::{Merging, Offload, Segmentation};
-use platform::{Queues, Waker};
+use platform::{Queues, Stop};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 pub(crate) use outlet::{Buffers, Outlet};
@@ -100,27 +93,14 @@ impl Upcalls {
 pub(crate) struct DataThreads {
     queues: Queues,
     /// They end with it.
-    _threads: Vec<DataThread>,
-}
-
-#[derive(Debug)]
-struct DataThread {
-    shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
-}
-
-/// What both sides of a data thread see.
-#[derive(Debug)]
-struct Shared {
-    waker: Waker,
-    stop: AtomicBool,
+    _threads: Vec<platform::Worker>,
 }
 
 impl DataThreads {
     /// Starts so many threads, each with a share of the queues, of which there are at least as many, and sockets of its
     /// own out of those of `outlet`.
     pub(crate) fn start(queues: Queues, threads: usize, outlet: &Outlet) -> io::Result<Self> {
-        let start = |one| DataThread::start(queues.of_thread(one, threads), outlet.for_thread(one));
+        let start = |one| start(queues.of_thread(one, threads), outlet.for_thread(one));
         let threads = (0..threads).map(start).collect::<io::Result<_>>()?;
         Ok(Self { queues, _threads: threads })
     }
@@ -138,13 +118,10 @@ impl DataThreads {
     }
 }
 
-impl DataThread {
-    fn start(queues: Queues, outlet: Outlet) -> io::Result<Self> {
-        let shared = Arc::new(Shared { waker: Waker::new()?, stop: AtomicBool::new(false) });
-        let worker = worker::Worker::new(queues, outlet, shared.clone())?;
-        let thread = std::thread::Builder::new().name("data".into()).spawn(move || worker.run())?;
-        Ok(Self { shared, thread: Some(thread) })
-    }
+fn start(queues: Queues, outlet: Outlet) -> io::Result<platform::Worker> {
+    let stop = Arc::new(Stop::new()?);
+    let worker = worker::Worker::new(queues, outlet, Arc::clone(&stop))?;
+    platform::Worker::start("data", stop, || worker.run())
 }
 
 /// Whether the host takes a packet as it is.
@@ -153,16 +130,5 @@ fn may_be_written(offload: &Offload, merging: Merging) -> bool {
         Segmentation::None => !offload.needs_checksum || merging.tcp,
         Segmentation::Tcp4 | Segmentation::Tcp6 => merging.tcp,
         Segmentation::Udp => merging.udp,
-    }
-}
-
-impl Drop for DataThread {
-    fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Release);
-        self.shared.waker.wake();
-        if let Some(thread) = self.thread.take() {
-            // A thread that panicked has told so already.
-            let _ = thread.join();
-        }
     }
 }

@@ -1,20 +1,15 @@
 //! What one data thread does.
 
-use std::{
-    error::Error,
-    io,
-    sync::{Arc, atomic::Ordering},
-    time::Instant,
-};
+use std::{error::Error, io, sync::Arc, time::Instant};
 
 use bytes::BytesMut;
 use engine::Inbound;
 use packet::{Coalescer, Offload, Packet};
-use platform::{Interest, Poller, Queues, ReceiveBatch, TunError, UdpSocket, poll::ReadySet};
+use platform::{Interest, Poller, Queues, ReceiveBatch, Stop, TunError, UdpSocket, poll::ReadySet};
 use tracing::{debug, error, trace};
 
 use super::{
-    Shared, Upcall,
+    Upcall,
     outlet::{Buffers, Outlet},
 };
 
@@ -32,16 +27,16 @@ const QUEUES: u64 = 3;
 pub(super) struct Worker {
     queues: Queues,
     outlet: Outlet,
-    shared: Arc<Shared>,
+    stop: Arc<Stop>,
     poller: Poller,
     batch: ReceiveBatch,
     buffers: Buffers,
 }
 
 impl Worker {
-    pub(super) fn new(queues: Queues, outlet: Outlet, shared: Arc<Shared>) -> io::Result<Self> {
+    pub(super) fn new(queues: Queues, outlet: Outlet, stop: Arc<Stop>) -> io::Result<Self> {
         let poller = Poller::new()?;
-        poller.add(&shared.waker, WAKE, Interest::Read)?;
+        poller.add(stop.waker(), WAKE, Interest::Read)?;
         for (token, queue) in (QUEUES..).zip(queues.own()) {
             poller.add(queue, token, Interest::Read)?;
         }
@@ -49,7 +44,7 @@ impl Worker {
             poller.add(&**socket, token, Interest::Read)?;
         }
         let batch = ReceiveBatch::new(RECEIVE_SLOTS);
-        Ok(Self { queues, outlet, shared, poller, batch, buffers: Buffers::new() })
+        Ok(Self { queues, outlet, stop, poller, batch, buffers: Buffers::new() })
     }
 
     pub(super) fn run(mut self) {
@@ -70,11 +65,11 @@ impl Worker {
     fn serve(&mut self) -> Result<(), TunError> {
         let sockets: Vec<_> = self.outlet.sockets.all().cloned().collect();
         let fault = |doing| move |source| TunError::Os { doing, source };
-        while !self.shared.stop.load(Ordering::Acquire) {
+        while !self.stop.is_wanted() {
             let (mut from_host, mut from_network) = (ReadySet::default(), ReadySet::default());
             for ready in self.poller.wait(None).map_err(fault("wait for packets"))? {
                 match ready.token {
-                    WAKE => self.shared.waker.reset(),
+                    WAKE => self.stop.waker().reset(),
                     token @ QUEUES.. => from_host.insert(token - QUEUES),
                     token => from_network.insert(token - SOCKETS),
                 }
