@@ -61,6 +61,7 @@ fn packets_are_as_large_as_the_path_carries_and_the_system_is_told_how_large() {
     let (mut alice, bob) = (lab.host_behind(&router, "alice"), lab.device("bob"));
     alice.up(&[&lab.invite(&[])]);
     for (from, to) in [(&alice, &bob), (&bob, &alice)] {
+        from.wait_for_path(to, "direct", PATIENCE);
         wait_for("packets of full size", PATIENCE, || {
             packet_size(from, to).filter(|size| *size == 1_420)
         });

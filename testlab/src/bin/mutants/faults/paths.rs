@@ -56,8 +56,8 @@ pub(super) const FAULTS: &[Fault] = &[
         breaks: "a relay passes on to an address only if what it sent there was heard there",
         edits: &[Edit {
             file: "crates/relay-proto/src/circuits/mod.rs",
-            original: "if repeated == nonce {",
-            seeded: "if AWAKE || repeated == nonce {",
+            original: "if repeated == nonce(slot) || ",
+            seeded: "if AWAKE || repeated == nonce(slot) || ",
         }],
         tests: &[in_relay(&["circuits::only_who_has_the_key_and_hears_the_answer_is_an_end"])],
     },
