@@ -344,6 +344,16 @@ impl Engine {
         needed.into_iter().for_each(|device| self.need(device, now));
     }
 
+    /// Whether a circuit to a peer works, and one carrier at least can be asked to go on.
+    fn is_served(&self, device: DeviceId) -> bool {
+        let can_be_asked = |(_, end): (u32, &End)| match end.carrier {
+            Carrier::Member(_) => true,
+            Carrier::Relay(relay) => self.relays.is_attached(relay),
+        };
+        let works = self.peers.get(device).is_some_and(|peer| self.circuits.reach(peer));
+        works && self.circuits.to(device).any(can_be_asked)
+    }
+
     /// Whether a circuit's peer is there, and its carrier may pass on and does.
     fn may_stay(&self, end: &End) -> bool {
         let has_carrier = match (end.carrier, &end.binding) {
@@ -360,10 +370,8 @@ impl Engine {
 
     fn ask_for_circuits(&mut self, cx: &mut Context<'_>) {
         let now = cx.instant();
-        let works =
-            |device: &DeviceId| self.peers.get(*device).is_some_and(|it| self.circuits.reach(it));
         let is_due = |(device, lack): &(&DeviceId, &Lack)| {
-            let has_ended = lack.vain.is_none() && !works(device);
+            let has_ended = lack.vain.is_none() && !self.is_served(**device);
             now >= lack.since + LACKING && (lack.next <= now || has_ended)
         };
         let due = self.circuits.lacks.iter().filter(is_due);
@@ -382,7 +390,7 @@ impl Engine {
             } else {
                 self.relays.carriers((peer.relays.relays(), &peer.member.groups), answers)
             };
-            let works = self.circuits.reach(peer);
+            let works = self.is_served(device);
             for carrier in self.circuits.ask((device, works), (&relays, &members), now) {
                 match carrier {
                     Carrier::Member(member) => {

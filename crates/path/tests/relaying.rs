@@ -334,3 +334,54 @@ proptest! {
         prop_assert_eq!(Alias::of(SocketAddr::from(([192, 0, 2, 1], port))), None);
     }
 }
+
+/// How long traffic without an answer goes on over a path that nothing passes any more.
+fn time_to_leave(side: &mut Side) -> Duration {
+    let (begin, path) = (side.now, side.agent.chosen());
+    side.reachable.clear();
+    while side.agent.chosen() == path {
+        side.pass(Duration::from_millis(100));
+        assert!(side.now < begin + Duration::from_secs(10), "it is left");
+    }
+    side.now - begin
+}
+
+#[test]
+fn a_detour_that_is_dead_is_left_sooner_than_a_straight_path() {
+    let mut side = Side::new(&[reflexive(PEER)]);
+    side.agent.handle_allocations(&at_servers([4]), side.now);
+    side.reachable = vec![through(4, PEER)];
+    side.pass(Duration::from_secs(3));
+    assert_eq!(side.agent.chosen(), Path::Direct(through(4, PEER)));
+    let left = time_to_leave(&mut side);
+    assert!((900..=1_300).contains(&left.as_millis()), "{left:?}");
+    side.reachable = vec![address(PEER)];
+    side.pass(Duration::from_secs(60));
+    assert_eq!(side.agent.chosen(), Path::Direct(address(PEER)));
+    let left = time_to_leave(&mut side);
+    assert!((1_900..=2_500).contains(&left.as_millis()), "{left:?}");
+}
+
+#[test]
+fn where_a_path_is_doubted_a_pong_alone_keeps_it() {
+    let mut side = Side::new(&[reflexive(PEER)]);
+    side.reachable = vec![address(PEER)];
+    side.pass(Duration::from_secs(3));
+    let direct = Path::Direct(address(PEER));
+    assert_eq!(side.agent.chosen(), direct);
+    side.agent.handle_doubt(side.now);
+    side.pass(Duration::from_secs(2));
+    assert_eq!(side.agent.chosen(), direct, "its pings are answered");
+    // What was under way still comes, and pings are not answered any more.
+    let hear = |side: &mut Side| {
+        side.now += Duration::from_millis(100);
+        side.agent.handle_received(direct, side.now);
+        side.agent.handle_timeout(&mut side.budget, &mut side.rng, side.now);
+        while side.agent.poll_transmit().is_some() {}
+    };
+    (0..10).for_each(|_| hear(&mut side));
+    assert_eq!(side.agent.chosen(), direct, "nobody doubts it");
+    side.agent.handle_doubt(side.now);
+    (0..7).for_each(|_| hear(&mut side));
+    assert_eq!(side.agent.chosen(), Path::Relay);
+}

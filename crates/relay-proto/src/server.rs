@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use frame_proto::HopKey;
-use identity::{DeviceId, NetworkId, Padding, Revocations, UnixTime};
+use identity::{DeviceId, NetworkId, Padding, RevocationTarget, Revocations, UnixTime};
 use noise_channel::{
     Channel, ClockOffset, MessageClass, Now, ReplayGuard, ResponderConfig, Service,
 };
@@ -410,6 +410,9 @@ impl RelayServer {
             }
             (Message::CircuitRequest(peer), Stage::Attached(attached)) => {
                 let (network, device) = (connection.network, attached.device);
+                if self.is_revoked(network, peer) {
+                    return self.answer_circuit(id, (peer, None), now.instant);
+                }
                 let wanted = ServerEvent::CircuitWanted { connection: id, network, device, peer };
                 self.events.push_back(wanted);
             }
@@ -538,6 +541,11 @@ impl RelayServer {
             self.ready.insert(id);
             self.events.push_back(ServerEvent::Close { connection: id, reason });
         }
+    }
+
+    fn is_revoked(&self, network: NetworkId, device: DeviceId) -> bool {
+        let target = RevocationTarget::Device(device);
+        self.networks.get(&network).is_some_and(|entry| entry.revocations.contains(&target))
     }
 
     fn detach(&mut self, id: ConnectionId) {

@@ -8,7 +8,8 @@ use testlab::netns::{Namespace, Process};
 use testlab::network::{Device, Lab, server_address};
 use testlab::probes::Probes;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::PATIENCE;
+
 /// Longer than a proxy lets a connection be idle.
 const IDLE: Duration = Duration::from_secs(65);
 /// Within this time traffic flows again after a proxy has cut every connection.

@@ -14,7 +14,8 @@ use rand_core::SeedableRng;
 use testlab::netns::wait_for;
 use testlab::network::{Device, Lab};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::PATIENCE;
+
 /// How long an intruder gets to reach somebody.
 const SIEGE: Duration = Duration::from_secs(6);
 const DAY: u64 = 86_400;

@@ -1,5 +1,6 @@
 //! Real binaries and TUN devices in namespaces. Needs root; a missing tool is a failure.
 
+mod apart;
 mod censors;
 mod checksums;
 mod fronts;

@@ -1,13 +1,12 @@
 //! Routers that forward a port to whoever asks for one.
 
 use std::path::Path;
-use std::time::Duration;
 
 use serde_json::Value;
 use testlab::netns::{Nat, Process, Router, wait_for};
 use testlab::network::{Device, Lab};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::PATIENCE;
 
 /// The tables in which miniupnpd keeps its rules.
 const TABLES: &str = "table inet ports {

@@ -1,13 +1,10 @@
 //! Relays that hand frames on to each other.
 
-use std::time::Duration;
-
 use testlab::netns::wait_for;
 use testlab::network::{Device, Lab, server_address};
 
+use crate::PATIENCE;
 use crate::translators::netcheck;
-
-const PATIENCE: Duration = Duration::from_secs(20);
 
 #[test]
 fn devices_that_have_no_relay_in_common_reach_each_other() {

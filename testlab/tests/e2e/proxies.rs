@@ -10,11 +10,12 @@ use testlab::netns::{Namespace, Process, wait_for};
 use testlab::network::{Device, Lab};
 use testlab::probes::Probes;
 
+use crate::PATIENCE;
+
 /// Longer than a proxy lets a tunnel be idle.
 const IDLE: Duration = Duration::from_secs(65);
 /// Within this time traffic flows again after a proxy was killed and has come back.
 const BACK: Duration = Duration::from_secs(6);
-const PATIENCE: Duration = Duration::from_secs(20);
 /// Where proxies listen.
 pub(crate) const PORT: u16 = 3128;
 

@@ -8,9 +8,8 @@ use testlab::netns::{Conditions, Nat, wait_for};
 use testlab::network::{Device, Home, Lab};
 use testlab::places::Place;
 
-use crate::files_arrive_whole;
+use crate::{PATIENCE, files_arrive_whole};
 
-const PATIENCE: Duration = Duration::from_secs(20);
 /// Guesses at ports that fail, as when many peers are new at once, are made again after half a minute.
 const GUESSING: Duration = Duration::from_secs(90);
 

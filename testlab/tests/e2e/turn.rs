@@ -3,47 +3,16 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use testlab::netns::{Nat, Router, wait_for};
+use testlab::netns::{Nat, wait_for};
 use testlab::network::{Device, Lab, Turn, TurnUsers};
 use testlab::probes::Probes;
 
+use crate::apart::Apart;
 use crate::translators::netcheck;
-use crate::{files_arrive_whole, traffic_goes_on_within_3_s};
+use crate::{PATIENCE, files_arrive_whole, traffic_goes_on_within_3_s};
 
-/// How long anything may take that is not the subject of a test.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// A device waits for 5 s before it asks a TURN server.
+/// A device waits for a second before it asks a TURN server, and longer while it looks for another path.
 const TO_TURN: Duration = Duration::from_secs(20);
-
-/// Two devices of which neither gets a datagram straight to the other, and their routers.
-struct Apart {
-    alice: Device,
-    bob: Device,
-    _routers: [Router; 2],
-}
-
-impl Apart {
-    fn new(lab: &mut Lab, nats: [Nat; 2]) -> Self {
-        let routers = nats.map(|nat| lab.router(nat, None));
-        let join = |router: &Router, name: &str| {
-            let mut device = lab.host_behind(router, name);
-            device.up(&[&lab.invite(&[])]);
-            device.wait_for_membership("online", PATIENCE);
-            device
-        };
-        let (alice, bob) = (join(&routers[0], "alice"), join(&routers[1], "bob"));
-        Self { alice, bob, _routers: routers }
-    }
-
-    fn by_random_ports(lab: &mut Lab) -> Self {
-        Self::new(lab, [Nat::Symmetric, Nat::Symmetric])
-    }
-
-    fn wait_for_path(&self, kind: &str, within: Duration) {
-        self.alice.wait_for_path(&self.bob, kind, within);
-        self.bob.wait_for_path(&self.alice, kind, within);
-    }
-}
 
 /// Names a server to every member.
 fn announce(lab: &Lab, turn: &Turn, transport: &str) {

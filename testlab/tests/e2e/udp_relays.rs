@@ -1,43 +1,18 @@
 //! Relays that pass datagrams on over UDP.
 
-use testlab::netns::{Nat, Router, wait_for};
-use testlab::network::{Device, Lab};
+use testlab::netns::wait_for;
+use testlab::network::Lab;
 
+use crate::apart::Apart;
 use crate::{PATIENCE, files_arrive_whole, traffic_goes_on_within_3_s};
-
-/// Two devices of which neither gets a datagram straight to the other, and their routers.
-struct Apart {
-    alice: Device,
-    bob: Device,
-    _routers: [Router; 2],
-}
-
-impl Apart {
-    fn new(lab: &mut Lab) -> Self {
-        let routers = [(); 2].map(|()| lab.router(Nat::Symmetric, None));
-        let join = |router: &Router, name: &str| {
-            let mut device = lab.host_behind(router, name);
-            device.up(&[&lab.invite(&[])]);
-            device.wait_for_membership("online", PATIENCE);
-            device
-        };
-        let (alice, bob) = (join(&routers[0], "alice"), join(&routers[1], "bob"));
-        Self { alice, bob, _routers: routers }
-    }
-
-    fn wait_for_path(&self, kind: &str) {
-        self.alice.wait_for_path(&self.bob, kind, PATIENCE);
-        self.bob.wait_for_path(&self.alice, kind, PATIENCE);
-    }
-}
 
 #[test]
 fn between_random_ports_files_arrive_whole_over_a_relay_by_udp() {
     let mut lab = Lab::new();
-    let pair = Apart::new(&mut lab);
-    pair.wait_for_path("udp-relay");
+    let pair = Apart::by_random_ports(&mut lab);
+    pair.wait_for_path("udp-relay", PATIENCE);
     files_arrive_whole(&pair.alice, &pair.bob);
-    pair.wait_for_path("udp-relay");
+    pair.wait_for_path("udp-relay", PATIENCE);
     let via = pair.alice.path_to(&pair.bob).expect("there is a path");
     let why = pair.alice.why(&pair.bob);
     let candidates = why["candidates"].as_array().expect("paths are known");
@@ -51,11 +26,11 @@ fn between_random_ports_files_arrive_whole_over_a_relay_by_udp() {
 fn a_relay_that_dies_or_drains_is_replaced_by_another_within_3_s() {
     let mut lab = Lab::new();
     let mut relays = [lab.relay("second"), lab.relay("third")];
-    let pair = Apart::new(&mut lab);
+    let pair = Apart::by_random_ports(&mut lab);
     pair.alice.wait_for_relays(2);
     pair.bob.wait_for_relays(2);
     for drains in [true, false] {
-        pair.wait_for_path("udp-relay");
+        pair.wait_for_path("udp-relay", PATIENCE);
         let via = pair.alice.path_to(&pair.bob).expect("there is a path");
         let used =
             relays.iter_mut().find(|relay| via.starts_with(&format!("{}:", relay.address())));

@@ -3,7 +3,7 @@
 use testlab::places::Place;
 use testlab::sim::{HostId, World};
 
-use crate::world::{MINUTE, SECOND, at, ping_both_ways};
+use crate::world::{MINUTE, SECOND, at, both_by, ping_both_ways, ping_until};
 
 /// Node 0 is behind a translator with ports at random, node 1 at another place.
 fn beside(seed: u64, place: Place) -> World {
@@ -12,29 +12,12 @@ fn beside(seed: u64, place: Place) -> World {
     world
 }
 
-/// Lets a node ping the other four times a second until both have a direct path; how many seconds that took.
-fn to_direct(world: &mut World, seconds: u32) -> Option<u32> {
-    let is_direct = |world: &World| {
-        world.path(0, 1).starts_with("direct") && world.path(1, 0).starts_with("direct")
-    };
-    for passed in 0..=seconds {
-        if is_direct(world) {
-            return Some(passed);
-        }
-        for _ in 0..4 {
-            world.ping(0, 1);
-            world.run_for(SECOND / 4);
-        }
-    }
-    None
-}
-
 #[test]
 fn most_pairs_with_a_home_meet_within_20_s_and_stay() {
     let mut met = 0;
     for seed in 0..8 {
         let mut world = beside(seed, Place::PortRestricted);
-        if to_direct(&mut world, 25).is_none() {
+        if ping_until(&mut world, 25, both_by("direct")).is_none() {
             continue;
         }
         met += 1;
@@ -88,7 +71,7 @@ fn one_with_ports_at_random_finds_several_at_home_one_after_the_other() {
 #[test]
 fn a_short_outage_does_not_end_what_was_found_by_chance() {
     let mut world = beside(1, Place::PortRestricted);
-    assert!(to_direct(&mut world, 25).is_some());
+    assert!(ping_until(&mut world, 25, both_by("direct")).is_some());
     for _ in 0..3 {
         world.cut_off(HostId::Node(0));
         for _ in 0..20 {
@@ -96,7 +79,7 @@ fn a_short_outage_does_not_end_what_was_found_by_chance() {
             world.run_for(SECOND / 4);
         }
         world.heal();
-        assert!(to_direct(&mut world, 45).is_some(), "{}", world.path(0, 1));
+        assert!(ping_until(&mut world, 45, both_by("direct")).is_some(), "{}", world.path(0, 1));
         assert_eq!(world.nodes[0].sockets(), 1);
     }
 }
@@ -104,7 +87,7 @@ fn a_short_outage_does_not_end_what_was_found_by_chance() {
 #[test]
 fn two_with_ports_at_random_open_no_sockets_for_each_other() {
     let mut world = beside(1, Place::Symmetric);
-    assert_eq!(to_direct(&mut world, 60), None);
+    assert_eq!(ping_until(&mut world, 60, both_by("direct")), None);
     assert!(world.nodes.iter().all(|node| node.sockets() == 0));
 }
 
@@ -113,14 +96,14 @@ fn in_another_network_a_node_has_none_of_its_sockets_any_more_and_meets_the_peer
     let mut met = 0;
     for seed in 0..6 {
         let mut world = beside(seed, Place::PortRestricted);
-        if to_direct(&mut world, 25).is_none() {
+        if ping_until(&mut world, 25, both_by("direct")).is_none() {
             continue;
         }
         let site = Place::Symmetric.site(&mut world);
         world.move_node_to_site(0, site);
         world.run_for(SECOND);
         assert_eq!(world.nodes[0].sockets(), 0);
-        met += u32::from(to_direct(&mut world, 150).is_some());
+        met += u32::from(ping_until(&mut world, 150, both_by("direct")).is_some());
     }
     assert!(met >= 3, "{met} of 6");
 }
@@ -130,7 +113,7 @@ fn it_does_not_matter_which_end_has_something_to_say() {
     let meets = |seed: &u64| {
         let mut world = at(*seed, &[Place::PortRestricted, Place::Symmetric]);
         world.run_for(10 * SECOND);
-        to_direct(&mut world, 20).is_some()
+        ping_until(&mut world, 20, both_by("direct")).is_some()
     };
     let met = (0..20).filter(meets).count();
     assert!(met >= 17, "{met} of 20");

@@ -65,7 +65,9 @@ impl CircuitBinding {
             (None, Some(nonce)) if nonce == self.nonce => {
                 (self.is_bound, self.next) = (true, now + REFRESH);
             }
-            (None, _) => return false,
+            // It was repeated before, perhaps from elsewhere.
+            (None, Some(_)) => return true,
+            (None, None) => return false,
         }
         self.vain = 0;
         true

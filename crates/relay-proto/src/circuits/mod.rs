@@ -248,13 +248,14 @@ impl Circuits {
         self.retain(|circuit| circuit.until > now);
     }
 
-    /// Passes nothing on any more for devices that a network has revoked.
+    /// Passes nothing on any more for devices that a network has revoked, attached or not.
     pub fn set_revocations(&mut self, network: NetworkId, revocations: &Revocations) {
-        let is_member =
-            |device: &DeviceId| !revocations.contains(&RevocationTarget::Device(*device));
-        self.retain(|Circuit { pair: (of, ends), .. }| {
-            *of != network || ends.iter().all(is_member)
-        });
+        let of_network = self.numbers.keys().filter(|(of, _)| *of == network);
+        let ends = of_network.flat_map(|(_, ends)| *ends);
+        let is_revoked =
+            |device: &DeviceId| revocations.contains(&RevocationTarget::Device(*device));
+        let revoked: BTreeSet<_> = ends.filter(is_revoked).collect();
+        revoked.into_iter().for_each(|device| self.expel(network, device));
     }
 
     /// Passes nothing on any more for a device that a network serves no more, until it is [admitted](Self::admit) again.

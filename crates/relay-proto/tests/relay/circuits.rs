@@ -199,6 +199,7 @@ fn what_nobody_asks_for_is_forgotten_as_is_what_the_revoked_have() {
     let revocations = network.revocations_of(RevocationTarget::Device(alice));
     circuits.set_revocations(network.id(), &revocations);
     assert_eq!(circuits.len(), 2, "that of others, and that of another network");
+    assert!(circuits.open(network.id(), [bob, alice], &mut relay.rng, relay.now).is_none());
     // Who is served no more for another reason, as when its invite was revoked, is nobody's end until it is served again.
     circuits.expel(network.id(), carol);
     assert_eq!(circuits.len(), 1);
@@ -229,6 +230,20 @@ fn whose_membership_is_revoked_is_served_no_more_and_who_is_replaced_goes_on() {
     world.settle();
     assert!(world.closed(id).is_some() && expelled(&world, alice.key.id()));
     assert!(!expelled(&world, bob.key.id()), "another connection of it counts");
+}
+
+#[test]
+fn whoever_asks_for_a_circuit_to_the_revoked_gets_none() {
+    let network = Network::new(1);
+    let mut world = World::new(&[&network], Limits::default());
+    let id = world.join(&network, &network.member(1));
+    let revoked = network.member(2).key.id();
+    let revocations = network.revocations_of(RevocationTarget::Device(revoked));
+    world.server.set_revocations(network.id(), &revocations, world.now);
+    let now = world.now.instant;
+    world.client(id).machine.request_circuit(revoked, now);
+    world.settle();
+    assert_eq!(world.take_events(id), [ClientEvent::Circuit(revoked, None)]);
 }
 
 #[test]
