@@ -20,18 +20,20 @@ const SETTLED: Duration = Duration::from_secs(3);
 /// How, pairs, and bytes of payload of each frame: packets of many, super-packets of one and of some.
 const LOADS: [[&str; 3]; 3] =
     [["rate", "100", "1400"], ["bulk", "1", "64000"], ["bulk", "10", "64000"]];
-const IDLE: [&str; 2] = ["1000", "10000"];
+const IDLE: [usize; 2] = [1_000, 10_000];
+/// Connections that one process of the load keeps, with up to three files for each.
+const OF_ONE_LOAD: usize = 5_000;
 
 /// How all of it is measured.
-const HOW: &str = "On loopback, relay and load on the same cores, relays in turns, over WebSocket as it is and over TLS 1.3, for coturn over TCP \
-    with an allocation for each end. The load is one program with the same TCP, TLS and WebSocket code for all; a sender makes each frame by \
-    itself and writes 32 at once, or one of 64,000 bytes.";
+const HOW: &str = "On loopback, relay and load on the same cores, relays in turns, over WebSocket as it is, over TLS 1.3 and over UDP; for coturn \
+    with an allocation for each end. The load is one program with the same TCP, TLS, WebSocket and UDP code for all; a sender makes each frame by \
+    itself and writes 32 at once, or one of 64,000 bytes, which over UDP is 46 datagrams in one call.";
 
 /// What one run says of a relay.
 struct Figures {
     loads: Vec<Value>,
     /// Kilobytes of an idle connection.
-    idle: Vec<f64>,
+    idle: [Option<f64>; IDLE.len()],
 }
 
 /// A program that is a relay.
@@ -39,20 +41,32 @@ struct Variant {
     name: &'static str,
     /// What the load calls it.
     kind: &'static str,
-    tls: bool,
-    start: fn(&Lab, tls: bool) -> Process,
+    /// What carries payloads: `tcp`, `tls` or `udp`.
+    way: &'static str,
+    start: fn(&Lab, way: &str) -> Process,
 }
 
-/// Those without TLS, and those with it; the last of each is what the others are compared with.
-const GROUPS: [&[Variant]; 2] = [
+impl Variant {
+    /// coturn has two files for each connection over TCP: for ten thousand more than [`FILES`].
+    fn may_idle(&self, count: usize) -> bool {
+        count < 10_000 || (self.kind, self.way) != ("turn", "tcp")
+    }
+}
+
+/// Those without TLS, those with it, and those over UDP; the last of each is what the others are compared with.
+const GROUPS: [&[Variant]; 3] = [
     &[
-        Variant { name: "shadowmesh relay", kind: "ours", tls: false, start: Lab::ours },
-        Variant { name: "coturn 4.6.1, TURN", kind: "turn", tls: false, start: Lab::coturn },
-        Variant { name: "iroh-relay 1.4.1", kind: "iroh", tls: false, start: Lab::iroh },
+        Variant { name: "shadowmesh relay", kind: "ours", way: "tcp", start: Lab::ours },
+        Variant { name: "coturn 4.6.1, TURN", kind: "turn", way: "tcp", start: Lab::coturn },
+        Variant { name: "iroh-relay 1.4.1", kind: "iroh", way: "tcp", start: Lab::iroh },
     ],
     &[
-        Variant { name: "TLS: shadowmesh relay", kind: "ours", tls: true, start: Lab::ours },
-        Variant { name: "TLS: iroh-relay 1.4.1", kind: "iroh", tls: true, start: Lab::iroh },
+        Variant { name: "TLS: shadowmesh relay", kind: "ours", way: "tls", start: Lab::ours },
+        Variant { name: "TLS: iroh-relay 1.4.1", kind: "iroh", way: "tls", start: Lab::iroh },
+    ],
+    &[
+        Variant { name: "UDP: shadowmesh relay", kind: "ours", way: "udp", start: Lab::ours },
+        Variant { name: "UDP: coturn 4.6.1, TURN", kind: "turn", way: "udp", start: Lab::coturn },
     ],
 ];
 
@@ -62,17 +76,18 @@ struct Column {
     method: &'static str,
     unit: &'static str,
     digits: usize,
-    pick: fn(&Figures) -> f64,
+    /// None where a relay does not do it.
+    pick: fn(&Figures) -> Option<f64>,
 }
 
 const COLUMNS: [Column; 12] = [
     Column {
         title: "Frames of 1,400 bytes, 100 pairs",
         method: "Highest rate, in thousands a second, at which less than 1 % of the frames are lost or are not there \
-                 100 ms after the last was sent.",
+                 100 ms after the last was sent; who loses more at 10,000 has no row.",
         unit: "k/s",
         digits: 1,
-        pick: |figures| figures.of_load(0, "rate") / 1e3,
+        pick: |figures| Some(figures.of_load(0, "rate")? / 1e3),
     },
     Column {
         title: "Latency, median",
@@ -153,9 +168,9 @@ const COLUMNS: [Column; 12] = [
     },
 ];
 /// What the runs of each variant say, by group.
-type Seen = [Vec<Vec<Figures>>; 2];
+type Seen = [Vec<Vec<Figures>>; 3];
 
-/// All tables, in each the variants without TLS and those with it.
+/// All tables, in each the groups of variants.
 pub(crate) fn beside_others() -> Vec<Table> {
     let lab = Lab::new();
     let mut seen: Seen = GROUPS.map(|group| group.iter().map(|_| Vec::new()).collect());
@@ -170,16 +185,16 @@ pub(crate) fn beside_others() -> Vec<Table> {
 }
 
 impl Figures {
-    fn of_load(&self, load: usize, name: &str) -> f64 {
-        self.loads[load][name].as_f64().unwrap_or(f64::NAN)
+    fn of_load(&self, load: usize, name: &str) -> Option<f64> {
+        self.loads[load][name].as_f64()
     }
 }
 
 impl Column {
     fn table(&self, seen: &Seen) -> Table {
-        let row = |(variant, runs): (&Variant, &Vec<Figures>)| Row {
-            name: variant.name,
-            runs: runs.iter().map(self.pick).collect(),
+        let row = |(variant, runs): (&Variant, &Vec<Figures>)| {
+            let runs: Vec<f64> = runs.iter().filter_map(self.pick).collect();
+            (!runs.is_empty()).then_some(Row { name: variant.name, runs })
         };
         let groups = GROUPS.iter().zip(seen);
         Table {
@@ -187,7 +202,9 @@ impl Column {
             method: format!("{} {HOW}", self.method),
             unit: self.unit,
             digits: self.digits,
-            groups: groups.map(|(group, seen)| group.iter().zip(seen).map(row).collect()).collect(),
+            groups: groups
+                .map(|(group, seen)| group.iter().zip(seen).filter_map(row).collect())
+                .collect(),
         }
     }
 }
@@ -220,24 +237,25 @@ impl Lab {
         self.host.spawn("prlimit", &args, Path::new(&self.path(name)))
     }
 
-    fn ours(&self, tls: bool) -> Process {
-        self.spawn(&beside("relay_load"), &["serve", ADDRESS, scheme(tls)], "ours")
+    fn ours(&self, way: &str) -> Process {
+        self.spawn(&beside("relay_load"), &["serve", ADDRESS, way], "ours")
     }
 
-    /// As many threads as the others have.
-    fn coturn(&self, _tls: bool) -> Process {
+    /// As many threads as the others have, and ports for ten thousand allocations beside those of the load.
+    fn coturn(&self, _way: &str) -> Process {
         let (database, pid) = (self.path("turn.sqlite"), self.path("turn.pid"));
         let (address, port) = ADDRESS.split_once(':').expect("an address has a port");
         let listen = ["-n", "-m", "2", "-L", address, "-p", port, "-E", address, "--no-cli"];
         let user = ["--lt-cred-mech", "-u", "bench:bench", "-r", "bench"];
         let open = ["--allow-loopback-peers", "--log-file=stdout", "--userdb", &database];
-        let args = [&listen[..], &user, &open, &["--pidfile", &pid]].concat();
+        let ports = ["--min-port=10000", "--max-port=65535"];
+        let args = [&listen[..], &user, &open, &ports, &["--pidfile", &pid]].concat();
         self.spawn(&tool("turnserver"), &args, "turnserver")
     }
 
-    fn iroh(&self, tls: bool) -> Process {
+    fn iroh(&self, way: &str) -> Process {
         let (key, certificate) = (self.path("key.pem"), self.path("certificate.pem"));
-        let address = if tls {
+        let address = if way == "tls" {
             format!(
                 "http_bind_addr = '127.0.0.1:0'\n[tls]\nhttps_bind_addr = '{ADDRESS}'\ncert_mode = 'Manual'\n\
                  manual_cert_path = '{certificate}'\nmanual_key_path = '{key}'\n"
@@ -254,12 +272,12 @@ impl Lab {
     /// All figures of a relay; each load meets a fresh one.
     fn measure(&self, variant: &Variant) -> Figures {
         let loads = LOADS.map(|load| self.load(variant, load));
-        let idle = IDLE.map(|count| self.idle(variant, count));
-        Figures { loads: loads.into(), idle: idle.into() }
+        let idle = IDLE.map(|count| variant.may_idle(count).then(|| self.idle(variant, count)));
+        Figures { loads: loads.into(), idle }
     }
 
     fn start(&self, variant: &Variant) -> Process {
-        let relay = (variant.start)(self, variant.tls);
+        let relay = (variant.start)(self, variant.way);
         wait_for("the relay to listen", PATIENCE, || {
             let connect = format!("exec 3<>/dev/tcp/{}", ADDRESS.replace(':', "/"));
             self.host.attempt("bash", &["-c", &connect]).status.success().then_some(())
@@ -270,30 +288,31 @@ impl Lab {
     fn load(&self, variant: &Variant, [how, pairs, bytes]: [&str; 3]) -> Value {
         let relay = self.start(variant);
         let process = relay.id().to_string();
-        let args = [how, variant.kind, ADDRESS, scheme(variant.tls), &process, pairs, bytes];
+        let args = [how, variant.kind, ADDRESS, variant.way, &process, pairs, bytes];
         let mut load = self.spawn(&beside("relay_load"), &args, "load");
         let line = load.wait_for_output("}", PATIENCE);
         serde_json::from_str(line.trim()).unwrap_or_else(|error| panic!("{error}: {line}"))
     }
 
-    fn idle(&self, variant: &Variant, count: &str) -> f64 {
+    fn idle(&self, variant: &Variant, count: usize) -> f64 {
         let relay = self.start(variant);
         let before = relay.resident_memory();
-        let args = ["idle", variant.kind, ADDRESS, scheme(variant.tls), count];
-        let mut load = self.spawn(&beside("relay_load"), &args, "idle");
-        load.wait_for_output("connected", PATIENCE);
+        let mut loads = Vec::new();
+        for from in (0..count).step_by(OF_ONE_LOAD) {
+            let [from, to] = [from, count.min(from + OF_ONE_LOAD)].map(|at| at.to_string());
+            let args = ["idle", variant.kind, ADDRESS, variant.way, &from, &to];
+            let mut load = self.spawn(&beside("relay_load"), &args, &format!("idle-{from}"));
+            load.wait_for_output("connected", PATIENCE);
+            loads.push(load);
+        }
         std::thread::sleep(SETTLED);
         let grown = relay.resident_memory().saturating_sub(before);
-        grown as f64 / 1e3 / count.parse::<f64>().expect("a number")
+        grown as f64 / 1e3 / count as f64
     }
 }
 
 fn temporary() -> TempDir {
     tempfile::tempdir().expect("a temporary folder")
-}
-
-fn scheme(tls: bool) -> &'static str {
-    if tls { "wss" } else { "ws" }
 }
 
 /// A program that was built with this one.

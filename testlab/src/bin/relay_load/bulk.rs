@@ -18,22 +18,19 @@ const LENGTH: Duration = Duration::from_secs(3);
 /// What has not arrived by then does not arrive any more.
 const LOST_AFTER: Duration = Duration::from_millis(100);
 
-/// What is under way between two peers, and what has arrived.
+/// What may be under way between two peers yet, and what has arrived, in bytes.
 struct Flow {
     room: Semaphore,
-    window: usize,
     arrived: AtomicU64,
 }
 
 /// Sends over every even connection to the one behind it as fast as it goes.
 pub(crate) async fn carried(peers: Vec<Peer>, bytes: usize, process: &str) -> Value {
-    let window = (WINDOW / bytes).max(1);
     let (mut peers, mut flows) = (peers.into_iter(), Vec::new());
     while let (Some(mut sender), Some(mut receiver)) = (peers.next(), peers.next()) {
-        receiver.admit(sender.id()).await;
-        sender.admit(receiver.id()).await;
-        let (room, arrived) = (Semaphore::new(window), AtomicU64::new(0));
-        let flow = Arc::new(Flow { room, window, arrived });
+        Peer::join(&mut sender, &mut receiver).await;
+        let (room, arrived) = (Semaphore::new(WINDOW), AtomicU64::new(0));
+        let flow = Arc::new(Flow { room, arrived });
         let to = receiver.id();
         tokio::spawn(receive(receiver, Arc::clone(&flow)));
         tokio::spawn(send(sender, to, bytes, Arc::clone(&flow)));
@@ -44,7 +41,7 @@ pub(crate) async fn carried(peers: Vec<Peer>, bytes: usize, process: &str) -> Va
     sleep(WARM_UP).await;
     let before = (arrived(), processor_seconds(process), processor_seconds("self"));
     sleep(LENGTH).await;
-    let gigabytes = (arrived() - before.0) * bytes as f64 / 1e9;
+    let gigabytes = (arrived() - before.0) / 1e9;
     let used = (processor_seconds(process) - before.1, processor_seconds("self") - before.2);
     let seconds = LENGTH.as_secs_f64();
     json!({
@@ -57,12 +54,13 @@ pub(crate) async fn carried(peers: Vec<Peer>, bytes: usize, process: &str) -> Va
 
 async fn send(mut peer: Peer, to: Id, bytes: usize, flow: Arc<Flow>) {
     let mut ignore = |_: &[u8]| {};
+    let length = u32::try_from(bytes).expect("a frame is shorter");
     loop {
         tokio::select! {
-            room = timeout(LOST_AFTER, flow.room.acquire()) => match room {
+            room = timeout(LOST_AFTER, flow.room.acquire_many(length)) => match room {
                 Ok(room) => room.expect("it is never closed").forget(),
                 Err(_) => {
-                    flow.room.add_permits(flow.window);
+                    flow.give_back(WINDOW);
                     continue;
                 }
             },
@@ -75,12 +73,18 @@ async fn send(mut peer: Peer, to: Id, bytes: usize, flow: Arc<Flow>) {
 async fn receive(mut peer: Peer, flow: Arc<Flow>) {
     loop {
         let flow = &flow;
-        peer.receive(&mut |_| {
-            flow.arrived.fetch_add(1, Ordering::Relaxed);
-            if flow.room.available_permits() < flow.window {
-                flow.room.add_permits(1);
-            }
+        peer.receive(&mut |payload| {
+            flow.arrived.fetch_add(payload.len() as u64, Ordering::Relaxed);
+            flow.give_back(payload.len());
         })
         .await;
+    }
+}
+
+impl Flow {
+    /// So much is not under way any more.
+    fn give_back(&self, bytes: usize) {
+        let taken = WINDOW.saturating_sub(self.room.available_permits());
+        self.room.add_permits(bytes.min(taken));
     }
 }

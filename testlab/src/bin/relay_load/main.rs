@@ -1,22 +1,24 @@
 //! Load for a relay, ours, iroh's or a TURN server, and what is seen of it at the ends.
 //!
 //! All kinds get the same load by the same code: one connection that sends and one that receives for each pair, the same TCP, TLS and
-//! WebSocket library with the same settings where they speak it, frames made one by one and written in batches of the same size, and one runtime on whatever
-//! processors this process may use. They differ in the handshake and in what is around a payload: `member` speaks as the program's own
-//! client does, by its own machine; `iroh` is as much of iroh-relay's protocol as sending and receiving takes;
-//! `turn` is the program's own client of TURN servers, with an allocation over TCP at each end.
+//! WebSocket library with the same settings where they speak it, and the same sockets for UDP, frames made one by one and written in batches of the same
+//! size, and one runtime on whatever processors this process may use. They differ in the handshake and in what is around a payload: `member` speaks as
+//! the program's own client does, by its own machine, and `circuit` asks it for circuits over UDP; `iroh` is as much of iroh-relay's protocol as sending
+//! and receiving takes; `turn` is the program's own client of TURN servers, with an allocation at each end.
 //!
-//! - `relay_load serve ADDRESS ws|wss` is the relay role with one network and its limits as shipped.
-//! - `relay_load rate ours|iroh|turn ADDRESS ws|wss PROCESS PAIRS BYTES` looks for the highest rate at which hardly a frame is lost, and prints
+//! - `relay_load serve ADDRESS tcp|tls|udp` is the relay role with one network and its limits as shipped.
+//! - `relay_load rate ours|iroh|turn ADDRESS tcp|tls|udp PROCESS PAIRS BYTES` looks for the highest rate at which hardly a frame is lost, and prints
 //!   what it saw of it as JSON; `PROCESS` is the relay, of which processor time is read.
 //! - `relay_load bulk`, with the same, prints what the relay carries when each sender has so much under way as a TCP flow may have.
-//! - `relay_load idle ours|iroh|turn ADDRESS ws|wss COUNT` connects so often, says `connected` and stays.
+//! - `relay_load idle ours|iroh|turn ADDRESS tcp|tls|udp FROM TO` makes the connections from one number to before another, joins pairs, says `connected` and stays.
 //!
 //! `make bench TABLES=relay` runs all of them.
 
 #![forbid(unsafe_code)]
 
 mod bulk;
+mod circuit;
+mod datagrams;
 mod iroh;
 mod member;
 mod peer;
@@ -27,13 +29,14 @@ mod wire;
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::ops::Range;
 
 use relay::{Relay, RelayConfig};
 use tokio::task::JoinSet;
 use websocket::{Listener, ServerCertificate, generate_key};
 
 use crate::peer::{Kind, Peer};
-use crate::wire::Target;
+use crate::wire::{Target, Way};
 
 /// Handshakes at a time: fewer than strangers have room at a relay.
 const AT_A_TIME: usize = 64;
@@ -46,20 +49,26 @@ async fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args[..] {
-        ["serve", address, tls] => serve(address.parse().expect("an address"), tls == "wss").await,
-        ["rate", kind, address, tls, process, pairs, bytes] => {
+        ["serve", address, way] => serve(address.parse().expect("an address"), way.into()).await,
+        ["rate", kind, address, way, process, pairs, bytes] => {
             let (pairs, bytes) = (number(pairs), number(bytes));
-            let peers = connect(kind.into(), &Target::new(address, tls == "wss"), 2 * pairs).await;
+            let target = Target::new(address, way.into());
+            let peers = connect(kind.into(), &target, 0..2 * pairs).await;
             say(&rate::highest(peers, bytes, process).await.to_string());
         }
-        ["bulk", kind, address, tls, process, pairs, bytes] => {
+        ["bulk", kind, address, way, process, pairs, bytes] => {
             let (pairs, bytes) = (number(pairs), number(bytes));
-            let peers = connect(kind.into(), &Target::new(address, tls == "wss"), 2 * pairs).await;
+            let target = Target::new(address, way.into());
+            let peers = connect(kind.into(), &target, 0..2 * pairs).await;
             say(&bulk::carried(peers, bytes, process).await.to_string());
         }
-        ["idle", kind, address, tls, count] => {
-            let target = Target::new(address, tls == "wss");
-            let peers = connect(kind.into(), &target, number(count)).await;
+        ["idle", kind, address, way, from, to] => {
+            let target = Target::new(address, way.into());
+            let mut peers = connect(kind.into(), &target, number(from)..number(to)).await;
+            for pair in peers.chunks_exact_mut(2) {
+                let [one, other] = pair else { continue };
+                Peer::join(one, other).await;
+            }
             let _staying: Vec<_> =
                 peers.into_iter().map(|peer| tokio::spawn(peer.idle())).collect();
             say("connected");
@@ -78,23 +87,24 @@ fn say(text: &str) {
 }
 
 /// A relay of this program in a process of its own.
-async fn serve(address: SocketAddr, tls: bool) {
-    let certificate = tls.then(|| {
+async fn serve(address: SocketAddr, way: Way) {
+    let certificate = (way == Way::Tls).then(|| {
         ServerCertificate::self_signed(&generate_key(), vec!["localhost".to_owned()])
             .expect("a good name")
     });
     let listener = Listener::bind(address, certificate).await.expect("a free port");
-    let relay = Relay::start(RelayConfig::default()).expect("it has no STUN to bind");
+    let stun = (way == Way::Udp).then_some(address).into_iter().collect();
+    let relay = Relay::start(RelayConfig { stun, ..RelayConfig::default() }).expect("a free port");
     relay.add_network(member::network().served());
     relay.listen(listener);
     say("listening");
     std::future::pending().await
 }
 
-/// So many connections, in order.
-async fn connect(kind: Kind, target: &Target, count: usize) -> Vec<Peer> {
+/// Connections of these numbers, in order.
+async fn connect(kind: Kind, target: &Target, numbers: Range<usize>) -> Vec<Peer> {
     let (mut peers, mut running) = (Vec::new(), JoinSet::new());
-    for index in 0..count {
+    for index in numbers {
         if running.len() == AT_A_TIME {
             peers.extend(running.join_next().await.map(|peer| peer.expect("it connects")));
         }

@@ -10,7 +10,7 @@ use identity::{DeviceId, UnixTime};
 use noise_channel::{Now, UnixMillis};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
-use relay_proto::{ClientEvent, FlowId, RelayClient};
+use relay_proto::{CircuitOffer, ClientEvent, FlowId, RelayClient};
 use testlab::members::Network;
 
 /// This moment.
@@ -31,6 +31,8 @@ pub(crate) struct Member {
     pub(crate) path: String,
     machine: RelayClient,
     rng: ChaCha20Rng,
+    /// What was offered last.
+    offer: Option<CircuitOffer>,
 }
 
 impl Member {
@@ -46,7 +48,7 @@ impl Member {
         seed[..16].copy_from_slice(&nonce);
         let mut rng = ChaCha20Rng::from_seed(seed);
         let machine = RelayClient::new(config, &mut rng, now()).expect("the key is usable");
-        Self { device: member.id(), path: network.path(nonce), machine, rng }
+        Self { device: member.id(), path: network.path(nonce), machine, rng, offer: None }
     }
 
     pub(crate) fn is_attached(&self) -> bool {
@@ -68,9 +70,21 @@ impl Member {
                 let length = payload(&frame).len();
                 payload_of_frame =
                     Some(frame.freeze().slice(HEADER_LENGTH..HEADER_LENGTH + length));
+            } else if let ClientEvent::Circuit(_, offer) = event {
+                self.offer = offer;
             }
         }
         payload_of_frame
+    }
+
+    /// Asks for a circuit.
+    pub(crate) fn request_circuit(&mut self, to: DeviceId) {
+        self.machine.request_circuit(to, Instant::now());
+    }
+
+    /// The circuit that was asked for, if it has come.
+    pub(crate) fn take_offer(&mut self) -> Option<CircuitOffer> {
+        self.offer.take()
     }
 
     /// What is due by now.

@@ -75,8 +75,7 @@ pub(crate) async fn highest(peers: Vec<Peer>, bytes: usize, process: &str) -> Va
     let (plans, planned) = watch::channel(None);
     let (mut peers, mut index) = (peers.into_iter(), 0);
     while let (Some(mut sender), Some(mut receiver)) = (peers.next(), peers.next()) {
-        receiver.admit(sender.id()).await;
-        sender.admit(receiver.id()).await;
+        Peer::join(&mut sender, &mut receiver).await;
         let to = receiver.id();
         tokio::spawn(receive(receiver, Arc::clone(&counts)));
         let share = f64::from(index) / pairs as f64;
@@ -196,6 +195,9 @@ impl Load<'_> {
     async fn look(&self, bytes: usize) -> Value {
         let (mut low, mut high) = (BETWEEN.0 / bytes as f64, BETWEEN.1 / bytes as f64);
         let mut best = self.run(low, PROBE).await;
+        if !best.holds(low) {
+            return json!({});
+        }
         for _ in 0..STEPS {
             let rate = (low * high).sqrt();
             // A moment in which the machine did something else decides nothing.

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use futures_util::{FutureExt, SinkExt, StreamExt};
+use relay_proto::CircuitOffer;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_websockets::Message;
 
@@ -56,6 +57,22 @@ impl Web {
         match &self.speaker {
             Speaker::Ours(member) => member.is_attached(),
             Speaker::Iroh(endpoint) => endpoint.is_attached(),
+        }
+    }
+
+    /// Asks for a circuit to another member, and waits for it.
+    pub(crate) async fn request_circuit(&mut self, to: Id) -> CircuitOffer {
+        if let (Speaker::Ours(member), Id::Ours(to)) = (&mut self.speaker, to) {
+            member.request_circuit(to);
+        }
+        self.flush().await;
+        loop {
+            self.receive(&mut |_| {}).await;
+            if let Speaker::Ours(member) = &mut self.speaker
+                && let Some(offer) = member.take_offer()
+            {
+                return offer;
+            }
         }
     }
 

@@ -22,17 +22,45 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 pub(crate) type Stream = WebSocketStream<Box<dyn Io>>;
 
-/// Where a relay is.
+/// What carries payloads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    Tcp,
+    Tls,
+    Udp,
+}
+
+impl From<&str> for Way {
+    fn from(text: &str) -> Self {
+        match text {
+            "tcp" => Self::Tcp,
+            "tls" => Self::Tls,
+            "udp" => Self::Udp,
+            other => panic!("nothing is carried by {other}"),
+        }
+    }
+}
+
+/// Where a relay is, and how it is spoken to.
 #[derive(Clone)]
 pub(crate) struct Target {
     address: SocketAddr,
+    way: Way,
     tls: Option<Arc<ClientConfig>>,
 }
 
 impl Target {
-    pub(crate) fn new(address: &str, tls: bool) -> Self {
+    pub(crate) fn new(address: &str, way: Way) -> Self {
         let address = address.parse().expect("an address");
-        Self { address, tls: tls.then(|| Arc::new(any_certificate())) }
+        Self { address, way, tls: (way == Way::Tls).then(|| Arc::new(any_certificate())) }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn way(&self) -> Way {
+        self.way
     }
 
     /// A TCP connection.
