@@ -80,11 +80,19 @@ impl Times {
     /// After how many milliseconds two nodes meet directly where the first begins to speak; nothing if they never do.
     #[must_use]
     pub fn to_direct(&self, one: Place, other: Place) -> Option<u64> {
+        self.end(one, other).parse().ok()
+    }
+
+    /// Of what kind the path between them is in the end.
+    #[must_use]
+    pub fn kind(&self, one: Place, other: Place) -> &str {
+        if self.to_direct(one, other).is_some() { "direct" } else { self.end(one, other) }
+    }
+
+    fn end(&self, one: Place, other: Place) -> &str {
         let row = self.0.lines().find(|line| line.starts_with(&format!("{one:?} ")));
         let column = Place::ALL.iter().position(|place| *place == other);
         let cell = row.zip(column).and_then(|(row, column)| row.split_whitespace().nth(column + 1));
-        let (_, direct) =
-            cell.and_then(|cell| cell.split_once('/')).expect("every pair has a cell");
-        direct.parse().ok()
+        cell.and_then(|cell| cell.split_once('/')).expect("every pair has a cell").1
     }
 }

@@ -103,5 +103,6 @@ pub use io::{
 pub use noise_channel::{Now, UnixMillis};
 pub use routes::Routes;
 pub use status::{
-    CandidateStatus, DecisionStatus, EngineStatus, PeerStatus, RelayStatus, TurnStatus, WhyStatus,
+    CandidateStatus, DecisionStatus, EngineStatus, FramesStatus, PeerStatus, RelayStatus,
+    TurnStatus, WhyStatus,
 };

@@ -2,9 +2,13 @@
 
 mod choice;
 mod homes;
+mod lacks;
 mod policy;
 
+pub(crate) use lacks::FramesLack;
+
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -400,14 +404,16 @@ impl Relays {
             .min()
     }
 
-    /// Each relay with whether its link works, whether it is a home, and how far it is as far as streams tell.
-    pub(crate) fn status(
-        &self,
-    ) -> impl Iterator<Item = (&RelayEntry, bool, bool, Option<Duration>)> {
-        self.entries.values().map(|entry| {
-            let home = self.homes.contains(entry.device);
-            (entry, self.is_attached(entry.device), home, self.homes.measured(entry.device))
-        })
+    /// Each relay with whether its link works, and whether it is a home.
+    pub(crate) fn status(&self) -> impl Iterator<Item = (&RelayEntry, bool, bool)> {
+        self.entries
+            .values()
+            .map(|entry| (entry, self.is_attached(entry.device), self.homes.contains(entry.device)))
+    }
+
+    /// Who tells by datagrams how far a relay is, and how far it is as far as streams tell.
+    pub(crate) fn distance(&self, relay: DeviceId) -> Option<(&[SocketAddr], Option<Duration>)> {
+        Some((&self.entries.get(&relay)?.stun, self.homes.measured(relay)))
     }
 
     fn dial_if_due(&mut self, relay: DeviceId, streams: &mut Streams, cx: &mut Context<'_>) {

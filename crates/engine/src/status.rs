@@ -16,6 +16,7 @@ use crate::circuits::Carrier;
 use crate::engine::Engine;
 use crate::io::ConnectionState;
 use crate::peer::Peer;
+use crate::relays::FramesLack;
 use crate::traffic::Traffic;
 
 /// The state of one network on this device.
@@ -148,8 +149,8 @@ pub struct WhyStatus {
     pub decisions: Vec<DecisionStatus>,
     /// The addresses of the peer that are tried.
     pub candidates: Vec<CandidateStatus>,
-    /// The ways for frames, as paths are written (`stream`, `relay RELAY`), and whether frames go that way now.
-    pub frames: Vec<(String, bool)>,
+    /// The ways for frames.
+    pub frames: Vec<FramesStatus>,
     /// Why there is no direct path on which nobody passes packets on, if there is none.
     pub hindrance: Option<String>,
 }
@@ -163,6 +164,17 @@ pub struct DecisionStatus {
     pub path: String,
     /// Why.
     pub reason: String,
+}
+
+/// One way for frames to a peer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FramesStatus {
+    /// As paths are written: `stream` or `relay RELAY`.
+    pub path: String,
+    /// Round trip to the relay in milliseconds.
+    pub latency_ms: Option<f64>,
+    /// What it lacks; none if frames go that way now.
+    pub lacks: Option<String>,
 }
 
 /// One address of a peer.
@@ -231,18 +243,21 @@ impl Engine {
         }
     }
 
-    fn relay_status(
-        &self,
-        (entry, connected, home, measured): (&RelayEntry, bool, bool, Option<Duration>),
-    ) -> RelayStatus {
-        let answers = entry.stun.iter().filter_map(|server| self.stun.latency(*server));
+    fn relay_status(&self, (entry, connected, home): (&RelayEntry, bool, bool)) -> RelayStatus {
         RelayStatus {
             device_id: entry.device.to_string(),
             region: entry.region.clone(),
             connected,
             home,
-            latency_ms: answers.min().or(measured).map(millis),
+            latency_ms: self.relay_latency(entry.device).map(millis),
         }
+    }
+
+    /// How far a relay is, by datagrams or else as streams tell.
+    fn relay_latency(&self, relay: DeviceId) -> Option<Duration> {
+        let (servers, measured) = self.relays.distance(relay)?;
+        let answers = servers.iter().filter_map(|server| self.stun.latency(*server));
+        answers.min().or(measured)
     }
 
     fn mapping_text(&self) -> Option<String> {
@@ -289,14 +304,6 @@ impl Engine {
         let remotes = peer.agent.remotes(now.instant).into_iter();
         let candidates = remotes.map(|remote| self.candidate_status(&remote));
         let (device, chosen) = (peer.device(), peer.agent.chosen());
-        let route = self.relays.route(peer.relays.relays());
-        let frames = peer.relays.relays().iter().map(|relay| {
-            if *relay == device {
-                ("stream".to_owned(), chosen == Path::Stream)
-            } else {
-                (format!("relay {relay}"), chosen == Path::Relay && route == Some(*relay))
-            }
-        });
         Some(WhyStatus {
             name: peer.member.name.to_string(),
             device_id: device.to_string(),
@@ -304,9 +311,26 @@ impl Engine {
             mtu: peer.agent.mtu(),
             decisions: decisions.collect(),
             candidates: candidates.collect(),
-            frames: frames.collect(),
+            frames: self.frames_statuses(peer),
             hindrance: peer.agent.hindrance(now.instant).map(|it| self.hindrance_text(it)),
         })
+    }
+
+    fn frames_statuses(&self, peer: &Peer) -> Vec<FramesStatus> {
+        let (device, chosen) = (peer.device(), peer.agent.chosen());
+        let place = (peer.relays.relays(), &*peer.member.groups);
+        let route = self.relays.route(place.0);
+        let used = match chosen {
+            Path::Stream => Some(device),
+            Path::Relay => route,
+            Path::Direct(_) | Path::None => None,
+        };
+        let status = |(way, lack): (DeviceId, FramesLack)| FramesStatus {
+            path: if way == device { "stream".to_owned() } else { format!("relay {way}") },
+            latency_ms: self.relay_latency(way).map(millis),
+            lacks: (used != Some(way)).then(|| lack.to_string()),
+        };
+        self.relays.frames_lacks(device, place).into_iter().map(status).collect()
     }
 
     fn hindrance_text(&self, hindrance: Hindrance) -> String {

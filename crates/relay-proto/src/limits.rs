@@ -18,9 +18,6 @@ pub(crate) const ATTACH_CHANCE: Duration = Duration::from_secs(3);
 /// relay, each a moment after the one before.
 pub(crate) const STRANGERS_PER_PATH: usize = 4;
 
-/// How often a relay reports its load.
-pub const LOAD_REPORT_INTERVAL: Duration = Duration::from_secs(60);
-
 /// What a client queues for its relay. One flow gets at most half of it, which takes the bursts of a sender
 /// whose window is two megabytes; for how long they may stand there is not decided by this bound but by
 /// CoDel.

@@ -248,9 +248,14 @@ mod tests {
         let head = request_head("https://relay.example.org", "/chat", "dGhlIHNhbXBsZSBub25jZQ==");
         let (request, length) = parse_request(head.as_bytes()).unwrap().unwrap();
         assert_eq!((request.unwrap().path(), length), ("/chat", head.len()));
-        for name in ["User-Agent", "Origin", "Accept-Language", "Sec-WebSocket-Extensions"] {
-            assert!(head.contains(&format!("\r\n{name}: ")), "{name}");
-        }
+        let names: Vec<_> =
+            head.lines().filter_map(|line| Some(line.split_once(": ")?.0)).collect();
+        // As Chrome sends them.
+        let expected = "Host Connection Pragma Cache-Control User-Agent Upgrade Origin Sec-WebSocket-Version \
+            Accept-Encoding Accept-Language Sec-WebSocket-Key Sec-WebSocket-Extensions";
+        assert_eq!(names.join(" "), expected);
+        assert!(head.contains("\r\nUser-Agent: Mozilla/5.0 (") && head.contains(" Chrome/"));
+        assert!(head.contains("\r\nHost: relay.example.org\r\n"));
     }
 
     #[test]

@@ -13,8 +13,8 @@ use tokio::{
     time::timeout,
 };
 use websocket::{
-    AttemptError, CertificateError, DialError, Endpoint, Listener, MAX_MESSAGE, ServerCertificate,
-    SpkiPin, Tls, WebSocketError, dial, dial_by, generate_key,
+    AttemptError, CertificateError, DialError, Endpoint, Front, Listener, MAX_MESSAGE,
+    ServerCertificate, SpkiPin, Tls, WebSocketError, dial, dial_by, generate_key,
 };
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -183,6 +183,24 @@ async fn an_unknown_path_and_a_web_browser_see_the_same_page() {
     }
     assert!(pages[0].starts_with("HTTP/1.1 404 Not Found"));
     assert!(pages.iter().all(|page| *page == pages[0]));
+}
+
+#[tokio::test]
+async fn where_a_client_comes_from_is_told_by_proxies_that_are_trusted_and_by_nobody_else() {
+    for (trusted, origin) in [("127.0.0.0/8", "203.0.113.7"), ("192.0.2.0/24", "127.0.0.1")] {
+        let front = Front::new(vec![trusted.parse().unwrap()], None).unwrap();
+        let listener = Listener::bind(HERE, None).await.expect("a free port");
+        let mut listener = listener.with_front(front);
+        let address = listener.local_addr().expect("a bound socket has an address");
+        let mut tcp = TcpStream::connect(address).await.unwrap();
+        // What the client itself claims stands before what the proxy adds.
+        let request = "GET /api HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
+            X-Forwarded-For: 198.51.100.1, 203.0.113.7\r\n\r\n";
+        tcp.write_all(request.as_bytes()).await.unwrap();
+        let upgrade = timeout(DEADLINE, listener.accept()).await.unwrap();
+        assert_eq!(upgrade.remote().ip().to_string(), origin);
+    }
 }
 
 #[tokio::test]

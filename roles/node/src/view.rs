@@ -135,12 +135,12 @@ pub(crate) fn why(why: WhyStatus) -> Why {
             lacks: candidate.lacks,
         }
     });
-    let frames = why.frames.into_iter().filter_map(|(text, in_use)| {
+    let frames = why.frames.into_iter().filter_map(|way| {
         Some(WhyPath {
-            path: path(&text, None)?,
+            path: path(&way.path, way.latency_ms)?,
             source: None,
             loss_percent: None,
-            lacks: (!in_use).then(|| "another goes before it".to_owned()),
+            lacks: way.lacks,
         })
     });
     let decisions = why.decisions.into_iter().map(|decision| WhyEntry {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use control_proto::limits::LOAD_REPORT_INTERVAL;
 use control_proto::{
     Admission, ClientConfig, ClientEvent, ClientStatus, ConnectionId, ConnectionRefusal,
     ControlClient, NetworkMap, RelayHealth, Repeats, SecurityEvent, StreamAction,
@@ -15,7 +16,6 @@ use identity::{
 use keystore::{Keystore, KeystoreError};
 use noise_channel::{ClockOffset, StaticSecret};
 use relay_proto::RelayNetwork;
-use relay_proto::limits::LOAD_REPORT_INTERVAL;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};

@@ -192,7 +192,7 @@ impl Relay {
     }
 
     /// A network's load since the last call, for reports every
-    /// [`relay_proto::limits::LOAD_REPORT_INTERVAL`]; processor use is that of the whole process.
+    /// [`control_proto::limits::LOAD_REPORT_INTERVAL`]; processor use is that of the whole process.
     #[must_use]
     pub fn take_load(&self, network: NetworkId) -> LoadReport {
         let used = {

@@ -1,5 +1,8 @@
 //! Relays that hand frames on to each other.
 
+use std::thread::sleep;
+use std::time::Duration;
+
 use testlab::netns::wait_for;
 use testlab::network::{Device, Lab, server_address};
 
@@ -22,6 +25,19 @@ fn devices_that_have_no_relay_in_common_reach_each_other() {
     let address = bob.addresses().swap_remove(0);
     alice.wait_until_reaches(&address, 2 * PATIENCE);
     assert!((0..5).all(|_| alice.reaches(&address)), "and goes on to");
+}
+
+/// After 130 s without a report a relay counts as ill.
+#[test]
+fn relays_report_for_as_long_as_they_run() {
+    let mut lab = Lab::new();
+    let _second = lab.relay("second");
+    for _ in 0..14 {
+        sleep(Duration::from_secs(10));
+        let relays = lab.administer(&["network", "relays"]);
+        let relays = relays.as_array().expect("relays are a list");
+        assert_eq!(relays.iter().filter(|relay| relay["healthy"] == true).count(), 2, "{relays:?}");
+    }
 }
 
 #[test]

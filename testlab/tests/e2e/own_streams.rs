@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use noise_channel::{PathSecret, Service};
 use testlab::network::{Device, Lab, server_address};
 
 use crate::stream::{Fetch, files_arrive_whole};
@@ -91,14 +92,38 @@ fn a_transfer_survives_the_loss_and_the_return_of_the_stream() {
     assert_eq!(fetching.finish(), sent);
 }
 
+/// Every byte, but for the time of day, of what a listener answers to a browser, to who asks for a WebSocket anywhere, and to who does so
+/// at paths as members make them, by a secret of their own.
+fn answers_to_strangers(stranger: &Device, listener: &str) -> Vec<String> {
+    let secret = PathSecret::from_bytes([8; 32]);
+    let paths = [Service::Relay, Service::Control].map(|service| secret.path(service, [1; 16]));
+    let upgrade = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"];
+    let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
+    let ask = |path: &str, headers: &[&str]| {
+        let url = format!("https://{listener}{path}");
+        let headers = headers.iter().flat_map(|header| ["-H", header]);
+        let args = ["-ski", "--http1.1", "--max-time", "5", &url].into_iter().chain(headers);
+        let answer = stranger.namespace().run("curl", &args.collect::<Vec<_>>());
+        let is_date = |line: &&str| line.starts_with("Date: ");
+        answer.split_inclusive('\n').filter(|line| !is_date(line)).collect::<String>()
+    };
+    let upgrade = [&upgrade[..], &[key]].concat();
+    let plain = ["/", "/favicon.ico"].map(|path| ask(path, &[]));
+    let upgrades = ["/", "/chat", &paths[0], &paths[1]].map(|path| ask(path, &upgrade));
+    [&plain[..], &upgrades].concat()
+}
+
 #[test]
 fn strangers_find_a_web_server_and_the_revoked_are_cut_off() {
     let mut lab = Lab::new();
     let (alice, bob) = alice_and_bob(&mut lab, &[]);
     let stranger = lab.host("stranger");
-    let url = format!("https://{}:{PORT}/api/v1/ws/AAAA", bob.underlay_address());
-    let page = ["-sk", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "5", &url];
-    assert_eq!(stranger.namespace().run("curl", &page), "404");
+    let device = format!("{}:{PORT}", bob.underlay_address());
+    for listener in [device, format!("{}:8443", server_address())] {
+        let answers = answers_to_strangers(&stranger, &listener);
+        assert!(answers[0].starts_with("HTTP/1.1 404 Not Found"), "{answers:?}");
+        assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:#?}");
+    }
 
     let address = bob.addresses().swap_remove(0);
     lab.administer(&["device", "remove", "alice"]);

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use testlab::netns::wait_for;
 use testlab::network::{Device, Home, Lab};
 use testlab::places::{Place, Times};
 
@@ -11,7 +12,7 @@ use crate::proxies::{self, tinyproxy};
 
 /// Guesses at ports that fail, as when many peers are new at once, are made again after half a minute.
 const GUESSING: Duration = Duration::from_secs(90);
-/// Whom the simulator has meet later than after so many ms meets by chance.
+/// Whom the simulator has meet later than after so many ms meets by chance; until then a relay passes datagrams on.
 const BY_CHANCE: u64 = 5_000;
 /// Devices that look for paths at the same time. What a router counts is hard to follow if many do.
 const AT_ONCE: usize = 3;
@@ -59,15 +60,18 @@ fn every_pair_of_places_connects_and_meets_directly_where_it_does_in_the_simulat
     let meet = |one: &Site, other: &Site| {
         let (from, to) = (one.device(), other.device());
         from.wait_until_reaches(&to.full_name(), PATIENCE);
-        let kind = match times.to_direct(one.place, other.place) {
-            // A relay passes datagrams on, from IPv4 to IPv6 too, where both have UDP.
-            None if one.place.has_udp() && other.place.has_udp() => "udp-relay",
-            None => "relay",
-            Some(ms) if ms > BY_CHANCE => return,
-            Some(_) => "direct",
-        };
-        from.wait_for_path(to, kind, GUESSING);
-        to.wait_for_path(from, kind, GUESSING);
+        let is_by_chance = times.to_direct(one.place, other.place).is_some_and(|ms| ms > BY_CHANCE);
+        let kind = times.kind(one.place, other.place);
+        for (from, to) in [(from, to), (to, from)] {
+            if is_by_chance {
+                wait_for("a path of datagrams", GUESSING, || {
+                    let kind = from.path_kind(to)?;
+                    ["direct", "udp-relay"].contains(&&*kind).then_some(())
+                });
+            } else {
+                from.wait_for_path(to, kind, GUESSING);
+            }
+        }
     };
     std::thread::scope(|scope| {
         for some in left.chunks(left.len().div_ceil(AT_ONCE)) {

@@ -1,6 +1,6 @@
 //! TURN servers, with coturn as the other end.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use testlab::netns::{Nat, wait_for};
@@ -149,13 +149,22 @@ fn where_udp_is_blocked_turn_over_tcp_leads_out() {
     }
 }
 
+/// Who has no direct path for a second asks a TURN server: a pair that met before that, with the server.
+fn met_in_time(lab: &mut Lab) -> Option<(Apart, Turn)> {
+    let turn = lab.turn(TurnUsers::LongTerm);
+    announce(lab, &turn, "udp");
+    let pair = Apart::new(lab, [Nat::PortRestricted, Nat::PortRestricted]);
+    let begin = Instant::now();
+    pair.wait_for_path("direct", PATIENCE);
+    (begin.elapsed() < Duration::from_millis(700)).then_some((pair, turn))
+}
+
 #[test]
 fn where_there_is_a_direct_path_nobody_asks_a_turn_server() {
-    let mut lab = Lab::with_frames_only();
-    let turn = lab.turn(TurnUsers::LongTerm);
-    announce(&lab, &turn, "udp");
-    let pair = Apart::new(&mut lab, [Nat::PortRestricted, Nat::PortRestricted]);
-    pair.wait_for_path("direct", PATIENCE);
+    let mut labs = (0..5).map(|_| Lab::with_frames_only());
+    let found =
+        labs.find_map(|mut lab| met_in_time(&mut lab).map(|(pair, turn)| (lab, pair, turn)));
+    let (_lab, pair, turn) = found.expect("one pair of five meets within a second");
     let probes = Probes::start(&pair.alice, &pair.bob.addresses()[0]);
     probes.watch(Duration::from_secs(8));
     assert_eq!(probes.stop().lost(), 0);

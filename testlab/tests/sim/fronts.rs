@@ -1,10 +1,11 @@
-//! Hours behind something that ends streams: a reverse proxy, a content delivery network, a middlebox.
+//! Hours behind something that ends streams: a reverse proxy, a content delivery network, a middlebox, the proxy that leads out.
 
 use std::time::Duration;
 
+use testlab::places::Place;
 use testlab::sim::{Quality, Setup, World};
 
-use crate::world::{SECOND, joined, ping_both_ways};
+use crate::world::{SECOND, at_with, ping_both_ways};
 
 const TIME: Duration = Duration::from_secs(12 * 3_600);
 /// A packet is answered within this, unless a stream was cut as recently as that, or just after.
@@ -13,15 +14,19 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const STEADY: Duration = SECOND;
 /// ... and in the others: longer than anything in front lets a stream be idle.
 const SPARSE: Duration = Duration::from_secs(97);
-/// Streams that are idle for so long, or of this age, are cut.
+/// Streams on which nothing comes one way or the other for so long are cut ...
+const IDLE: Duration = Duration::from_secs(25);
+/// ... or those of this age.
 const AGE: Duration = Duration::from_secs(60);
+/// An age at which two streams were cut by chance is followed for so many changes.
+const BY_CHANCE: usize = 256;
 /// Streams of such a network: two nodes and two relays with a controller, and each node at each relay.
 const STREAMS: usize = 8;
 
 /// What ends streams.
 #[derive(Clone, Copy, Debug)]
 enum Front {
-    /// One in which nothing comes one way or the other for a minute.
+    /// Those that are idle.
     Idle,
     /// Any, every 40 seconds on average.
     Random,
@@ -33,7 +38,7 @@ impl Front {
     /// Cuts what is to be cut in this second; how many streams that are.
     fn cut(self, world: &mut World) -> usize {
         match self {
-            Self::Idle => world.cut_streams_idle_for(AGE),
+            Self::Idle => world.cut_streams_idle_for(IDLE),
             Self::Random => world.cut_some_streams(1_000 / (40 * STREAMS as u32)),
             Self::Aged => world.cut_streams_older_than(AGE),
         }
@@ -45,17 +50,17 @@ impl Front {
         let rounds = TIME.as_secs().div_ceil(AGE.as_secs() * 8 / 10) as usize;
         let replaced = match self {
             Self::Idle => 0,
-            Self::Random => cut / 20,
+            Self::Random => BY_CHANCE,
             Self::Aged => rounds * STREAMS,
         };
         replaced + cut + STREAMS
     }
 }
 
-/// Lets one node ask another through relays for hours, often in one and seldom in the next.
+/// Lets one node, behind an HTTP proxy, ask another through relays for hours, often in one and seldom in the next.
 fn hours_behind(front: Front) {
-    let mut world = joined(Setup { streams: Quality::HOME, ..Setup::default() });
-    world.nodes.iter_mut().for_each(|node| node.udp_blocked = true);
+    let setup = Setup { streams: Quality::HOME, ..Setup::default() };
+    let mut world = at_with(setup, &[Place::Proxy, Place::Https]);
     ping_both_ways(&mut world, 10 * SECOND);
     let (begin, dials) = (world.elapsed(), world.dials);
     let (mut asked, mut cuts, mut cut) = (Vec::new(), Vec::new(), 0);

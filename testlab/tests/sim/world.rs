@@ -21,9 +21,14 @@ pub(crate) fn joined(setup: Setup) -> World {
 
 /// A world with a node at each of these places, whose translators give other ports with each seed.
 pub(crate) fn at(seed: u64, places: &[Place]) -> World {
-    let mut world = World::new(Setup { nodes: 0, seed, ..Setup::default() });
+    at_with(Setup { seed, ..Setup::default() }, places)
+}
+
+/// The same with another setup.
+pub(crate) fn at_with(setup: Setup, places: &[Place]) -> World {
+    let mut world = World::new(Setup { nodes: 0, ..setup });
     // What a translator gives depends on its address.
-    for _ in 0..seed {
+    for _ in 0..setup.seed {
         Place::Symmetric.site(&mut world);
     }
     for place in places {

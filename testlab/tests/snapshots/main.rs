@@ -43,8 +43,8 @@ fn is_direct(world: &World) -> bool {
 }
 
 /// How long it takes from the first packet until its answer is there, and until both ends use a direct path,
-/// if they ever do.
-fn times(setup: Setup, one: Place, other: Place) -> (Duration, Option<Duration>) {
+/// or else of what kind it is in the end.
+fn times(setup: Setup, one: Place, other: Place) -> (Duration, Result<Duration, String>) {
     let mut world = World::new(Setup { nodes: 0, ..setup });
     for place in [one, other] {
         let site = place.site(&mut world);
@@ -55,6 +55,7 @@ fn times(setup: Setup, one: Place, other: Place) -> (Duration, Option<Duration>)
     let begin = world.elapsed();
     let first = world.ping(0, 1);
     let mut direct = None;
+    let kind = |world: &World| world.path(0, 1).split_whitespace().next().map(str::to_owned);
     while direct.is_none() && world.elapsed() < begin + PATIENCE {
         direct = world.run_until(SECOND, is_direct).then(|| world.elapsed() - begin);
         world.ping(0, 1);
@@ -62,7 +63,10 @@ fn times(setup: Setup, one: Place, other: Place) -> (Duration, Option<Duration>)
     assert!(world.ping_until_answered(0, 1, SECOND), "{one:?} to {other:?} stay connected");
     let is_answered = |world: &World| world.is_answered(0, first);
     assert!(world.run_until(SECOND, is_answered), "{one:?} to {other:?} loses the first packet");
-    (world.answered_at(0, first).expect("it is answered") - begin, direct)
+    (
+        world.answered_at(0, first).expect("it is answered") - begin,
+        direct.ok_or(kind(&world).expect("it has a name")),
+    )
 }
 
 #[test]
@@ -75,7 +79,7 @@ fn the_times_to_the_first_answer_and_to_a_direct_path_over_all_pairs_of_places_a
         let _ = write!(table, "\n{:18}", format!("{one:?}"));
         for other in Place::ALL {
             let (answered, direct) = times(Setup::default(), one, other);
-            let direct = direct.map_or_else(|| "relay".to_owned(), |at| at.as_millis().to_string());
+            let direct = direct.map_or_else(|kind| kind, |at| at.as_millis().to_string());
             let _ = write!(table, " {:>17}", format!("{}/{direct}", answered.as_millis()));
         }
     }

@@ -121,6 +121,17 @@ fn the_faster_of_two_direct_paths_is_taken_and_says_so() {
 }
 
 #[test]
+fn of_two_direct_paths_that_are_about_as_fast_the_one_over_ipv6_is_taken() {
+    for later in [Duration::ZERO, DIRECT_DELAY / 20] {
+        let net = with_two_routes(Route { delay: DIRECT_DELAY + later, ..Route::new(A6, B6) });
+        assert_eq!(net.agent(0).chosen(), Path::Direct(address(B6)));
+        assert_eq!(net.agent(1).chosen(), Path::Direct(address(A6)));
+    }
+    let net = with_two_routes(Route { delay: DIRECT_DELAY * 2, ..Route::new(A6, B6) });
+    assert_eq!(net.agent(0).chosen(), Path::Direct(address(B)));
+}
+
+#[test]
 fn two_direct_paths_that_are_about_as_good_do_not_alternate() {
     let jitter = Duration::from_millis(15);
     for loss in [0, 5, 10] {

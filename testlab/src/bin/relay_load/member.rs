@@ -71,6 +71,7 @@ impl Member {
                 payload_of_frame =
                     Some(frame.freeze().slice(HEADER_LENGTH..HEADER_LENGTH + length));
             } else if let ClientEvent::Circuit(_, offer) = event {
+                assert!(offer.is_some(), "the relay opens no circuit");
                 self.offer = offer;
             }
         }
