@@ -115,7 +115,8 @@ impl Journal {
 /// Replaces the file in one step: readers and crashes see the old or the new one, never a part.
 pub(crate) fn replace_file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
-    let beside = path.with_file_name(format!(".{name}.shadowmesh"));
+    // Where containers share a folder, so do the processes in them.
+    let beside = path.with_file_name(format!(".{name}.shadowmesh-{}", std::process::id()));
     let _ = std::fs::remove_file(&beside);
     let mut options = std::fs::OpenOptions::new();
     let mut file = options.write(true).create_new(true).mode(mode).open(&beside)?;
