@@ -121,6 +121,9 @@ pub struct SettingsChange {
     /// The groups whose members pass datagrams on between others.
     #[serde(default)]
     pub peer_relays: Option<Vec<String>>,
+    /// Whether members send each other no datagrams.
+    #[serde(default)]
+    pub streams_only: Option<bool>,
 }
 
 impl SettingsChange {
@@ -363,6 +366,9 @@ pub struct NetworkView {
     /// The groups whose members pass datagrams on between others.
     #[serde(default, with = "text::list")]
     pub peer_relays: Vec<GroupName>,
+    /// Whether members send each other no datagrams.
+    #[serde(default)]
+    pub streams_only: bool,
     /// The epoch of the records.
     pub epoch: u64,
     /// Records that wait for the owner's signature.

@@ -73,6 +73,8 @@ pub(crate) struct Own {
     pub(crate) end: End,
     pub(crate) bootstrap: Vec<RelayEntry>,
     pub(crate) mtu: usize,
+    /// Whether there is a UDP socket.
+    pub(crate) has_udp: bool,
     pub(crate) has_aes: bool,
     pub(crate) removed: bool,
     /// What the shell was told of the interface last.
@@ -195,6 +197,7 @@ impl Engine {
                 end,
                 bootstrap: config.invite.relays,
                 mtu: config.mtu.max(BASE_MTU),
+                has_udp: config.udp,
                 has_aes: config.has_aes,
                 removed: false,
                 interface: None,

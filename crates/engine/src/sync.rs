@@ -72,6 +72,9 @@ impl Engine {
     }
 
     pub(crate) fn apply(&mut self, changes: &MapChanges, cx: &mut Context<'_>) {
+        if changes.info && self.settle_datagrams(cx) {
+            return self.adopt_map(cx);
+        }
         if changes.info {
             let map = self.control.client().map();
             self.settings.set_overlay(overlay(self.own.network, map));
@@ -121,6 +124,23 @@ impl Engine {
             self.schedule.save_map_in_time(cx.instant());
         }
         self.report_interface(cx.now);
+    }
+
+    /// Members send each other datagrams if there is a socket and the network lets them. Where that changes every session ends, and new ones
+    /// begin over what may carry them; true if it does.
+    fn settle_datagrams(&mut self, cx: &mut Context<'_>) -> bool {
+        let info = self.control.client().map().info();
+        let udp = self.own.has_udp && !info.is_some_and(|info| info.streams_only);
+        if udp == self.settings.path.udp {
+            return false;
+        }
+        self.settings.path.udp = udp;
+        if !udp {
+            self.turns.give_back(&mut self.sockets, cx);
+        }
+        self.cut_all(cx);
+        self.schedule.announce_soon(cx.instant());
+        true
     }
 
     /// Takes over what the map says of one device, or cuts it off if it says nothing any more; true if
@@ -185,12 +205,14 @@ impl Engine {
         }
     }
 
+    fn cut_all(&mut self, cx: &mut Context<'_>) {
+        let devices: Vec<_> = self.peers.iter().map(Peer::device).collect();
+        devices.into_iter().for_each(|device| self.cut(device, cx));
+    }
+
     /// The device itself was removed: nothing of the network is served any more.
     fn retire(&mut self, cx: &mut Context<'_>) {
-        let devices: Vec<_> = self.peers.iter().map(Peer::device).collect();
-        for device in devices {
-            self.cut(device, cx);
-        }
+        self.cut_all(cx);
         self.cut_all_plain(cx);
         self.relays.handle_entries([], &mut self.streams);
         self.choose_homes(cx.now);

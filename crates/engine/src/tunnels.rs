@@ -474,7 +474,11 @@ impl Engine {
         let is_answer = matches!(kind, Some(MessageKind::Response | MessageKind::CookieReply));
         match endpoint.filter(|_| is_answer) {
             Some(Via::Direct(to)) => {
-                return self.output.send(Transmit::new(to, message.to_vec()));
+                // A member that does not know yet that streams alone are used tries them as well.
+                if self.settings.path.udp || self.peers.by_key(key).is_none() {
+                    self.output.send(Transmit::new(to, message.to_vec()));
+                }
+                return;
             }
             Some(Via::Relay { peer, through }) => {
                 return self.send_hello_through(through, peer, (FrameType::Handshake, message), cx);

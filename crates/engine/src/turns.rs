@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use crate::context::Context;
 use crate::engine::Engine;
 use crate::io::SocketId;
-use crate::peer::Lacking;
+use crate::peer::{Lacking, Peer};
 use crate::sockets::Sockets;
 use crate::status::TurnStatus;
 
@@ -389,10 +389,8 @@ impl Engine {
 
     /// Looks for whom traffic lacks a direct path that nobody passes on, other than a member.
     pub(crate) fn look_for_lack(&mut self, now: Instant) {
-        let alone = self
-            .peers
-            .iter()
-            .filter_map(|peer| peer.lacking(now).filter(|_| !self.circuits.reach(peer)));
+        let may_lack = |peer: &&Peer| self.settings.path.udp && !self.circuits.reach(peer);
+        let alone = self.peers.iter().filter(may_lack).filter_map(|peer| peer.lacking(now));
         self.turns.handle_lack(alone, now);
     }
 }

@@ -173,6 +173,9 @@ pub struct NetworkInfo {
     /// further ones do not count.
     #[cbor(n(9), default)]
     pub peer_relays: Vec<GroupName>,
+    /// Whether members send each other no datagrams: those of tunnels show what they are, streams do not.
+    #[cbor(n(10), default)]
+    pub streams_only: bool,
 }
 
 impl NetworkInfo {

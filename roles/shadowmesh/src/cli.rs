@@ -500,6 +500,10 @@ pub(crate) enum NetworkCommand {
         /// and `none` lets nobody do so
         #[arg(long = "peer-relay", value_name = "GROUP|none")]
         peer_relays: Vec<String>,
+        /// Whether devices send each other no datagrams, which show what they are, but use streams alone, through relays and straight to devices
+        /// that listen; plain WireGuard peers go on
+        #[arg(long, value_name = "true|false")]
+        streams_only: Option<bool>,
         /// How many entries each of the logs keeps
         #[arg(long, value_name = "NUMBER")]
         log_entries: Option<u64>,

@@ -17,6 +17,7 @@ mod plain;
 mod proxies;
 mod shaping;
 mod stream;
+mod streams_only;
 mod threads;
 mod throttling;
 mod translators;

@@ -18,6 +18,7 @@ mod quality;
 mod reasons;
 mod records;
 mod scatter;
+mod streams_only;
 mod surroundings;
 mod turn;
 mod udp_relays;

@@ -115,6 +115,7 @@ impl Controller {
         if let Some(groups) = &change.peer_relays {
             settings.peer_relays = checked_groups(groups)?;
         }
+        settings.streams_only = change.streams_only.unwrap_or(settings.streams_only);
         self.change(Change::Settings(settings));
         self.publish_info(wall(now));
         self.publish_controller(wall(now));
@@ -307,6 +308,7 @@ impl Controller {
             relay_rotation: settings.relay_rotation,
             shaping: settings.shaping.clone(),
             peer_relays: settings.peer_relays.clone(),
+            streams_only: settings.streams_only,
             epoch: self.authorities.epoch(),
             unsigned: self.unsigned().len() as u64,
             devices: self.state.devices.len() as u64,

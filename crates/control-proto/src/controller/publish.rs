@@ -114,6 +114,7 @@ impl Controller {
             relay_rotation: settings.relay_rotation,
             shaping: settings.shaping.clone(),
             peer_relays: settings.peer_relays.clone(),
+            streams_only: settings.streams_only,
         };
         let known = self.stored_item(&ItemKey::Info).and_then(|item| {
             let MapItem::Info(signed) = item else { return None };

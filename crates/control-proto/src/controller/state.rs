@@ -55,6 +55,9 @@ pub struct Settings {
     /// The groups whose members pass datagrams on between others.
     #[cbor(n(12), default)]
     pub peer_relays: Vec<GroupName>,
+    /// Whether members send each other no datagrams.
+    #[cbor(n(13), default)]
+    pub streams_only: bool,
 }
 
 /// How much is kept of each log: what is beyond either bound goes, the oldest first.
@@ -95,6 +98,7 @@ impl Settings {
             relay_rotation: 0,
             shaping: Shaping::Off,
             peer_relays: Vec::new(),
+            streams_only: false,
         }
     }
 }

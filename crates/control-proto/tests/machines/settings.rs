@@ -265,6 +265,19 @@ fn a_plain_peer_is_let_in_once_under_its_own_name_and_addresses() {
 }
 
 #[test]
+fn whether_members_use_streams_alone_is_for_the_owner_to_say() {
+    let mut world = joined(1);
+    assert!(!world.map(0).info().unwrap().streams_only);
+    for streams_only in [true, false] {
+        let change =
+            SettingsChange { streams_only: Some(streams_only), ..SettingsChange::default() };
+        assert_eq!(world.admin(AdminRequest::ChangeSettings(change)), Ok(AdminAnswer::Done));
+        world.pass(Duration::from_secs(1));
+        assert_eq!(world.map(0).info().unwrap().streams_only, streams_only);
+    }
+}
+
+#[test]
 fn relays_are_changed_when_the_owner_says_so_and_not_too_often() {
     let mut world = joined(1);
     assert_eq!(world.map(0).info().unwrap().relay_rotation, 0);

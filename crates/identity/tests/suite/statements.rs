@@ -198,6 +198,7 @@ fn all_kinds(world: &World) -> String {
         relay_rotation: 3_600,
         shaping: Shaping::Off,
         peer_relays: vec!["gateways".parse().unwrap()],
+        streams_only: true,
     };
     line(&mut text, &world.record(&world.issuer, (0, 1), info));
     let channel_key = ChannelKey::from_bytes(&[3; 32]).public();

@@ -151,6 +151,9 @@ pub(crate) async fn show(client: &AdminClient, as_json: bool) -> Result<(), Fail
     }
     line(format_args!("  relays       {}", rotation(network.relay_rotation)));
     line(format_args!("  shaping      {}", network.shaping));
+    if network.streams_only {
+        line("  datagrams    none between devices, streams only");
+    }
     for group in &network.peer_relays {
         line(format_args!("  peer relays  devices of group {group}"));
     }

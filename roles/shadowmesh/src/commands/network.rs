@@ -63,6 +63,7 @@ pub(crate) async fn network(
             relay_rotation,
             shaping,
             peer_relays,
+            streams_only,
             log_entries,
             log_age,
         } => {
@@ -78,6 +79,7 @@ pub(crate) async fn network(
                 relay_rotation,
                 shaping: shaped(&shaping)?,
                 peer_relays: groups(peer_relays),
+                streams_only,
             };
             admin::set(&client, change).await?;
             owner::remind(&client).await

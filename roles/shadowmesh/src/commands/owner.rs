@@ -120,6 +120,9 @@ fn describe(unsigned: &Unsigned) {
         }
         line(format_args!("            relays: {}", rotation(info.relay_rotation)));
         line(format_args!("            shaping {}", info.shaping));
+        if info.streams_only {
+            line("            streams only, no datagrams between devices");
+        }
         for group in &info.peer_relays {
             line(format_args!("            peer relays: devices of group {group}"));
         }
