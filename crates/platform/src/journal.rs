@@ -5,8 +5,9 @@
 //! done, or twice, is harmless. An interface of ours needs no entry: it ends with its process.
 
 use std::{
+    fs::Permissions,
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -114,19 +115,11 @@ impl Journal {
 
 /// Replaces the file in one step: readers and crashes see the old or the new one, never a part.
 pub(crate) fn replace_file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
-    // Where containers share a folder, so do the processes in them.
-    let beside = path.with_file_name(format!(".{name}.shadowmesh-{}", std::process::id()));
-    let _ = std::fs::remove_file(&beside);
-    let mut options = std::fs::OpenOptions::new();
-    let mut file = options.write(true).create_new(true).mode(mode).open(&beside)?;
-    let written = file.write_all(bytes).and_then(|()| file.sync_all());
-    let written = written.and_then(|()| {
-        rustix::fs::fchmod(&file, rustix::fs::Mode::from_raw_mode(mode))?;
-        std::fs::rename(&beside, path)
-    });
-    if written.is_err() {
-        let _ = std::fs::remove_file(&beside);
-    }
-    written
+    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut beside = tempfile::Builder::new().prefix(".shadowmesh-").tempfile_in(folder)?;
+    beside.write_all(bytes)?;
+    beside.as_file().set_permissions(Permissions::from_mode(mode))?;
+    beside.as_file().sync_all()?;
+    beside.persist(path)?;
+    Ok(())
 }
