@@ -5,8 +5,6 @@ mod homes;
 mod lacks;
 mod policy;
 
-pub(crate) use lacks::FramesLack;
-
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -21,6 +19,7 @@ use noise_channel::{ClockOffset, PathSecret, Service, StaticSecret};
 use relay_proto::{ClientConfig, ClientEvent, FlowId, RelayClient};
 
 use self::homes::Homes;
+pub(crate) use self::lacks::FramesLack;
 use self::policy::Policy;
 use crate::classes::Classifier;
 use crate::context::Context;

@@ -74,14 +74,21 @@ impl Relays {
     ) -> FramesLack {
         let serves = |groups| self.entries.get(&way).is_none_or(|entry| entry.serves(groups));
         let failures = self.links.get(&way).map_or(0, |link| link.failures);
-        match self.is_attached(way) {
-            _ if !serves(&self.groups) => FramesLack::NotForUs,
-            _ if !serves(groups) => FramesLack::NotForPeer,
-            false if failures > 0 => FramesLack::Unreached(failures),
-            _ if !self.is_well(way) => FramesLack::Unwell,
-            _ if way != peer && !relays.contains(&way) => FramesLack::PeerElsewhere,
-            false => FramesLack::Unconnected,
-            true => FramesLack::Precedence,
+        let is_attached = self.is_attached(way);
+        if !serves(&self.groups) {
+            FramesLack::NotForUs
+        } else if !serves(groups) {
+            FramesLack::NotForPeer
+        } else if !is_attached && failures > 0 {
+            FramesLack::Unreached(failures)
+        } else if !self.is_well(way) {
+            FramesLack::Unwell
+        } else if way != peer && !relays.contains(&way) {
+            FramesLack::PeerElsewhere
+        } else if !is_attached {
+            FramesLack::Unconnected
+        } else {
+            FramesLack::Precedence
         }
     }
 }

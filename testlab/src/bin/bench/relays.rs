@@ -289,7 +289,7 @@ impl Lab {
         let relay = self.start(variant);
         let process = relay.id().to_string();
         let args = [how, variant.kind, ADDRESS, variant.way, &process, pairs, bytes];
-        let mut load = self.spawn(&beside("relay_load"), &args, "load");
+        let mut load = self.spawn(&beside("relay_load"), &args, variant.name);
         let line = load.wait_for_output("}", PATIENCE);
         serde_json::from_str(line.trim()).unwrap_or_else(|error| panic!("{error}: {line}"))
     }
@@ -301,7 +301,11 @@ impl Lab {
         for from in (0..count).step_by(OF_ONE_LOAD) {
             let [from, to] = [from, count.min(from + OF_ONE_LOAD)].map(|at| at.to_string());
             let args = ["idle", variant.kind, ADDRESS, variant.way, &from, &to];
-            let mut load = self.spawn(&beside("relay_load"), &args, &format!("idle-{from}"));
+            let mut load = self.spawn(
+                &beside("relay_load"),
+                &args,
+                &format!("{}, idle, {from}", variant.name),
+            );
             load.wait_for_output("connected", PATIENCE);
             loads.push(load);
         }

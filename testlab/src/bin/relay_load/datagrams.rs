@@ -18,6 +18,15 @@ pub(crate) fn pieces(length: usize, count: usize) -> impl Iterator<Item = usize>
     (0..whole).step_by(piece).map(move |at| piece.min(whole - at))
 }
 
+/// What there was to receive, if there was something; a socket that is broken is no measurement.
+pub(crate) fn at_once<T>(received: std::io::Result<T>) -> Option<T> {
+    match received {
+        Ok(received) => Some(received),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => None,
+        Err(error) => panic!("{error}"),
+    }
+}
+
 /// A socket, and the server that it speaks to.
 pub(crate) struct Datagrams {
     socket: UdpSocket,
@@ -49,7 +58,7 @@ impl Datagrams {
             true => Ok(()),
             false => Err(Error::from(ErrorKind::WouldBlock)),
         };
-        while ready.try_io(Interest::READABLE, || receive(batch)).is_ok() {
+        while at_once(ready.try_io(Interest::READABLE, || receive(batch))).is_some() {
             let datagrams = batch.datagrams().flat_map(platform::udp::Datagram::segments);
             datagrams.for_each(|datagram| take(datagram));
         }

@@ -12,7 +12,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use turn_proto::{Client, Login, Transport};
 use zeroize::Zeroizing;
 
-use crate::datagrams::{Datagrams, pieces};
+use crate::datagrams::{Datagrams, at_once, pieces};
 use crate::peer::TICK;
 use crate::wire::{Target, Way};
 
@@ -148,7 +148,7 @@ impl Carrier {
         match self {
             Self::Udp(datagrams) => datagrams.take(take),
             Self::Tcp(stream) => {
-                while let Ok(length) = stream.try_read(buffer) {
+                while let Some(length) = at_once(stream.try_read(buffer)) {
                     assert!(length > 0, "the server ended a connection");
                     take(&buffer[..length]);
                 }
