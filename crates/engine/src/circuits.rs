@@ -24,13 +24,12 @@ use crate::context::Context;
 use crate::dataplane::{Circuits as Published, Onward};
 use crate::engine::Engine;
 use crate::io::Transmit;
+use crate::ladder::Rung;
 use crate::peer::{Lacking, Peer};
 use crate::via::Arrival;
 
 use passing::Passed;
 
-/// Traffic has to lack a direct path for so long before anybody is asked: most paths are found sooner.
-const LACKING: Duration = Duration::from_millis(500);
 /// Peer relays that are asked at a time for one peer.
 const ASKED: usize = 2;
 /// Those that pass on are asked again after this, ...
@@ -319,7 +318,7 @@ impl Engine {
         let Some(peer) = self.peers.touch(device) else { return };
         peer.agent.handle_need(now);
         if peer.agent.straight().is_none() {
-            self.relays.want(device, now);
+            self.relays.want(device, &self.ladder, now);
         }
     }
 
@@ -372,7 +371,8 @@ impl Engine {
         let now = cx.instant();
         let is_due = |(device, lack): &(&DeviceId, &Lack)| {
             let has_ended = lack.vain.is_none() && !self.is_served(**device);
-            now >= lack.since + LACKING && (lack.next <= now || has_ended)
+            let since = lack.since + self.ladder.stagger(**device, Rung::Circuit);
+            now >= since && (lack.next <= now || has_ended)
         };
         let due = self.circuits.lacks.iter().filter(is_due);
         let due: Vec<_> = due.map(|(peer, _)| *peer).collect();

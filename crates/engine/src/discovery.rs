@@ -162,6 +162,9 @@ impl Engine {
                     self.send_waiting(device, cx);
                 }
                 self.output.events.push_back(EngineEvent::Path { peer: device, decision });
+                let won = self.rung(device, decision.path);
+                let won = won.map(|rung| EngineEvent::Won { peer: device, rung });
+                self.output.events.extend(won);
             }
             PathEvent::Mtu => {
                 self.schedule.publish();

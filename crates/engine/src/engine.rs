@@ -23,6 +23,7 @@ use crate::control::Control;
 use crate::dataplane::{DataPlaneHandle, Inbound, Notice, Outbound, Way};
 use crate::host_packet::HostPacket;
 use crate::io::{EngineEvent, InterfaceSettings, StreamCommand, StreamId, Transmit};
+use crate::ladder::Ladder;
 use crate::peers::{PeerSettings, Peers, overlay};
 use crate::psk::End;
 use crate::relays::{RelaySettings, Relays};
@@ -55,6 +56,7 @@ pub struct Engine {
     pub(crate) stun: StunClient,
     pub(crate) turns: Turns,
     pub(crate) circuits: Circuits,
+    pub(crate) ladder: Ladder,
     pub(crate) sockets: Sockets,
     pub(crate) scatter: Scatter,
     pub(crate) budget: ProbeBudget,
@@ -183,6 +185,7 @@ impl Engine {
             stun: StunClient::new(),
             turns: Turns::new(config.turn, device),
             circuits: Circuits::default(),
+            ladder: Ladder::default(),
             sockets: Sockets::default(),
             scatter: Scatter::default(),
             budget: ProbeBudget::new(),
@@ -415,7 +418,7 @@ impl Engine {
         if let Some(found) = self.peers.touch(peer) {
             found.agent.handle_ping_request(now.instant);
             if !matches!(found.agent.chosen(), path::Path::Direct(_)) {
-                self.relays.want(peer, now.instant);
+                self.relays.want(peer, &self.ladder, now.instant);
             }
         }
         self.drain(&mut Context { rng, now });

@@ -4,6 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use identity::{DeviceId, ServerAddress, Transport};
 
+use crate::ladder::Rung;
+
 /// A datagram to send from the engine's UDP socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transmit {
@@ -152,6 +154,14 @@ pub enum EngineEvent {
         peer: DeviceId,
         /// The decision with its reason.
         decision: path::Decision,
+    },
+    /// A peer is reached by this now. Where the shell knows one local network from another, it tells of it when this device
+    /// is there again: [`Engine::handle_winners`](crate::Engine::handle_winners).
+    Won {
+        /// The peer.
+        peer: DeviceId,
+        /// By what.
+        rung: Rung,
     },
     /// This device's clock was found to differ by another amount than before from the network's: it
     /// is wrong, or right again. What it differs by is made up for.

@@ -37,6 +37,7 @@
 //! | `introductions`, `strangers` | how many new keys are looked at, and what waits for them |
 //! | `tunnels`, `traffic`, `frames`, `host_packet`, `psk`, `via` | packets, sessions, frames |
 //! | `discovery`, `surveys` | paths, candidates, announcements, how a translator counts |
+//! | `ladder` | when each way to a peer joins the others, and which won before |
 //! | `turns`, `sockets` | allocations at TURN servers, and sockets towards them |
 //! | `scatter` | sockets by which a peer finds a device behind ports at random |
 //! | `circuits` | datagrams that members pass on for each other |
@@ -65,6 +66,7 @@ mod host_packet;
 mod hosts;
 mod introductions;
 mod io;
+mod ladder;
 mod links;
 mod names;
 mod peer;
@@ -100,6 +102,7 @@ pub use io::{
     ConnectionState, DialTarget, EngineEvent, InterfaceSettings, Purpose, SocketCommand, SocketId,
     SocketTo, StatePart, StreamCommand, StreamId, Transmit,
 };
+pub use ladder::Rung;
 pub use noise_channel::{Now, UnixMillis};
 pub use routes::Routes;
 pub use status::{

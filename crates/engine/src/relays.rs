@@ -26,6 +26,7 @@ use crate::context::Context;
 use crate::guests::Guests;
 use crate::hosts::Host;
 use crate::io::{DialTarget, Purpose, StreamId};
+use crate::ladder::{Ladder, Rung};
 use crate::links::{Line, Link};
 use crate::relay_event::RelayEvent;
 use crate::streams::{Owner, Streams};
@@ -40,9 +41,6 @@ const LEAVE: Duration = Duration::from_secs(10);
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 /// The longest wait.
 const RETRY_LONGEST: Duration = Duration::from_secs(60);
-/// A peer that listens is dialled this long after there is traffic for it that no datagrams carry: most find
-/// a direct path sooner, and the relay has the first packets (RFC 8305 section 5).
-const STAGGER: Duration = Duration::from_millis(250);
 /// A link that leads straight to a peer has worked, and not only opened, if it stood for so long.
 const STEADY: Duration = Duration::from_secs(60);
 
@@ -156,11 +154,12 @@ impl Relays {
         }
     }
 
-    /// There is traffic for a peer to which no datagrams get: if it listens, it is dialled.
-    pub(crate) fn want(&mut self, peer: DeviceId, now: Instant) {
+    /// There is traffic for a peer to which no datagrams get: if it listens, it is dialled, unless a better way is found in time.
+    pub(crate) fn want(&mut self, peer: DeviceId, ladder: &Ladder, now: Instant) {
         let listens = self.hosts.contains_key(&peer) && !self.entries.contains_key(&peer);
         if listens && !self.guests.is_attached(peer) {
-            let link = self.links.entry(peer).or_insert_with(|| Link::dialled_at(now + STAGGER));
+            let at = now + ladder.stagger(peer, Rung::Stream);
+            let link = self.links.entry(peer).or_insert_with(|| Link::dialled_at(at));
             link.keep_until(now + VISIT);
         }
     }

@@ -181,6 +181,7 @@ impl Engine {
             let available = self.relays.reaches(peer.relays.relays());
             peer.agent.handle_relay(available, now);
         }
+        self.recall(device, now);
         self.refresh_stream(device, now);
         let has_moved = before != self.peers.get(device).map(identity);
         self.receive_kept(device, cx);

@@ -59,7 +59,7 @@ impl Engine {
         self.schedule.traffic(now);
         let usable = peer.traffic.usable(now).cloned();
         if !matches!(path, Path::Direct(_)) {
-            self.relays.want(device, now);
+            self.relays.want(device, &self.ladder, now);
         }
         match (usable, path) {
             (Some(session), Path::Direct(to)) if !is_too_big => {

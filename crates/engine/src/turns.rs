@@ -14,12 +14,11 @@ use zeroize::Zeroizing;
 use crate::context::Context;
 use crate::engine::Engine;
 use crate::io::SocketId;
+use crate::ladder::Rung;
 use crate::peer::{Lacking, Peer};
 use crate::sockets::Sockets;
 use crate::status::TurnStatus;
 
-/// Traffic has to lack a direct path for so long before servers are asked: most paths are found sooner.
-const LACKING: Duration = Duration::from_secs(1);
 /// Allocations are given back when no traffic has lacked a direct path for so long.
 const KEPT: Duration = Duration::from_secs(60);
 /// Traffic for a peer with which there is no session counts for so long ...
@@ -123,26 +122,32 @@ impl Turns {
         }
     }
 
-    /// Takes note of the peers for which traffic lacks a direct path now.
-    pub(crate) fn handle_lack(&mut self, peers: impl Iterator<Item = Lacking>, now: Instant) {
+    /// Takes note of the peers for which traffic lacks a direct path now, each with how long it has to before servers are asked.
+    pub(crate) fn handle_lack(
+        &mut self,
+        peers: impl Iterator<Item = (Lacking, Duration)>,
+        now: Instant,
+    ) {
         let before = std::mem::take(&mut self.lacking_sessions);
-        let mut counts = false;
+        let mut stagger = None;
         if !self.lines.is_empty() {
-            for Lacking { device, has_session, is_waiting } in peers {
+            for (Lacking { device, has_session, is_waiting }, after) in peers {
                 let since = before.get(&device).copied().unwrap_or(now);
                 if !has_session {
                     self.lacking_sessions.insert(device, since);
                 }
-                counts |= has_session || is_waiting && is_tried(now - since);
+                if has_session || is_waiting && is_tried(now - since) {
+                    stagger = Some(stagger.map_or(after, |least: Duration| least.min(after)));
+                }
             }
         }
-        if !counts {
+        let Some(stagger) = stagger else {
             self.lacking_since = None;
             self.wanted_until = self.wanted_until.filter(|until| *until > now);
             return;
-        }
+        };
         let since = *self.lacking_since.get_or_insert(now);
-        if now >= since + LACKING {
+        if now >= since + stagger {
             self.wanted_until = Some(now + KEPT);
         }
     }
@@ -391,7 +396,8 @@ impl Engine {
     pub(crate) fn look_for_lack(&mut self, now: Instant) {
         let may_lack = |peer: &&Peer| self.settings.path.udp && !self.circuits.reach(peer);
         let alone = self.peers.iter().filter(may_lack).filter_map(|peer| peer.lacking(now));
-        self.turns.handle_lack(alone, now);
+        let stagger = |lacking: &Lacking| self.ladder.stagger(lacking.device, Rung::Allocation);
+        self.turns.handle_lack(alone.map(|lacking| (lacking, stagger(&lacking))), now);
     }
 }
 
@@ -461,7 +467,8 @@ mod tests {
             // Now and then all that waited is dropped.
             let is_waiting = second % 90 != 89;
             let lacking = Lacking { device, has_session: false, is_waiting };
-            turns.handle_lack([lacking].into_iter(), start + Duration::from_secs(second));
+            let lacking = std::iter::once((lacking, Duration::from_secs(1)));
+            turns.handle_lack(lacking, start + Duration::from_secs(second));
             wanted.push(turns.wanted_until.is_some());
         }
         let begins = |from: usize| !wanted[from] && wanted[from + 1];
@@ -469,7 +476,8 @@ mod tests {
         assert_eq!(wanted[..600].iter().filter(|wanted| **wanted).count(), 178);
         // With a session it is there.
         let lacking = Lacking { device, has_session: true, is_waiting: false };
-        turns.handle_lack([lacking].into_iter(), start + Duration::from_secs(1_200));
+        let lacking = std::iter::once((lacking, Duration::from_secs(1)));
+        turns.handle_lack(lacking, start + Duration::from_secs(1_200));
         assert!(turns.lacking_sessions.is_empty());
     }
 

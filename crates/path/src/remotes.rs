@@ -25,6 +25,8 @@ pub(crate) struct Remotes {
     known: BTreeMap<SocketAddr, Remote>,
     /// What the peer announced, best first.
     announced: Vec<Candidate>,
+    /// Where the peer was reached before from where this device is now.
+    recalled: Option<Candidate>,
     /// The allocations of this device.
     allocations: Vec<Allocation>,
     /// The circuits to the peer.
@@ -40,6 +42,7 @@ impl Remotes {
             mtu: MtuSearch::new(mtu),
             known: BTreeMap::new(),
             announced: Vec::new(),
+            recalled: None,
             allocations: Vec::new(),
             circuits: Vec::new(),
             sockets: 0..0,
@@ -51,6 +54,14 @@ impl Remotes {
     pub(crate) fn announce(&mut self, announced: &[Candidate], probe: bool, now: Instant) {
         self.announced = announced.to_vec();
         self.arrange(probe, now);
+    }
+
+    /// The same for where the peer was reached before.
+    pub(crate) fn recall(&mut self, recalled: Option<Candidate>, probe: bool, now: Instant) {
+        if self.recalled != recalled {
+            self.recalled = recalled;
+            self.arrange(probe, now);
+        }
     }
 
     /// The same for the allocations of this device: with one that is gone, all ways through it are.
@@ -92,7 +103,12 @@ impl Remotes {
     }
 
     fn arrange(&mut self, probe: bool, now: Instant) {
-        let wanted: Vec<_> = self.announced.iter().copied().chain(self.relayed()).collect();
+        let is_announced = |recalled: &&Candidate| {
+            self.announced.iter().any(|candidate| candidate.address == recalled.address)
+        };
+        let recalled = self.recalled.iter().filter(|recalled| !is_announced(recalled)).copied();
+        let announced = self.announced.iter().copied();
+        let wanted: Vec<_> = recalled.chain(announced).chain(self.relayed()).collect();
         let had = (&self.allocations[..], &self.circuits[..], &self.sockets);
         self.known.retain(|address, remote| {
             let is_wanted = wanted.iter().any(|candidate| candidate.address == *address);

@@ -26,10 +26,10 @@ const RETRANSMIT: [Duration; 4] = [
 const REFRESH: Duration = Duration::from_secs(25);
 /// A server that said nothing is asked again after this.
 const RETRY: Duration = Duration::from_secs(60);
-/// Servers asked for nothing but how far they are: those of a hundred relays.
-const MAX_DISTANT: usize = 128;
+/// Servers asked for nothing but how far they are: those of a hundred relays with both address families.
+const MAX_DISTANT: usize = 256;
 /// How far a server is, is asked again after this.
-const MEASURE: Duration = Duration::from_secs(600);
+const MEASURE: Duration = Duration::from_secs(1_200);
 /// Between the first questions to two of them, so that they are no burst.
 const PACE: Duration = Duration::from_millis(10);
 

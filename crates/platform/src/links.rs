@@ -17,6 +17,7 @@ use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope},
     link::{LinkAttribute, LinkFlags, LinkMessage},
+    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage},
     route::{
         RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
         RouteType,
@@ -210,6 +211,31 @@ pub fn way_to(destination: IpAddr) -> io::Result<Option<Route>> {
         }
         Err(error) => Err(error),
     }
+}
+
+/// The link-layer address of a neighbour, if the system has asked for it and has an answer. Nothing is sent.
+pub fn hardware_address(interface: u32, neighbour: IpAddr) -> io::Result<Option<Vec<u8>>> {
+    let mut message = NeighbourMessage::default();
+    message.header.family = family_of(neighbour);
+    message.header.ifindex = interface;
+    let address = match neighbour {
+        IpAddr::V4(v4) => NeighbourAddress::Inet(v4),
+        IpAddr::V6(v6) => NeighbourAddress::Inet6(v6),
+    };
+    message.attributes = vec![NeighbourAttribute::Destination(address)];
+    let mut found = None;
+    let asked = netlink::question(RouteNetlinkMessage::GetNeighbour(message), |answer| {
+        if let RouteNetlinkMessage::NewNeighbour(neighbour) = answer {
+            found = neighbour.attributes.into_iter().find_map(|attribute| {
+                if let NeighbourAttribute::LinkLayerAddress(address) = attribute {
+                    Some(address)
+                } else {
+                    None
+                }
+            });
+        }
+    });
+    absent_is_fine(asked).map(|()| found)
 }
 
 fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {

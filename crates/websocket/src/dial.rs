@@ -60,9 +60,9 @@ pub struct Detour {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     /// Where the TCP connection went.
-    address: SocketAddr,
+    pub address: SocketAddr,
     /// What a proxy there was asked for.
-    asked: Option<String>,
+    pub asked: Option<String>,
 }
 
 /// Connects to the first address that answers as it should.

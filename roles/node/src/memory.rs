@@ -2,7 +2,7 @@
 //!
 //! `network-ID` holds a device's keys and the invite of one network, written once before anything is
 //! sent; `state-ID` and `map-ID` hold what the engine wants to remember, each replaced as a whole; `port-ID` holds
-//! the UDP port of the last run.
+//! the UDP port of the last run, and `winners-ID` by what others were reached from each local network.
 
 use std::fmt;
 
@@ -18,6 +18,7 @@ const NETWORK_PREFIX: &str = "network-";
 const STATE_PREFIX: &str = "state-";
 const MAP_PREFIX: &str = "map-";
 const PORT_PREFIX: &str = "port-";
+const WINNERS_PREFIX: &str = "winners-";
 
 /// A device's place in one network.
 pub(crate) struct Place {
@@ -148,10 +149,25 @@ pub(crate) fn store_port(
     Ok(keys.store(&secret_name(PORT_PREFIX, network), &port.to_be_bytes())?)
 }
 
+/// By what others were reached in earlier runs.
+pub(crate) fn load_winners(keys: &dyn Keystore, network: NetworkId) -> Option<Vec<u8>> {
+    Some(keys.load(&secret_name(WINNERS_PREFIX, network)).ok()??.to_vec())
+}
+
+/// Remembers by what others were reached.
+pub(crate) fn store_winners(
+    keys: &dyn Keystore,
+    network: NetworkId,
+    bytes: &[u8],
+) -> Result<(), MemoryError> {
+    Ok(keys.store(&secret_name(WINNERS_PREFIX, network), bytes)?)
+}
+
 /// Forgets a place and everything about it.
 pub(crate) fn forget(keys: &dyn Keystore, network: NetworkId) -> Result<(), MemoryError> {
     keys.remove(&secret_name(NETWORK_PREFIX, network))?;
     keys.remove(&secret_name(PORT_PREFIX, network))?;
+    keys.remove(&secret_name(WINNERS_PREFIX, network))?;
     keys.remove(&secret_name(MAP_PREFIX, network))?;
     Ok(keys.remove(&secret_name(STATE_PREFIX, network))?)
 }

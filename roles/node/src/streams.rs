@@ -10,17 +10,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tracing::debug;
 use websocket::{Endpoint, Receiver, Route, Sender, Upgrade, WebSocket, dial_by};
 
-use crate::{
-    directory::Directory,
-    dns::lookup,
-    fault::Fault,
-    underlay::Surroundings,
-    winners::{Errand, Winners},
-};
+use crate::{directory::Directory, dns::lookup, fault::Fault};
 
 /// A connection takes messages while fewer bytes than this wait for the network: one super-packet more
 /// than is being written. Beyond it they stay with the engine, whose queue drops what is late.
@@ -33,15 +27,14 @@ const AT_ONCE: usize = 48 * 1024;
 pub(crate) struct Streams {
     open: BTreeMap<u64, Stream>,
     directory: Directory,
-    surroundings: watch::Receiver<Surroundings>,
-    winners: Winners,
     events: mpsc::Sender<(u64, StreamEvent)>,
 }
 
 /// What happened on a connection.
 #[derive(Debug)]
 pub(crate) enum StreamEvent {
-    Opened,
+    /// It leads to this host.
+    Opened(String, Route),
     Message(Bytes),
     /// A connection that had no room has some again.
     Writable,
@@ -65,28 +58,26 @@ struct Backlog {
 impl Streams {
     /// No connections yet; events of all of them go to `events`. They never lead into a network of
     /// `directory`.
-    pub(crate) fn new(
-        directory: Directory,
-        surroundings: watch::Receiver<Surroundings>,
-        events: mpsc::Sender<(u64, StreamEvent)>,
-    ) -> Self {
-        let (open, winners) = (BTreeMap::new(), Winners::default());
-        Self { open, directory, surroundings, winners, events }
+    pub(crate) fn new(directory: Directory, events: mpsc::Sender<(u64, StreamEvent)>) -> Self {
+        Self { open: BTreeMap::new(), directory, events }
     }
 
-    /// Connects, perhaps by the proxy; [`StreamEvent::Opened`] or [`StreamEvent::Closed`] follows.
-    pub(crate) fn dial(&mut self, stream: u64, mut endpoint: Endpoint, may_detour: bool) {
+    /// Connects, perhaps by the proxy, and by the `first` way before others; [`StreamEvent::Opened`] or [`StreamEvent::Closed`]
+    /// follows.
+    pub(crate) fn dial(
+        &mut self,
+        stream: u64,
+        mut endpoint: Endpoint,
+        (may_detour, first): (bool, Option<Route>),
+    ) {
         endpoint.mark = self.directory.mark().number();
         let (connection, waiting) = self.insert(stream);
-        let (directory, winners) = (self.directory.clone(), self.winners.clone());
-        let routers = self.surroundings.borrow().routers();
+        let directory = self.directory.clone();
         tokio::spawn(async move {
-            let errand = Errand { routers, host: endpoint.host.clone() };
-            let fault = match connect(endpoint, &directory, may_detour, winners.get(&errand)).await
-            {
+            let host = endpoint.host.clone();
+            let fault = match connect(endpoint, &directory, may_detour, first).await {
                 Ok((socket, route)) => {
-                    winners.note(errand, route);
-                    connection.report(StreamEvent::Opened).await;
+                    connection.report(StreamEvent::Opened(host, route)).await;
                     connection.serve(socket, waiting).await
                 }
                 Err(fault) => fault,
@@ -142,7 +133,7 @@ impl Streams {
     /// Whether events of this connection still matter, forgetting it if it has ended.
     pub(crate) fn observe(&mut self, stream: u64, event: &StreamEvent) -> bool {
         match event {
-            StreamEvent::Opened | StreamEvent::Message(_) | StreamEvent::Writable => {
+            StreamEvent::Opened(..) | StreamEvent::Message(_) | StreamEvent::Writable => {
                 self.open.contains_key(&stream)
             }
             StreamEvent::Closed(_) => self.open.remove(&stream).is_some(),

@@ -15,7 +15,7 @@ use tokio::{
 };
 use tracing::debug;
 
-use crate::{directory::Directory, ready};
+use crate::{directory::Directory, ready, winners::LocalNetwork};
 
 /// Changes come in bursts (an address goes, another comes, then the routes): so long they are collected.
 const BURST: Duration = Duration::from_millis(100);
@@ -44,9 +44,22 @@ impl Surroundings {
         all.map(|address| SocketAddr::new(address, port)).collect()
     }
 
-    /// The routers on the ways to what is far away: by these one network is told from another.
-    pub(crate) fn routers(&self) -> Vec<IpAddr> {
-        self.ways.iter().filter_map(|way| way.gateway).collect()
+    /// Which network it is, by the routers on the ways to what is far away.
+    pub(crate) fn local_network(&self) -> LocalNetwork {
+        let all = links::local_addresses().unwrap_or_default();
+        let length = |router: IpAddr| {
+            let around =
+                all.iter().map(|local| local.address).filter(|link| link.contains(&router));
+            around.map(|link| link.prefix_len()).max().unwrap_or(0)
+        };
+        let routers = self.ways.iter().filter_map(|way| Some((way.gateway?, way.interface)));
+        let mut hardware = routers.clone().filter_map(|(router, interface)| {
+            links::hardware_address(interface, router).ok().flatten()
+        });
+        LocalNetwork {
+            hardware: hardware.next(),
+            routers: routers.map(|(router, _)| (router, length(router))).collect(),
+        }
     }
 
     /// The router on the way to what is far away over IPv4.
@@ -165,6 +178,8 @@ fn is_global(address: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::process::Command;
+
     use platform::process::{Namespace, may_administer_network};
     use tokio::time::timeout;
 
@@ -224,6 +239,26 @@ mod tests {
             }
             links::remove_address(index, address).expect("it is there");
             until(&mut surroundings, |now| *now == Surroundings::default()).await;
+        });
+    }
+
+    #[test]
+    fn a_network_is_known_by_its_router_and_what_that_is() {
+        in_namespace(async |_| {
+            let ip = |command: &str| {
+                let status = Command::new("ip").args(command.split_whitespace()).status();
+                assert!(status.is_ok_and(|status| status.success()), "ip {command}");
+            };
+            ip("link add home type veth peer name router");
+            ip("link set home up");
+            ip("link set router up");
+            ip("address add 198.51.100.9/25 dev home");
+            ip("route add default via 198.51.100.1");
+            let here = || look(&Directory::default()).local_network();
+            let routers = vec![([198, 51, 100, 1].into(), 25)];
+            assert_eq!(here(), LocalNetwork { routers: routers.clone(), hardware: None });
+            ip("neighbour add 198.51.100.1 lladdr 02:00:00:00:00:07 dev home");
+            assert_eq!(here(), LocalNetwork { routers, hardware: Some(vec![2, 0, 0, 0, 0, 7]) });
         });
     }
 }

@@ -1,81 +1,258 @@
-//! By which way servers were reached from each local network, so that it goes first when this device is there again.
+//! By which ways servers and peers were reached from each local network, so that these go first when this device is there again.
+//!
+//! Nothing of it is trusted: a way that is remembered has to prove itself like all others.
 
 use std::{
     collections::VecDeque,
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
+use engine::Rung;
+use identity::DeviceId;
+use minicbor::{Decode, Encode};
 use websocket::Route;
 
-/// Ways that are remembered, of all networks together.
-const MAX_WINNERS: usize = 64;
+/// Ways to servers that are remembered, of all local networks together ...
+const MAX_SERVERS: usize = 64;
+/// ... and ways to peers.
+const MAX_PEERS: usize = 512;
+/// Changes are collected for this long before they are saved.
+const SAVE_DELAY: Duration = Duration::from_secs(30);
 
-/// Where this device is, and whom it wants to reach.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Errand {
-    /// The routers of the local network.
-    pub(crate) routers: Vec<IpAddr>,
-    /// The server's name or address, with its port.
-    pub(crate) host: String,
+/// Where this device is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub(crate) struct LocalNetwork {
+    /// The routers on the ways to what is far away, each with the length of the prefix that it has in common with this device.
+    #[n(0)]
+    pub(crate) routers: Vec<(IpAddr, u8)>,
+    /// The link-layer address of the first, if the system knows it yet: many networks have the same numbers.
+    #[n(1)]
+    pub(crate) hardware: Option<Vec<u8>>,
 }
 
-/// The ways that won last, the latest at the end. Clones share what they know.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Winners(Arc<Mutex<VecDeque<(Errand, Route)>>>);
+impl LocalNetwork {
+    /// Whether nothing speaks against that the two are the same.
+    fn may_be(&self, other: &Self) -> bool {
+        let are_known = self.hardware.is_some() && other.hardware.is_some();
+        self.routers == other.routers && (!are_known || self.hardware == other.hardware)
+    }
+}
+
+/// The ways that won last.
+#[derive(Debug, Default, Encode, Decode)]
+#[cbor(array)]
+pub(crate) struct Winners {
+    /// By a server's name or address, with its port.
+    #[n(0)]
+    servers: Ledger<String, Connected>,
+    #[n(1)]
+    peers: Ledger<DeviceId, Rung>,
+    #[cbor(skip)]
+    save_at: Option<Instant>,
+}
+
+/// A [`Route`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+struct Connected {
+    #[n(0)]
+    address: std::net::SocketAddr,
+    #[n(1)]
+    asked: Option<String>,
+}
 
 impl Winners {
-    /// The way by which the server was reached last from there.
-    pub(crate) fn get(&self, errand: &Errand) -> Option<Route> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.iter().find(|(known, _)| known == errand).map(|(_, route)| route.clone())
+    /// What an earlier run remembered; a later format or damage is as good as nothing.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Self {
+        minicbor::decode(bytes).unwrap_or_default()
     }
 
-    /// It was reached by this way.
-    pub(crate) fn note(&self, errand: Errand, route: Route) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|(known, _)| *known != errand);
-        if known.len() == MAX_WINNERS {
-            known.pop_front();
+    /// What is to be saved, if it is time for that, or if this is the `last` time.
+    pub(crate) fn take_due(&mut self, last: bool, now: Instant) -> Option<Vec<u8>> {
+        self.save_at.take_if(|at| last || *at <= now)?;
+        Some(minicbor::to_vec(&*self).expect("writing to a vector does not fail"))
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.save_at
+    }
+
+    /// The way by which a server was reached last from there.
+    pub(crate) fn route(&self, here: &LocalNetwork, host: &str) -> Option<Route> {
+        let mut known = self.servers.of(here).filter(|entry| entry.goal == host);
+        let Connected { address, asked } = known.next_back()?.way.clone();
+        Some(Route { address, asked })
+    }
+
+    /// A server was reached by this way.
+    pub(crate) fn note_route(
+        &mut self,
+        here: &LocalNetwork,
+        host: String,
+        route: Route,
+        now: Instant,
+    ) {
+        let way = Connected { address: route.address, asked: route.asked };
+        if self.servers.note((here, host, way), MAX_SERVERS) {
+            self.save_at.get_or_insert(now + SAVE_DELAY);
         }
-        known.push_back((errand, route));
+    }
+
+    /// By what peers were reached last from there.
+    pub(crate) fn peers<'a>(
+        &'a self,
+        here: &'a LocalNetwork,
+    ) -> impl Iterator<Item = (DeviceId, Rung)> + 'a {
+        self.peers.of(here).map(|entry| (entry.goal, entry.way))
+    }
+
+    /// A peer was reached by this.
+    pub(crate) fn note_peer(
+        &mut self,
+        here: &LocalNetwork,
+        (peer, rung): (DeviceId, Rung),
+        now: Instant,
+    ) {
+        if self.peers.note((here, peer, rung), MAX_PEERS) {
+            self.save_at.get_or_insert(now + SAVE_DELAY);
+        }
+    }
+}
+
+/// Ways to goals of one sort, the latest at the end.
+#[derive(Debug, Encode, Decode)]
+#[cbor(array)]
+struct Ledger<G, W> {
+    #[n(0)]
+    entries: VecDeque<Entry<G, W>>,
+}
+
+#[derive(Debug, Encode, Decode)]
+#[cbor(array)]
+struct Entry<G, W> {
+    #[n(0)]
+    network: LocalNetwork,
+    #[n(1)]
+    goal: G,
+    #[n(2)]
+    way: W,
+}
+
+impl<G, W> Default for Ledger<G, W> {
+    fn default() -> Self {
+        Self { entries: VecDeque::new() }
+    }
+}
+
+impl<G: PartialEq, W: PartialEq> Ledger<G, W> {
+    fn of<'a>(
+        &'a self,
+        here: &'a LocalNetwork,
+    ) -> impl DoubleEndedIterator<Item = &'a Entry<G, W>> {
+        self.entries.iter().filter(|entry| here.may_be(&entry.network))
+    }
+
+    /// Takes the place of what is known of the goal; true if that is something else.
+    fn note(&mut self, (here, goal, way): (&LocalNetwork, G, W), max: usize) -> bool {
+        let is_same = |entry: &Entry<G, W>| entry.goal == goal && here.may_be(&entry.network);
+        let latest = self.entries.iter().rev().find(|entry| is_same(entry));
+        let is_news = latest.is_none_or(|latest| latest.way != way || latest.network != *here);
+        self.entries.retain(|entry| !is_same(entry));
+        while self.entries.len() >= max {
+            self.entries.pop_front();
+        }
+        self.entries.push_back(Entry { network: here.clone(), goal, way });
+        is_news
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use websocket::{Endpoint, Listener, Tls, dial_by};
-
     use super::*;
 
-    async fn some_route() -> Route {
-        let here = ([127, 0, 0, 1], 0).into();
-        let mut listener = Listener::bind(here, None).await.expect("a free port");
-        let endpoint = Endpoint {
-            addresses: vec![listener.local_addr().expect("it is bound")],
-            host: "localhost".to_owned(),
-            tls: Tls::Plain,
-            path: "/".to_owned(),
-            mark: None,
-            detour: None,
-        };
-        let answer = async { listener.accept().await.accept().await };
-        let (dialled, _) = tokio::join!(dial_by(&endpoint, None), answer);
-        dialled.expect("it is answered").1
+    fn network(router: u8, hardware: Option<u8>) -> LocalNetwork {
+        let routers = vec![([192, 0, 2, router].into(), 24)];
+        LocalNetwork { routers, hardware: hardware.map(|last| vec![2, 0, 0, 0, 0, last]) }
     }
 
-    #[tokio::test]
-    async fn the_latest_of_each_network_are_remembered() {
-        let (winners, route) = (Winners::default(), some_route().await);
-        let errand = |network: u8| Errand {
-            routers: vec![[192, 0, 2, network].into()],
-            host: "example.org:443".to_owned(),
+    fn route(port: u16) -> Route {
+        Route { address: ([203, 0, 113, 1], port).into(), asked: None }
+    }
+
+    const HOST: &str = "example.org:443";
+
+    fn note(winners: &mut Winners, here: &LocalNetwork, port: u16, now: Instant) {
+        winners.note_route(here, HOST.to_owned(), route(port), now);
+    }
+
+    #[test]
+    fn networks_with_the_same_numbers_are_told_apart_by_what_their_routers_are() {
+        let (mut winners, now) = (Winners::default(), Instant::now());
+        let (home, cafe) = (network(1, Some(1)), network(1, Some(2)));
+        note(&mut winners, &home, 1, now);
+        note(&mut winners, &cafe, 2, now);
+        assert_eq!(winners.route(&home, HOST), Some(route(1)));
+        assert_eq!(winners.route(&cafe, HOST), Some(route(2)));
+        // Before the router has said anything it may be either.
+        assert_eq!(winners.route(&network(1, None), HOST), Some(route(2)));
+        assert_eq!(winners.route(&network(2, None), HOST), None);
+        let longer = LocalNetwork { routers: vec![([192, 0, 2, 1].into(), 25)], hardware: None };
+        assert_eq!(winners.route(&longer, HOST), None);
+    }
+
+    #[test]
+    fn the_latest_are_remembered_of_servers_and_peers_apart() {
+        let (mut winners, now) = (Winners::default(), Instant::now());
+        let here = network(1, Some(1));
+        let peer = |number: u16| {
+            DeviceId::from_bytes([number.to_be_bytes(); 16].concat().try_into().expect("32"))
         };
-        (0..=MAX_WINNERS as u8).for_each(|network| winners.note(errand(network), route.clone()));
-        assert_eq!(winners.get(&errand(0)), None);
-        assert_eq!(winners.get(&errand(1)), Some(route.clone()));
-        winners.note(errand(1), route.clone());
-        winners.note(errand(200), route.clone());
-        assert_eq!((winners.get(&errand(1)), winners.get(&errand(2))), (Some(route), None));
+        note(&mut winners, &here, 1, now);
+        for number in 0..=MAX_PEERS as u16 {
+            winners.note_peer(&here, (peer(number), Rung::Stream), now);
+        }
+        winners.note_peer(&here, (peer(1), Rung::Circuit), now);
+        let known: std::collections::BTreeMap<_, _> = winners.peers(&here).collect();
+        assert_eq!(known.len(), MAX_PEERS);
+        assert_eq!(known.get(&peer(0)), None);
+        assert_eq!(known.get(&peer(1)), Some(&Rung::Circuit));
+        assert_eq!(winners.route(&here, HOST), Some(route(1)));
+    }
+
+    #[test]
+    fn what_is_news_is_saved_once_for_all_changes_of_half_a_minute() {
+        let (mut winners, now) = (Winners::default(), Instant::now());
+        let here = network(1, Some(1));
+        assert_eq!(winners.poll_timeout(), None);
+        note(&mut winners, &here, 1, now);
+        note(&mut winners, &here, 2, now + SAVE_DELAY / 2);
+        assert_eq!(winners.poll_timeout(), Some(now + SAVE_DELAY));
+        assert_eq!(winners.take_due(false, now), None);
+        let saved = winners.take_due(false, now + SAVE_DELAY).expect("it is time");
+        note(&mut winners, &here, 2, now);
+        assert_eq!(winners.poll_timeout(), None, "that was known");
+        assert_eq!(winners.take_due(true, now), None);
+        assert_eq!(Winners::from_bytes(&saved).route(&here, HOST), Some(route(2)));
+        note(&mut winners, &here, 3, now);
+        assert!(winners.take_due(true, now).is_some());
+    }
+
+    #[test]
+    fn damage_is_as_good_as_nothing_and_never_a_panic() {
+        let (mut winners, now) = (Winners::default(), Instant::now());
+        let here = network(1, Some(1));
+        note(&mut winners, &here, 1, now);
+        winners.note_peer(&here, (DeviceId::from_bytes([1; 32]), Rung::Allocation), now);
+        let whole = winners.take_due(true, now).expect("there is news");
+        for at in 0..whole.len() {
+            assert_eq!(Winners::from_bytes(&whole[..at]).route(&here, HOST), None);
+            for change in [1, 0x80, 0xff] {
+                let mut changed = whole.clone();
+                changed[at] ^= change;
+                let _ = Winners::from_bytes(&changed).peers(&here).count();
+            }
+        }
     }
 }

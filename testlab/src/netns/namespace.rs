@@ -187,6 +187,13 @@ impl Namespace {
         assert!(output.status.success(), "nft: {error}\n{rules}");
     }
 
+    /// How many packets a counter of the firewall's table `inet seen` has seen.
+    pub fn count(&self, counter: &str) -> u64 {
+        let listed = self.run("nft", &["list", "counter", "inet", "seen", counter]);
+        let mut words = listed.split_whitespace().skip_while(|word| *word != "packets");
+        words.nth(1).and_then(|count| count.parse().ok()).expect("nft tells the count")
+    }
+
     /// Takes an interface down, as when its cable is pulled, or up.
     pub fn set_link(&self, interface: &str, up: bool) {
         self.run("ip", &["link", "set", interface, if up { "up" } else { "down" }]);

@@ -9,7 +9,8 @@ use control_proto::{
     EventRecord, NetworkMap, SecurityEvent, Settings, Stored, limits::CAPABILITY,
 };
 use engine::{
-    DeviceSecrets, Engine, EngineConfig, InterfaceSettings, Now, SavedState, SocketId, StatePart,
+    DeviceSecrets, Engine, EngineConfig, InterfaceSettings, Now, Rung, SavedState, SocketId,
+    StatePart,
 };
 use identity::{
     Binding, CertificateChain, ChannelKey, DelegatedKey, Delegation, DeviceId, DeviceKey,
@@ -300,6 +301,8 @@ pub struct NodeHost {
     config: EngineConfig,
     saved: SavedState,
     disk: NodeDisk,
+    /// By what it reached others from each site.
+    winners: BTreeMap<(SiteId, DeviceId), Rung>,
 }
 
 /// Whether a node's disk takes what is to be saved.
@@ -353,6 +356,7 @@ impl NodeHost {
             },
             saved: SavedState::default(),
             disk: NodeDisk::Takes,
+            winners: BTreeMap::new(),
         }
     }
 
@@ -417,9 +421,20 @@ impl NodeHost {
         let config = EngineConfig { saved: self.saved.clone(), ..self.config.clone() };
         let mut engine = Engine::new(config, rng, now);
         self.told = self.addresses();
+        engine.handle_winners(self.winners(), rng, now);
         engine.handle_local_addresses(&self.told, rng, now);
         engine.handle_servers(&self.servers(), rng, now);
         self.engine = Some(engine);
+    }
+
+    /// By what it reached others from where it is.
+    pub(crate) fn winners(&self) -> BTreeMap<DeviceId, Rung> {
+        let here = self.winners.iter().filter(|((site, _), _)| *site == self.site);
+        here.map(|((_, peer), rung)| (*peer, *rung)).collect()
+    }
+
+    pub(crate) fn note_winner(&mut self, peer: DeviceId, rung: Rung) {
+        self.winners.insert((self.site, peer), rung);
     }
 
     /// Has a TURN server in its settings, which count from the next start on.
@@ -490,6 +505,7 @@ impl NodeHost {
     /// Loses what was saved, but not the keys.
     pub fn forget(&mut self) {
         self.saved = SavedState::default();
+        self.winners.clear();
     }
 
     /// The invite by which it joins.

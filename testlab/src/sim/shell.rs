@@ -168,6 +168,7 @@ impl World {
                     EngineEvent::Interface(settings) => {
                         self.nodes[index].interface = Some(settings);
                     }
+                    EngineEvent::Won { peer, rung } => self.nodes[index].note_winner(peer, rung),
                     EngineEvent::ZoneChanged
                     | EngineEvent::Connection(_)
                     | EngineEvent::Pong { .. }

@@ -206,7 +206,9 @@ impl World {
         let node = &mut self.nodes[index];
         let (addresses, servers) = (node.addresses(), node.servers());
         let are_the_same = std::mem::replace(&mut node.told, addresses.clone()) == addresses;
+        let winners = node.winners();
         if let Some(engine) = node.engine.as_mut().filter(|_| !node.asleep) {
+            engine.handle_winners(winners, &mut self.rng, now);
             if are_the_same {
                 // Another router gave out the same addresses.
                 engine.handle_network_change(&mut self.rng, now);

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
-use testlab::netns::{Namespace, Process, wait_for};
+use testlab::netns::{Namespace, Nat, Process, wait_for};
 use testlab::network::{Device, Lab};
 use testlab::probes::Probes;
 
@@ -103,4 +103,30 @@ fn a_device_gets_out_through_tinyproxy() {
 #[test]
 fn a_device_gets_out_through_squid() {
     only_a_proxy_leads_out(squid);
+}
+
+#[test]
+fn where_a_proxy_does_not_answer_it_is_not_asked_first_another_time() {
+    let mut lab = Lab::new();
+    let (bob, proxy) = (lab.device("bob"), lab.host("proxy"));
+    let deaf = format!(
+        "table inet seen {{
+            counter asked {{ }}
+            chain in {{ type filter hook input priority 0; tcp dport {PORT} counter name asked drop; }}
+        }}"
+    );
+    proxy.namespace().nft(&deaf);
+    let router = lab.router(Nat::PortRestricted, None);
+    let mut alice = lab.host_behind(&router, "alice");
+    alice.set_variable("HTTPS_PROXY", &format!("http://{}:{PORT}", proxy.underlay_address()));
+    alice.up(&[&lab.invite(&[])]);
+    alice.wait_until_reaches(&bob.full_name(), PATIENCE);
+    assert!(proxy.namespace().count("asked") > 0, "what is counted is what comes to the proxy");
+
+    alice.down();
+    proxy.namespace().run("nft", &["reset", "counters"]);
+    alice.up(&[]);
+    alice.wait_for_membership("online", PATIENCE);
+    alice.wait_until_reaches(&bob.full_name(), PATIENCE);
+    assert_eq!(proxy.namespace().count("asked"), 0);
 }

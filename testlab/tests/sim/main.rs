@@ -22,4 +22,5 @@ mod streams_only;
 mod surroundings;
 mod turn;
 mod udp_relays;
+mod winners;
 mod world;

@@ -4,6 +4,7 @@
 
 mod failover;
 mod mesh;
+mod rehoming;
 mod shaping;
 
 use std::fmt::Write;

@@ -1,5 +1,6 @@
 //! What is sent so that a path is found or kept: calls, probes and guesses.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use rand_core::CryptoRng;
@@ -7,6 +8,7 @@ use rand_core::CryptoRng;
 use super::{PROBE_AFTER, PathAgent, Unanswered};
 use crate::alias::Alias;
 use crate::budget::ProbeBudget;
+use crate::candidate::{Candidate, CandidateKind};
 use crate::disco::{Message, TransactionId};
 use crate::io::{PathEvent, Transmit};
 use crate::mtu::BASE_MTU;
@@ -14,6 +16,13 @@ use crate::remote::{KEEP_ALIVE, Remote, retry_after};
 use crate::why::Path;
 
 impl PathAgent {
+    /// Where the peer was reached before from the local network where this device is now, if it was.
+    pub fn handle_recalled(&mut self, address: Option<SocketAddr>, now: Instant) {
+        let recalled = address.map(|one| Candidate::new(CandidateKind::PeerReflexive, one));
+        let permitted = recalled.filter(|one| self.config.udp && self.permits(one.address));
+        self.remotes.recall(permitted, self.is_active(now), now);
+    }
+
     /// Waits with what is due until it is known which ports it will get.
     pub(super) fn hold(&mut self, now: Instant) {
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);

@@ -68,6 +68,9 @@ impl Network {
                     text,
                 });
             }
+            EngineEvent::Won { peer, rung } => {
+                self.underlay.note_peer((peer, rung), self.clock.now().instant)
+            }
             EngineEvent::ClockWrong { offset_ms: _ } => self.tell_clock(),
             EngineEvent::Removed => {
                 self.ending = Ending::Removed;
@@ -138,6 +141,16 @@ impl Network {
     fn save(&mut self, part: StatePart, bytes: &[u8]) {
         let result = memory::store_state(self.node.keys.as_ref(), self.id, part, bytes);
         self.saving.note(&self.name, (part, result), self.clock.now().instant);
+    }
+
+    /// Keeps by what others were reached, if it is time, or if this is the `last` time. Without it they are only found later.
+    pub(super) fn save_winners(&mut self, last: bool) {
+        let due = self.underlay.winners.take_due(last, self.clock.now().instant);
+        let stored =
+            due.map(|bytes| memory::store_winners(self.node.keys.as_ref(), self.id, &bytes));
+        if let Some(Err(error)) = stored {
+            debug!(network = self.name, %error, "by what others were reached is not kept");
+        }
     }
 
     fn handle_connection(&mut self, state: &ConnectionState) {

@@ -39,8 +39,10 @@ use crate::{
     door::Place,
     fault::Fault,
     host::{Host, HostPlan},
+    memory,
     underlay::Surroundings,
     view,
+    winners::Winners,
 };
 use saving::Saving;
 use underlay::{Ports, Reach, Underlay, mapping_changed, readable};
@@ -169,7 +171,9 @@ impl Network {
         };
         let ports = Ports { udp: host.sockets().port(), door };
         let mark = host.sockets().mark();
-        let underlay = Underlay::new(directory, surroundings, ports, reach, mark);
+        let winners = memory::load_winners(node.keys.as_ref(), id);
+        let winners = winners.map(|bytes| Winners::from_bytes(&bytes)).unwrap_or_default();
+        let underlay = Underlay::new(directory, surroundings, ports, (reach, mark), winners);
         let engine = Engine::new(config, &mut rng, clock.now());
         let outlet = Outlet::new(engine.data_plane(), host.sockets().clone(), upcall_sender);
         let host = Host::start(host, &outlet)?;
@@ -214,6 +218,7 @@ impl Network {
                     Some(command) => self.handle_command(command),
                     None => {
                         self.engine.flush();
+                        self.save_winners(true);
                         break Ended::Stopped;
                     }
                 },
@@ -254,7 +259,8 @@ impl Network {
             Ending::Leaving(deadline) => Some(deadline),
             Ending::No | Ending::Removed => None,
         };
-        pings.chain(engine).chain(leaving).chain(self.saving.again_at()).min().unwrap_or(idle)
+        let saving = self.saving.again_at().into_iter().chain(self.underlay.winners.poll_timeout());
+        pings.chain(engine).chain(leaving).chain(saving).min().unwrap_or(idle)
     }
 
     fn handle_deadline(&mut self) {
@@ -263,6 +269,7 @@ impl Network {
         if self.saving.again_at().is_some_and(|at| at <= now.instant) {
             self.engine.flush();
         }
+        self.save_winners(false);
         if let Ending::Leaving(deadline) = self.ending
             && deadline <= now.instant
         {

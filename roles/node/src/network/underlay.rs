@@ -7,12 +7,14 @@ use std::{
     time::Instant,
 };
 
-use engine::{DialTarget, Purpose, SocketCommand, SocketId, StreamCommand, StreamId, Transmit};
-use identity::TlsMode;
+use engine::{
+    DialTarget, Purpose, Rung, SocketCommand, SocketId, StreamCommand, StreamId, Transmit,
+};
+use identity::{DeviceId, TlsMode};
 use platform::ReceiveBatch;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, info};
-use websocket::{Endpoint, SpkiPin, Tls, Upgrade};
+use websocket::{Endpoint, Route, SpkiPin, Tls, Upgrade};
 
 use super::Network;
 use crate::{
@@ -26,6 +28,7 @@ use crate::{
     survey::Surveyor,
     udp::Inbox,
     underlay::Surroundings,
+    winners::{LocalNetwork, Winners},
 };
 
 /// Events of connections that wait for the loop; behind them TCP holds the senders back.
@@ -58,6 +61,9 @@ pub(super) struct Underlay {
     pub(super) surroundings: watch::Receiver<Surroundings>,
     /// The surroundings that the engine was told of.
     known: Option<Surroundings>,
+    /// Where this device is, and by what it reached others from where it was.
+    here: LocalNetwork,
+    pub(super) winners: Winners,
     /// The router's port that leads here, while one is wanted.
     pub(super) mapping: Option<Mapping>,
     pub(super) surveyor: Surveyor,
@@ -82,12 +88,31 @@ impl Ports {
 }
 
 impl Underlay {
+    /// Where this device is. The router may not have been asked for its address when the device came here.
+    fn here(&mut self) -> LocalNetwork {
+        if self.here.hardware.is_none() && !self.here.routers.is_empty() {
+            self.here = self.surroundings.borrow().local_network();
+        }
+        self.here.clone()
+    }
+
+    /// A peer is reached by this.
+    pub(super) fn note_peer(&mut self, won: (DeviceId, Rung), now: Instant) {
+        let here = self.here();
+        self.winners.note_peer(&here, won, now);
+    }
+
+    fn note_route(&mut self, host: String, route: Route, now: Instant) {
+        let here = self.here();
+        self.winners.note_route(&here, host, route, now);
+    }
+
     pub(super) fn new(
         directory: Directory,
         surroundings: watch::Receiver<Surroundings>,
         ports: Ports,
-        reach: Reach,
-        mark: u32,
+        (reach, mark): (Reach, u32),
+        winners: Winners,
     ) -> Self {
         let (sender, events) = mpsc::channel(STREAM_EVENTS);
         let loopback = reach == Reach::Host;
@@ -95,7 +120,7 @@ impl Underlay {
         let mapping = mapping.map(|port| Mapping::start(port, surroundings.clone()));
         Self {
             sockets: ConnectedSockets::new(directory.clone()),
-            streams: Streams::new(directory, surroundings.clone(), sender),
+            streams: Streams::new(directory, sender),
             events,
             awake: BTreeSet::new(),
             controller: None,
@@ -104,6 +129,8 @@ impl Underlay {
             loopback,
             surroundings,
             known: None,
+            here: LocalNetwork::default(),
+            winners,
             mapping,
             surveyor: Surveyor::new(mark),
         }
@@ -125,6 +152,9 @@ impl Network {
         let surroundings = self.underlay.surroundings.borrow_and_update().clone();
         self.host.sockets().forget_sources();
         let now = self.clock.now();
+        self.underlay.here = surroundings.local_network();
+        let winners = self.underlay.winners.peers(&self.underlay.here);
+        self.engine.handle_winners(winners, &mut self.rng, now);
         let endpoints = |surroundings: &Surroundings| {
             self.underlay
                 .ports
@@ -152,7 +182,9 @@ impl Network {
         }
         let id = StreamId(stream);
         match event {
-            StreamEvent::Opened => {
+            StreamEvent::Opened(host, route) => {
+                let now = self.clock.now().instant;
+                self.underlay.note_route(host, route, now);
                 self.engine.handle_stream_opened(id, &mut self.rng, self.clock.now())
             }
             StreamEvent::Message(message) => {
@@ -246,7 +278,9 @@ impl Network {
                 }
                 // By a peer's word alone no proxy is asked for anything.
                 let may_detour = !matches!(target.purpose, Purpose::Peer(_));
-                self.underlay.streams.dial(stream.0, endpoint(target), may_detour);
+                let endpoint = endpoint(target);
+                let first = self.underlay.winners.route(&self.underlay.here, &endpoint.host);
+                self.underlay.streams.dial(stream.0, endpoint, (may_detour, first));
             }
             StreamCommand::Wake { stream } => {
                 self.underlay.awake.insert(stream);
