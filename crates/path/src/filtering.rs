@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use rand_core::CryptoRng;
@@ -11,11 +11,14 @@ use crate::candidate::canonical;
 use crate::stun::{self, Reply};
 use crate::survey::FreshSocket;
 
-/// Whom a translator or firewall lets answer (RFC 4787 section 5, RFC 6092), as far as a server with one address and two
-/// ports can tell.
+/// Whom a translator or firewall lets answer (RFC 4787 section 5, RFC 6092).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Filtering {
-    /// Any port of a host that was sent to, and perhaps everybody; or nothing is in front.
+    /// Everybody; or nothing is in front.
+    EndpointIndependent,
+    /// Any port of a host that was sent to ...
+    AddressDependent,
+    /// ... and perhaps everybody: the servers have one address together, or do not answer to another port.
     AddressDependentAtMost,
     /// Only the port that was sent to.
     AddressAndPortDependent,
@@ -24,6 +27,8 @@ pub enum Filtering {
 impl fmt::Display for Filtering {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::EndpointIndependent => "endpoint-independent",
+            Self::AddressDependent => "address-dependent",
             Self::AddressDependentAtMost => "address-dependent at most",
             Self::AddressAndPortDependent => "address-and-port-dependent",
         })
@@ -41,8 +46,9 @@ const LEAST_HEARD: u32 = 2;
 /// Where too much got lost it is tried again after this.
 const RETRY: Duration = Duration::from_secs(60);
 
-/// Asks servers of one family, from new sockets, to answer from their other port (RFC 5780 section 4.4). The socket that stays has sent to
-/// both ports of all servers, so it says nothing.
+/// Asks a server of one family, from new sockets, to answer from its other port (RFC 5780 section 4.4), and from the socket that stays a
+/// server at another address to send its answer to such a new socket, which has sent nothing there. The socket that stays has sent to
+/// both ports of all servers, so what comes to it says nothing.
 #[derive(Debug, Default)]
 pub(crate) struct FilterTest {
     found: Option<Filtering>,
@@ -50,18 +56,39 @@ pub(crate) struct FilterTest {
     attempt: Option<Attempt>,
     /// Servers that have no other port.
     single: BTreeSet<SocketAddr>,
+    /// Servers that answer to where the question came from alone.
+    unable: BTreeSet<SocketAddr>,
     sockets: VecDeque<FreshSocket>,
+    transmits: VecDeque<(SocketAddr, Vec<u8>)>,
 }
 
 #[derive(Debug)]
 struct Attempt {
     server: SocketAddr,
     number: u32,
+    /// A server at another address, and how it sees this device.
+    helper: Option<(SocketAddr, IpAddr)>,
     /// Plain questions that were answered.
     heard: u32,
+    /// How often the helper was asked.
+    asked: u32,
+    /// Whether the other port gets through.
+    admits_port: bool,
     /// The latest plain question, until it is answered.
     plain: Option<[u8; 12]>,
     changed: [u8; 12],
+    from_helper: [u8; 12],
+}
+
+impl Attempt {
+    /// What all of them together show, if enough was heard.
+    fn outcome(&self) -> Option<Filtering> {
+        match (self.admits_port, self.asked >= LEAST_HEARD) {
+            (true, true) => Some(Filtering::AddressDependent),
+            (true, false) => Some(Filtering::AddressDependentAtMost),
+            (false, _) => (self.heard >= LEAST_HEARD).then_some(Filtering::AddressAndPortDependent),
+        }
+    }
 }
 
 impl FilterTest {
@@ -77,10 +104,10 @@ impl FilterTest {
         *self = Self::default();
     }
 
-    /// Asks what is due, of the first of these that answers from two ports.
+    /// Asks what is due, of the first of these that answers from two ports. Each comes with how it sees this device.
     pub(crate) fn handle_timeout(
         &mut self,
-        servers: impl Iterator<Item = SocketAddr>,
+        servers: &[(SocketAddr, SocketAddr)],
         rng: &mut dyn CryptoRng,
         now: Instant,
     ) {
@@ -89,26 +116,40 @@ impl FilterTest {
         }
         let last = self.attempt.take();
         if let Some(attempt) = last.as_ref().filter(|attempt| attempt.number == ATTEMPTS) {
-            let is_certain = attempt.heard >= LEAST_HEARD;
-            self.found = is_certain.then_some(Filtering::AddressAndPortDependent);
-            self.next = (!is_certain).then(|| now + RETRY);
+            self.found = attempt.outcome();
+            self.next = self.found.is_none().then(|| now + RETRY);
             return;
         }
-        let mut servers = servers.filter(|server| !self.single.contains(server));
-        let begun = last.map(|attempt| (attempt.server, attempt.number, attempt.heard));
-        let chosen = begun.or_else(|| servers.next().map(|server| (server, 0, 0)));
-        let Some((server, number, heard)) = chosen else {
+        let asked = last.as_ref().map(|attempt| attempt.server);
+        let mut able =
+            servers.iter().map(|(server, _)| *server).filter(|one| !self.single.contains(one));
+        let Some(server) = asked.or_else(|| able.next()) else {
             self.next = None;
             return;
         };
-        let (mut plain, mut changed) = ([0; 12], [0; 12]);
-        rng.fill_bytes(&mut plain);
-        rng.fill_bytes(&mut changed);
+        let is_elsewhere = |helper: &&(SocketAddr, SocketAddr)| {
+            helper.0.ip() != server.ip() && !self.unable.contains(&helper.0)
+        };
+        let helper = servers.iter().find(is_elsewhere).map(|(helper, seen)| (*helper, seen.ip()));
+        let [plain, changed, from_helper] = [(); 3].map(|()| {
+            let mut transaction = [0; 12];
+            rng.fill_bytes(&mut transaction);
+            transaction
+        });
         let questions =
             [stun::binding_request_for_other_port(changed), stun::binding_request(plain)];
         self.sockets.push_back(questions.map(|question| (server, question)).into());
-        let (number, plain) = (number + 1, Some(plain));
-        self.attempt = Some(Attempt { server, number, heard, plain, changed });
+        self.attempt = Some(Attempt {
+            server,
+            number: last.as_ref().map_or(0, |last| last.number) + 1,
+            helper,
+            heard: last.as_ref().map_or(0, |last| last.heard),
+            asked: last.as_ref().map_or(0, |last| last.asked),
+            admits_port: last.is_some_and(|last| last.admits_port),
+            plain: Some(plain),
+            changed,
+            from_helper,
+        });
         self.next = Some(now + PATIENCE);
     }
 
@@ -122,36 +163,62 @@ impl FilterTest {
         let Some(attempt) = &mut self.attempt else { return false };
         let Some(reply) = stun::parse_reply(datagram) else { return false };
         let from = canonical(from);
-        if from.ip() != attempt.server.ip() {
-            return false;
-        }
-        let is_other_port = from != attempt.server;
+        let is_helper = attempt.helper.is_some_and(|(helper, _)| helper == from);
+        let is_server = from.ip() == attempt.server.ip();
+        let is_other_port = is_server && from != attempt.server;
         match reply {
-            Reply::Address(transaction, _)
-                if Some(transaction) == attempt.plain && !is_other_port =>
+            Reply::Address(transaction, seen)
+                if Some(transaction) == attempt.plain && from == attempt.server =>
             {
                 attempt.heard += 1;
                 attempt.plain = None;
-                true
+                // Where a translator has several addresses, the new socket may have got another one.
+                if let Some((helper, _)) = attempt.helper.filter(|(_, ip)| *ip == seen.ip()) {
+                    let question = stun::binding_request_to_port(attempt.from_helper, seen.port());
+                    self.transmits.push_back((helper, question));
+                    attempt.asked += 1;
+                }
             }
             Reply::Address(transaction, _) if transaction == attempt.changed && is_other_port => {
-                self.found = Some(Filtering::AddressDependentAtMost);
-                (self.attempt, self.next) = (None, None);
-                true
+                attempt.admits_port = true;
+                if attempt.helper.is_none() {
+                    self.end(Filtering::AddressDependentAtMost);
+                }
+            }
+            Reply::Address(transaction, _) if transaction == attempt.from_helper && is_helper => {
+                self.end(Filtering::EndpointIndependent);
+            }
+            Reply::Error(transaction) if transaction == attempt.from_helper && is_helper => {
+                (attempt.helper, attempt.asked) = (None, 0);
+                let has_ended = attempt.admits_port;
+                self.unable.insert(from);
+                if has_ended {
+                    self.end(Filtering::AddressDependentAtMost);
+                }
             }
             Reply::Address(transaction, _) | Reply::Error(transaction)
-                if transaction == attempt.changed =>
+                if transaction == attempt.changed && is_server =>
             {
                 self.single.insert(attempt.server);
                 (self.attempt, self.next) = (None, Some(now));
-                true
             }
-            Reply::Address(..) | Reply::Error(_) => false,
+            Reply::Address(..) | Reply::Error(_) => return false,
         }
+        true
+    }
+
+    fn end(&mut self, found: Filtering) {
+        self.found = Some(found);
+        (self.attempt, self.next) = (None, None);
     }
 
     pub(crate) fn poll_socket(&mut self) -> Option<FreshSocket> {
         self.sockets.pop_front()
+    }
+
+    /// The next request that goes from the socket that stays.
+    pub(crate) fn poll_transmit(&mut self) -> Option<(SocketAddr, Vec<u8>)> {
+        self.transmits.pop_front()
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {

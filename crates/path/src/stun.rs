@@ -2,8 +2,8 @@
 //!
 //! Neither side authenticates: a client trusts a response only as a candidate, and a server tells
 //! nobody more than where the request came from. Responses are never longer than 44 bytes more
-//! than the request, and a server answers each request once, to its source. From its other port
-//! (RFC 5780) it sends nothing that is longer than the request.
+//! than the request, and a server answers each request once, to its source. From its other port, and to another
+//! port of its source (RFC 5780), it sends nothing that is longer than the request.
 
 use std::net::SocketAddr;
 
@@ -31,10 +31,15 @@ const UNKNOWN_ATTRIBUTE: u16 = 420;
 const CHANGE_REQUEST: u16 = 0x0003;
 /// ... which is another port.
 const CHANGE_PORT: u8 = 0x02;
-/// Makes a request longer (RFC 5780 section 7.6) ...
+/// Asks for an answer to another port (RFC 5780 section 7.5).
+const RESPONSE_PORT: u16 = 0x0027;
+/// Makes others' requests longer (RFC 5780 section 7.6).
 const PADDING: u16 = 0x0026;
-/// ... by this much: then none that names an IPv6 address is answered by more than it has itself.
-const PADDING_LENGTH: usize = 12;
+/// Makes a request longer: what software it is (RFC 8489 section 14.14), which is not said. With a RESPONSE-PORT there must be no
+/// PADDING.
+const SOFTWARE: u16 = 0x8022;
+/// So many spaces: then no answer that names an IPv6 address is longer than its request.
+const FILLING: &[u8] = b"            ";
 const HEADER: usize = 20;
 
 /// Whether a datagram is STUN: two zero bits and the magic cookie (RFC 8489 section 5).
@@ -49,13 +54,21 @@ pub fn binding_request(transaction: [u8; 12]) -> Vec<u8> {
 
 /// A binding request that wants its answer from the server's other port, and is as long as that answer will be.
 pub fn binding_request_for_other_port(transaction: [u8; 12]) -> Vec<u8> {
+    filled_request(transaction, CHANGE_REQUEST, &[0, 0, 0, CHANGE_PORT])
+}
+
+/// The same that wants its answer at another port of the address from which it comes.
+pub fn binding_request_to_port(transaction: [u8; 12], port: u16) -> Vec<u8> {
+    filled_request(transaction, RESPONSE_PORT, &port.to_be_bytes())
+}
+
+fn filled_request(transaction: [u8; 12], kind: u16, value: &[u8]) -> Vec<u8> {
     let mut request = binding_request(transaction);
-    for (kind, value) in
-        [(CHANGE_REQUEST, &[0, 0, 0, CHANGE_PORT][..]), (PADDING, &[0; PADDING_LENGTH][..])]
-    {
+    for (kind, value) in [(kind, value), (SOFTWARE, FILLING)] {
         request.extend(kind.to_be_bytes());
         request.extend([0, value.len() as u8]);
         request.extend(value);
+        request.resize(request.len().next_multiple_of(4), 0);
     }
     request[3] = (request.len() - HEADER) as u8;
     request
@@ -95,15 +108,6 @@ pub fn parse_response(datagram: &[u8]) -> Option<([u8; 12], SocketAddr)> {
     }
 }
 
-/// The answer of a server with one port to a datagram from `source`; nothing for what is not a binding
-/// request.
-///
-/// Requests with attributes that must be understood but are not get error 420, as RFC 8489 section
-/// 6.3.1 demands.
-pub fn answer(datagram: &[u8], source: SocketAddr) -> Option<Vec<u8>> {
-    respond(&binding(datagram)?, &[], source)
-}
-
 /// The port of a server from which an answer goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Port {
@@ -113,22 +117,49 @@ pub enum Port {
     Other,
 }
 
-/// The same of a server with two ports of one address, which sends nothing from the other that is longer than the
-/// request.
-pub fn answer_from_two_ports(datagram: &[u8], source: SocketAddr) -> Option<(Port, Vec<u8>)> {
+/// What a server sends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// From where.
+    pub port: Port,
+    /// Where to.
+    pub to: SocketAddr,
+    /// What.
+    pub bytes: Vec<u8>,
+}
+
+/// The answer of a server to a datagram from `source`; nothing for what is not a binding request. A server with two ports of one
+/// address answers from the other one if it is asked to. From there, and to another port than the source's, goes nothing that is
+/// longer than the request.
+///
+/// Requests with attributes that must be understood but are not get error 420, as RFC 8489 section
+/// 6.3.1 demands.
+pub fn answer(datagram: &[u8], source: SocketAddr, has_other_port: bool) -> Option<Answer> {
     let request = binding(datagram)?;
-    let is_change =
-        |attribute: &&RawAttribute| attribute.get_type() == AttributeType::new(CHANGE_REQUEST);
-    let change = request.unknown_attributes().find(is_change).map(RawAttribute::value);
-    let port = match change {
-        None | Some([0, 0, 0, 0]) => Port::Asked,
-        Some([0, 0, 0, CHANGE_PORT]) => Port::Other,
-        // It has no other address.
-        Some(_) => return Some((Port::Asked, respond(&request, &[], source)?)),
+    let value = |kind| {
+        let mut attributes = request.unknown_attributes();
+        let found = attributes.find(|attribute| attribute.get_type() == AttributeType::new(kind));
+        found.map(RawAttribute::value)
     };
-    let response = respond(&request, &[CHANGE_REQUEST, PADDING], source)?;
-    let is_short = response.len() <= datagram.len();
-    (port == Port::Asked || is_short).then_some((port, response))
+    let port = match value(CHANGE_REQUEST) {
+        None | Some([0, 0, 0, 0]) => Some(Port::Asked),
+        Some([0, 0, 0, CHANGE_PORT]) if has_other_port => Some(Port::Other),
+        // It has no other port, or no other address.
+        Some(_) => None,
+    };
+    let to = match value(RESPONSE_PORT) {
+        None => Some(source.port()),
+        Some([high, low, ..]) => Some(u16::from_be_bytes([*high, *low])).filter(|port| *port != 0),
+        Some(_) => None,
+    };
+    let (Some(port), Some(to)) = (port, to) else {
+        let bytes = respond(&request, &[], source)?;
+        return Some(Answer { port: Port::Asked, to: source, bytes });
+    };
+    let bytes = respond(&request, &[CHANGE_REQUEST, RESPONSE_PORT, PADDING], source)?;
+    let goes_back = port == Port::Asked && to == source.port();
+    let to = SocketAddr::new(source.ip(), to);
+    (goes_back || bytes.len() <= datagram.len()).then_some(Answer { port, to, bytes })
 }
 
 fn binding(datagram: &[u8]) -> Option<Message<Attribute>> {

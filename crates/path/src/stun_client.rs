@@ -179,16 +179,18 @@ impl StunClient {
             return;
         }
         for (index, test) in self.filters.iter_mut().enumerate() {
-            let answering = self.servers.iter().filter(|(_, server)| server.reflexive.is_some());
-            let answering = answering.map(|(address, _)| *address);
-            test.handle_timeout(answering.filter(|address| family(*address) == index), rng, now);
+            let answering = self.servers.iter().filter(|(address, _)| family(**address) == index);
+            let seen =
+                answering.filter_map(|(address, server)| Some((*address, server.reflexive?)));
+            test.handle_timeout(&seen.collect::<Vec<_>>(), rng, now);
         }
     }
 
     /// The next request to send, with its destination.
     #[must_use]
     pub fn poll_transmit(&mut self) -> Option<(SocketAddr, Vec<u8>)> {
-        self.transmits.pop_front()
+        let tests = || self.filters.iter_mut().find_map(FilterTest::poll_transmit);
+        self.transmits.pop_front().or_else(tests)
     }
 
     /// Begins to find out how the translator counts; false if there is nobody to ask, or a survey is on.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use path::{
     BASE_MTU, DecodeError, MAX_MESSAGE, Message, PortSequence, StunClient, TransactionId, stun,
-    stun::Port,
+    stun::{Answer, Port},
 };
 use proptest::prelude::*;
 use rand_chacha::ChaCha20Rng;
@@ -116,7 +116,7 @@ fn a_stun_server_tells_the_client_its_address() {
     for client in ["203.0.113.7:4242", "[2001:db8::7]:4242"] {
         let request = stun::binding_request([9; 12]);
         assert!(stun::is_stun(&request));
-        let response = stun::answer(&request, address(client)).unwrap();
+        let response = stun::answer(&request, address(client), true).unwrap().bytes;
         assert_eq!(stun::parse_response(&response).unwrap(), ([9; 12], address(client)));
     }
 }
@@ -138,50 +138,76 @@ fn a_request_with_an_unknown_required_attribute_gets_error_420() {
     let mut request = stun::binding_request([1; 12]);
     request[3] = 8;
     request.extend([0x7f, 0x01, 0x00, 0x04, 1, 2, 3, 4]);
-    let response = stun::answer(&request, address("192.0.2.1:1")).unwrap();
+    let response = stun::answer(&request, address("192.0.2.1:1"), true).unwrap().bytes;
     assert_eq!(response[..2], [0x01, 0x11], "binding error response");
     assert!(stun::parse_response(&response).is_none());
 }
 
 #[test]
-fn an_answer_from_the_other_port_is_no_longer_than_its_request() {
+fn an_answer_from_another_port_or_to_one_is_no_longer_than_its_request() {
     for client in ["203.0.113.7:4242", "[2001:db8::7]:4242"].map(address) {
+        let seen = |answer: &Answer| stun::parse_response(&answer.bytes).unwrap();
         let request = stun::binding_request_for_other_port([9; 12]);
-        let (port, answer) = stun::answer_from_two_ports(&request, client).unwrap();
-        assert_eq!(port, Port::Other);
-        assert_eq!(stun::parse_response(&answer).unwrap(), ([9; 12], client));
-        assert!(answer.len() <= request.len());
+        let answer = stun::answer(&request, client, true).unwrap();
+        assert_eq!((answer.port, answer.to), (Port::Other, client));
+        assert_eq!(seen(&answer), ([9; 12], client));
+        assert!(answer.bytes.len() <= request.len());
 
-        let mut bare = stun::binding_request([9; 12]);
-        bare[3] = 8;
-        bare.extend([0, 3, 0, 4, 0, 0, 0, 2]);
-        assert_eq!(stun::answer_from_two_ports(&bare, client), None, "it would grow");
-        let (port, answer) =
-            stun::answer_from_two_ports(&stun::binding_request([9; 12]), client).unwrap();
-        assert_eq!(port, Port::Asked);
-        assert_eq!(stun::parse_response(&answer).unwrap(), ([9; 12], client));
+        let request = stun::binding_request_to_port([9; 12], 4_243);
+        for has_other_port in [false, true] {
+            let answer = stun::answer(&request, client, has_other_port).unwrap();
+            assert_eq!(
+                (answer.port, answer.to),
+                (Port::Asked, SocketAddr::new(client.ip(), 4_243))
+            );
+            assert_eq!(seen(&answer), ([9; 12], client));
+            assert!(answer.bytes.len() <= request.len());
+        }
+
+        let bare = |attribute: [u8; 8]| {
+            let mut request = stun::binding_request([9; 12]);
+            request[3] = 8;
+            request.extend(attribute);
+            request
+        };
+        for attribute in [[0, 3, 0, 4, 0, 0, 0, 2], [0, 0x27, 0, 2, 0x10, 0x93, 0, 0]] {
+            assert_eq!(stun::answer(&bare(attribute), client, true), None, "it would grow");
+        }
+        for request in [
+            stun::binding_request([9; 12]),
+            stun::binding_request_to_port([9; 12], client.port()),
+            bare([0, 3, 0, 4, 0, 0, 0, 0]),
+        ] {
+            let answer = stun::answer(&request, client, true).unwrap();
+            assert_eq!((answer.port, answer.to), (Port::Asked, client));
+            assert_eq!(seen(&answer), ([9; 12], client));
+        }
     }
 }
 
 #[test]
 fn what_a_server_cannot_change_is_refused_from_where_it_was_asked() {
     let client = address("203.0.113.7:4242");
+    let refusal = |request: &[u8], has_other_port| {
+        let answer = stun::answer(request, client, has_other_port).unwrap();
+        assert_eq!((answer.port, answer.to), (Port::Asked, client));
+        assert_eq!(stun::parse_reply(&answer.bytes), Some(stun::Reply::Error([9; 12])));
+    };
     let request = stun::binding_request_for_other_port([9; 12]);
-    let refusal = Some(stun::Reply::Error([9; 12]));
-    assert_eq!(stun::answer(&request, client).and_then(|reply| stun::parse_reply(&reply)), refusal);
+    refusal(&request, false);
     for flags in [4, 6] {
         let mut request = request.clone();
         request[27] = flags;
-        let (port, answer) = stun::answer_from_two_ports(&request, client).unwrap();
-        assert_eq!((port, stun::parse_reply(&answer)), (Port::Asked, refusal), "another address");
+        refusal(&request, true);
     }
+    refusal(&stun::binding_request_to_port([9; 12], 0), true);
 }
 
 #[test]
 fn a_response_is_not_answered() {
     let request = stun::binding_request([1; 12]);
-    let response = stun::answer(&request, address("192.0.2.1:1")).unwrap();
-    assert_eq!(stun::answer(&response, address("192.0.2.1:1")), None);
+    let response = stun::answer(&request, address("192.0.2.1:1"), true).unwrap().bytes;
+    assert_eq!(stun::answer(&response, address("192.0.2.1:1"), true), None);
 }
 
 #[test]
@@ -195,7 +221,7 @@ fn the_client_learns_refreshes_and_loses_its_reflexive_address() {
     client.handle_timeout(&mut rng, now);
     let (to, request) = client.poll_transmit().unwrap();
     assert_eq!(to, server);
-    let response = stun::answer(&request, mapped).unwrap();
+    let response = stun::answer(&request, mapped, true).unwrap().bytes;
     assert!(!client.handle_response(address("192.0.2.4:3478"), &response, now), "other source");
     assert!(client.handle_response(server, &response, now));
     assert!(client.reflexive().contains(&mapped));
@@ -214,7 +240,7 @@ fn distant_servers_tell_how_far_they_are_and_nothing_else() {
     let mut rng = ChaCha20Rng::seed_from_u64(3);
     let begin = Instant::now();
     let near = address("192.0.2.3:3478");
-    let distant: Vec<_> = (0..200).map(|port| SocketAddr::from(([192, 0, 2, 4], port))).collect();
+    let distant: Vec<_> = (0..400).map(|port| SocketAddr::from(([192, 0, 2, 4], port))).collect();
     let mut client = StunClient::new();
     client.handle_servers(&[near], &distant, begin);
     let mut asked = Vec::new();
@@ -223,17 +249,17 @@ fn distant_servers_tell_how_far_they_are_and_nothing_else() {
         client.handle_timeout(&mut rng, now);
         while let Some((to, request)) = client.poll_transmit() {
             asked.push((now, to));
-            let answer = stun::answer(&request, SocketAddr::from(([203, 0, 113, 7], to.port())));
-            let later = now + Duration::from_millis(40);
-            client.handle_response(to, &answer.expect("a request"), later);
+            let source = SocketAddr::from(([203, 0, 113, 7], to.port()));
+            let answer = stun::answer(&request, source, true).expect("a request");
+            client.handle_response(to, &answer.bytes, now + Duration::from_millis(40));
         }
         now = client.poll_timeout().expect("there is always more to ask").0;
     }
     let of = |wanted: SocketAddr| asked.iter().filter(move |(_, to)| *to == wanted);
     assert_eq!(of(near).count(), 3, "every 25 s");
-    assert_eq!(of(distant[0]).count(), 1, "every ten minutes");
+    assert_eq!(of(distant[0]).count(), 1, "every 20 minutes");
     let reached = distant.iter().filter(|server| client.latency(**server).is_some());
-    assert_eq!(reached.count(), 128, "no more than so many");
+    assert_eq!(reached.count(), 256, "no more than so many");
     let first_second = asked.iter().filter(|(at, _)| *at < begin + Duration::from_secs(1));
     assert!(first_second.count() <= 102, "no burst");
     assert_eq!(client.latency(distant[0]), Some(Duration::from_millis(40)));
@@ -252,8 +278,7 @@ proptest! {
     #[test]
     fn any_bytes_never_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..1_400)) {
         let _ = Message::decode(&bytes);
-        let _ = stun::answer(&bytes, address("192.0.2.1:1"));
-        let _ = stun::answer_from_two_ports(&bytes, address("192.0.2.1:1"));
+        let _ = stun::answer(&bytes, address("192.0.2.1:1"), true);
         let _ = stun::parse_response(&bytes);
         if bytes.len() >= 20 {
             bytes[0] = 0x01;
@@ -263,8 +288,7 @@ proptest! {
             bytes[4..8].copy_from_slice(&[0x21, 0x12, 0xa4, 0x42]);
             let _ = stun::parse_response(&bytes);
             bytes[0] = 0x00;
-            let _ = stun::answer_from_two_ports(&bytes, address("192.0.2.1:1"));
-            let _ = stun::answer(&bytes, address("192.0.2.1:1"));
+            let _ = stun::answer(&bytes, address("192.0.2.1:1"), true);
         }
     }
 }

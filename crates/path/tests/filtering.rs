@@ -1,6 +1,6 @@
 //! Whom a translator or firewall lets in, as a client finds out.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use path::stun::{self, Port};
@@ -14,35 +14,62 @@ fn address(text: &str) -> SocketAddr {
     text.parse().expect("the test writes addresses")
 }
 
+/// Whom what is in front of a client lets in.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Admits {
+    Ports,
+    Hosts,
+    Everybody,
+}
+
 /// What stands in front of a client, and the servers behind it.
+#[derive(Clone, Copy)]
 struct Front {
     /// Whether the servers have a second port, one further.
     has_two_ports: bool,
-    /// Whether a server's other port gets through.
-    admits_other_port: bool,
+    /// Whether they answer to another port than they were asked from.
+    answers_elsewhere: bool,
+    admits: Admits,
+    /// Whether each new socket gets another address of the translator.
+    changes_address: bool,
     /// Which of the datagrams that come back get lost.
     loses: fn(u32) -> bool,
     came_back: u32,
 }
 
 impl Front {
-    fn answer(&mut self, server: SocketAddr, request: &[u8]) -> Option<(SocketAddr, Vec<u8>)> {
-        let ip = if server.is_ipv4() { "203.0.113.7:9" } else { "[2001:db8::7]:9" };
-        let (port, answer) = if self.has_two_ports {
-            stun::answer_from_two_ports(request, address(ip))?
+    /// What a server says to a request from the socket that stays, or from a new one.
+    fn answer(
+        &mut self,
+        (is_new, server): (bool, SocketAddr),
+        request: &[u8],
+    ) -> Option<(SocketAddr, Vec<u8>)> {
+        let number = if is_new && self.changes_address { 8 } else { 7 };
+        let ip: IpAddr = if server.is_ipv4() {
+            [203, 0, 113, number].into()
         } else {
-            (Port::Asked, stun::answer(request, address(ip))?)
+            [0x2001, 0xdb8, 0, 0, 0, 0, 0, number.into()].into()
         };
+        let source = SocketAddr::new(ip, if is_new { NEW_PORT } else { 9 });
+        let mut answer = stun::answer(request, source, self.has_two_ports)?;
+        if answer.to != source && !self.answers_elsewhere {
+            let mut unknown = request.to_vec();
+            unknown[21] = 0x7f;
+            answer = stun::answer(&unknown, source, true)?;
+        }
         self.came_back += 1;
-        let is_lost = (self.loses)(self.came_back);
-        let from = match port {
-            Port::Asked => server,
-            Port::Other if !self.admits_other_port => return None,
-            Port::Other => SocketAddr::new(server.ip(), server.port() + 1),
+        let needed = match (answer.to == source, answer.port) {
+            (true, Port::Asked) => Admits::Ports,
+            (true, Port::Other) => Admits::Hosts,
+            (false, _) => Admits::Everybody,
         };
-        (!is_lost).then_some((from, answer))
+        let is_lost = (self.loses)(self.came_back) || self.admits < needed;
+        let port = server.port() + u16::from(answer.port == Port::Other);
+        (!is_lost).then_some((SocketAddr::new(server.ip(), port), answer.bytes))
     }
 }
+
+const NEW_PORT: u16 = 10;
 
 /// What a client knows after a time, and how many new sockets it opened.
 fn find_out(servers: &[&str], mut front: Front, time: Duration) -> ([Option<Filtering>; 2], usize) {
@@ -53,17 +80,17 @@ fn find_out(servers: &[&str], mut front: Front, time: Duration) -> ([Option<Filt
     client.handle_servers(&servers, &[], now);
     while now <= end {
         client.handle_timeout(&mut rng, now);
-        while let Some((server, request)) = client.poll_transmit() {
-            if let Some((from, answer)) = front.answer(server, &request) {
-                client.handle_response(from, &answer, now);
-            }
-        }
         while let Some(datagrams) = client.poll_fresh_socket() {
             sockets += 1;
             for (server, request) in datagrams {
-                if let Some((from, answer)) = front.answer(server, &request) {
+                if let Some((from, answer)) = front.answer((true, server), &request) {
                     assert!(!client.handle_response(from, &answer, now), "our addresses stay");
                 }
+            }
+        }
+        while let Some((server, request)) = client.poll_transmit() {
+            if let Some((from, answer)) = front.answer((false, server), &request) {
+                client.handle_response(from, &answer, now);
             }
         }
         now = client.poll_timeout().expect("servers are asked again").0.max(now);
@@ -71,43 +98,66 @@ fn find_out(servers: &[&str], mut front: Front, time: Duration) -> ([Option<Filt
     (client.filtering(), sockets)
 }
 
-const TWO_PORTS: Front =
-    Front { has_two_ports: true, admits_other_port: true, loses: |_| false, came_back: 0 };
+const OPEN: Front = Front {
+    has_two_ports: true,
+    answers_elsewhere: true,
+    admits: Admits::Everybody,
+    changes_address: false,
+    loses: |_| false,
+    came_back: 0,
+};
+const ONE: &[&str] = &["192.0.2.1:3478"];
+const TWO: &[&str] = &["192.0.2.1:3478", "192.0.2.2:3478"];
 
 #[test]
-fn an_answer_from_the_other_port_shows_that_ports_do_not_matter() {
-    let found = find_out(&["192.0.2.1:3478"], TWO_PORTS, MINUTE);
-    assert_eq!(found, ([Some(Filtering::AddressDependentAtMost), None], 1));
+fn an_answer_of_a_server_that_was_not_asked_shows_that_everybody_gets_in() {
+    assert_eq!(find_out(TWO, OPEN, MINUTE), ([Some(Filtering::EndpointIndependent), None], 1));
+}
+
+#[test]
+fn where_only_hosts_that_were_asked_get_in_four_questions_show_it() {
+    let front = Front { admits: Admits::Hosts, ..OPEN };
+    assert_eq!(find_out(TWO, front, MINUTE), ([Some(Filtering::AddressDependent), None], 4));
+}
+
+#[test]
+fn without_a_second_server_that_can_it_remains_open_whether_everybody_gets_in() {
+    let at_most = [Some(Filtering::AddressDependentAtMost), None];
+    assert_eq!(find_out(ONE, OPEN, MINUTE), (at_most, 1));
+    let front = Front { answers_elsewhere: false, ..OPEN };
+    assert_eq!(find_out(TWO, front, MINUTE), (at_most, 1));
+    let front = Front { changes_address: true, ..OPEN };
+    assert_eq!(find_out(TWO, front, MINUTE), (at_most, 4));
 }
 
 #[test]
 fn four_questions_without_an_answer_from_the_other_port_show_that_ports_matter() {
-    let front = Front { admits_other_port: false, ..TWO_PORTS };
+    let front = Front { admits: Admits::Ports, ..OPEN };
     let found = find_out(&["192.0.2.1:3478", "[2001:db8::1]:3478"], front, MINUTE);
     assert_eq!(found, ([Some(Filtering::AddressAndPortDependent); 2], 8));
+    assert_eq!(find_out(TWO, front, MINUTE), ([Some(Filtering::AddressAndPortDependent), None], 4));
 }
 
 #[test]
 fn what_gets_lost_is_asked_again() {
     // The first answer of all tells the address; then each attempt has two, of which the first matters.
-    let front = Front { loses: |number| [2, 4].contains(&number), ..TWO_PORTS };
-    let found = find_out(&["192.0.2.1:3478"], front, MINUTE);
+    let front = Front { loses: |number| [2, 4].contains(&number), ..OPEN };
+    let found = find_out(ONE, front, MINUTE);
     assert_eq!(found, ([Some(Filtering::AddressDependentAtMost), None], 3));
 }
 
 #[test]
 fn where_nothing_at_all_comes_back_any_more_nothing_is_concluded() {
-    let front = Front { loses: |number| number > 1, ..TWO_PORTS };
-    let (found, sockets) = find_out(&["192.0.2.1:3478"], front, 2 * MINUTE);
+    let front = Front { loses: |number| number > 2, ..OPEN };
+    let (found, sockets) = find_out(TWO, front, 2 * MINUTE);
     assert_eq!(found, [None; 2]);
     assert!(sockets <= 8, "{sockets}");
 }
 
 #[test]
 fn servers_with_one_port_say_nothing_and_are_asked_once() {
-    let front = Front { has_two_ports: false, ..TWO_PORTS };
-    let found = find_out(&["192.0.2.1:3478", "192.0.2.2:3478"], front, 10 * MINUTE);
-    assert_eq!(found, ([None, None], 2));
+    let front = Front { has_two_ports: false, admits: Admits::Hosts, ..OPEN };
+    assert_eq!(find_out(TWO, front, 10 * MINUTE), ([None, None], 2));
 }
 
 #[test]
@@ -116,14 +166,14 @@ fn what_the_network_was_before_a_change_is_forgotten() {
     let mut client = StunClient::new();
     client.handle_servers(&[address("192.0.2.1:3478")], &[], now);
     client.handle_timeout(&mut rng, now);
-    let mut front = TWO_PORTS;
+    let mut front = OPEN;
     let (server, request) = client.poll_transmit().expect("a request");
-    let (from, answer) = front.answer(server, &request).expect("an answer");
+    let (from, answer) = front.answer((false, server), &request).expect("an answer");
     client.handle_response(from, &answer, now);
     client.handle_timeout(&mut rng, now + Duration::from_secs(10));
     let datagrams = client.poll_fresh_socket().expect("a test");
     let (server, request) = &datagrams[0];
-    let (from, answer) = front.answer(*server, request).expect("an answer");
+    let (from, answer) = front.answer((true, *server), request).expect("an answer");
     let stranger = address("192.0.2.9:3479");
     client.handle_response(stranger, &answer, now);
     assert_eq!(client.filtering(), [None; 2], "only the server counts");

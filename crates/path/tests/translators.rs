@@ -80,8 +80,9 @@ fn client(now: Instant, rng: &mut ChaCha20Rng) -> StunClient {
     client.handle_timeout(rng, now);
     let mut port = 5_000;
     while let Some((server, request)) = client.poll_transmit() {
-        let answer = stun::answer(&request, SocketAddr::from(([203, 0, 113, 7], port)));
-        assert!(client.handle_response(server, &answer.expect("a request"), now));
+        let source = SocketAddr::from(([203, 0, 113, 7], port));
+        let answer = stun::answer(&request, source, true).expect("a request").bytes;
+        assert!(client.handle_response(server, &answer, now));
         port += 1;
     }
     client
@@ -101,7 +102,7 @@ fn a_survey_asks_from_two_new_sockets_and_finds_how_ports_are_counted() {
         for (server, request) in datagrams {
             assert_eq!(client.poll_surveyed(now), None);
             let mapping = SocketAddr::from(([203, 0, 113, 7], port));
-            let answer = stun::answer(&request, mapping).expect("a request");
+            let answer = stun::answer(&request, mapping, true).expect("a request").bytes;
             let forged = client.handle_response(address("192.0.2.9:3478"), &answer, now);
             assert!(!forged && client.poll_surveyed(now).is_none(), "only the server counts");
             assert!(!client.handle_response(server, &answer, now), "our own addresses stay");

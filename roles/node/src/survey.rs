@@ -16,6 +16,8 @@ use tracing::debug;
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Longer datagrams are no answers.
 const MAX_ANSWER: usize = 1_280;
+/// Datagrams that one socket takes: answers, and what was sent to whoever had the port before.
+const MAX_ANSWERS: usize = 16;
 /// Answers that wait for the loop; further ones are lost.
 const WAITING: usize = 16;
 
@@ -37,12 +39,12 @@ impl Surveyor {
         Self { mark, sender, answers }
     }
 
-    /// Sends datagrams of one family from a new socket, in order, and waits for as many answers.
+    /// Sends datagrams of one family from a new socket, in order, and waits for answers, also of others than were asked: whether they
+    /// get in may be the question.
     pub(crate) fn ask(&self, datagrams: &[Transmit]) {
         match self.send(datagrams) {
             Ok(socket) => {
-                let asked = datagrams.iter().map(|datagram| datagram.to).collect();
-                tokio::spawn(timeout(PATIENCE, collect(socket, self.sender.clone(), asked)));
+                tokio::spawn(timeout(PATIENCE, collect(socket, self.sender.clone())));
             }
             // The survey ends without answers.
             Err(error) => debug!(%error, "no socket for a survey"),
@@ -70,16 +72,12 @@ impl Surveyor {
     }
 }
 
-/// Hands on one answer for each question, from whatever port of the host that was asked, and nothing else.
-async fn collect(socket: UdpSocket, sender: mpsc::Sender<Answer>, mut asked: Vec<SocketAddr>) {
+/// Hands on what comes; what is no answer has none of the numbers that the engine asked with.
+async fn collect(socket: UdpSocket, sender: mpsc::Sender<Answer>) {
     let mut buffer = [0; MAX_ANSWER];
-    while !asked.is_empty() {
+    for _ in 0..MAX_ANSWERS {
         // A closed port somewhere is no answer, but the next datagram may be one.
         let Ok((length, from)) = socket.recv_from(&mut buffer).await else { continue };
-        let Some(index) = asked.iter().position(|server| server.ip() == from.ip()) else {
-            continue;
-        };
-        asked.swap_remove(index);
         // What the loop does not take in time is lost, as on the way.
         let _ = sender.try_send((from, buffer[..length].to_vec()));
     }

@@ -1,11 +1,8 @@
-//! What a STUN server says (RFC 8489): the address that clients come from, and whether its other port gets through to them
-//! (RFC 5780); and to whom how often.
+//! To whom a STUN server answers how often.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
-
-use path::stun::{self, Port};
 
 /// Answers that one source prefix gets in a second: enough for an office behind one address, and
 /// too little to be worth reflecting at somebody.
@@ -19,18 +16,6 @@ const SOURCES: usize = 4_096;
 
 /// Budgets are for this long.
 const PERIOD: Duration = Duration::from_secs(1);
-
-/// The answer to a binding request, and from which port it is to come: from the other one only if there is one.
-pub(crate) fn answer(
-    datagram: &[u8],
-    source: SocketAddr,
-    has_other: bool,
-) -> Option<(Port, Vec<u8>)> {
-    if has_other {
-        return stun::answer_from_two_ports(datagram, source);
-    }
-    stun::answer(datagram, source).map(|answer| (Port::Asked, answer))
-}
 
 /// Who got how many answers in this period.
 pub(crate) struct Budget {

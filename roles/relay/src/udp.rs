@@ -7,14 +7,14 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use path::stun::{Port, is_stun};
+use path::stun::{self, Port, is_stun};
 use platform::poll::ReadySet;
 use platform::udp::{Datagram, Source};
 use platform::{Interest, Poller, ReceiveBatch, Stop, Transmit, UdpConfig, UdpSocket, Worker};
 use relay_proto::{Circuits, Head, Place};
 use tracing::warn;
 
-use crate::stun::{self, Budget};
+use crate::stun::Budget;
 
 /// How often circuits are looked through for such as have ended.
 const REVIEW: Duration = Duration::from_secs(10);
@@ -155,12 +155,12 @@ impl Server {
             return;
         }
         let other = self.other_port(from.socket);
-        if let Some((port, answer)) = stun::answer(datagram, from.remote, other.is_some()) {
-            let socket = match port {
+        if let Some(answer) = stun::answer(datagram, from.remote, other.is_some()) {
+            let socket = match answer.port {
                 Port::Asked => from.socket,
                 Port::Other => other.unwrap_or(from.socket),
             };
-            self.send(&Place { socket, ..from }, &answer, None);
+            self.send(&Place { socket, remote: answer.to, ..from }, &answer.bytes, None);
         }
     }
 

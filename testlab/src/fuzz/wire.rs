@@ -115,11 +115,16 @@ pub(super) fn disco(bytes: &[u8]) {
         assert_eq!(Message::decode(&message.encode()).as_ref(), Ok(&message));
     }
     let _ = stun::parse_response(bytes);
-    if let Some((Port::Other, answer)) = stun::answer_from_two_ports(bytes, HERE) {
-        assert!(answer.len() <= bytes.len());
-    }
-    if let Some(answer) = stun::answer(bytes, HERE) {
-        assert_eq!(stun::parse_response(&answer).map(|(_, address)| address), Some(HERE));
+    for has_other_port in [false, true] {
+        let Some(answer) = stun::answer(bytes, HERE, has_other_port) else { continue };
+        assert_eq!(answer.to.ip(), HERE.ip());
+        if answer.to != HERE || answer.port == Port::Other {
+            assert!(has_other_port || answer.port == Port::Asked);
+            assert!(answer.bytes.len() <= bytes.len());
+        }
+        if let Some((_, address)) = stun::parse_response(&answer.bytes) {
+            assert_eq!(address, HERE);
+        }
     }
 }
 

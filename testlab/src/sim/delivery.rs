@@ -177,12 +177,12 @@ impl World {
         self.note(sender, Some(host), kind_of(&payload), payload.len());
         match host {
             HostId::Relay(index) => {
-                if let Some((port, answer)) = stun::answer_from_two_ports(&payload, from) {
-                    let by = match port {
+                if let Some(answer) = stun::answer(&payload, from, true) {
+                    let by = match answer.port {
                         Port::Asked => to,
                         Port::Other => self.relays[index].other_port(to),
                     };
-                    self.send_datagram(host, by, from, answer);
+                    self.send_datagram(host, by, answer.to, answer.bytes);
                 } else if let Some((by, to)) = self.pass_on((index, from, to), &mut payload) {
                     self.send_datagram(host, by, to, payload);
                 }
