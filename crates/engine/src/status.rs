@@ -54,8 +54,7 @@ pub struct EngineStatus {
     /// `address-dependent` or `address-and-port-dependent`, or `none` if there is no translator; nothing if
     /// too few servers have answered.
     pub mapping: Option<String>,
-    /// Whom what is in front of IPv4 lets in: `address-dependent at most` or `address-and-port-dependent`; nothing as long as it is not
-    /// known.
+    /// Whom what is in front of IPv4 lets in: a [`path::Filtering`] in words; nothing as long as it is not known.
     pub filtering: Option<String>,
     /// The same of IPv6.
     pub filtering_ipv6: Option<String>,

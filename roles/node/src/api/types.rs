@@ -210,8 +210,8 @@ pub struct Netcheck {
     /// `none`; nothing if too few STUN servers have answered.
     #[serde(default)]
     pub mapping: Option<String>,
-    /// Whom what is in front of this device's IPv4 lets in: `address-dependent at most` or `address-and-port-dependent`, as RFC
-    /// 4787 calls it; nothing if no server could tell yet.
+    /// Whom what is in front of this device's IPv4 lets in, as RFC 4787 calls it: `endpoint-independent`, `address-dependent`,
+    /// `address-dependent at most` where one server alone answers, or `address-and-port-dependent`; nothing if none could tell yet.
     #[serde(default)]
     pub filtering: Option<String>,
     /// The same of IPv6.

@@ -62,8 +62,8 @@ pub(crate) fn through_tunnels() -> Vec<Table> {
         (Members::through_relay(&[]), Members::through_relay(&["--no-tls"]));
     let padded = Members::through_relay(&[]).padded();
     let relay_udp = Members::through_relay_by_udp();
-    let peer_relay = Members::through_peer();
-    let variants: [Variant<'_>; 15] = [
+    let (two_relays, peer_relay) = (Members::through_two_relays(), Members::through_peer());
+    let variants: [Variant<'_>; 16] = [
         (Tunnel::BARE.name, &|measure| Tunnel::BARE.with(MTU, measure)),
         (Tunnel::LIMIT.name, &|measure| Tunnel::LIMIT.with(MTU, measure)),
         (Tunnel::OURS.name, &|measure| Tunnel::OURS.with(MTU, measure)),
@@ -74,6 +74,7 @@ pub(crate) fn through_tunnels() -> Vec<Table> {
         ("shadowmesh up, through the relay (WSS)", &|measure| relay_wss.with(measure)),
         ("shadowmesh up, through the relay (WS)", &|measure| relay_ws.with(measure)),
         ("shadowmesh up, through the relay (UDP)", &|measure| relay_udp.with(measure)),
+        ("shadowmesh up, through two relays (WSS)", &|measure| two_relays.with(measure)),
         ("shadowmesh up, through a third device", &|measure| peer_relay.with(measure)),
         (Tunnel::WIREGUARD_GO.name, &|measure| Tunnel::WIREGUARD_GO.with(MTU, measure)),
         (Tunnel::NEBULA.name, &|measure| Tunnel::NEBULA.with(MTU, measure)),
@@ -126,23 +127,42 @@ fn figures(link: &Link<'_>, folder: &Path) -> Figures {
 /// One stream at other inner MTUs.
 pub(crate) fn at_other_mtus() -> Vec<Table> {
     let tunnels = [Tunnel::LIMIT, Tunnel::OURS, Tunnel::WIREGUARD_GO];
-    let table = |(mtu, title): (u16, &'static str)| beside(title, mtu, tunnels);
+    let table = |(mtu, title): (u16, &'static str)| tunnels_beside(title, mtu, tunnels);
     MTUS.into_iter().map(table).collect()
 }
 
 /// One stream through this program beside what it must be faster than.
 pub(crate) fn beside_gotatun() -> Table {
-    beside("TCP, one stream", MTU, [Tunnel::OURS, Tunnel::GOTATUN])
+    tunnels_beside("TCP, one stream", MTU, [Tunnel::OURS, Tunnel::GOTATUN])
+}
+
+/// One stream between members through a relay, in both ways in which it passes on, beside the direct path.
+pub(crate) fn beside_direct() -> Table {
+    let (wss, udp) = (Members::through_relay(&[]), Members::through_relay_by_udp());
+    let direct = Members::new(&[]);
+    beside(
+        "TCP, one stream, through a relay",
+        &[
+            ("shadowmesh up, through the relay (WSS)", &|measure| wss.with(measure)),
+            ("shadowmesh up, through the relay (UDP)", &|measure| udp.with(measure)),
+            ("shadowmesh up, direct", &|measure| direct.with(measure)),
+        ],
+    )
 }
 
 /// One stream through each tunnel.
-fn beside<const N: usize>(title: &'static str, mtu: u16, tunnels: [Tunnel; N]) -> Table {
-    let folder = tempfile::tempdir().expect("a temporary folder");
+fn tunnels_beside<const N: usize>(title: &'static str, mtu: u16, tunnels: [Tunnel; N]) -> Table {
     let start = tunnels.map(|tunnel| move |measure: &mut Measure<'_>| tunnel.with(mtu, measure));
     let variants: Vec<Variant<'_>> =
         tunnels.iter().zip(&start).map(|(tunnel, start)| (tunnel.name, start as _)).collect();
+    beside(title, &variants)
+}
+
+/// One stream through each of the variants.
+fn beside(title: &'static str, variants: &[Variant<'_>]) -> Table {
+    let folder = tempfile::tempdir().expect("a temporary folder");
     let runs = runs(FEW_RUNS);
-    let rows = in_turns(runs, &variants, |link| one_stream(link, folder.path(), &[]));
+    let rows = in_turns(runs, variants, |link| one_stream(link, folder.path(), &[]));
     Table {
         title,
         method: format!("One stream for {SECONDS} s, {runs} runs in turns, over a wire that fits."),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use testlab::netns::{Namespace, Process, shadowmesh, tool, wait_for, wire};
-use testlab::network::{Device, Lab, server_address};
+use testlab::network::{Device, Lab, Relay, server_address};
 use testlab::wireguard::End;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -65,8 +65,15 @@ pub(crate) struct Members {
     lab: Lab,
     a: Device,
     b: Device,
-    /// Who passes on between them, if somebody does.
+    /// Who passes on between them, beside the server's relay.
+    _between: Between,
+}
+
+/// Who passes on between two members.
+#[derive(Default)]
+struct Between {
     _peer_relay: Option<Device>,
+    _relay: Option<Relay>,
 }
 
 impl Members {
@@ -79,12 +86,26 @@ impl Members {
 
     /// Two members of which one has no UDP, and a relay; `serve` is what its server starts with.
     pub(crate) fn through_relay(serve: &[&str]) -> Self {
-        let mut lab = Lab::without_server();
-        let address = server_address().to_string();
-        lab.start_server_with(&[&["--listen", "0.0.0.0:8443", "--host", &address], serve].concat());
+        let mut lab = with_server(serve);
         let a = lab.host("a");
         a.namespace().block_udp();
         Self::joined(lab, a, &[], "relay")
+    }
+
+    /// Two members without UDP that have no relay in common, and the two linked relays that they have.
+    pub(crate) fn through_two_relays() -> Self {
+        let mut lab = with_server(&[]);
+        let second = lab.relay("second");
+        let (a, b) = (lab.device("a"), lab.device("b"));
+        for end in [&a, &b] {
+            end.namespace().block_udp();
+            end.wait_for_relays(2);
+        }
+        for (end, relay) in [(&a, &*server_address().to_string()), (&b, second.address())] {
+            end.namespace().confine(&format!("ip daddr {relay} meta l4proto tcp"));
+        }
+        a.wait_until_reaches(&b.addresses()[0], PATIENCE);
+        Self { lab, a, b, _between: Between { _relay: Some(second), ..Between::default() } }
     }
 
     /// Has the network hide the lengths of messages.
@@ -99,7 +120,7 @@ impl Members {
         a.up(&[up, &[&invite]].concat());
         // From the second, which has a TUN interface and so something to send in any case.
         b.wait_for_path(&a, path, PATIENCE);
-        Self { lab, a, b, _peer_relay: None }
+        Self { lab, a, b, _between: Between::default() }
     }
 
     /// Two members that get no datagrams to each other, and a third one that passes them on.
@@ -127,7 +148,7 @@ impl Members {
         }
         a.wait_for_path(&b, path, PATIENCE);
         b.wait_for_path(&a, path, PATIENCE);
-        Self { lab, a, b, _peer_relay: peer_relay }
+        Self { lab, a, b, _between: Between { _peer_relay: peer_relay, ..Between::default() } }
     }
 
     /// Two members of which one has no UDP, and the other listens, as `listen` says besides.
@@ -139,7 +160,7 @@ impl Members {
         a.up(&[&lab.invite(&[])]);
         a.wait_for_path(&b, "stream", PATIENCE);
         b.wait_for_path(&a, "stream", PATIENCE);
-        Self { lab, a, b, _peer_relay: None }
+        Self { lab, a, b, _between: Between::default() }
     }
 
     pub(crate) fn with(&self, measure: &mut Measure<'_>) {
@@ -151,6 +172,14 @@ impl Members {
     pub(crate) fn at(&self, address: &str, measure: &mut Measure<'_>) {
         measure(&Link { a: self.a.namespace(), b: self.b.namespace(), address });
     }
+}
+
+/// A network whose server takes streams over TLS, unless `serve` says otherwise.
+fn with_server(serve: &[&str]) -> Lab {
+    let mut lab = Lab::without_server();
+    let address = server_address().to_string();
+    lab.start_server_with(&[&["--listen", "0.0.0.0:8443", "--host", &address], serve].concat());
+    lab
 }
 
 fn bare(mtu: u16, measure: &mut Measure<'_>) {
