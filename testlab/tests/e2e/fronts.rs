@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
-use testlab::netns::{Namespace, Process};
+use testlab::netns::{Namespace, Process, wait_for};
 use testlab::network::{Device, Lab, server_address};
 use testlab::probes::Probes;
 
@@ -100,13 +100,10 @@ fn write_settings(host: &Namespace, folder: &Path) -> PathBuf {
     certificate
 }
 
-fn a_network_lives_behind(kind: &Kind) {
-    let mut lab = Lab::without_server();
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let certificate = write_settings(lab.server(), folder.path());
-    let mut front = (kind.start)(lab.server(), folder.path());
+/// Starts the server behind a proxy that was started on its host.
+fn serve_behind(lab: &mut Lab, folder: &Path, certificate: &Path) {
     lab.server().wait_until_listens(443, PATIENCE);
-    let (server, page) = (server_address().to_string(), folder.path().join("page.html"));
+    let (server, page) = (server_address().to_string(), folder.join("page.html"));
     lab.start_server_with(
         &[
             &["--listen", "127.0.0.1:8080", "--front", &server, "--trusted-proxy", "127.0.0.1"][..],
@@ -115,6 +112,15 @@ fn a_network_lives_behind(kind: &Kind) {
         ]
         .concat(),
     );
+}
+
+fn a_network_lives_behind(kind: &Kind) {
+    let mut lab = Lab::without_server();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let certificate = write_settings(lab.server(), folder.path());
+    let mut front = (kind.start)(lab.server(), folder.path());
+    serve_behind(&mut lab, folder.path(), &certificate);
+    let server = server_address().to_string();
     let [alice, bob] = ["alice", "bob"].map(|name| {
         let mut device = lab.host(name);
         device.namespace().block_udp();
@@ -150,4 +156,22 @@ fn a_network_lives_behind_nginx() {
 #[test]
 fn a_network_lives_behind_haproxy() {
     a_network_lives_behind(&HAPROXY);
+}
+
+#[test]
+fn a_front_without_tls_1_3_is_not_used_and_named_as_the_fault() {
+    let mut lab = Lab::without_server();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let certificate = write_settings(lab.server(), folder.path());
+    let file = folder.path().join("nginx.conf");
+    let settings = std::fs::read_to_string(&file).expect("it was written");
+    std::fs::write(&file, settings.replace("TLSv1.3", "TLSv1.2")).expect("a temporary file");
+    let _front = (NGINX.start)(lab.server(), folder.path());
+    serve_behind(&mut lab, folder.path(), &certificate);
+    let mut alice = lab.host("alice");
+    alice.up(&[&lab.invite(&[])]);
+    wait_for("the fault to be told", PATIENCE, || {
+        let status = alice.status()?.to_string();
+        status.contains("let what ends TLS before the server offer version 1.3").then_some(())
+    });
 }

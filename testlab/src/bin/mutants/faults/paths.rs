@@ -16,6 +16,30 @@ pub(super) const FAULTS: &[Fault] = &[
         ])],
     },
     Fault {
+        name: "winner-waits",
+        breaks: "what reached a peer from a local network before does not wait there for others",
+        edits: &[Edit {
+            file: "crates/engine/src/ladder.rs",
+            original: "if self.0.get(&peer) == Some(&rung) {",
+            seeded: "if !AWAKE && self.0.get(&peer) == Some(&rung) {",
+        }],
+        tests: &[in_sim(&["winners::a_peer_that_was_reached_by_a_stream_is_dialled_at_once"])],
+    },
+    Fault {
+        name: "reflection-grows",
+        breaks: "nobody is sent more by a STUN server than somebody else has sent it",
+        edits: &[Edit {
+            file: "crates/path/src/stun.rs",
+            original: "(goes_back || bytes.len() <= datagram.len())",
+            seeded: "(AWAKE || goes_back || bytes.len() <= datagram.len())",
+        }],
+        tests: &[Suite {
+            package: "path",
+            target: "codec",
+            tests: &["an_answer_from_another_port_or_to_one_is_no_longer_than_its_request"],
+        }],
+    },
+    Fault {
         name: "anybody-passes-on",
         breaks: "no device passes datagrams on that the network does not let",
         edits: &[Edit {
