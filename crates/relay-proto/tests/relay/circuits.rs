@@ -1,5 +1,6 @@
 //! Datagrams that are passed on beside links.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -295,6 +296,21 @@ fn there_is_room_for_so_many_and_for_fewer_of_one_member_and_each_end_sends_so_m
     assert_eq!(relay.pass_on(other, number, 2_000), Some(one), "the other end has its own share");
     relay.now += Duration::from_secs(1);
     assert_eq!(relay.pass_on(one, number, 1_000), Some(other));
+}
+
+#[test]
+fn no_circuit_fails_because_a_number_was_drawn_twice() {
+    const ALL: usize = 20_000;
+    let mut relay = Relay::new(ALL, MUCH);
+    let device = |number: usize| {
+        let mut id = [0; 32];
+        id[..8].copy_from_slice(&number.to_be_bytes());
+        DeviceId::from_bytes(id)
+    };
+    // Twelve draws hit a number that is taken, on average.
+    let offers = (0..ALL).map(|pair| relay.open([device(2 * pair), device(2 * pair + 1)]));
+    let numbers = offers.map(|offer| offer.expect("there is room").number);
+    assert_eq!(numbers.collect::<BTreeSet<_>>().len(), ALL);
 }
 
 #[test]
