@@ -391,6 +391,12 @@ impl Engine {
                 self.relays.carriers((peer.relays.relays(), &peer.member.groups), answers)
             };
             let works = self.is_served(device);
+            let since = self.circuits.lacks.get(&device).map(|lack| lack.since);
+            let is_early = since.is_some_and(|since| now < since + Rung::Circuit.stagger());
+            if !works && is_early && relays.is_empty() {
+                // The one that passed on before may not be there yet.
+                continue;
+            }
             for carrier in self.circuits.ask((device, works), (&relays, &members), now) {
                 match carrier {
                     Carrier::Member(member) => {

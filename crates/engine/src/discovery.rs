@@ -162,9 +162,9 @@ impl Engine {
                     self.send_waiting(device, cx);
                 }
                 self.output.events.push_back(EngineEvent::Path { peer: device, decision });
-                let won = self.rung(device, decision.path);
-                let won = won.map(|rung| EngineEvent::Won { peer: device, rung });
-                self.output.events.extend(won);
+                if let Some(rung) = self.rung(device, decision.path) {
+                    self.note_winner(device, rung, cx.instant());
+                }
             }
             PathEvent::Mtu => {
                 self.schedule.publish();

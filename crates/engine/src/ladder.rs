@@ -23,6 +23,7 @@ use rand_core::CryptoRng;
 
 use crate::context::Context;
 use crate::engine::Engine;
+use crate::io::EngineEvent;
 
 /// A way to a peer that is better than frames through a relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -43,7 +44,7 @@ pub enum Rung {
 
 impl Rung {
     /// How long traffic has to lack something better.
-    const fn stagger(self) -> Duration {
+    pub(crate) const fn stagger(self) -> Duration {
         match self {
             Self::Straight(_) => Duration::ZERO,
             Self::Stream => Duration::from_millis(250),
@@ -61,6 +62,11 @@ impl Ladder {
     /// How long traffic for a peer has to lack something better than this.
     pub(crate) fn stagger(&self, peer: DeviceId, rung: Rung) -> Duration {
         if self.0.get(&peer) == Some(&rung) { Duration::ZERO } else { rung.stagger() }
+    }
+
+    /// The device is no peer any more.
+    pub(crate) fn forget(&mut self, device: DeviceId) {
+        self.0.remove(&device);
     }
 
     /// The address at which a peer was reached.
@@ -86,6 +92,13 @@ impl Engine {
             self.recall(device, now.instant);
         }
         self.drain(&mut Context { rng, now });
+    }
+
+    /// A peer is reached by this now.
+    pub(crate) fn note_winner(&mut self, peer: DeviceId, rung: Rung, now: Instant) {
+        self.ladder.0.insert(peer, rung);
+        self.recall(peer, now);
+        self.output.events.push_back(EngineEvent::Won { peer, rung });
     }
 
     /// Tells the machine that chooses the path to a peer where the peer was reached before.

@@ -104,6 +104,7 @@ pub use io::{
 };
 pub use ladder::Rung;
 pub use noise_channel::{Now, UnixMillis};
+pub use path::stun::is_stun;
 pub use routes::Routes;
 pub use status::{
     CandidateStatus, DecisionStatus, EngineStatus, FramesStatus, PeerStatus, RelayStatus,

@@ -200,6 +200,7 @@ impl Engine {
     /// Ends everything with a device: it is no member any more.
     pub(crate) fn cut(&mut self, device: DeviceId, cx: &mut Context<'_>) {
         self.relays.handle_host(device, None, &mut self.streams);
+        self.ladder.forget(device);
         if let Some(key) = self.peers.remove(device) {
             self.wireguard.remove_peer(&key, cx.instant());
             self.schedule.publish_directory();

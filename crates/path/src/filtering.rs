@@ -58,6 +58,8 @@ pub(crate) struct FilterTest {
     single: BTreeSet<SocketAddr>,
     /// Servers that answer to where the question came from alone.
     unable: BTreeSet<SocketAddr>,
+    /// The server whose answers showed so much, while there was no helper.
+    alone: Option<SocketAddr>,
     sockets: VecDeque<FreshSocket>,
     transmits: VecDeque<(SocketAddr, Vec<u8>)>,
 }
@@ -70,7 +72,7 @@ struct Attempt {
     helper: Option<(SocketAddr, IpAddr)>,
     /// Plain questions that were answered.
     heard: u32,
-    /// How often the helper was asked.
+    /// How often the helper was asked, and answered to where the question came from.
     asked: u32,
     /// Whether the other port gets through.
     admits_port: bool,
@@ -78,6 +80,8 @@ struct Attempt {
     plain: Option<[u8; 12]>,
     changed: [u8; 12],
     from_helper: [u8; 12],
+    /// What the helper is asked in a plain way, until it is answered.
+    of_helper: Option<[u8; 12]>,
 }
 
 impl Attempt {
@@ -111,6 +115,11 @@ impl FilterTest {
         rng: &mut dyn CryptoRng,
         now: Instant,
     ) {
+        if let Some(server) = self.alone
+            && self.helper(server, servers).is_some()
+        {
+            (self.alone, self.next) = (None, Some(now));
+        }
         if self.next.is_none_or(|next| next > now) {
             return;
         }
@@ -127,11 +136,8 @@ impl FilterTest {
             self.next = None;
             return;
         };
-        let is_elsewhere = |helper: &&(SocketAddr, SocketAddr)| {
-            helper.0.ip() != server.ip() && !self.unable.contains(&helper.0)
-        };
-        let helper = servers.iter().find(is_elsewhere).map(|(helper, seen)| (*helper, seen.ip()));
-        let [plain, changed, from_helper] = [(); 3].map(|()| {
+        let helper = self.helper(server, servers);
+        let [plain, changed, from_helper, of_helper] = [(); 4].map(|()| {
             let mut transaction = [0; 12];
             rng.fill_bytes(&mut transaction);
             transaction
@@ -149,8 +155,21 @@ impl FilterTest {
             plain: Some(plain),
             changed,
             from_helper,
+            of_helper: Some(of_helper),
         });
         self.next = Some(now + PATIENCE);
+    }
+
+    /// One of these at another address than the server's, and how it sees this device.
+    fn helper(
+        &self,
+        server: SocketAddr,
+        servers: &[(SocketAddr, SocketAddr)],
+    ) -> Option<(SocketAddr, IpAddr)> {
+        let may_help = |helper: &&(SocketAddr, SocketAddr)| {
+            helper.0.ip() != server.ip() && !self.unable.contains(&helper.0)
+        };
+        servers.iter().find(may_help).map(|(helper, seen)| (*helper, seen.ip()))
     }
 
     /// Takes an answer; true if it was one to a question of this test.
@@ -176,14 +195,20 @@ impl FilterTest {
                 if let Some((helper, _)) = attempt.helper.filter(|(_, ip)| *ip == seen.ip()) {
                     let question = stun::binding_request_to_port(attempt.from_helper, seen.port());
                     self.transmits.push_back((helper, question));
-                    attempt.asked += 1;
+                    let plain = attempt.of_helper.map(stun::binding_request);
+                    self.transmits.extend(plain.map(|plain| (helper, plain)));
                 }
             }
             Reply::Address(transaction, _) if transaction == attempt.changed && is_other_port => {
                 attempt.admits_port = true;
                 if attempt.helper.is_none() {
-                    self.end(Filtering::AddressDependentAtMost);
+                    self.end_alone();
                 }
+            }
+            Reply::Address(transaction, _)
+                if Some(transaction) == attempt.of_helper && is_helper =>
+            {
+                (attempt.asked, attempt.of_helper) = (attempt.asked + 1, None);
             }
             Reply::Address(transaction, _) if transaction == attempt.from_helper && is_helper => {
                 self.end(Filtering::EndpointIndependent);
@@ -193,7 +218,7 @@ impl FilterTest {
                 let has_ended = attempt.admits_port;
                 self.unable.insert(from);
                 if has_ended {
-                    self.end(Filtering::AddressDependentAtMost);
+                    self.end_alone();
                 }
             }
             Reply::Address(transaction, _) | Reply::Error(transaction)
@@ -205,6 +230,12 @@ impl FilterTest {
             Reply::Address(..) | Reply::Error(_) => return false,
         }
         true
+    }
+
+    /// Nobody can tell more, until there is a helper.
+    fn end_alone(&mut self) {
+        self.alone = self.attempt.as_ref().map(|attempt| attempt.server);
+        self.end(Filtering::AddressDependentAtMost);
     }
 
     fn end(&mut self, found: Filtering) {

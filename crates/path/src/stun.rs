@@ -158,8 +158,13 @@ pub fn answer(datagram: &[u8], source: SocketAddr, has_other_port: bool) -> Opti
     };
     let bytes = respond(&request, &[CHANGE_REQUEST, RESPONSE_PORT, PADDING], source)?;
     let goes_back = port == Port::Asked && to == source.port();
-    let to = SocketAddr::new(source.ip(), to);
+    let to = with_port(source, to);
     (goes_back || bytes.len() <= datagram.len()).then_some(Answer { port, to, bytes })
+}
+
+fn with_port(mut address: SocketAddr, port: u16) -> SocketAddr {
+    address.set_port(port);
+    address
 }
 
 fn binding(datagram: &[u8]) -> Option<Message<Attribute>> {

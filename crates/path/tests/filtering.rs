@@ -32,6 +32,8 @@ struct Front {
     admits: Admits,
     /// Whether each new socket gets another address of the translator.
     changes_address: bool,
+    /// Whether the second server answers once and never again.
+    is_second_gone: bool,
     /// Which of the datagrams that come back get lost.
     loses: fn(u32) -> bool,
     came_back: u32,
@@ -58,12 +60,14 @@ impl Front {
             answer = stun::answer(&unknown, source, true)?;
         }
         self.came_back += 1;
+        // Each server is asked once before anything else.
+        let is_gone = self.is_second_gone && self.came_back > 2 && server == address(TWO[1]);
         let needed = match (answer.to == source, answer.port) {
             (true, Port::Asked) => Admits::Ports,
             (true, Port::Other) => Admits::Hosts,
             (false, _) => Admits::Everybody,
         };
-        let is_lost = (self.loses)(self.came_back) || self.admits < needed;
+        let is_lost = is_gone || (self.loses)(self.came_back) || self.admits < needed;
         let port = server.port() + u16::from(answer.port == Port::Other);
         (!is_lost).then_some((SocketAddr::new(server.ip(), port), answer.bytes))
     }
@@ -74,28 +78,39 @@ const NEW_PORT: u16 = 10;
 /// What a client knows after a time, and how many new sockets it opened.
 fn find_out(servers: &[&str], mut front: Front, time: Duration) -> ([Option<Filtering>; 2], usize) {
     let (mut now, mut rng) = (Instant::now(), ChaCha20Rng::seed_from_u64(1));
-    let end = now + time;
     let servers: Vec<_> = servers.iter().map(|server| address(server)).collect();
-    let (mut client, mut sockets) = (StunClient::new(), 0);
+    let mut client = StunClient::new();
     client.handle_servers(&servers, &[], now);
-    while now <= end {
-        client.handle_timeout(&mut rng, now);
+    let sockets = run(&mut client, &mut front, (&mut now, time), &mut rng);
+    (client.filtering(), sockets)
+}
+
+/// Lets a client go on for a time; how many new sockets it opened.
+fn run(
+    client: &mut StunClient,
+    front: &mut Front,
+    (now, time): (&mut Instant, Duration),
+    rng: &mut ChaCha20Rng,
+) -> usize {
+    let (end, mut sockets) = (*now + time, 0);
+    while *now <= end {
+        client.handle_timeout(rng, *now);
         while let Some(datagrams) = client.poll_fresh_socket() {
             sockets += 1;
             for (server, request) in datagrams {
                 if let Some((from, answer)) = front.answer((true, server), &request) {
-                    assert!(!client.handle_response(from, &answer, now), "our addresses stay");
+                    assert!(!client.handle_response(from, &answer, *now), "our addresses stay");
                 }
             }
         }
         while let Some((server, request)) = client.poll_transmit() {
             if let Some((from, answer)) = front.answer((false, server), &request) {
-                client.handle_response(from, &answer, now);
+                client.handle_response(from, &answer, *now);
             }
         }
-        now = client.poll_timeout().expect("servers are asked again").0.max(now);
+        *now = client.poll_timeout().expect("servers are asked again").0.max(*now);
     }
-    (client.filtering(), sockets)
+    sockets
 }
 
 const OPEN: Front = Front {
@@ -103,6 +118,7 @@ const OPEN: Front = Front {
     answers_elsewhere: true,
     admits: Admits::Everybody,
     changes_address: false,
+    is_second_gone: false,
     loses: |_| false,
     came_back: 0,
 };
@@ -128,6 +144,26 @@ fn without_a_second_server_that_can_it_remains_open_whether_everybody_gets_in() 
     assert_eq!(find_out(TWO, front, MINUTE), (at_most, 1));
     let front = Front { changes_address: true, ..OPEN };
     assert_eq!(find_out(TWO, front, MINUTE), (at_most, 4));
+}
+
+#[test]
+fn whether_everybody_gets_in_is_found_out_once_there_is_a_second_server() {
+    let (mut now, mut rng) = (Instant::now(), ChaCha20Rng::seed_from_u64(1));
+    let (mut client, mut front) = (StunClient::new(), OPEN);
+    for (servers, expected) in
+        [(ONE, Filtering::AddressDependentAtMost), (TWO, Filtering::EndpointIndependent)]
+    {
+        let servers: Vec<_> = servers.iter().map(|server| address(server)).collect();
+        client.handle_servers(&servers, &[], now);
+        run(&mut client, &mut front, (&mut now, MINUTE), &mut rng);
+        assert_eq!(client.filtering()[0], Some(expected));
+    }
+}
+
+#[test]
+fn a_helper_that_says_nothing_shows_nothing() {
+    let front = Front { admits: Admits::Hosts, is_second_gone: true, ..OPEN };
+    assert_eq!(find_out(TWO, front, MINUTE), ([Some(Filtering::AddressDependentAtMost), None], 4));
 }
 
 #[test]

@@ -33,8 +33,8 @@ pub(crate) struct Streams {
 /// What happened on a connection.
 #[derive(Debug)]
 pub(crate) enum StreamEvent {
-    /// It leads to this host.
-    Opened(String, Route),
+    /// The connection stands; where it leads to a server, to which host and by which way.
+    Opened(Option<(String, Route)>),
     Message(Bytes),
     /// A connection that had no room has some again.
     Writable,
@@ -77,7 +77,9 @@ impl Streams {
             let host = endpoint.host.clone();
             let fault = match connect(endpoint, &directory, may_detour, first).await {
                 Ok((socket, route)) => {
-                    connection.report(StreamEvent::Opened(host, route)).await;
+                    // Peers are reached at their addresses alone.
+                    let by = may_detour.then_some((host, route));
+                    connection.report(StreamEvent::Opened(by)).await;
                     connection.serve(socket, waiting).await
                 }
                 Err(fault) => fault,

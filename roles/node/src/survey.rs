@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use engine::Transmit;
+use engine::{Transmit, is_stun};
 use socket2::SockRef;
 use tokio::{net::UdpSocket, sync::mpsc, time::timeout};
 use tracing::debug;
@@ -16,7 +16,7 @@ use tracing::debug;
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Longer datagrams are no answers.
 const MAX_ANSWER: usize = 1_280;
-/// Datagrams that one socket takes: answers, and what was sent to whoever had the port before.
+/// What one socket takes of what may be answers.
 const MAX_ANSWERS: usize = 16;
 /// Answers that wait for the loop; further ones are lost.
 const WAITING: usize = 16;
@@ -72,12 +72,17 @@ impl Surveyor {
     }
 }
 
-/// Hands on what comes; what is no answer has none of the numbers that the engine asked with.
+/// Hands on what may be an answer; what is none has no number that the engine asked with.
 async fn collect(socket: UdpSocket, sender: mpsc::Sender<Answer>) {
     let mut buffer = [0; MAX_ANSWER];
-    for _ in 0..MAX_ANSWERS {
+    let mut answers = 0;
+    while answers < MAX_ANSWERS {
         // A closed port somewhere is no answer, but the next datagram may be one.
         let Ok((length, from)) = socket.recv_from(&mut buffer).await else { continue };
+        if !is_stun(&buffer[..length]) {
+            continue;
+        }
+        answers += 1;
         // What the loop does not take in time is lost, as on the way.
         let _ = sender.try_send((from, buffer[..length].to_vec()));
     }

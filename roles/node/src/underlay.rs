@@ -44,22 +44,15 @@ impl Surroundings {
         all.map(|address| SocketAddr::new(address, port)).collect()
     }
 
-    /// Which network it is, by the routers on the ways to what is far away.
-    pub(crate) fn local_network(&self) -> LocalNetwork {
+    /// Which network it is, if there is a router on the way to what is far away.
+    pub(crate) fn local_network(&self) -> Option<LocalNetwork> {
+        let mut routers = self.ways.iter().filter_map(|way| Some((way.gateway?, way.interface)));
+        let (router, interface) = routers.next()?;
         let all = links::local_addresses().unwrap_or_default();
-        let length = |router: IpAddr| {
-            let around =
-                all.iter().map(|local| local.address).filter(|link| link.contains(&router));
-            around.map(|link| link.prefix_len()).max().unwrap_or(0)
-        };
-        let routers = self.ways.iter().filter_map(|way| Some((way.gateway?, way.interface)));
-        let mut hardware = routers.clone().filter_map(|(router, interface)| {
-            links::hardware_address(interface, router).ok().flatten()
-        });
-        LocalNetwork {
-            hardware: hardware.next(),
-            routers: routers.map(|(router, _)| (router, length(router))).collect(),
-        }
+        let around = all.iter().map(|local| local.address).filter(|link| link.contains(&router));
+        let prefix = around.map(|link| link.prefix_len()).max().unwrap_or(0);
+        let hardware = links::hardware_address(interface, router).ok().flatten();
+        Some(LocalNetwork { router, prefix, hardware })
     }
 
     /// The router on the way to what is far away over IPv4.
@@ -253,12 +246,14 @@ mod tests {
             ip("link set home up");
             ip("link set router up");
             ip("address add 198.51.100.9/25 dev home");
-            ip("route add default via 198.51.100.1");
             let here = || look(&Directory::default()).local_network();
-            let routers = vec![([198, 51, 100, 1].into(), 25)];
-            assert_eq!(here(), LocalNetwork { routers: routers.clone(), hardware: None });
+            assert_eq!(here(), None);
+            ip("route add default via 198.51.100.1");
+            let router = [198, 51, 100, 1].into();
+            assert_eq!(here(), Some(LocalNetwork { router, prefix: 25, hardware: None }));
             ip("neighbour add 198.51.100.1 lladdr 02:00:00:00:00:07 dev home");
-            assert_eq!(here(), LocalNetwork { routers, hardware: Some(vec![2, 0, 0, 0, 0, 7]) });
+            let hardware = Some(vec![2, 0, 0, 0, 0, 7]);
+            assert_eq!(here(), Some(LocalNetwork { router, prefix: 25, hardware }));
         });
     }
 }

@@ -4,7 +4,7 @@
 
 use std::{
     collections::VecDeque,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -21,14 +21,17 @@ const MAX_PEERS: usize = 512;
 const SAVE_DELAY: Duration = Duration::from_secs(30);
 
 /// Where this device is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
 pub(crate) struct LocalNetwork {
-    /// The routers on the ways to what is far away, each with the length of the prefix that it has in common with this device.
+    /// The router on the way to what is far away, over IPv4 if there is one.
     #[n(0)]
-    pub(crate) routers: Vec<(IpAddr, u8)>,
-    /// The link-layer address of the first, if the system knows it yet: many networks have the same numbers.
+    pub(crate) router: IpAddr,
+    /// The length of the prefix that it has in common with this device.
     #[n(1)]
+    pub(crate) prefix: u8,
+    /// Its link-layer address, if the system knows it yet: many networks have the same numbers.
+    #[n(2)]
     pub(crate) hardware: Option<Vec<u8>>,
 }
 
@@ -36,7 +39,16 @@ impl LocalNetwork {
     /// Whether nothing speaks against that the two are the same.
     fn may_be(&self, other: &Self) -> bool {
         let are_known = self.hardware.is_some() && other.hardware.is_some();
-        self.routers == other.routers && (!are_known || self.hardware == other.hardware)
+        self.has_numbers_of(other) && (!are_known || self.hardware == other.hardware)
+    }
+
+    /// Whether what is noted for this one takes the place of what was noted for another.
+    fn replaces(&self, other: &Self) -> bool {
+        self == other || other.hardware.is_none() && self.has_numbers_of(other)
+    }
+
+    fn has_numbers_of(&self, other: &Self) -> bool {
+        (self.router, self.prefix) == (other.router, other.prefix)
     }
 }
 
@@ -58,7 +70,7 @@ pub(crate) struct Winners {
 #[cbor(array)]
 struct Connected {
     #[n(0)]
-    address: std::net::SocketAddr,
+    address: SocketAddr,
     #[n(1)]
     asked: Option<String>,
 }
@@ -156,7 +168,7 @@ impl<G: PartialEq, W: PartialEq> Ledger<G, W> {
 
     /// Takes the place of what is known of the goal; true if that is something else.
     fn note(&mut self, (here, goal, way): (&LocalNetwork, G, W), max: usize) -> bool {
-        let is_same = |entry: &Entry<G, W>| entry.goal == goal && here.may_be(&entry.network);
+        let is_same = |entry: &Entry<G, W>| entry.goal == goal && here.replaces(&entry.network);
         let latest = self.entries.iter().rev().find(|entry| is_same(entry));
         let is_news = latest.is_none_or(|latest| latest.way != way || latest.network != *here);
         self.entries.retain(|entry| !is_same(entry));
@@ -173,8 +185,8 @@ mod tests {
     use super::*;
 
     fn network(router: u8, hardware: Option<u8>) -> LocalNetwork {
-        let routers = vec![([192, 0, 2, router].into(), 24)];
-        LocalNetwork { routers, hardware: hardware.map(|last| vec![2, 0, 0, 0, 0, last]) }
+        let hardware = hardware.map(|last| vec![2, 0, 0, 0, 0, last]);
+        LocalNetwork { router: [192, 0, 2, router].into(), prefix: 24, hardware }
     }
 
     fn route(port: u16) -> Route {
@@ -198,8 +210,14 @@ mod tests {
         // Before the router has said anything it may be either.
         assert_eq!(winners.route(&network(1, None), HOST), Some(route(2)));
         assert_eq!(winners.route(&network(2, None), HOST), None);
-        let longer = LocalNetwork { routers: vec![([192, 0, 2, 1].into(), 25)], hardware: None };
+        let longer = LocalNetwork { prefix: 25, ..network(1, None) };
         assert_eq!(winners.route(&longer, HOST), None);
+        // What is noted of either takes nothing from the other, and is that of the one whose router says something.
+        note(&mut winners, &network(1, None), 3, now);
+        assert_eq!(winners.route(&network(1, None), HOST), Some(route(3)));
+        note(&mut winners, &home, 4, now);
+        assert_eq!(winners.route(&home, HOST), Some(route(4)));
+        assert_eq!(winners.route(&cafe, HOST), Some(route(2)));
     }
 
     #[test]

@@ -93,10 +93,9 @@ fn netcheck_tells_whom_a_router_lets_in() {
         (joined(&mut lab, place, &format!("{place:?}").to_lowercase()), expected)
     });
     for (home, expected) in &homes {
-        let found = wait_for("the filtering to be known", PATIENCE, || {
-            netcheck(&home.device)["filtering"].as_str().map(str::to_owned)
+        wait_for(&format!("{} to be found {expected}", home.device.full_name()), PATIENCE, || {
+            (netcheck(&home.device)["filtering"] == *expected).then_some(())
         });
-        assert_eq!(found, *expected);
     }
 }
 

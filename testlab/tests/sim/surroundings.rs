@@ -5,7 +5,7 @@ use testlab::sim::{Quality, Setup, World};
 
 use crate::world::{MINUTE, SECOND};
 
-const NONE: Option<&str> = Some("endpoint-independent");
+const EVERYBODY: Option<&str> = Some("endpoint-independent");
 const ADDRESS: Option<&str> = Some("address-dependent");
 const PORT: Option<&str> = Some("address-and-port-dependent");
 
@@ -23,7 +23,7 @@ fn text((ipv4, ipv6): (Option<&str>, Option<&str>)) -> (Option<String>, Option<S
 #[test]
 fn whom_translators_and_firewalls_let_in_is_known_half_a_minute_after_joining() {
     let expected = |place| match place {
-        Place::Open | Place::FullCone => (NONE, None),
+        Place::Open | Place::FullCone => (EVERYBODY, None),
         Place::Restricted => (ADDRESS, None),
         Place::Firewalled | Place::SymmetricWithIpv6 => (PORT, PORT),
         Place::PortRestricted
@@ -61,5 +61,5 @@ fn another_surrounding_is_asked_anew() {
     world.move_node_to_site(0, open);
     assert_eq!(filtering(&world, 0), text((None, None)), "nothing is known of it");
     world.run_for(30 * SECOND);
-    assert_eq!(filtering(&world, 0), text((NONE, None)));
+    assert_eq!(filtering(&world, 0), text((EVERYBODY, None)));
 }

@@ -211,7 +211,7 @@ pub struct Netcheck {
     #[serde(default)]
     pub mapping: Option<String>,
     /// Whom what is in front of this device's IPv4 lets in, as RFC 4787 calls it: `endpoint-independent`, `address-dependent`,
-    /// `address-dependent at most` where one server alone answers, or `address-and-port-dependent`; nothing if none could tell yet.
+    /// `address-dependent at most` where no second server can tell, or `address-and-port-dependent`; nothing if none could tell yet.
     #[serde(default)]
     pub filtering: Option<String>,
     /// The same of IPv6.

@@ -68,9 +68,7 @@ impl Network {
                     text,
                 });
             }
-            EngineEvent::Won { peer, rung } => {
-                self.underlay.note_peer((peer, rung), self.clock.now().instant)
-            }
+            EngineEvent::Won { peer, rung } => self.note_winner((peer, rung)),
             EngineEvent::ClockWrong { offset_ms: _ } => self.tell_clock(),
             EngineEvent::Removed => {
                 self.ending = Ending::Removed;

@@ -14,7 +14,7 @@ use identity::{DeviceId, TlsMode};
 use platform::ReceiveBatch;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, info};
-use websocket::{Endpoint, Route, SpkiPin, Tls, Upgrade};
+use websocket::{Endpoint, SpkiPin, Tls, Upgrade};
 
 use super::Network;
 use crate::{
@@ -61,8 +61,9 @@ pub(super) struct Underlay {
     pub(super) surroundings: watch::Receiver<Surroundings>,
     /// The surroundings that the engine was told of.
     known: Option<Surroundings>,
-    /// Where this device is, and by what it reached others from where it was.
-    here: LocalNetwork,
+    /// Where this device is, as far as that can be told.
+    here: Option<LocalNetwork>,
+    /// By what it reached others from where it was.
     pub(super) winners: Winners,
     /// The router's port that leads here, while one is wanted.
     pub(super) mapping: Option<Mapping>,
@@ -88,25 +89,6 @@ impl Ports {
 }
 
 impl Underlay {
-    /// Where this device is. The router may not have been asked for its address when the device came here.
-    fn here(&mut self) -> LocalNetwork {
-        if self.here.hardware.is_none() && !self.here.routers.is_empty() {
-            self.here = self.surroundings.borrow().local_network();
-        }
-        self.here.clone()
-    }
-
-    /// A peer is reached by this.
-    pub(super) fn note_peer(&mut self, won: (DeviceId, Rung), now: Instant) {
-        let here = self.here();
-        self.winners.note_peer(&here, won, now);
-    }
-
-    fn note_route(&mut self, host: String, route: Route, now: Instant) {
-        let here = self.here();
-        self.winners.note_route(&here, host, route, now);
-    }
-
     pub(super) fn new(
         directory: Directory,
         surroundings: watch::Receiver<Surroundings>,
@@ -129,7 +111,7 @@ impl Underlay {
             loopback,
             surroundings,
             known: None,
-            here: LocalNetwork::default(),
+            here: None,
             winners,
             mapping,
             surveyor: Surveyor::new(mark),
@@ -153,8 +135,7 @@ impl Network {
         self.host.sockets().forget_sources();
         let now = self.clock.now();
         self.underlay.here = surroundings.local_network();
-        let winners = self.underlay.winners.peers(&self.underlay.here);
-        self.engine.handle_winners(winners, &mut self.rng, now);
+        self.tell_winners();
         let endpoints = |surroundings: &Surroundings| {
             self.underlay
                 .ports
@@ -176,15 +157,44 @@ impl Network {
         }
     }
 
+    /// Where this device is. When it came here the system may not have asked for the router's link-layer address yet: once it is known,
+    /// it is known too what won here, and not in another network with the same numbers.
+    fn here(&mut self) -> Option<LocalNetwork> {
+        let before = self.underlay.here.as_ref()?;
+        if before.hardware.is_none() {
+            let here = self.underlay.known.as_ref()?.local_network();
+            if here.as_ref().is_some_and(|here| here.hardware.is_some()) {
+                self.underlay.here = here;
+                self.tell_winners();
+            }
+        }
+        self.underlay.here.clone()
+    }
+
+    fn tell_winners(&mut self) {
+        let here = self.underlay.here.as_ref();
+        let winners = here.into_iter().flat_map(|here| self.underlay.winners.peers(here));
+        self.engine.handle_winners(winners, &mut self.rng, self.clock.now());
+    }
+
+    /// A peer is reached by this.
+    pub(super) fn note_winner(&mut self, won: (DeviceId, Rung)) {
+        if let Some(here) = self.here() {
+            self.underlay.winners.note_peer(&here, won, self.clock.now().instant);
+        }
+    }
+
     pub(super) fn handle_stream(&mut self, stream: u64, event: StreamEvent) {
         if !self.underlay.streams.observe(stream, &event) {
             return;
         }
         let id = StreamId(stream);
         match event {
-            StreamEvent::Opened(host, route) => {
-                let now = self.clock.now().instant;
-                self.underlay.note_route(host, route, now);
+            StreamEvent::Opened(by) => {
+                if let (Some((host, route)), Some(here)) = (by, self.here()) {
+                    let now = self.clock.now().instant;
+                    self.underlay.winners.note_route(&here, host, route, now);
+                }
                 self.engine.handle_stream_opened(id, &mut self.rng, self.clock.now())
             }
             StreamEvent::Message(message) => {
@@ -279,7 +289,9 @@ impl Network {
                 // By a peer's word alone no proxy is asked for anything.
                 let may_detour = !matches!(target.purpose, Purpose::Peer(_));
                 let endpoint = endpoint(target);
-                let first = self.underlay.winners.route(&self.underlay.here, &endpoint.host);
+                let here = self.here();
+                let first =
+                    here.and_then(|here| self.underlay.winners.route(&here, &endpoint.host));
                 self.underlay.streams.dial(stream.0, endpoint, (may_detour, first));
             }
             StreamCommand::Wake { stream } => {
