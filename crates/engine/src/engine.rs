@@ -148,8 +148,7 @@ impl Engine {
             capability: CAPABILITY.into(),
         };
         let (binding, binding_ends) = current_binding(&mut saved, &config.secrets, network, now);
-        let map = config.saved.map.as_deref();
-        let map = map
+        let map = (config.saved.map.as_deref())
             .and_then(|bytes| NetworkMap::from_bytes(network, bytes, UnixTime(wall.as_secs())).ok())
             .map_or_else(|| NetworkMap::new(network), |(map, _)| map);
         let client = client_config(&config, &saved, binding);
