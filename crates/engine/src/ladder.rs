@@ -80,7 +80,7 @@ impl Ladder {
 
 impl Engine {
     /// By what peers were reached before in the local network where this device is now, as
-    /// [`EngineEvent::Won`](crate::EngineEvent::Won) told: it is tried first. To be called before the change of the network is told.
+    /// [`EngineEvent::Won`] told: it is tried first. To be called before the change of the network is told.
     pub fn handle_winners(
         &mut self,
         winners: impl IntoIterator<Item = (DeviceId, Rung)>,
