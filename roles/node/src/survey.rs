@@ -98,10 +98,14 @@ mod tests {
         let to = server.local_addr().expect("it is bound");
         let mut surveyor = Surveyor::new(0);
         let mut ports = Vec::new();
-        for payload in [b"one", b"two"] {
+        for number in [1, 2] {
+            // As long as STUN's header, and with its magic cookie.
+            let mut payload = [number; 20];
+            payload[4..8].copy_from_slice(&[0x21, 0x12, 0xa4, 0x42]);
             surveyor.ask(&[Transmit::new(to, payload.to_vec())]);
-            let mut buffer = [0; 16];
+            let mut buffer = [0; 32];
             let (length, from) = server.recv_from(&mut buffer).await.expect("the question");
+            server.send_to(b"no answer", from).await.expect("it is sent");
             server.send_to(&buffer[..length], from).await.expect("the answer is sent");
             ports.push(from.port());
             assert_eq!(surveyor.answer().await, Some((to, payload.to_vec())));
