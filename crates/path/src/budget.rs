@@ -1,6 +1,6 @@
 //! How many unasked-for packets one address may receive from us.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -22,18 +22,25 @@ const SCATTERED_ATTEMPTS: u32 = 4;
 const ATTEMPTS_WITHIN: Duration = Duration::from_secs(3_600);
 /// Addresses at whose ports were guessed, remembered at once.
 const MAX_GUESSED: usize = 1_024;
+/// Guesses at the ports of all addresses together ...
+const GUESSES: u32 = 2_048;
+/// ... within this: each makes a mapping in the router in front of this device, which forgets it about then (RFC 4787, REQ-5), and
+/// home routers have room for some thousands.
+const GUESSES_WITHIN: Duration = Duration::from_secs(120);
 
-/// A token bucket per destination, shared by all agents of a node.
+/// A token bucket per destination, shared by all agents of a node in one network.
 ///
 /// Any number of members can name the same victim as their candidate, so the limit is kept by
 /// destination and not by peer. Paths that have answered do not draw from it. Guesses at ports have a
-/// limit for each address, and only one attempt of each kind is on at a time, which bounds their rate.
+/// limit for each address and one for all together, and only one attempt of each kind is on at a time.
 #[derive(Debug, Default)]
 pub struct ProbeBudget {
     buckets: BTreeMap<SocketAddr, Bucket>,
     guessed: BTreeMap<(IpAddr, Attempt), Guessed>,
     /// Until when an attempt of each kind is on.
     guessing: BTreeMap<Attempt, Instant>,
+    /// The attempts of the last minutes.
+    lately: VecDeque<(Instant, Attempt)>,
     /// Until when this device has sockets open by which a peer may find it, or is about to.
     scattered_until: Option<Instant>,
 }
@@ -109,6 +116,7 @@ impl ProbeBudget {
     /// some are on, or the address has had enough.
     pub(crate) fn reserve_guesses(&mut self, at: IpAddr, now: Instant) -> bool {
         let is_free = self.until(Attempt::Scattered, now).is_none()
+            && self.room_from(Attempt::Scattered, now) <= now
             && self.count_attempt(at, Attempt::Scattered, now);
         if is_free {
             self.guessing.insert(Attempt::Scattered, now + RESERVED);
@@ -163,11 +171,31 @@ impl ProbeBudget {
     }
 
     fn has_room(&mut self, at: IpAddr, now: Instant) -> Result<(), Option<Instant>> {
+        let room_from = self.room_from(Attempt::Counted, now);
         match self.until(Attempt::Counted, now) {
             Some(until) => Err(Some(until)),
+            None if room_from > now => Err(Some(room_from)),
             None if self.has_attempts(at, Attempt::Counted, now) => Ok(()),
             None => Err(None),
         }
+    }
+
+    /// From when on there is room for one more attempt, whoever it is at.
+    fn room_from(&mut self, attempt: Attempt, now: Instant) -> Instant {
+        while self.lately.front().is_some_and(|(at, _)| now >= *at + GUESSES_WITHIN) {
+            self.lately.pop_front();
+        }
+        let guesses = |one: Attempt| u32::from(one.guesses());
+        let mut spent: u32 = self.lately.iter().map(|(_, one)| guesses(*one)).sum();
+        let mut from = now;
+        for (at, one) in &self.lately {
+            if spent + guesses(attempt) <= GUESSES {
+                break;
+            }
+            spent -= guesses(*one);
+            from = *at + GUESSES_WITHIN;
+        }
+        from
     }
 
     /// Until when another attempt is on.
@@ -181,6 +209,7 @@ impl ProbeBudget {
         if may {
             let new = Guessed { since: now, attempts: 0 };
             self.guessed.entry((at, attempt)).or_insert(new).attempts += 1;
+            self.lately.push_back((now, attempt));
         }
         may
     }
@@ -206,4 +235,36 @@ impl ProbeBudget {
 /// How long the guesses of an attempt take.
 fn time_of(attempt: Attempt) -> Duration {
     GUESS_GAP * u32::from(attempt.guesses())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn however_many_addresses_are_guessed_at_a_router_makes_so_many_mappings_and_no_more() {
+        let (mut budget, begin) = (ProbeBudget::new(), Instant::now());
+        let mut guesses = VecDeque::new();
+        let mut met = [0_u32; 2];
+        for second in 0..1_800 {
+            let now = begin + Duration::from_secs(second);
+            let number = u32::try_from(second).expect("few");
+            let at = |net: u32| IpAddr::V4((0xcb00_0000 + (net << 16) + number).into());
+            if budget.reserve_guesses(at(0), now) {
+                guesses.push_back((now, Attempt::Scattered.guesses()));
+                met[0] += 1;
+            }
+            match budget.begin_counted(at(1), now) {
+                Ok(()) => {
+                    guesses.push_back((now, Attempt::Counted.guesses()));
+                    met[1] += 1;
+                }
+                Err(again) => assert!(again.is_some_and(|again| again > now), "it is tried again"),
+            }
+            guesses.retain(|(at, _)| now < *at + GUESSES_WITHIN);
+            let all: u32 = guesses.iter().map(|(_, count)| u32::from(*count)).sum();
+            assert!(all <= GUESSES, "{all} after {second} s");
+        }
+        assert!(met.iter().all(|met| *met > 10), "both kinds get their turns: {met:?}");
+    }
 }

@@ -135,7 +135,7 @@ impl fmt::Display for Reason {
             Self::AllocationLost => {
                 f.write_str("the TURN server's address for this device is gone")
             }
-            Self::CircuitLost => f.write_str("the peer relay passes nothing on any more"),
+            Self::CircuitLost => f.write_str("who passed datagrams on does so no more"),
             Self::SocketLost => f.write_str("its socket is closed"),
             Self::RelayLost => f.write_str("the relay is gone"),
             Self::PeerChangedRelay => f.write_str("the peer uses this relay now"),

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use control_proto::{AdminAnswer, AdminRequest, InviteRequest, LoadReport, SettingsChange};
 use identity::GroupName;
+use testlab::places::Place;
 use testlab::sim::{INTERNET, Setup, World};
 
-use crate::world::{MINUTE, SECOND, joined, ping_both_ways};
+use crate::world::{MINUTE, SECOND, at_with, ping_both_ways};
 
 /// The relays that a node announces, by their places.
 fn homes(world: &World, node: usize) -> Vec<usize> {
@@ -175,27 +176,28 @@ fn the_second_home_is_in_another_region_if_one_is_near() {
     assert_eq!(homes(&world, node), [0, 2]);
 }
 
+/// Frames through relays, and circuits over them.
 #[test]
 fn homes_change_when_the_network_wants_it_and_nothing_is_lost() {
-    let mut world = joined(Setup { relays: 6, ..Setup::default() });
-    world.nodes.iter_mut().for_each(|node| node.udp_blocked = true);
-    rotate(&mut world, 10 * MINUTE);
-    world.run_for(5 * SECOND);
-    let mut seen = BTreeSet::new();
-    let mut asked = Vec::new();
-    for second in 0..50 * 60 {
-        if second % 50 == 0 {
-            report(&mut world, &[0; 6]);
+    for places in [[Place::NoUdp; 2], [Place::Symmetric; 2]] {
+        let mut world = at_with(Setup { relays: 6, ..Setup::default() }, &places);
+        rotate(&mut world, 10 * MINUTE);
+        world.run_for(5 * SECOND);
+        let mut seen = BTreeSet::new();
+        let mut asked = Vec::new();
+        for second in 0..50 * 60 {
+            if second % 50 == 0 {
+                report(&mut world, &[0; 6]);
+            }
+            asked.push((second, world.ping(0, 1)));
+            world.run_for(SECOND);
+            let homes = homes(&world, 0);
+            assert!(!homes.is_empty(), "no home after {second} s");
+            seen.insert(homes);
         }
-        asked.push((second, world.ping(0, 1)));
         world.run_for(SECOND);
-        let homes = homes(&world, 0);
-        assert!(!homes.is_empty(), "no home after {second} s");
-        seen.insert(homes);
+        assert!(seen.len() >= 4, "{seen:?}");
+        let mut lost = asked.iter().filter(|(_, ping)| !world.is_answered(0, *ping));
+        assert_eq!(lost.next(), None, "{places:?}");
     }
-    world.run_for(SECOND);
-    assert!(seen.len() >= 4, "{seen:?}");
-    let lost: Vec<_> =
-        asked.iter().filter(|(_, ping)| !world.is_answered(0, *ping)).map(|(at, _)| at).collect();
-    assert!(lost.is_empty(), "not answered: {lost:?}");
 }

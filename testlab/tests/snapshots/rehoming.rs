@@ -9,15 +9,15 @@ use testlab::sim::{HostId, Setup, World};
 use super::{SECOND, all_have_addresses, compare};
 
 const RELAYS: usize = 100;
-const DEVICES: usize = 40;
+const DEVICES: usize = 100;
 /// At so many relays a device is at home.
 const HOMES: usize = 2;
 /// Between two questions of a device.
-const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE: Duration = Duration::from_millis(200);
 /// All have to be back within this.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// What happens two seconds after questions begin is over after this.
-const WATCHED: Duration = Duration::from_secs(10);
+const WATCHED: Duration = Duration::from_secs(8);
 
 /// A world whose devices reach each other through relays alone, and are at home at the nearest.
 fn world() -> World {
@@ -118,6 +118,13 @@ fn how_devices_go_on_when_their_relay_dies_is_as_committed() {
     let _ = writeln!(table, "killed, without an answer                 {}", spread(times));
     let times = outages(&mut world, |world| world.cut_off(HostId::Relay(2)));
     let _ = writeln!(table, "unreachable, without an answer            {}", spread(times));
+    // From here on relays pass on over UDP, too.
+    world.relays_pass_on = true;
+    let _ = outages(&mut world, |_| {});
+    let next = (0..DEVICES).map(|device| world.path(device, (device + 1) % DEVICES));
+    assert!(next.into_iter().all(|path| path.starts_with("udp-relay")), "circuits are in use");
+    let times = outages(&mut world, |world| world.stop_relay(3));
+    let _ = writeln!(table, "over UDP, killed, without an answer       {}", spread(times));
     let _ = writeln!(table, "bytes of each device for two homes again  {bytes:>8}");
     compare("rehoming.txt", &table);
 }
