@@ -54,7 +54,7 @@ impl Rung {
     }
 }
 
-/// What won the last time where this device is now.
+/// What won the last time where this device is now, of peers that are not found yet.
 #[derive(Debug, Default)]
 pub(crate) struct Ladder(BTreeMap<DeviceId, Rung>);
 
@@ -64,7 +64,7 @@ impl Ladder {
         if self.0.get(&peer) == Some(&rung) { Duration::ZERO } else { rung.stagger() }
     }
 
-    /// The device is no peer any more.
+    /// The device is no peer any more, or is found.
     pub(crate) fn forget(&mut self, device: DeviceId) {
         self.0.remove(&device);
     }
@@ -96,8 +96,11 @@ impl Engine {
 
     /// A peer is reached by this now.
     pub(crate) fn note_winner(&mut self, peer: DeviceId, rung: Rung, now: Instant) {
-        self.ladder.0.insert(peer, rung);
-        self.recall(peer, now);
+        // What was remembered is for the first attempt: from then on moments to wait keep what is worse from being taken too soon.
+        if matches!(rung, Rung::Straight(_)) || self.ladder.straight(peer).is_none() {
+            self.ladder.forget(peer);
+            self.recall(peer, now);
+        }
         self.output.events.push_back(EngineEvent::Won { peer, rung });
     }
 

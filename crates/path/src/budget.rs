@@ -23,7 +23,7 @@ const ATTEMPTS_WITHIN: Duration = Duration::from_secs(3_600);
 /// Addresses at whose ports were guessed, remembered at once.
 const MAX_GUESSED: usize = 1_024;
 /// Guesses at the ports of all addresses together ...
-const GUESSES: u32 = 2_048;
+const GUESSES: u32 = 3_072;
 /// ... within this: each makes a mapping in the router in front of this device, which forgets it about then (RFC 4787, REQ-5), and
 /// home routers have room for some thousands.
 const GUESSES_WITHIN: Duration = Duration::from_secs(120);

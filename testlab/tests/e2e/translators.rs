@@ -152,3 +152,25 @@ fn over_slow_and_lossy_links_devices_meet_directly_within_3_s() {
     alice.wait_for_path(&bob, "direct", PATIENCE);
     assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
 }
+
+#[test]
+fn a_peer_is_found_where_it_was_though_nobody_is_there_to_say_where() {
+    let mut lab = Lab::new();
+    let routers = [(); 2].map(|()| lab.router(Nat::FullCone, None));
+    let mut alice = lab.host_behind(&routers[0], "alice");
+    let mut bob = lab.host_behind(&routers[1], "bob");
+    // Without STUN he does not know his address in front of the translator, and cannot announce it.
+    let deaf = "table inet deaf { chain in { type filter hook input priority 0; udp sport { 3478, 3479 } drop\n } }";
+    bob.namespace().nft(deaf);
+    for device in [&mut alice, &mut bob] {
+        device.up(&[&lab.invite(&[])]);
+        device.wait_for_membership("online", PATIENCE);
+    }
+    alice.wait_for_path(&bob, "direct", PATIENCE);
+    let (address, place) = (bob.addresses().swap_remove(0), alice.path_to(&bob));
+    alice.down();
+    lab.kill_server();
+    alice.up(&[]);
+    alice.wait_until_reaches(&address, PATIENCE);
+    assert_eq!(alice.path_to(&bob), place);
+}

@@ -12,7 +12,8 @@ fn where_datagrams_are_lost_traffic_takes_the_relay_until_they_are_not() {
     ask(&mut world, MINUTE);
     assert!(world.path(0, 1).starts_with("direct"), "{}", world.path(0, 1));
     world.quality.loss_permille = 400;
-    ask(&mut world, 2 * MINUTE);
+    // Each end finds out for itself, and tries the path again after half a minute, then a minute, then two.
+    ask(&mut world, 4 * MINUTE);
     let (worst, all) = ask(&mut world, 10 * MINUTE);
     assert!(worst <= 3 && all <= 6, "{worst} in a row of {all}");
     for (from, to) in [(0, 1), (1, 0)] {
