@@ -160,8 +160,11 @@ fn a_peer_is_found_where_it_was_though_nobody_is_there_to_say_where() {
     let mut alice = lab.host_behind(&routers[0], "alice");
     let mut bob = lab.host_behind(&routers[1], "bob");
     // Without STUN he does not know his address in front of the translator, and cannot announce it.
-    let deaf = "table inet deaf { chain in { type filter hook input priority 0; udp sport { 3478, 3479 } drop\n } }";
-    bob.namespace().nft(deaf);
+    bob.namespace().nft(
+        "table inet deaf {
+            chain in { type filter hook input priority 0; udp sport { 3478, 3479 } drop; }
+        }",
+    );
     for device in [&mut alice, &mut bob] {
         device.up(&[&lab.invite(&[])]);
         device.wait_for_membership("online", PATIENCE);
