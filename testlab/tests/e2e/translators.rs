@@ -173,6 +173,12 @@ fn a_peer_is_found_where_it_was_though_nobody_is_there_to_say_where() {
     let (address, place) = (bob.addresses().swap_remove(0), alice.path_to(&bob));
     alice.down();
     lab.kill_server();
+    // He answers, and says nothing by himself.
+    bob.namespace().nft(
+        "table inet silent {
+            chain out { type filter hook output priority 0; oifname \"eth*\" meta l4proto udp ct direction original drop; }
+        }",
+    );
     alice.up(&[]);
     alice.wait_until_reaches(&address, PATIENCE);
     assert_eq!(alice.path_to(&bob), place);
