@@ -1,7 +1,7 @@
 //! ChaCha20-Poly1305 (RFC 8439), XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha-03) and AES-256-GCM (NIST SP 800-38D), in place.
 //!
 //! Packets, frames and messages are sealed here and nowhere else: which library computes the
-//! ciphers is known to this file only.
+//! ciphers is known to this crate only.
 //!
 //! A [`Key`] is prepared once and used from any number of threads. Long nonces are done in two
 //! steps: HChaCha20 makes a key of the first 16 bytes ([`Key::extended`]), which a stream keeps,
@@ -11,8 +11,11 @@
 
 #![forbid(unsafe_code)]
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+mod library;
+
 use chacha20::{R20, hchacha};
+use library::Prepared;
+pub use library::has_aes_for_avx2_at_most;
 use zeroize::Zeroizing;
 
 /// Bytes of a key.
@@ -58,7 +61,7 @@ pub const fn nonce(end: [u8; 8]) -> [u8; NONCE_LENGTH] {
 }
 
 /// A key ready for use.
-pub struct Key(LessSafeKey);
+pub struct Key(Prepared);
 
 impl Key {
     /// A key for ChaCha20-Poly1305.
@@ -78,12 +81,7 @@ impl Key {
     /// A key for one of the ciphers.
     #[must_use]
     pub fn of(cipher: Cipher, key: &[u8; KEY_LENGTH]) -> Self {
-        let algorithm = match cipher {
-            Cipher::ChaCha20Poly1305 => &CHACHA20_POLY1305,
-            Cipher::Aes256Gcm => &AES_256_GCM,
-        };
-        let key = UnboundKey::new(algorithm, key).expect("both ciphers have keys of 32 bytes");
-        Self(LessSafeKey::new(key))
+        Self(Prepared::new(cipher, key))
     }
 
     /// Encrypts `text` in place and returns the tag over it and `data`. A nonce must never be used
@@ -95,12 +93,7 @@ impl Key {
         data: &[u8],
         text: &mut [u8],
     ) -> [u8; TAG_LENGTH] {
-        let nonce = Nonce::assume_unique_for_key(nonce);
-        let tag = self
-            .0
-            .seal_in_place_separate_tag(nonce, Aad::from(data), text)
-            .expect("sealing fails only above 64 GiB");
-        tag.as_ref().try_into().expect("both ciphers have tags of 16 bytes")
+        self.0.seal(nonce, data, text)
     }
 
     /// Decrypts `sealed`, at whose end the tag stands, in place; the text is all before the tag.
@@ -114,8 +107,7 @@ impl Key {
         data: &[u8],
         sealed: &'a mut [u8],
     ) -> Result<&'a mut [u8], BadTag> {
-        let nonce = Nonce::assume_unique_for_key(nonce);
-        self.0.open_in_place(nonce, Aad::from(data), sealed).map_err(|_| BadTag)
+        self.0.open(nonce, data, sealed)
     }
 
     /// As [`open`](Self::open), but leaves `sealed` as it is and writes the text to `text`.
@@ -133,8 +125,7 @@ impl Key {
         if body.len() != text.len() {
             return Err(BadTag);
         }
-        let nonce = Nonce::assume_unique_for_key(nonce);
-        self.0.open_separate_gather(nonce, Aad::from(data), body, tag, text).map_err(|_| BadTag)
+        self.0.open_to(nonce, data, (body, tag), text)
     }
 }
 

@@ -16,6 +16,16 @@ pub(super) const FAULTS: &[Fault] = &[
         ])],
     },
     Fault {
+        name: "winner-waits",
+        breaks: "what reached a peer from a local network before does not wait there for others",
+        edits: &[Edit {
+            file: "crates/engine/src/ladder.rs",
+            original: "if self.0.get(&peer) == Some(&rung) {",
+            seeded: "if !AWAKE && self.0.get(&peer) == Some(&rung) {",
+        }],
+        tests: &[in_sim(&["winners::a_peer_that_was_reached_by_a_stream_is_dialled_at_once"])],
+    },
+    Fault {
         name: "reflection-grows",
         breaks: "nobody is sent more by a STUN server than somebody else has sent it",
         edits: &[Edit {
